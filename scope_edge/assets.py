@@ -1,0 +1,118 @@
+"""Where bundled and user files live. Bundled files are handed out as bytes whose sha256 was checked against a manifest.
+
+Bundled names are relative to the bundled root, for instance `models/encoder/encoder.onnx`. The root is inside the
+package when installed from a wheel and the repository's top when run from a checkout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from scope_edge.errors import AssetError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_PACKAGE = Path(__file__).resolve().parent
+_MANIFESTS = ("models/manifest.toml", "anchors/manifest.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One manifest entry: where a bundled file comes from and what it must be. `facts` holds what the build recorded."""
+
+    name: str
+    sha256: str
+    size: int
+    source: str
+    licence: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def bundled_root() -> Path:
+    """The folder that holds models/ and anchors/. SCOPE_EDGE_ASSETS overrides it. Raises AssetError when there is none."""
+    override = os.environ.get("SCOPE_EDGE_ASSETS")
+    for root in (Path(override),) if override else (_PACKAGE / "data", _PACKAGE.parent):
+        if (root / _MANIFESTS[0]).is_file():
+            return root
+    raise AssetError(
+        f"bundled files not found (looked for {_MANIFESTS[0]} in {override or _PACKAGE / 'data'}); reinstall scope-edge"
+    )
+
+
+@cache
+def manifest() -> Mapping[str, Asset]:
+    """Every bundled file by name. Raises AssetError when a manifest is missing or malformed."""
+    root = bundled_root()
+    entries: dict[str, Asset] = {}
+    for name in _MANIFESTS:
+        folder = name.split("/")[0]
+        try:
+            body = tomllib.loads((root / name).read_text("utf-8"))
+            for row in body["file"]:
+                fixed = {key: row.pop(key) for key in ("sha256", "size", "source", "licence")}
+                asset = Asset(name=f"{folder}/{row.pop('name')}", **fixed, facts=row)
+                entries[asset.name] = asset
+        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise AssetError(f"{root / name}: manifest cannot be used ({error!r}); reinstall scope-edge") from error
+    return entries
+
+
+def read(name: str) -> bytes:
+    """The bytes of a bundled file, checked. Raises AssetError: unknown name, missing file, wrong size or hash."""
+    asset = manifest().get(name)
+    if asset is None:
+        raise AssetError(f"{name}: not a bundled file; the manifests list {len(manifest())} others")
+    path = bundled_root() / name
+    try:
+        # One byte more than promised is enough to know that a file grew, however large it is.
+        with path.open("rb") as file:
+            blob = file.read(asset.size + 1)
+    except OSError as error:
+        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); reinstall scope-edge") from error
+    if len(blob) != asset.size:
+        found = "more" if len(blob) > asset.size else str(len(blob))
+        raise AssetError(f"{path}: expected {asset.size} bytes, found {found}; reinstall scope-edge")
+    digest = hashlib.sha256(blob).hexdigest()
+    if digest != asset.sha256:
+        raise AssetError(f"{path}: expected sha256 {asset.sha256[:12]}…, found {digest[:12]}…; reinstall scope-edge")
+    return blob
+
+
+def user_config_file() -> Path:
+    """The user's settings file (may not exist). SCOPE_EDGE_CONFIG overrides it."""
+    override = os.environ.get("SCOPE_EDGE_CONFIG")
+    if override:
+        return Path(override)
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("scope-edge", appauthor=False)) / "config.toml"
+
+
+def user_data_dir() -> Path:
+    """Where the user's own fingerprints live (may not exist). SCOPE_EDGE_DATA_DIR overrides it."""
+    override = os.environ.get("SCOPE_EDGE_DATA_DIR")
+    if override:
+        return Path(override)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("scope-edge", appauthor=False))
+
+
+def user_cache_dir() -> Path:
+    """Where files that can be rebuilt live (may not exist). SCOPE_EDGE_CACHE_DIR overrides it."""
+    override = os.environ.get("SCOPE_EDGE_CACHE_DIR")
+    if override:
+        return Path(override)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("scope-edge", appauthor=False))

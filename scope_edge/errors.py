@@ -1,0 +1,35 @@
+"""Every error a user can meet: one line that says what, where and what to do next, and the exit code it ends with."""
+
+from __future__ import annotations
+
+
+class ScopeEdgeError(Exception):
+    """Base of all errors raised on purpose. `str(error)` is one line fit to print; `exit_code` is what the CLI ends with."""
+
+    exit_code = 1
+
+
+class UsageError(ScopeEdgeError):
+    """What was asked makes no sense: blank text, a value out of range, an unknown model or pool, a typo in the config."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A settings file, environment variable or model card says something that cannot be used."""
+
+
+class AssetError(ScopeEdgeError):
+    """A bundled or user file that is needed is missing, damaged or not what it claims to be."""
+
+    exit_code = 5
+
+
+class PackError(AssetError):
+    """A pack is truncated, altered, foreign, of another kind or format version, or over its size limit."""
+
+
+class MissingExtraError(ScopeEdgeError):
+    """An optional native library was asked for by name and is not installed."""
+
+    exit_code = 2

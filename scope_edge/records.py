@@ -1,0 +1,256 @@
+"""The project's words as frozen dataclasses: what flows, one way, from a query to a decision.
+
+    Query -> EncodedQuery -> Neighbors, Slices -> Estimates -> Decision
+
+Numbers that are not known are `None` (or NaN inside arrays), never 0. Probabilities are in [0, 1], similarities are
+cosines in [-1, 1], money is US dollars, time is seconds, prices are US dollars per million tokens. Completion tokens are
+in the *model's own* tokens from `Estimates` on (see `ModelCard.token_factor`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Vector = NDArray[np.float32]
+
+Where = Literal["device", "cloud"]
+Evidence = Literal["strong", "weak", "none"]
+PolicyName = Literal["scope-edge", "paper"]
+Fallback = Literal["none", "cheapest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The text to route. `system` is sent along to the model: it costs prompt tokens but is not what is asked."""
+
+    text: str
+    system: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedQuery:
+    """A query with its unit vector.
+
+    Attributes:
+        vector: shape (d,), float32, L2 norm 1.
+        windows: how many encoder windows were averaged into it.
+        truncated: whether text beyond the last window was left unread.
+    """
+
+    query: Query
+    vector: Vector
+    windows: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """An anchor and its cosine similarity to the query."""
+
+    anchor: str
+    similarity: float
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a model did on one anchor: `correct` in [0, 1]; `completion_tokens` as counted (cl100k for routing data)."""
+
+    correct: float | None
+    completion_tokens: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One model's outcomes on the anchors nearest to the query among those it was measured on, nearest first."""
+
+    model: str
+    neighbors: tuple[Neighbor, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What is known about one model: identity, where it runs, what it costs, how much it holds.
+
+    Attributes:
+        usd_in, usd_out: US dollars per million prompt / completion tokens; None = unknown (never taken as free).
+        price_as_of, price_source: ISO date and where the price was read.
+        token_factor: the model's own tokens per cl100k token of the same text.
+        context_tokens: prompt + completion limit in own tokens; None = unknown.
+        parameters_b: parameters in billions. size_gb: file size when quantized (device models).
+        tokens_per_second, prompt_tokens_per_second: decoding and prefill speed where it runs; None = unmeasured.
+        load_seconds: time until a cold model can answer; None = unmeasured.
+        status: "available", "retired" or "unknown". retires: ISO date of (announced) retirement.
+        licence: of the weights, for open ones. note: anything a user should know, one line.
+    """
+
+    id: str
+    where: Where
+    name: str = ""
+    usd_in: float | None = None
+    usd_out: float | None = None
+    price_as_of: str | None = None
+    price_source: str | None = None
+    token_factor: float = 1.0
+    context_tokens: int | None = None
+    parameters_b: float | None = None
+    size_gb: float | None = None
+    tokens_per_second: float | None = None
+    prompt_tokens_per_second: float | None = None
+    load_seconds: float | None = None
+    status: Literal["available", "retired", "unknown"] = "unknown"
+    retires: str | None = None
+    licence: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Hard limits for one query, checked on upper bounds. None = no limit; 0 is a valid limit.
+
+    Attributes:
+        tokens: prompt + completion, in the model's own tokens.
+        usd: US dollars. seconds: wall time, loading included.
+    """
+
+    tokens: int | None = None
+    usd: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What the user wants of one decision. alpha: 0 = cheapest, 1 = most accurate."""
+
+    alpha: float = 0.5
+    budget: Budget = field(default_factory=Budget)
+    local_only: bool = False
+    exclude: tuple[str, ...] = ()
+    fallback: Fallback = "none"
+    policy: PolicyName = "scope-edge"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What every model of the pool is expected to do on one query; one row a model, in pool order.
+
+    Columns rather than a record a model, so that a pool of a thousand costs what a pool of ten does.
+
+    Attributes:
+        models: model ids, length n.
+        p_correct, p_low, p_high: shape (n,), calibrated probability and its 90 % band; NaN = not known.
+        tokens, tokens_hi: shape (n,), median and upper bound of completion tokens, own tokens; NaN = not known.
+        evidence: how far the numbers can be trusted, per model. "none" = no fingerprint, nothing guessed.
+        source: "prior", "scope" (the GGUF estimator) or "none", per model.
+        rationales: model id -> why, for the models an estimator wrote one for.
+    """
+
+    models: tuple[str, ...]
+    p_correct: Floats
+    p_low: Floats
+    p_high: Floats
+    tokens: Floats
+    tokens_hi: Floats
+    evidence: tuple[Evidence, ...]
+    source: tuple[str, ...]
+    rationales: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorReport:
+    """What estimating cost: prompts run by a language model, prompts saved by stopping early, its tokens, seconds."""
+
+    name: str
+    prompts_run: int = 0
+    prompts_saved: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One model of the pool in a decision, with every number the choice was made on.
+
+    Attributes:
+        prompt_tokens: expected prompt tokens, own tokens. usd, usd_hi: expected cost and its upper bound.
+        seconds: expected time to the full answer. utility: what the policy ranked by.
+        excluded_by: the limit or rule that ruled the model out, None if it could be chosen.
+    """
+
+    model: str
+    where: Where
+    p_correct: float | None
+    p_low: float | None
+    p_high: float | None
+    tokens: float | None
+    tokens_hi: float | None
+    prompt_tokens: float | None
+    usd: float | None
+    usd_hi: float | None
+    seconds: float | None
+    utility: float | None
+    evidence: Evidence
+    excluded_by: str | None
+    rationale: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The limit that left nothing to choose: its name, its value, and the smallest value that would do."""
+
+    limit: str
+    value: float | None
+    needed: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """The nearest alpha at which the choice becomes `model`."""
+
+    alpha: float
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The choice, every candidate with its numbers, the constraint that bound, and why.
+
+    `candidates` are best first: those that could be chosen by the policy's order, then the excluded ones.
+    """
+
+    choice: str | None
+    where: Where | None
+    alpha: float
+    policy: PolicyName
+    feasible: bool
+    bound: Bound | None
+    over_budget: bool
+    estimator: EstimatorReport
+    candidates: tuple[Candidate, ...]
+    neighbors: tuple[Neighbor, ...]
+    flip_below: Flip | None
+    flip_above: Flip | None
+    truncated: bool
+    degraded: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    query_id: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The documented JSON object of a decision (docs/json.md): plain types only, unknown numbers None."""
+        from dataclasses import asdict
+
+        body = asdict(self)
+        flips = {"below": body.pop("flip_below"), "above": body.pop("flip_above")}
+        query_id = body.pop("query_id")
+        body["flip_alpha"] = flips
+        return body if query_id is None else {"id": query_id, **body}
