@@ -1,0 +1,111 @@
+"""Edits to the user's settings file: which pool is active, and what is in it. Comments and layout of the file are kept.
+
+The bundled pools cannot be changed: the first edit of one copies it into the user's file, where it overrides the bundled one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scope_edge.catalog import Catalog, load_catalog, nearest
+from scope_edge.config import Settings, check_name, load_settings, parse
+from scope_edge.errors import ConfigError, PackError, UsageError
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+    from tomlkit.items import Array
+
+
+def use_pool(name: str) -> tuple[str, ...]:
+    """Make a pool the active one; give its model ids.
+
+    Raises UsageError (no such pool, or nothing in it) or ConfigError (the settings file cannot be read or written).
+    """
+    settings, catalog = _loaded()
+    if name not in catalog.pools:
+        raise UsageError(
+            f"unknown pool {name!r}{nearest(name, catalog.pools)}; the pools are {', '.join(sorted(catalog.pools))}"
+        )
+    ids = tuple(card.id for card in catalog.pool(name))
+
+    def edit(document: TOMLDocument) -> None:
+        document["pool"] = name
+
+    _edit(settings.file, edit)
+    return ids
+
+
+def add_to_pool(model: str, pool: str) -> tuple[str, ...]:
+    """Put a model at the end of a pool, which is made if there is none of that name; give the pool's model ids.
+
+    Raises UsageError (unknown model, already in the pool) or ConfigError (the settings file cannot be read or written).
+    """
+    settings, catalog = _loaded()
+    check_name("the pool's name", pool)
+    if "," in pool:
+        raise UsageError(f"the pool's name must have no comma, not {pool!r}")
+    catalog.card(model)
+    before = catalog.pools.get(pool, ())
+    if model in before:
+        raise UsageError(f"{model} is in pool {pool} already")
+    _edit(settings.file, lambda document: _own_list(document, catalog, pool).append(model))
+    return (*before, model)
+
+
+def remove_from_pool(model: str, pool: str) -> tuple[str, ...]:
+    """Take a model out of a pool; give the model ids that are left.
+
+    Raises UsageError (unknown pool, not in it) or ConfigError (the settings file cannot be read or written).
+    """
+    settings, catalog = _loaded()
+    before = catalog.pools.get(pool)
+    if before is None:
+        raise UsageError(f"unknown pool {pool!r}{nearest(pool, catalog.pools)}")
+    if model not in before:
+        raise UsageError(
+            f"{model!r} is not in pool {pool}{nearest(model, before)}; it holds {', '.join(before) or 'nothing'}"
+        )
+    _edit(settings.file, lambda document: _own_list(document, catalog, pool).remove(model))
+    return tuple(one for one in before if one != model)
+
+
+def _loaded() -> tuple[Settings, Catalog]:
+    settings = load_settings()
+    return settings, load_catalog(settings)
+
+
+def _own_list(document: TOMLDocument, catalog: Catalog, pool: str) -> Array:
+    """The pool's list in the user's file, copied there from the bundled pool if it is not there yet."""
+    import tomlkit
+    from tomlkit.items import Array
+
+    pools = document.setdefault("pools", tomlkit.table())
+    if pool not in pools:
+        ids = tomlkit.array().multiline(True)
+        ids.extend(catalog.pools.get(pool, ()))
+        pools[pool] = ids
+    found = pools[pool]
+    assert isinstance(found, Array)  # config.py has read it as a list
+    return found
+
+
+def _edit(path: Path, change: Callable[[TOMLDocument], object]) -> None:
+    """Change the settings file in one step; a link to it stays a link. Raises ConfigError."""
+    import tomlkit
+
+    from scope_edge.packs import write_atomically
+
+    real = path.resolve()
+    try:
+        document = tomlkit.parse(real.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        document = tomlkit.document()
+    change(document)
+    raw = tomlkit.dumps(document).encode("utf-8")
+    parse(raw, path)
+    try:
+        write_atomically(real, raw)
+    except PackError as error:
+        raise ConfigError(f"{error}; nothing was changed") from error
