@@ -16,7 +16,7 @@ from datetime import date
 from typing import Any, get_args
 
 from scope_edge import assets
-from scope_edge.config import Settings, check_amount, check_choice, suggestion
+from scope_edge.config import Settings, check_amount, check_choice, label, suggestion
 from scope_edge.errors import AssetError, ConfigError, UsageError
 from scope_edge.records import ModelCard, Where
 
@@ -72,6 +72,12 @@ class Catalog:
         twice = next((one for one in ids if ids.count(one) > 1), None)
         if twice is not None:
             raise UsageError(f"{twice} is named twice; name each model once")
+        stranger = next((one for one in ids if one not in self.by_id), None)
+        if stranger is not None and chosen in self.pools:
+            raise UsageError(
+                f"pool {chosen} lists {stranger!r}, which has no card{nearest(stranger, self.by_id)};"
+                f" write it a card, or `scope-edge pool remove {stranger} --pool {chosen}`"
+            )
         return tuple(self.card(one) for one in ids)
 
     def _listed(self, text: str) -> tuple[str, ...]:
@@ -95,7 +101,7 @@ def load_catalog(settings: Settings) -> Catalog:
     cards = {id: _card(id, fields, CARDS) for id, fields in raw.items() if id not in own}
     folded = {id.lower(): id for id in raw}
     for id, fields in own.items():
-        where = f'{settings.file}, [models."{id}"]'
+        where = f'{settings.file}, [models."{label(id)}"]'
         twin = folded.setdefault(id.lower(), id)
         if twin != id:
             raise ConfigError(f"{where}: differs from {twin} in capitals only; write {twin}, or another name")
@@ -155,7 +161,7 @@ def _card(id: str, fields: Mapping[str, Any], where: str) -> ModelCard:
         check = _CARD_CHECKS.get(name)
         if check is None:
             raise ConfigError(
-                f"{where}: {name} is not a field of a card{suggestion(name, _CARD_CHECKS)};"
+                f"{where}: {label(name)} is not a field of a card{suggestion(name, _CARD_CHECKS)};"
                 f" the fields are {', '.join(_CARD_CHECKS)}"
             )
         try:

@@ -156,7 +156,7 @@ def check_amount(name: str, value: object) -> float:
 
 def check_count(name: str, value: object, least: int = 0) -> int:
     """A whole number of at least `least`, finite as a float; 1e308 is one. Raises UsageError."""
-    allowed = f"a whole number of at least {least}"
+    allowed = f"a finite whole number of at least {least}"
     number = _number(name, value, allowed)
     if not (math.isfinite(number) and number >= least and number == math.floor(number)):
         raise UsageError(f"{name} must be {allowed}, not {_shown(value)}")
@@ -205,11 +205,17 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near}?" if near else ""
 
 
+def label(name: str) -> str:
+    """A name fit for a one-line message: as it is, or quoted where it would break the line."""
+    return name if name.isprintable() else repr(name)
+
+
 def _from_file(path: Path, key: str, value: object) -> object:
     if key not in CHECKS:
         known = (*CHECKS, *_TABLES)
         raise ConfigError(
-            f"{_place(path, key)}: {key} is not a setting{suggestion(key, known)}; the settings are {', '.join(known)}"
+            f"{_place(path, key)}: {label(key)} is not a setting{suggestion(key, known)};"
+            f" the settings are {', '.join(known)}"
         )
     try:
         return CHECKS[key](key, value)
@@ -259,10 +265,12 @@ def _own_pools(path: Path, table: object) -> Mapping[str, tuple[str, ...]]:
     pools: dict[str, tuple[str, ...]] = {}
     for name, ids in table.items():
         if not isinstance(ids, list) or not all(isinstance(one, str) and one.strip() for one in ids):
-            raise ConfigError(f"{_place(path, name)}: pool {name} must be a list of model ids, not {_shown(ids)}")
+            raise ConfigError(
+                f"{_place(path, name)}: pool {label(name)} must be a list of model ids, not {_shown(ids)}"
+            )
         twice = next((one for one in ids if ids.count(one) > 1), None)
         if twice is not None:
-            raise ConfigError(f"{_place(path, name)}: pool {name} lists {twice} twice; remove one")
+            raise ConfigError(f"{_place(path, name)}: pool {label(name)} lists {label(twice)} twice; remove one")
         pools[name] = tuple(ids)
     return pools
 
