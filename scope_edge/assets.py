@@ -49,30 +49,34 @@ def bundled_root() -> Path:
     )
 
 
-@cache
 def manifest() -> Mapping[str, Asset]:
     """Every bundled file by name. Raises AssetError when a manifest is missing or malformed."""
     root = bundled_root()
+    return {name: asset for path in _MANIFESTS for name, asset in _entries(root, path).items()}
+
+
+@cache
+def _entries(root: Path, path: str) -> Mapping[str, Asset]:
+    """The files of one manifest: models/ can be used before anchors/ has been built from it."""
+    folder = path.split("/")[0]
     entries: dict[str, Asset] = {}
-    for name in _MANIFESTS:
-        folder = name.split("/")[0]
-        try:
-            body = tomllib.loads((root / name).read_text("utf-8"))
-            for row in body["file"]:
-                fixed = {key: row.pop(key) for key in ("sha256", "size", "source", "licence")}
-                asset = Asset(name=f"{folder}/{row.pop('name')}", **fixed, facts=row)
-                entries[asset.name] = asset
-        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise AssetError(f"{root / name}: manifest cannot be used ({error!r}); reinstall scope-edge") from error
+    try:
+        for row in tomllib.loads((root / path).read_text("utf-8"))["file"]:
+            name, size = f"{folder}/{row.pop('name')}", int(row.pop("size"))
+            known = {key: str(row.pop(key)) for key in ("sha256", "source", "licence")}
+            entries[name] = Asset(name=name, size=size, **known, facts=row)
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise AssetError(f"{root / path}: manifest cannot be used ({error!r}); reinstall scope-edge") from error
     return entries
 
 
 def read(name: str) -> bytes:
     """The bytes of a bundled file, checked. Raises AssetError: unknown name, missing file, wrong size or hash."""
-    asset = manifest().get(name)
+    root, listed = bundled_root(), f"{name.split('/')[0]}/manifest.toml"
+    asset = _entries(root, listed).get(name) if listed in _MANIFESTS else None
     if asset is None:
-        raise AssetError(f"{name}: not a bundled file; the manifests list {len(manifest())} others")
-    path = bundled_root() / name
+        raise AssetError(f"{name}: not a bundled file; no manifest lists it")
+    path = root / name
     try:
         # One byte more than promised is enough to know that a file grew, however large it is.
         with path.open("rb") as file:
