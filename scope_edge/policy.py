@@ -1,0 +1,216 @@
+"""From estimates to a choice: utility, limits, ties, and what another alpha would choose. Pure functions over columns.
+
+`policy_pool` does once what depends on the pool alone; `decide` decides one query from that query's numbers only;
+`choose_many` applies the same rule to a table of queries at one alpha.
+
+    cost     what a query costs on a model: usd + seconds x value_of_time             costs.py
+    alpha    what the knob means in a pool: how much accuracy a dollar must buy       alpha.py
+    utility  p - lambda(alpha) x cost, or the paper's formula                         utility.py, policy_paper.py
+    limits   what may be chosen at all, checked on upper bounds                       limits.py
+    choice   the cheapest of those within 0.005 of the best utility; ties; unknowns   choice.py
+    flips    the nearest alphas that would choose another model                       flips.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scope_edge.choice import ranking, weighable
+from scope_edge.costs import PoolColumns, expected_costs, query_costs
+from scope_edge.flips import flips
+from scope_edge.limits import FORBIDDING, binding, check_preference, excluded_by, keeping, limits_in_force
+from scope_edge.policy_paper import AnchorStatistics, anchor_statistics
+from scope_edge.records import Bound, Candidate, Estimates, Flip, PolicyName, Preference, Slice, Where
+from scope_edge.utility import PolicyPool, Weighed, policy_pool
+
+if TYPE_CHECKING:
+    from scope_edge.costs import Bools, Costs, Ints
+    from scope_edge.limits import Limit
+    from scope_edge.prompt_tokens import PromptTokens
+    from scope_edge.records import Floats
+
+__all__ = [
+    "AnchorStatistics",
+    "PolicyPool",
+    "Verdict",
+    "anchor_statistics",
+    "choose_many",
+    "decide",
+    "expected_costs",
+    "policy_pool",
+]
+
+# A warning names this many models; a pool may have a thousand.
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The policy's part of a `Decision`, field for field."""
+
+    choice: str | None
+    where: Where | None
+    feasible: bool
+    bound: Bound | None
+    over_budget: bool
+    candidates: tuple[Candidate, ...]
+    flip_below: Flip | None
+    flip_above: Flip | None
+    warnings: tuple[str, ...]
+
+
+def decide(
+    pool: PolicyPool,
+    estimates: Estimates,
+    prompt: PromptTokens,
+    preference: Preference,
+    slices: Sequence[Slice] = (),
+) -> Verdict:
+    """Decide one query.
+
+    `estimates` has a row for each model of the pool, in its order. `slices` are read by the paper's policy alone, which
+    without them goes by the predictions only. When nothing keeps to the limits, `feasible` is False and `bound` says why;
+    `fallback="cheapest"` then still chooses, flagged `over_budget`, among what the user did not forbid and the context
+    length can hold.
+
+    Raises UsageError for an alpha or a budget out of range, ValueError for estimates of other models.
+    """
+    check_preference(preference)
+    columns, size = pool.columns, len(pool.columns.models)
+    if estimates.models != columns.models:
+        raise ValueError("these estimates are not those of this pool's models, in its order")
+    costs = query_costs(columns, estimates.tokens, estimates.tokens_hi, prompt, pool.value_of_time)
+    limits = limits_in_force(columns, costs, estimates.tokens_hi, preference)
+    allowed = keeping(limits, size)
+    feasible, alpha, policy = bool(allowed.any()), preference.alpha, preference.policy
+    bound, warning = (None, None) if feasible else binding(limits)
+    if not feasible and preference.fallback == "cheapest":
+        allowed, alpha, policy = keeping(limits, size, FORBIDDING), 0.0, "scope-edge"
+    anchors = None
+    if policy == "paper" and slices:
+        anchors = anchor_statistics(columns, slices, prompt.expected, pool.value_of_time)
+    weighed = Weighed(pool, policy, _measured(estimates)[None], costs.cost[None], anchors)
+    choices, utilities = weighed.choose(alpha, allowed[None])
+    chosen, utility = int(choices[0]), utilities[0]
+    order = _led_by(chosen, ranking(columns, utility, weighed.p[0], costs.cost, allowed))
+    below, above = flips(weighed, alpha, chosen, allowed[None]) if feasible else (None, None)
+    return Verdict(
+        choice=None if chosen < 0 else columns.models[chosen],
+        where=None if chosen < 0 else columns.where[chosen],
+        feasible=feasible,
+        bound=bound,
+        over_budget=not feasible and chosen >= 0,
+        candidates=_candidates(columns, estimates, costs, utility, limits, order),
+        flip_below=below,
+        flip_above=above,
+        warnings=tuple(_warnings(weighed, allowed, chosen, warning)),
+    )
+
+
+def choose_many(
+    pool: PolicyPool,
+    p: Floats,
+    cost: Floats,
+    alpha: float,
+    *,
+    policy: PolicyName = "scope-edge",
+    anchors: AnchorStatistics | None = None,
+) -> Ints:
+    """Choose for a table of queries under no limits; each row is decided as `decide` would, whatever the others are.
+
+    p, cost: shape (queries, models), NaN = unknown; `expected_costs` gives the cost. Returns the chosen model's index in
+    the pool, shape (queries,). Raises UsageError for an alpha outside [0, 1].
+    """
+    check_preference(Preference(alpha=alpha))
+    return Weighed(pool, policy, p, cost, anchors).choose(alpha, np.ones((1, len(pool.columns.models)), bool))[0]
+
+
+def _measured(estimates: Estimates) -> Floats:
+    """p, unknown for models without evidence whatever an estimator may have put there."""
+    if "none" not in estimates.evidence:
+        return estimates.p_correct
+    return np.where([evidence == "none" for evidence in estimates.evidence], np.nan, estimates.p_correct)
+
+
+def _led_by(chosen: int, order: Ints) -> Ints:
+    """`order` with the choice, if any, in front: indifference may prefer it to a model of slightly higher utility."""
+    return order if chosen < 0 else np.concatenate(([chosen], order[order != chosen]))
+
+
+def _candidates(
+    columns: PoolColumns, estimates: Estimates, costs: Costs, utility: Floats, limits: Sequence[Limit], order: Ints
+) -> tuple[Candidate, ...]:
+    rows = order.tolist()
+    excluded, rationales = excluded_by(limits, len(rows)), estimates.rationales
+
+    def picked(column: Sequence[Any]) -> Iterable[Any]:
+        return map(column.__getitem__, rows)
+
+    def numbers(column: Floats) -> list[float | None]:
+        known = np.isfinite(column)
+        if not known.all():
+            column = column.astype(object)
+            column[~known] = None
+        values: list[float | None] = column[order].tolist()
+        return values
+
+    models = list(picked(columns.models))
+    return tuple(
+        map(
+            Candidate,
+            models,
+            picked(columns.where),
+            numbers(estimates.p_correct),
+            numbers(estimates.p_low),
+            numbers(estimates.p_high),
+            numbers(estimates.tokens),
+            numbers(estimates.tokens_hi),
+            numbers(costs.prompt_tokens),
+            numbers(costs.usd),
+            numbers(costs.usd_hi),
+            numbers(costs.seconds),
+            numbers(utility),
+            picked(estimates.evidence),
+            picked(excluded),
+            [rationales.get(model) for model in models] if rationales else repeat(None),
+        )
+    )
+
+
+def _warnings(weighed: Weighed, allowed: Bools, chosen: int, notice: str | None) -> Iterator[str]:
+    """What a user should know of the models that could be chosen."""
+    columns, p = weighed.pool.columns, weighed.p[0]
+    if notice is not None:
+        yield notice
+    if chosen >= 0 and np.isnan(p[chosen]):
+        yield f"nothing measured could be chosen; how accurate {columns.models[chosen]} is, is not known"
+    apart = allowed & ~weighable(p, weighed.cost[0])
+    if apart.any():
+        unpriced, unmeasured = np.isnan(columns.usd_in), np.isnan(p)
+        rest = apart & ~unmeasured
+        yield from _named(columns, rest & unpriced, "price unknown, ranked after every priced model")
+        yield from _named(columns, rest & ~unpriced, _why_unknown(weighed.pool))
+        yield from _named(columns, apart & unmeasured, "no fingerprint, ranked after every measured model")
+    if weighed.pool.retired:
+        yield f"retired, may no longer answer: {_list(weighed.pool.retired)}"
+
+
+def _why_unknown(pool: PolicyPool) -> str:
+    what = "speed or tokens" if pool.value_of_time else "tokens"
+    return f"{what} unknown and so the cost, ranked after every model of known cost"
+
+
+def _named(columns: PoolColumns, among: Bools, what: str) -> Iterator[str]:
+    models = [columns.models[index] for index in np.flatnonzero(among).tolist()]
+    if models:
+        yield f"{what}: {_list(models)}"
+
+
+def _list(models: Sequence[str]) -> str:
+    more = len(models) - _NAMED
+    return ", ".join(models[:_NAMED]) + (f" and {more} more" if more > 0 else "")
