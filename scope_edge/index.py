@@ -72,7 +72,7 @@ class GraphParameters:
 
     links: int = 24
     width_build: int = 200
-    width_search: int = 128
+    width_search: int = 256
     seed: int = 100
 
 
