@@ -125,9 +125,10 @@ def pack_vectors(vectors: NDArray[Any]) -> PackedVectors:
 
 
 def from_body(body: Mapping[str, Any], where: str) -> PackedVectors:
-    """Packed vectors out of a pack's body, arrays taken as they are. Raises PackError when shapes or types do not fit."""
+    """Packed vectors out of a pack's body. Raises PackError when something is missing or shapes or types do not fit."""
     try:
-        fixed = {name: body[name] for name in ("rotation", "columns", "rows", "rests")}
+        # Arrays start anywhere in a pack; where that is no multiple of 4, every product would copy them anew.
+        fixed = {name: np.require(body[name], requirements="A") for name in ("rotation", "columns", "rows", "rests")}
         blocks = tuple(body[f"block{i}"] for i in range(len(fixed["rests"]) + 1))
         packed = PackedVectors(**fixed, blocks=blocks)
         n, d = len(packed.rows), len(packed.columns)
@@ -205,7 +206,7 @@ class PackedIndex:
         """A similarity that at least k rows reach: the k-th best of the seeds, scored over all dimensions."""
         wanted = max(k, _SEEDS)
         even = len(scores) // _GROUPS * _GROUPS
-        if not 0 < wanted <= _GROUPS or even < 4 * _GROUPS:
+        if wanted > _GROUPS or even < 4 * _GROUPS:
             return -np.inf
         # Interleaved groups: neighbors often stand side by side, and only one row of a group can count.
         tops = scores[:even].reshape(-1, _GROUPS).max(axis=0)
