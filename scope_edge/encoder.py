@@ -57,8 +57,11 @@ class Encoder:
         self._threads = usable_cores() if threads is None else threads
         if self._threads < 1:
             raise UsageError(f"threads: {threads} makes no sense; give 1 or more")
-        self._session = _session(model, _provider(provider), self._threads)
-        self._tokenizer = _tokenizer(tokenizer)
+        with ThreadPoolExecutor(1) as builder:
+            # onnxruntime lets go of the interpreter meanwhile.
+            session = builder.submit(_session, model, _provider(provider), self._threads)
+            self._tokenizer = _tokenizer(tokenizer)
+            self._session = session.result()
         self._model = model
         self._first, self._last = (self._tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
 
@@ -191,6 +194,8 @@ def _session(model: bytes, provider: str, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Idle threads sleep instead of spinning: spinning wastes as much processor time as the session takes to make.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     unusable = (native.Fail, native.InvalidArgument, native.InvalidGraph, native.InvalidProtobuf)
     try:
