@@ -9,6 +9,7 @@ in the *model's own* tokens from `Estimates` on (see `ModelCard.token_factor`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -247,10 +248,35 @@ class Decision:
 
     def as_dict(self) -> dict[str, Any]:
         """The documented JSON object of a decision (docs/json.md): plain types only, unknown numbers None."""
-        from dataclasses import asdict
+        body: dict[str, Any] = {} if self.query_id is None else {"id": self.query_id}
+        body |= {
+            "choice": self.choice,
+            "where": self.where,
+            "alpha": _plain(self.alpha),
+            "policy": self.policy,
+            "feasible": self.feasible,
+            "bound": _row(self.bound),
+            "over_budget": self.over_budget,
+            "estimator": _row(self.estimator),
+            "candidates": [_row(candidate) for candidate in self.candidates],
+            "neighbors": [_row(neighbor) for neighbor in self.neighbors],
+            "flip_alpha": {"below": _row(self.flip_below), "above": _row(self.flip_above)},
+            "truncated": self.truncated,
+            "degraded": list(self.degraded),
+            "warnings": list(self.warnings),
+            "timings_ms": {step: _plain(value) for step, value in self.timings_ms.items()},
+        }
+        return body
 
-        body = asdict(self)
-        flips = {"below": body.pop("flip_below"), "above": body.pop("flip_above")}
-        query_id = body.pop("query_id")
-        body["flip_alpha"] = flips
-        return body if query_id is None else {"id": query_id, **body}
+
+def _row(record: Bound | EstimatorReport | Candidate | Neighbor | Flip | None) -> dict[str, Any] | None:
+    """A record's fields by name, in order."""
+    return None if record is None else {name: _plain(getattr(record, name)) for name in record.__slots__}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON knows it: numpy's numbers as Python's, and None for what is no number."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,21 @@
+"""The command line. click lives only here: a command parses, calls the library, and prints text or JSON.
+
+run.py         one run: the exit code, and the one line an error is worth
+group.py       the commands, loaded when they are used
+options.py     option types and shell completion
+inputs.py      text from standard input and files, within limits
+route.py       `route`        lines.py  its --jsonl       decision.py  its table
+models.py  pool.py  doctor.py  completion.py   the other commands
+words.py       numbers, tables and colours for people
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code (docs/cli.md)."""
+    from scope_edge.cli.run import run
+
+    sys.exit(run(sys.argv[1:]))

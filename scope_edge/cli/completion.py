@@ -1,0 +1,29 @@
+"""`scope-edge completion`: the script that teaches a shell to complete our commands, pools and models."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from scope_edge.cli.group import PROGRAM, root
+from scope_edge.cli.output import out
+
+_EPILOG = """\b
+Examples:
+  bash:  scope-edge completion bash >> ~/.bashrc
+  zsh:   scope-edge completion zsh >> ~/.zshrc
+  fish:  scope-edge completion fish > ~/.config/fish/completions/scope-edge.fish
+"""
+
+
+@click.command("completion", short_help="Print a shell's completion script.", epilog=_EPILOG)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    """Print the script that makes a shell complete commands, options, pools and models."""
+    from scope_edge.cli.run import COMPLETION_VARIABLE
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # click knows the three shells of the choice
+    # Its source() first asks which bash is installed, which printing a script does not depend on.
+    complete = kind(root, {}, PROGRAM, COMPLETION_VARIABLE)
+    out(complete.source_template % complete.source_vars())

@@ -1,0 +1,57 @@
+"""The commands by name. A command's module is imported when it is run, or when its one-line help is listed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from scope_edge import __version__
+
+PROGRAM = "scope-edge"
+COMMANDS = ("route", "models", "pool", "doctor", "completion")
+
+
+class Commands(click.Group):
+    """A group that imports a command's module, `scope_edge.cli.<name>`, when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in COMMANDS and not word.startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(word, COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command {word!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"scope_edge.cli.{cmd_name}").command
+        return command
+
+
+@click.group(
+    cls=Commands,
+    name=PROGRAM,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  scope-edge route "What is the capital of France?"
+  scope-edge route --alpha 0.9 --max-usd 0.01 "Prove that 2 has no rational root."
+  scope-edge models list
+  scope-edge doctor""",
+)
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
+def root() -> None:
+    """Choose between the model on the device and the one in the cloud, before either runs.
+
+    For one query scope-edge predicts, for every model of the pool, how likely it is to answer correctly and how many
+    tokens it will spend, and picks one under your preference and budget. It needs no network.
+    """

@@ -1,0 +1,258 @@
+"""`scope-edge route --jsonl`: a stream of JSON objects in, a stream of decisions out, in order, in constant memory.
+
+A line that cannot be used becomes `{"line", "id", "error"}` in its place and the rest goes on. Lines are read as the
+router asks for them, a few ahead of what has been printed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from time import monotonic
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+import click
+
+from scope_edge.cli.inputs import decoded, opened, read_lines
+from scope_edge.cli.output import flush, out, out_json
+from scope_edge.cli.route import SOME_FAILED, check_known
+from scope_edge.cli.run import complain
+from scope_edge.cli.words import is_terminal, plural
+from scope_edge.config import CHECKS, check_name, suggestion
+from scope_edge.errors import UsageError
+from scope_edge.records import Decision, Preference, Query
+from scope_edge.router import MAX_QUERY_CHARACTERS, check_query
+
+if TYPE_CHECKING:
+    from scope_edge.config import Settings
+    from scope_edge.router import Router
+
+_CHECKED = ("alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy")
+KEYS = ("text", "id", "system", "exclude", *_CHECKED)
+# As many bytes as the longest query may have in UTF-8.
+MAX_LINE_BYTES = 4 * MAX_QUERY_CHARACTERS
+# This many bad lines may wait for a decision before them; then no more is read until it is there.
+_WAITING = 1000
+# What --quiet prints for a line without a choice, so that lines in and out match.
+NO_CHOICE = "-"
+_PROGRESS_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A line that could not be used, and why."""
+
+    line: int
+    id: str | int | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A line the router is working on."""
+
+    line: int
+    id: str | int | None
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Counts, and a line on standard error that says so when a person is looking."""
+
+    done: int = 0
+    failed: int = 0
+    started: float = field(default_factory=monotonic)
+    shown: float = 0.0
+    visible: bool = field(default_factory=lambda: is_terminal(sys.stderr))
+
+    def count(self, failed: bool) -> None:
+        self.done += 1
+        self.failed += failed
+        now = monotonic()
+        if self.visible and now - self.shown >= _PROGRESS_SECONDS:
+            self.shown = now
+            rate = self.done / max(now - self.started, 1e-9)
+            click.echo(
+                f"\r\x1b[K{plural(self.done, 'line')}, {rate:.0f} a second{self._failures()}", err=True, nl=False
+            )
+
+    def end(self) -> None:
+        if self.visible:
+            click.echo("\r\x1b[K", err=True, nl=False)
+        if self.failed:
+            complain(f"{self.failed} of {plural(self.done, 'line')} could not be routed", SOME_FAILED)
+
+    def _failures(self) -> str:
+        return f", {self.failed} failed" if self.failed else ""
+
+
+def route_lines(
+    path: str, settings: Settings, exclude: tuple[str, ...], *, system: str | None = None, quiet: bool = False
+) -> int:
+    """Route the lines of a file, or of standard input for "-", and print a line for each; the exit code.
+
+    What a line does not say, `settings`, `exclude` and `system` say. Raises UsageError when the file cannot be read or an
+    excluded model is unknown, and whatever `load_router` raises.
+    """
+    with opened(path) as (file, name):
+        from scope_edge.assemble import load_router
+
+        router = load_router(settings)
+        check_known(exclude, router, settings)
+        stream = _Stream(file, name, router, settings, exclude, system, quiet)
+        try:
+            stream.run()
+        finally:
+            stream.progress.end()
+    return SOME_FAILED if stream.progress.failed else 0
+
+
+class _Stream:
+    """One run over a file: `waiting` are the lines read and not yet printed, in order."""
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        router: Router,
+        settings: Settings,
+        exclude: tuple[str, ...],
+        system: str | None,
+        quiet: bool,
+    ) -> None:
+        self.router, self.settings, self.exclude, self.system, self.quiet = router, settings, exclude, system, quiet
+        self.lines = read_lines(file, name, MAX_LINE_BYTES)
+        self.waiting: deque[Sent | Failed] = deque()
+        self.progress = _Progress()
+        self.ended = False
+
+    def run(self) -> None:
+        while not self.ended:
+            for decision in self.router.route_many(self.requests(), top_k=self.settings.top_k):
+                self.print_failed()
+                sent = self.waiting.popleft()
+                self.print_decision(decision, sent.id)
+                self.print_failed()
+            self.print_failed()
+
+    def requests(self) -> Iterator[tuple[Query, Preference]]:
+        """The usable lines. Stops before the end when too many unusable ones are waiting for their turn."""
+        for line, raw in self.lines:
+            id: str | int | None = None
+            try:
+                if raw is None:
+                    raise UsageError(f"longer than the {MAX_LINE_BYTES} bytes a line may have")
+                if not raw.strip():
+                    continue
+                fields = parse_line(raw)
+                id = _id(fields.pop("id", None))
+                request = self.request(fields)
+            except UsageError as error:
+                self.fail(Failed(line, id, str(error)))
+                if len(self.waiting) > _WAITING:
+                    return
+                continue
+            self.waiting.append(Sent(line, id))
+            yield request
+        self.ended = True
+
+    def request(self, fields: Mapping[str, Any]) -> tuple[Query, Preference]:
+        """The query and preference of a line. Raises UsageError."""
+        for key in fields:
+            if key not in KEYS:
+                raise UsageError(
+                    f"{key!r} is not a key of a line{suggestion(key, KEYS)}; the keys are {', '.join(KEYS)}"
+                )
+        given = {key: value for key, value in fields.items() if value is not None}
+        if "text" not in given:
+            raise UsageError('a line needs a "text"')
+        query = Query(_text("text", given["text"]), system=_text("system", given.get("system", self.system)))
+        check_query(query)
+        changes: Any = {key: CHECKS[key](key, given[key]) for key in _CHECKED if key in given}
+        settings = replace(self.settings, **changes) if changes else self.settings
+        return query, settings.preference(exclude=self.excluded(given))
+
+    def excluded(self, given: Mapping[str, Any]) -> tuple[str, ...]:
+        if "exclude" not in given:
+            return self.exclude
+        value = given["exclude"]
+        models = tuple(value) if isinstance(value, list) else (value,)
+        names = tuple(check_name("exclude", model) for model in models)
+        check_known(names, self.router, self.settings)
+        return names
+
+    def fail(self, failed: Failed) -> None:
+        if self.waiting:
+            self.waiting.append(failed)
+        else:
+            self.print_failure(failed)
+
+    def print_failed(self) -> None:
+        """Print the unusable lines whose turn it is."""
+        while self.waiting and isinstance(self.waiting[0], Failed):
+            failed = self.waiting.popleft()
+            assert isinstance(failed, Failed)
+            self.print_failure(failed)
+
+    def print_failure(self, failed: Failed) -> None:
+        if self.quiet:
+            out(NO_CHOICE)
+            complain(f"line {failed.line}: {failed.error}", SOME_FAILED)
+        else:
+            out_json({"line": failed.line, "id": failed.id, "error": failed.error})
+        self.printed(failed=True)
+
+    def print_decision(self, decision: Decision, id: str | int | None) -> None:
+        if self.quiet:
+            out(decision.choice or NO_CHOICE)
+        else:
+            out_json(decision.as_dict() if id is None else {"id": id, **decision.as_dict()})
+        self.printed(failed=False)
+
+    def printed(self, failed: bool) -> None:
+        flush()
+        self.progress.count(failed)
+
+
+def parse_line(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a line. Raises UsageError: not UTF-8, not JSON, not an object, a key twice."""
+    try:
+        value = json.loads(decoded(raw, "the line"), object_pairs_hook=_object, parse_constant=_constant)
+    except RecursionError as error:
+        raise UsageError("not JSON that makes sense: nested too deep") from error
+    except json.JSONDecodeError as error:
+        raise UsageError(f"not JSON: {error.msg} at character {error.pos}") from error
+    except ValueError as error:
+        # Python reads no whole numbers of thousands of digits.
+        raise UsageError("not JSON that makes sense: a number of too many digits") from error
+    if not isinstance(value, dict):
+        raise UsageError('a line must be a JSON object, as in {"text": "Why is the sky blue?"}')
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise UsageError(f"key {key!r} twice")
+        found[key] = value
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise UsageError(f"not JSON: {name}")
+
+
+def _id(value: object) -> str | int | None:
+    if value is None or (isinstance(value, (str, int)) and not isinstance(value, bool)):
+        return value
+    raise UsageError("id must be text or a whole number")
+
+
+def _text(key: str, value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError(f"{key} must be text, not {type(value).__name__}")

@@ -1,0 +1,84 @@
+"""Option types that refuse what the settings file refuses, in the same words; and what the shell completes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from scope_edge.errors import ScopeEdgeError
+
+if TYPE_CHECKING:
+    from scope_edge.catalog import Catalog
+
+    AnyParamType = click.ParamType[Any]
+else:
+    AnyParamType = click.ParamType
+
+
+class Setting(AnyParamType):
+    """The value of a setting, checked by config.py. `choices` are for the shell to complete."""
+
+    name = "setting"
+
+    def __init__(self, key: str, choices: tuple[str, ...] = ()) -> None:
+        self.key = key
+        self.choices = choices
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value as config.py stores it. Raises UsageError."""
+        from scope_edge.config import CHECKS
+
+        read = value if self.choices or self.key == "pool" else number(value)
+        return CHECKS[self.key](f"--{self.key.replace('_', '-')}", read)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
+
+
+def number(text: str) -> int | float | str:
+    """What is written as a number, or the text, for the check to refuse."""
+    for kind in (int, float):
+        # "1_000" is a number to Python, not to people.
+        with contextlib.suppress(ValueError):
+            return text if "_" in text else kind(text)
+    return text
+
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Model ids; after a comma, the next one."""
+    catalog = _catalog()
+    return _items(catalog.by_id, incomplete) if catalog else []
+
+
+def complete_pool(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Pool names."""
+    catalog = _catalog()
+    return _items(catalog.pools, incomplete) if catalog else []
+
+
+def complete_selection(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Pool names and model ids; after a comma, model ids."""
+    catalog = _catalog()
+    if catalog is None:
+        return []
+    return _items(catalog.by_id if "," in incomplete else [*catalog.pools, *catalog.by_id], incomplete)
+
+
+def _items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    before, comma, last = incomplete.rpartition(",")
+    taken = before.split(",")
+    return [CompletionItem(before + comma + name) for name in names if name.startswith(last) and name not in taken]
+
+
+def _catalog() -> Catalog | None:
+    """None when it cannot be read: a shell that completes is no place to say so."""
+    from scope_edge.catalog import load_catalog
+    from scope_edge.config import load_settings
+
+    with contextlib.suppress(ScopeEdgeError):
+        return load_catalog(load_settings())
+    return None

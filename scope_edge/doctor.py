@@ -1,0 +1,288 @@
+"""What is installed, what it was built with, what is damaged, what works: everything looked at, nothing changed.
+
+`examine` never stops at the first problem. A problem says what, where and what to do; the worst one gives the exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from scope_edge import __version__, assets
+from scope_edge.errors import ScopeEdgeError
+from scope_edge.gpus import Gpu, Maker, find_gpus
+from scope_edge.llama.probe import LlamaBuild, probe_llama
+
+if TYPE_CHECKING:
+    from scope_edge.config import Settings
+
+# Distribution -> what it is for. Those of extras may be missing.
+NEEDED = ("numpy", "onnxruntime", "tokenizers", "msgpack", "click", "platformdirs", "tomlkit")
+OPTIONAL = ("hnswlib", "llama-cpp-python")
+_BUILD_FLAGS: Mapping[Maker, str] = {"nvidia": "-DGGML_CUDA=on", "amd": "-DGGML_HIP=on", "apple": "-DGGML_METAL=on"}
+_BACKENDS: Mapping[Maker, tuple[str, ...]] = {
+    "nvidia": ("CUDA", "Vulkan"),
+    "amd": ("HIP", "ROCm", "CUDA", "Vulkan"),
+    "apple": ("Metal", "MTL"),
+}
+_TEST_QUERY = "Is 91 a prime number?"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at. problem: what is wrong and what to do, None when nothing is."""
+
+    name: str
+    found: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything looked at.
+
+    Attributes:
+        versions: distribution -> version, None where it is not installed.
+        built_with: native library -> what it was built with.
+        gpus, llama: what is there, and what llama.cpp can do with it. gpu: that in one line, with what would mend it.
+        assets, paths, routing: checks; `routing` has one, which routes a query.
+        settings: setting -> its value and where it came from. pool: the active pool's models and where each runs.
+        degraded: what works less well than it could, and why.
+        exit_code: 0 = routing works, else the worst problem's.
+    """
+
+    versions: Mapping[str, str | None]
+    built_with: Mapping[str, str]
+    gpus: tuple[Gpu, ...]
+    llama: LlamaBuild
+    gpu: Check
+    assets: tuple[Check, ...]
+    paths: tuple[Check, ...]
+    settings: Mapping[str, tuple[str, str]]
+    pool: Mapping[str, str]
+    routing: Check
+    offline: tuple[str, ...]
+    degraded: tuple[str, ...]
+    exit_code: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The documented JSON object (docs/json.md)."""
+        body = asdict(self)
+        body["settings"] = {key: {"value": value, "from": source} for key, (value, source) in self.settings.items()}
+        return body
+
+
+@dataclass(slots=True)
+class _Worst:
+    """The exit code of the worst problem met: a damaged file before a bad setting."""
+
+    code: int = 0
+
+    def note(self, error: ScopeEdgeError) -> str:
+        self.code = max(self.code, error.exit_code)
+        return str(error)
+
+
+def examine() -> Report:
+    """Look at everything. Raises nothing on purpose; what cannot be read is a problem in the report."""
+    worst = _Worst()
+    llama, gpus = probe_llama(), find_gpus()
+    versions = _versions()
+    files = _assets(worst)
+    settings, table, pool = _settings(worst)
+    routing = _routing(settings, worst)
+    return Report(
+        versions=versions,
+        built_with=_built_with(llama),
+        gpus=gpus,
+        llama=llama,
+        gpu=judge_gpu(gpus, llama),
+        assets=files,
+        paths=_paths(),
+        settings=table,
+        pool=pool,
+        routing=routing,
+        offline=_offline(pool, routing),
+        degraded=_degraded(versions, llama),
+        exit_code=worst.code,
+    )
+
+
+def judge_gpu(gpus: Sequence[Gpu], llama: LlamaBuild) -> Check:
+    """Whether llama.cpp can use the GPU that is there, and the command that would make it so."""
+    if not gpus:
+        return Check("gpu", "none found; everything runs on the CPU")
+    names = ", ".join(gpu.name for gpu in gpus)
+    if llama.state == "missing":
+        return Check("gpu", f"{names} found; llama.cpp is not installed", f"to use it: {mend(gpus[0].maker)}")
+    if llama.state == "broken":
+        return Check("gpu", f"{names} found; llama.cpp does not load", f"to use it: {mend(gpus[0].maker)}")
+    for gpu in gpus:
+        if llama.gpu_offload and set(llama.backends) & set(_BACKENDS[gpu.maker]):
+            return Check("gpu", f"{gpu.name} found, and llama.cpp can use it")
+    built = f"llama.cpp built without it (it has: {', '.join(llama.backends) or 'CPU'})"
+    return Check("gpu", f"{names} found, {built}", f"to use it: {mend(gpus[0].maker)}")
+
+
+def mend(maker: Maker, system: str = sys.platform) -> str:
+    """The command that builds llama.cpp for a maker's GPUs, for this system's shell."""
+    install = 'pip install --upgrade --force-reinstall --no-cache-dir "llama-cpp-python>=0.3.16"'
+    if system == "win32":
+        return f'$env:CMAKE_ARGS="{_BUILD_FLAGS[maker]}"; {install}'
+    return f'CMAKE_ARGS="{_BUILD_FLAGS[maker]}" {install}'
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"scope-edge": __version__, "python": platform.python_version()}
+    for name in (*NEEDED, *OPTIONAL):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _built_with(llama: LlamaBuild) -> dict[str, str]:
+    """What each native library says of its build. One that does not load is a problem `routing` reports."""
+    found: dict[str, str] = {"machine": f"{platform.system()} {platform.machine()}, {_cores()} cores"}
+    try:
+        import onnxruntime
+
+        found["onnxruntime"] = ", ".join(onnxruntime.get_available_providers())
+    except ImportError as error:
+        found["onnxruntime"] = f"does not load ({error})"
+    try:
+        import hnswlib
+
+        found["hnswlib"] = f"loads ({Path(hnswlib.__file__).name})"
+    except ImportError as error:
+        found["hnswlib"] = f"does not load ({error})"
+    found["llama.cpp"] = llama.system_info or llama.problem or "unknown"
+    return found
+
+
+def _cores() -> int:
+    from scope_edge.encoder import usable_cores
+
+    return usable_cores()
+
+
+def _assets(worst: _Worst) -> tuple[Check, ...]:
+    """Every bundled file against its manifest's hash."""
+    try:
+        listed = assets.manifest()
+    except ScopeEdgeError as error:
+        return (Check("manifest", "cannot be used", worst.note(error)),)
+    checks: list[Check] = []
+    for name, asset in listed.items():
+        try:
+            assets.read(name)
+            checks.append(Check(name, f"{asset.size} bytes, sha256 {asset.sha256[:12]}"))
+        except ScopeEdgeError as error:
+            checks.append(Check(name, "damaged", worst.note(error)))
+    return tuple(checks)
+
+
+def _paths() -> tuple[Check, ...]:
+    folders = {
+        "settings file": assets.user_config_file(),
+        "data folder": assets.user_data_dir(),
+        "cache folder": assets.user_cache_dir(),
+    }
+    checks = [_path(name, path) for name, path in folders.items()]
+    try:
+        checks.insert(0, Check("bundled files", str(assets.bundled_root())))
+    except ScopeEdgeError as error:
+        checks.insert(0, Check("bundled files", "not found", str(error)))
+    return tuple(checks)
+
+
+def _path(name: str, path: Path) -> Check:
+    """Whether a path is there and could be written, were it needed. Not being there is no problem."""
+    there = next((one for one in (path, *path.parents) if _exists(one)), path)
+    writable = os.access(there, os.W_OK)
+    found = f"{path} ({'exists' if there == path else 'not there yet'}, {'writable' if writable else 'read-only'})"
+    return Check(name, found, None if writable else f"{there} cannot be written; nothing can be kept there")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _settings(worst: _Worst) -> tuple[Settings | None, dict[str, tuple[str, str]], dict[str, str]]:
+    """The settings in force, each with where it came from, and the active pool."""
+    from scope_edge.catalog import is_retired, load_catalog
+    from scope_edge.config import CHECKS, load_settings
+
+    settings = None
+    table: dict[str, tuple[str, str]] = {}
+    try:
+        settings = load_settings()
+        table = {key: (_shown(getattr(settings, key)), settings.origin.get(key, "default")) for key in CHECKS}
+        cards = load_catalog(settings).pool()
+        return settings, table, {card.id: card.where + (", retired" if is_retired(card) else "") for card in cards}
+    except ScopeEdgeError as error:
+        worst.note(error)
+        return settings, table, {}
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _routing(settings: Settings | None, worst: _Worst) -> Check:
+    """Route a query as `scope-edge route` would."""
+    from scope_edge.config import load_settings
+    from scope_edge.records import Query
+
+    started = perf_counter()
+    try:
+        from scope_edge.assemble import load_router
+
+        settings = settings or load_settings()
+        router = load_router(settings)
+        loaded = perf_counter()
+        decision = router.route(Query(_TEST_QUERY), settings.preference())
+    except ScopeEdgeError as error:
+        return Check("routing", "does not work", worst.note(error))
+    except ImportError as error:
+        worst.code = max(worst.code, 1)
+        return Check("routing", "does not work", f"{error}; reinstall scope-edge")
+    load, route = 1000 * (loaded - started), 1000 * (perf_counter() - loaded)
+    return Check(
+        "routing", f"works: {decision.choice or 'no choice'} in {route:.0f} ms, after {load:.0f} ms of loading"
+    )
+
+
+def _offline(pool: Mapping[str, str], routing: Check) -> tuple[str, ...]:
+    works = "everything scope-edge does works with no network: it opens no connection"
+    device = sum(where.startswith("device") for where in pool.values())
+    models = (
+        f"of the active pool's {len(pool)} models {device} run on the device; the others need the network to answer"
+    )
+    return (works, models) if routing.problem is None else ()
+
+
+def _degraded(versions: Mapping[str, str | None], llama: LlamaBuild) -> tuple[str, ...]:
+    found: list[str] = []
+    if versions["hnswlib"] is None:
+        found.append(
+            'hnswlib is not installed: search is exact, slower only above 20,000 anchors; pip install "scope-edge[hnsw]"'
+        )
+    if llama.state != "ok":
+        found.append(f'llama.cpp: {llama.problem}: estimates are the prior\'s; pip install "scope-edge[llama]"')
+    elif llama.problem:
+        found.append(f"llama.cpp: {llama.problem}")
+    return tuple(found)

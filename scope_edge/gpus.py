@@ -1,0 +1,78 @@
+"""Which GPUs this machine has, found without any library, and how each was found."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Maker = Literal["nvidia", "amd", "apple"]
+_SECONDS = 15.0
+_AMD = "0x1002"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU. memory_gb: in units of 2^30 bytes, None = unknown (Apple's is the machine's own). found_by: how we know of it."""
+
+    maker: Maker
+    name: str
+    memory_gb: float | None
+    found_by: str
+
+
+def find_gpus() -> tuple[Gpu, ...]:
+    """The GPUs that llama.cpp could use if built for them. Never raises for what it finds."""
+    return (*(tuple(_by_nvidia_smi()) or tuple(_by_nvidia_driver())), *_by_amd_driver(), *_apple())
+
+
+def read_nvidia_smi(text: str) -> Iterator[Gpu]:
+    """The answer to `nvidia-smi --query-gpu=name,memory.total --format=csv,noheader,nounits`, a line a GPU, memory in MiB."""
+    for line in text.splitlines():
+        name, comma, memory = line.rpartition(",")
+        if comma and name.strip():
+            known = memory.strip().isdigit()
+            yield Gpu("nvidia", name.strip(), int(memory) / 1024 if known else None, "nvidia-smi")
+
+
+def _by_nvidia_smi() -> Iterator[Gpu]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return
+    command = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        answer = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=True
+        ).stdout
+        yield from read_nvidia_smi(answer.decode("utf-8", "replace"))
+
+
+def _by_nvidia_driver(root: Path = Path("/proc/driver/nvidia/gpus")) -> Iterator[Gpu]:
+    """What the kernel's driver lists: containers often have it without nvidia-smi."""
+    for file in sorted(root.glob("*/information")):
+        with contextlib.suppress(OSError):
+            for line in file.read_text("utf-8", "replace").splitlines():
+                key, _, value = line.partition(":")
+                if key.strip() == "Model":
+                    yield Gpu("nvidia", value.strip(), None, str(root))
+
+
+def _by_amd_driver(root: Path = Path("/sys/class/drm"), compute: Path = Path("/dev/kfd")) -> Iterator[Gpu]:
+    """AMD GPUs, where the driver's compute device is there."""
+    if not compute.exists():
+        return
+    for card in sorted(root.glob("card[0-9]*/device")):
+        with contextlib.suppress(OSError, ValueError):
+            if (card / "vendor").read_text().strip() == _AMD:
+                memory = int((card / "mem_info_vram_total").read_text()) / 2**30
+                yield Gpu("amd", f"AMD {(card / 'device').read_text().strip()}", memory, str(compute))
+
+
+def _apple() -> Iterator[Gpu]:
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        yield Gpu("apple", "Apple GPU (Metal)", None, "every Mac of this kind has one")
