@@ -13,9 +13,7 @@ import os
 import platform
 import struct
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
@@ -171,6 +169,8 @@ class _Builder:
 
     def facts(self) -> dict[str, Any]:
         """What a cached graph must have been built from. The file format follows the machine's word size and order."""
+        from importlib import metadata  # only where there is a graph: it is slow to import
+
         n, d = self.vectors.shape
         machine = f"{platform.machine()}, {struct.calcsize('P')} bytes, {sys.byteorder}-endian"
         library = f"hnswlib {metadata.version('hnswlib')}"
@@ -202,6 +202,8 @@ class _Builder:
 
     def save(self, graph: Any, cache_dir: Path) -> str | None:
         """Cache the graph; what to tell the user when that cannot be done."""
+        import tempfile
+
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=".building-", dir=cache_dir)
@@ -245,6 +247,8 @@ def _verified_copy(path: Path, digest: str, size: int) -> Iterator[Path | None]:
 
     Copied, not only checked, so that nothing can change the bytes between the check and their use.
     """
+    import tempfile
+
     if path.stat().st_size != size:
         yield None
         return

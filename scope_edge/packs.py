@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +62,8 @@ def read_pack(path: Path, kind: str, *, max_bytes: int = MAX_BYTES) -> dict[str,
 
 def write_atomically(path: Path, blob: bytes) -> None:
     """Replace `path` by `blob` in one step, so that a reader or a crash never sees half a file."""
+    import tempfile  # only for writing: routing reads
+
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,4 +133,5 @@ def _decode_array(code: int, data: bytes) -> np.ndarray[Any, Any]:
     dtype, shape = msgpack.unpackb(data[2 : 2 + length])
     if dtype not in _DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
         raise ValueError(f"array of unknown type {dtype!r} or shape {shape!r}")
-    return np.frombuffer(data, dtype=dtype, offset=2 + length).reshape(shape)
+    array: np.ndarray[Any, Any] = np.frombuffer(data, dtype=dtype, offset=2 + length).reshape(shape)
+    return array
