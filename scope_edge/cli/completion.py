@@ -16,7 +16,7 @@ Examples:
 """
 
 
-@click.command("completion", short_help="Print a shell's completion script.", epilog=_EPILOG)
+@click.command("completion", epilog=_EPILOG)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     """Print the script that makes a shell complete commands, options, pools and models."""

@@ -24,7 +24,7 @@ Exit codes:
 """
 
 
-@click.command("doctor", short_help="Show what works and what does not.", epilog=_EPILOG)
+@click.command("doctor", epilog=_EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/json.md).")
 @click.pass_context
 def command(context: click.Context, /, as_json: bool) -> None:

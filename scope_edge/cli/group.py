@@ -1,4 +1,4 @@
-"""The commands by name. A command's module is imported when it is run, or when its one-line help is listed."""
+"""The commands by name. A command's module is imported when the command is run, so that --help loads none of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import click
 from scope_edge import __version__
 
 PROGRAM = "scope-edge"
-COMMANDS = ("route", "models", "pool", "doctor", "completion")
+COMMANDS = {
+    "route": "Choose a model for a query.",
+    "models": "Show the model cards.",
+    "pool": "Show and change the pools.",
+    "doctor": "Show what works and what does not.",
+    "completion": "Print a shell's completion script.",
+}
 
 
 class Commands(click.Group):
@@ -29,6 +35,10 @@ class Commands(click.Group):
             hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
             raise click.UsageError(f"no command {word!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:

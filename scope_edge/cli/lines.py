@@ -255,4 +255,4 @@ def _id(value: object) -> str | int | None:
 def _text(key: str, value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
-    raise UsageError(f"{key} must be text, not {type(value).__name__}")
+    raise UsageError(f"{key} must be a string, not {json.dumps(value)[:60]}")

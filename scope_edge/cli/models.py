@@ -26,7 +26,7 @@ Examples:
 """
 
 
-@click.group("models", short_help="Show the model cards.", epilog=_EPILOG)
+@click.group("models", epilog=_EPILOG)
 def command() -> None:
     """Show what is known about the models: where they run, prices, fingerprints."""
 

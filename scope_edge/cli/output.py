@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 from typing import Any
@@ -32,6 +31,8 @@ def flush() -> None:
 
 def out_json(body: Any) -> None:
     """Print an object on one line of ASCII JSON, which no terminal or pipe can garble."""
+    import json
+
     out(json.dumps(body, allow_nan=False))
 
 

@@ -23,7 +23,7 @@ Examples:
 """
 
 
-@click.group("pool", short_help="Show and change the pools.", epilog=_EPILOG)
+@click.group("pool", epilog=_EPILOG)
 def command() -> None:
     """Show and change the pools: the models a decision may choose from.
 

@@ -34,7 +34,7 @@ Exit codes:
 """
 
 
-@click.command("route", short_help="Choose a model for a query.", epilog=_EPILOG)
+@click.command("route", epilog=_EPILOG)
 @click.argument("texts", metavar="[TEXT | -]", nargs=-1)
 @click.option("--file", "file", metavar="F", type=click.Path(), help="Route the text of a file.")
 @click.option(
@@ -63,7 +63,7 @@ Exit codes:
     type=Setting("max_seconds"),
     help="Limit on time, loading included. A model of unknown speed never keeps to it.",
 )
-@click.option("--local-only", is_flag=True, default=None, help="Only models on the device.")
+@click.option("--local-only/--no-local-only", default=None, help="Only models on the device.")
 @click.option(
     "--pool",
     metavar="POOL",
