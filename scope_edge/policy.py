@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,8 @@ from scope_edge.costs import PoolColumns, expected_costs, query_costs
 from scope_edge.flips import flips
 from scope_edge.limits import FORBIDDING, binding, check_preference, excluded_by, keeping, limits_in_force
 from scope_edge.policy_paper import AnchorStatistics, anchor_statistics
-from scope_edge.records import Bound, Candidate, Estimates, Flip, PolicyName, Preference, Slice, Where
+from scope_edge.prompt_tokens import query_prompt_tokens
+from scope_edge.records import Candidate, Estimates, ModelCard, PolicyName, Preference, Query, Slice, Verdict
 from scope_edge.utility import PolicyPool, Weighed, policy_pool
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnchorStatistics",
     "PolicyPool",
+    "PoolPolicy",
     "Verdict",
     "anchor_statistics",
     "choose_many",
@@ -49,19 +50,17 @@ __all__ = [
 _NAMED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The policy's part of a `Decision`, field for field."""
+class PoolPolicy:
+    """The policy of one pool, as the router knows it."""
 
-    choice: str | None
-    where: Where | None
-    feasible: bool
-    bound: Bound | None
-    over_budget: bool
-    candidates: tuple[Candidate, ...]
-    flip_below: Flip | None
-    flip_above: Flip | None
-    warnings: tuple[str, ...]
+    def __init__(self, pool: Sequence[ModelCard], prepared: PolicyPool) -> None:
+        """`prepared`: `policy_pool` of the same cards."""
+        self.pool = tuple(pool)
+        self._prepared = prepared
+
+    def decide(self, query: Query, estimates: Estimates, preference: Preference, slices: tuple[Slice, ...]) -> Verdict:
+        """As `decide`, with the query's prompt tokens estimated from its text."""
+        return decide(self._prepared, estimates, query_prompt_tokens(query), preference, slices)
 
 
 def decide(

@@ -222,6 +222,21 @@ class Flip:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """The policy's part of a `Decision`, field for field."""
+
+    choice: str | None
+    where: Where | None
+    feasible: bool
+    bound: Bound | None
+    over_budget: bool
+    candidates: tuple[Candidate, ...]
+    flip_below: Flip | None
+    flip_above: Flip | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The choice, every candidate with its numbers, the constraint that bound, and why.
 

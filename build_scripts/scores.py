@@ -1,0 +1,64 @@
+"""What a set of predictions is worth: AUC, accuracy, Brier, log-loss, calibration error above its floor; length figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+BINS = 10
+_FLOOR_DRAWS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of one model's predictions, over queries with weights."""
+
+    auc: float
+    accuracy: float
+    brier: float
+    logloss: float
+
+
+def scores(p: Floats, y: Floats, weights: Floats, order: NDArray[np.int64]) -> Scores:
+    """p, y, weights: (n,); order: argsort of p (passed in, as resampling weights does not change it).
+
+    y may be fractional: for AUC and accuracy, right means above one half.
+    """
+    right = y > 0.5
+    total = weights.sum()
+    return Scores(
+        auc=_auc(p[order], right[order], weights[order]),
+        accuracy=float((weights * ((p > 0.5) == right)).sum() / total),
+        brier=float((weights * (p - y) ** 2).sum() / total),
+        logloss=float(-(weights * (y * np.log(p) + (1 - y) * np.log1p(-p))).sum() / total),
+    )
+
+
+def _auc(p: Floats, right: NDArray[np.bool_], weights: Floats) -> float:
+    """Weighted area under the ROC curve, ties counted half; p sorted ascending; NaN with one class only."""
+    good, bad = np.where(right, weights, 0.0), np.where(right, 0.0, weights)
+    starts = np.flatnonzero(np.r_[True, p[1:] != p[:-1]])
+    good, bad = np.add.reduceat(good, starts), np.add.reduceat(bad, starts)
+    below = np.cumsum(bad) - bad
+    total = good.sum() * bad.sum()
+    return float((good * (below + bad / 2)).sum() / total) if total > 0 else float("nan")
+
+
+def ece(p: Floats, y: Floats) -> float:
+    """Expected calibration error over 10 bins of equal mass."""
+    order = np.argsort(p, kind="stable")
+    parts = zip(np.array_split(p[order], BINS), np.array_split(y[order], BINS), strict=True)
+    return float(sum(len(a) * abs(a.mean() - b.mean()) for a, b in parts if len(a)) / len(p))
+
+
+def ece_floor(p: Floats, seed: int = 0) -> float:
+    """What a perfectly calibrated predictor with these p would show, on average."""
+    rng = np.random.default_rng(seed)
+    return float(np.mean([ece(p, (rng.random(len(p)) < p).astype(float)) for _ in range(_FLOOR_DRAWS)]))

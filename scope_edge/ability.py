@@ -1,0 +1,197 @@
+"""A model's place on the map: how able it is, from its own outcomes on a few anchors. Milliseconds; nothing is retrained.
+
+Correctness is item response theory with a vector of abilities g = (general, one shift per measured set, one loading per
+trait): on anchor i with its own pooled difficulty b_i and discrimination a_i,
+
+    logit P(correct) = a_i (g_general + domains_i . g_sets - b_i) + traits_i . g_traits
+
+g has a Gaussian prior, the population of models measured so far, and is its posterior mode (Newton), with the Laplace
+covariance as its uncertainty. Log-length is a linear model of the map's log-length under such a prior, in closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scope_edge.errors import PackError
+
+if TYPE_CHECKING:
+    from scope_edge.anchors import AnchorSet
+    from scope_edge.fingerprints import Fingerprint
+    from scope_edge.records import Floats
+
+_STEPS = 50
+_SETTLED = 1e-8
+# What a population's residual is worth, in anchors, beside the model's own when its spread and upper bound are judged.
+_PRIOR_ANCHORS = 20.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Population:
+    """What the models measured so far are like: the prior of every new one.
+
+    Attributes:
+        mean (d,), covariance (d, d): of g, with d = 1 + sets + traits.
+        discrimination: (sets,) typical discrimination. unexplained: (sets,) variance of difficulty the map misses.
+        length_mean (l,), length_covariance (l, l): of the length coefficients (level, slope, one shift per set).
+        length_center: log-length at which the slope turns. length_noise: (sets,) residual variance of log-length.
+        length_residuals: (r,) sorted standardised residuals of log-length, a fair sample of all models'.
+    """
+
+    mean: Floats
+    covariance: Floats
+    discrimination: Floats
+    unexplained: Floats
+    length_mean: Floats
+    length_covariance: Floats
+    length_center: float
+    length_noise: Floats
+    length_residuals: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ability:
+    """One model's fit.
+
+    Attributes:
+        mean (d,), covariance (d, d): of g. measured: outcomes it rests on.
+        length_mean (l,), length_covariance (l, l): of the length coefficients; NaN without any length.
+        spread: the model's residuals of log-length against the population's (1 = typical).
+        residuals: (r,) sorted leave-one-out residuals of log-length, each divided by its predicted spread.
+    """
+
+    mean: Floats
+    covariance: Floats
+    measured: int
+    length_mean: Floats
+    length_covariance: Floats
+    spread: float
+    residuals: Floats
+
+
+def design(anchors: AnchorSet) -> Floats:
+    """Rows h with logit = h . g - a b, shape (n, d)."""
+    a = anchors.discrimination[:, None]
+    return np.hstack([a, a * anchors.domains, anchors.traits])
+
+
+def length_design(log_length: Floats, domains: Floats, population: Population) -> Floats:
+    """Rows of the length model, shape (n, l), for map log-lengths (n,) and domains (n, sets)."""
+    centered = np.asarray(log_length)[..., None] - population.length_center
+    return np.concatenate([np.ones_like(centered), centered, domains], axis=-1)
+
+
+def query_row(
+    difficulty: Floats | float, domains: Floats, traits: Floats, population: Population
+) -> tuple[Floats, Floats]:
+    """(h, offset) with logit = h . g + offset, for places on the map: difficulty (...), domains (..., sets),
+    traits (..., k). The map's own error still has to be allowed for.
+    """
+    a = domains @ population.discrimination
+    return np.concatenate([a[..., None], a[..., None] * domains, traits], axis=-1), -a * difficulty
+
+
+def fit_ability(parts: Sequence[Fingerprint], population: Population) -> Ability:
+    """Fit one model from its fingerprints (one or more anchor sets, missing outcomes left out)."""
+    rows, offsets, outcomes = [], [], []
+    for one in parts:
+        known = ~np.isnan(one.correct)
+        rows.append(design(one.anchors)[known])
+        offsets.append((-one.anchors.discrimination * one.anchors.difficulty)[known])
+        outcomes.append(one.correct[known])
+    mean, covariance = _mode(np.vstack(rows), np.concatenate(offsets), np.concatenate(outcomes), population)
+    return Ability(mean, covariance, sum(map(len, outcomes)), *_fit_length(parts, population))
+
+
+def _mode(rows: Floats, offsets: Floats, outcomes: Floats, population: Population) -> tuple[Floats, Floats]:
+    """Posterior mode and Laplace covariance of g. The posterior is log-concave: damped Newton always gets there."""
+    precision = np.linalg.inv(population.covariance)
+    g = population.mean.copy()
+
+    def loss(at: Floats) -> float:
+        logits, away = rows @ at + offsets, at - population.mean
+        return float((np.logaddexp(0, logits) - outcomes * logits).sum() + away @ precision @ away / 2)
+
+    current = loss(g)
+    hessian = precision
+    for _ in range(_STEPS):
+        p = _sigmoid(rows @ g + offsets)
+        gradient = rows.T @ (p - outcomes) + precision @ (g - population.mean)
+        hessian = (rows * (p * (1 - p))[:, None]).T @ rows + precision
+        step = np.linalg.solve(hessian, gradient)
+        size = 1.0
+        while (tried := loss(g - size * step)) > current and size > _SETTLED:
+            size /= 2
+        g = g - size * step
+        if current - tried < _SETTLED:
+            break
+        current = tried
+    return g, np.linalg.inv(hessian)
+
+
+def _fit_length(parts: Sequence[Fingerprint], population: Population) -> tuple[Floats, Floats, float, Floats]:
+    """Coefficients, their covariance, spread and standardised leave-one-out residuals, from what lengths there are."""
+    size = len(population.length_mean)
+    rows, lengths, noise = [], [], []
+    for one in parts:
+        known = one.tokens > 0
+        domains = one.anchors.domains[known]
+        rows.append(length_design(one.anchors.log_length[known], domains, population))
+        lengths.append(np.log(one.tokens[known]))
+        noise.append(domains @ population.length_noise)
+    x, y, variance = np.vstack(rows), np.concatenate(lengths), np.concatenate(noise)
+    if not len(y):
+        nothing = np.full(size, np.nan)
+        return nothing, np.full((size, size), np.nan), np.nan, nothing[:0]
+    precision = np.linalg.inv(population.length_covariance)
+    covariance = np.linalg.inv((x / variance[:, None]).T @ x + precision)
+    mean = covariance @ (x.T @ (y / variance) + precision @ population.length_mean)
+    leverage = np.einsum("ij,jk,ik->i", x, covariance, x) / variance
+    # The ridge's closed form for leaving one out; what it predicts with has the variance noise / (1 - leverage).
+    residuals = (y - x @ mean) / np.sqrt(variance * (1 - np.minimum(leverage, 0.999)))
+    n = len(residuals)
+    spread = float(np.sqrt((residuals @ residuals + _PRIOR_ANCHORS) / (n + _PRIOR_ANCHORS)))
+    return mean, covariance, spread, np.sort(residuals / spread)
+
+
+def upper_residual(own: Floats, population: Floats, coverage: float) -> float:
+    """The standardised residual that a new one stays under with probability `coverage`: split-conformal on the model's own
+    leave-one-out residuals, with the population's worth `_PRIOR_ANCHORS` more, so that a few anchors give a sane bound.
+    """
+    weights = np.concatenate([np.ones(len(own)), np.full(len(population), _PRIOR_ANCHORS / len(population))])
+    values = np.concatenate([own, population])
+    order = np.argsort(values, kind="stable")
+    # Conformal: the new residual itself counts as one more, above all others.
+    reached = np.cumsum(weights[order]) / (weights.sum() + 1.0)
+    at = min(int(np.searchsorted(reached, coverage)), len(values) - 1)
+    return float(values[order[at]])
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    value: Floats = 1 / (1 + np.exp(-np.clip(logits, -40, 40)))
+    return value
+
+
+_FIELDS = tuple(field for field in Population.__dataclass_fields__ if field != "length_center")
+
+
+def population_body(population: Population) -> dict[str, Any]:
+    """The population as the body of a pack."""
+    return {"length_center": population.length_center, **{name: getattr(population, name) for name in _FIELDS}}
+
+
+def population_from_body(body: Mapping[str, Any], where: str) -> Population:
+    """The population out of a pack's body. Raises PackError when a field is missing or shapes do not fit."""
+    try:
+        arrays = {name: np.require(body[name], np.float64, "A") for name in _FIELDS}
+        population = Population(length_center=float(body["length_center"]), **arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PackError(f"{where}: not a usable population ({error!r}); reinstall scope-edge") from error
+    d, sets = len(population.mean), len(population.discrimination)
+    if population.covariance.shape != (d, d) or population.length_covariance.shape != (2 + sets, 2 + sets):
+        raise PackError(f"{where}: the population's shapes do not fit together; reinstall scope-edge")
+    return population

@@ -1,0 +1,160 @@
+"""The bank (every anchor ever measured, for neighbors and difficulty) and core anchor sets (what a new model answers).
+
+Both come without question text: an anchor is an id, a category, an embedding and what the joint fit says of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scope_edge import assets
+from scope_edge.errors import PackError
+from scope_edge.index import Index, build_index
+from scope_edge.packs import unpack
+from scope_edge.records import Neighbor
+from scope_edge.vectors import PackedVectors, from_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from scope_edge.index import Kind
+    from scope_edge.records import Floats, Vector
+
+BANK = "anchors/bank.pack"
+CORE = "anchors/core.pack"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnchorSet:
+    """A core anchor set, most informative anchor first.
+
+    Attributes:
+        vectors: (n, d) float32, unit. prompt_tokens: (n,) cl100k tokens of the question.
+        difficulty, discrimination: (n,) each anchor's own, pooled over every model, on the bank's scale.
+        log_length: (n,) log-length read off the map with the anchor's family left out.
+        map_difficulty: (n,) likewise difficulty. domains: (n, sets), traits: (n, k): as in `Place`.
+        linked: whether models shared with other sets tie its scale to theirs.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    categories: tuple[str, ...]
+    vectors: Vector
+    prompt_tokens: Floats
+    difficulty: Floats
+    discrimination: Floats
+    log_length: Floats
+    map_difficulty: Floats
+    domains: Floats
+    traits: Floats
+    linked: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def nearest(self, vector: Vector, measured: Floats, k: int) -> list[tuple[int, Neighbor]]:
+        """The k anchors nearest to a unit vector among those with a number in `measured` (n,): row and neighbor."""
+        rows = np.flatnonzero(~np.isnan(measured))
+        similarities = self.vectors[rows] @ vector
+        order = np.argsort(-similarities, kind="stable")[:k]
+        return [
+            (int(rows[i]), Neighbor(self.ids[rows[i]], float(similarities[i]), self.categories[rows[i]])) for i in order
+        ]
+
+
+class Bank:
+    """Every anchor ever measured, searched for what a user sees as similar questions."""
+
+    def __init__(self, ids: Sequence[str], categories: Sequence[str], index: Index) -> None:
+        self._ids = ids
+        self._categories = categories
+        self._index = index
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def note(self) -> str | None:
+        """What the user should know about the search, or None."""
+        return self._index.note
+
+    def nearest(self, vector: Vector, k: int) -> tuple[Neighbor, ...]:
+        """The k anchors nearest to a unit vector, most similar first."""
+        rows, similarities = self._index.search(vector, k)
+        return tuple(
+            Neighbor(self._ids[i], s, self._categories[i])
+            for i, s in zip(rows.tolist(), similarities.tolist(), strict=True)
+        )
+
+
+def load_bank(kind: Kind = "auto", cache_dir: Path | None = None) -> Bank:
+    """The bundled bank. Raises AssetError when it is missing or damaged, MissingExtraError as `build_index`."""
+    body = unpack(assets.read(BANK), "bank", BANK)
+    vectors = from_body(body["vectors"], BANK)
+    try:
+        names, codes = body["category_names"], body["categories"].tolist()
+        ids, categories = body["ids"], [names[code] for code in codes]
+    except (KeyError, AttributeError, IndexError) as error:
+        raise PackError(f"{BANK}: not a usable bank ({error!r}); reinstall scope-edge") from error
+    if not len(ids) == len(categories) == len(vectors):
+        raise PackError(f"{BANK}: its columns differ in length; reinstall scope-edge")
+    index = build_index(vectors, kind, cache_dir=cache_dir, identity=assets.manifest()[BANK].sha256)
+    return Bank(ids, categories, index)
+
+
+_COLUMNS = (
+    "prompt_tokens",
+    "difficulty",
+    "discrimination",
+    "log_length",
+    "map_difficulty",
+    "domains",
+    "traits",
+)
+
+
+def set_body(anchors: AnchorSet) -> dict[str, Any]:
+    """A core set as (part of) the body of a pack; vectors at half precision."""
+    columns = {name: getattr(anchors, name).astype(np.float32) for name in _COLUMNS}
+    fixed = {"name": anchors.name, "ids": list(anchors.ids), "categories": list(anchors.categories)}
+    return {**fixed, **columns, "vectors": anchors.vectors.astype(np.float16), "linked": anchors.linked}
+
+
+def set_from_body(body: Mapping[str, Any], where: str) -> AnchorSet:
+    """A core set out of a pack's body. Raises PackError when a column is missing or of another length."""
+    try:
+        columns = {name: body[name].astype(np.float64) for name in _COLUMNS}
+        anchors = AnchorSet(
+            name=body["name"],
+            ids=tuple(body["ids"]),
+            categories=tuple(body["categories"]),
+            vectors=body["vectors"].astype(np.float32),
+            linked=bool(body["linked"]),
+            **columns,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PackError(f"{where}: not a usable anchor set ({error!r}); get a fresh copy") from error
+    lengths = {len(column) for column in (*columns.values(), anchors.ids, anchors.categories, anchors.vectors)}
+    if len(lengths) != 1:
+        raise PackError(f"{where}: anchor set {anchors.name!r} has columns of different lengths; get a fresh copy")
+    return anchors
+
+
+def bank_body(
+    ids: Sequence[str], categories: Sequence[str], vectors: PackedVectors, fitted: Mapping[str, Floats]
+) -> dict[str, Any]:
+    """The bank as the body of a pack. `fitted`: name -> (n,) what the joint fit says of each anchor."""
+    names = sorted(set(categories))
+    code = {name: i for i, name in enumerate(names)}
+    return {
+        "ids": list(ids),
+        "category_names": names,
+        "categories": np.array([code[name] for name in categories], np.uint16),
+        "vectors": vectors.body(),
+        **{name: column.astype(np.float16) for name, column in fitted.items()},
+    }

@@ -1,0 +1,41 @@
+"""Puts the concrete parts together. The only room that names them all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scope_edge import assets
+from scope_edge.catalog import load_catalog
+
+if TYPE_CHECKING:
+    from scope_edge.config import Settings
+    from scope_edge.router import Router
+
+
+def load_router(settings: Settings) -> Router:
+    """A router for the settings' active pool, from bundled files and the user's own.
+
+    Raises AssetError (a file missing or damaged), UsageError (unknown or empty pool, unknown provider),
+    MissingExtraError (an optional library asked for by name is not installed).
+    """
+    # The pool first: a typo in its name should not cost loading the encoder.
+    pool = load_catalog(settings).pool(settings.pool)
+
+    import numpy as np
+
+    from scope_edge.anchors import load_bank
+    from scope_edge.encoder import Encoder
+    from scope_edge.fingerprints import load_fingerprints
+    from scope_edge.policy import PoolPolicy, policy_pool
+    from scope_edge.prior import Prior, load_map
+    from scope_edge.router import Router
+
+    encoder = Encoder.load(provider=settings.provider, threads=settings.threads)
+    bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
+    fitted, population, calibration = load_map()
+    sets, fingerprints = load_fingerprints()
+    prior = Prior(fitted, population, pool, fingerprints, calibration=calibration, coverage=settings.coverage)
+    p, tokens = (np.hstack(parts) for parts in zip(*(prior.on(one) for one in sets), strict=True))
+    prompts = np.concatenate([one.prompt_tokens for one in sets])
+    prepared = policy_pool(pool, p, tokens, prompts, value_of_time=settings.value_of_time)
+    return Router(encoder=encoder, bank=bank, estimator=prior, policy=PoolPolicy(pool, prepared))

@@ -1,0 +1,191 @@
+"""The map: how hard a query is and how long its answers run, from its embedding and a few features of its text.
+
+Learned from every model ever measured, by ridge regression on a sum of three kernels: linear in the embedding, linear in
+the text features, and a curved one, `curve * exp(sharpness * (cos - 1)) + bend * exp(-|features|^2 / width)`, spanned by
+a few thousand landmarks (Nystroem, Williams and Seeger 2001). The curved kernel looks at the leading principal axes only:
+three times as many landmarks for the same cost predict better than all dimensions do (anchors/README.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scope_edge.errors import PackError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scope_edge.records import EncodedQuery, Floats, Vector
+
+# Text beyond this many characters does not change the features.
+FEATURE_CHARACTERS = 8_192
+_CLASSES = ("0-9", "A-Z", " ", "\n", "\\", "$", "([{", "=")
+FEATURES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a query lies on the map.
+
+    Attributes:
+        difficulty: on the logit scale of the bank's joint fit; larger = harder.
+        log_length: natural log of the completion tokens (cl100k) a typical model spends.
+        domains: shape (sets,), how much the query is like each measured set; >= 0, sums to 1.
+        traits: shape (k,), what the query asks for besides difficulty, relative to its domains' averages.
+    """
+
+    difficulty: float
+    log_length: float
+    domains: Floats
+    traits: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The curved kernel's numbers; see the module's first lines."""
+
+    curve: float = 2.0
+    sharpness: float = 3.0
+    bend: float = 1.0
+    width: float = 20.0
+
+
+@dataclass(frozen=True)
+class DifficultyMap:
+    """The fitted map.
+
+    Attributes:
+        axes: (a, d) float32, leading principal axes of the bank; landmarks: (L, a) float32 unit vectors on them.
+        landmark_features: (L, FEATURES) float32, standardised. feature_mean, feature_scale: (FEATURES,).
+        linear: (d + FEATURES, 2 + sets) float32 and curved: (L, 2 + sets) float32: weights of the outputs difficulty,
+            log-length and one membership per set. offset: (2 + sets,).
+        trait_axes: (k, d) float32, trait_mean: (sets, k): average traits of each set.
+    """
+
+    kernel: Kernel
+    axes: Vector
+    landmarks: Vector
+    landmark_features: Vector
+    feature_mean: Floats
+    feature_scale: Floats
+    linear: Vector
+    curved: Vector
+    offset: Floats
+    trait_axes: Vector
+    trait_mean: Floats
+
+    @cached_property
+    def _landmark_norms(self) -> Vector:
+        norms: Vector = np.einsum("ij,ij->i", self.landmark_features, self.landmark_features)
+        return norms
+
+    def place(self, encoded: EncodedQuery) -> Place:
+        """Where an encoded query lies. About 0.3 ms for 4,000 landmarks."""
+        return self.place_of(encoded.vector, text_features(encoded.query.text))
+
+    def place_of(self, vector: Vector, features: Floats) -> Place:
+        """As `place`, from the unit vector (d,) and the raw `text_features` (FEATURES,)."""
+        scaled = self.scaled(features)
+        out = np.concatenate([vector, scaled]) @ self.linear + self.curve(vector, scaled) @ self.curved
+        out = out.astype(np.float64) + self.offset
+        domains = memberships(out[2:])
+        traits = (self.trait_axes @ vector).astype(np.float64) - domains @ self.trait_mean
+        return Place(difficulty=float(out[0]), log_length=float(out[1]), domains=domains, traits=traits)
+
+    def scaled(self, features: Floats) -> Vector:
+        """Features standardised and clipped to 6 standard deviations, so that odd text cannot leave the map."""
+        scaled: Vector = np.clip((features - self.feature_mean) / self.feature_scale, -6, 6).astype(np.float32)
+        return scaled
+
+    def curve(self, vector: Vector, scaled: Vector) -> Vector:
+        """The curved kernel between one query and every landmark, shape (L,)."""
+        on_axes = self.axes @ vector
+        on_axes /= max(float(np.linalg.norm(on_axes)), 1e-6)
+        k = self.kernel
+        cosines = self.landmarks @ on_axes
+        distances = self._landmark_norms - 2 * (self.landmark_features @ scaled) + scaled @ scaled
+        value: Vector = k.curve * np.exp(k.sharpness * (cosines - 1)) + k.bend * np.exp(-distances / k.width)
+        return value
+
+
+def memberships(raw: Floats) -> Floats:
+    """Regressed set indicators, shape (..., sets), as weights that are >= 0 and sum to 1."""
+    clipped = np.clip(raw, 1e-3, None)
+    weights: Floats = clipped / clipped.sum(axis=-1, keepdims=True)
+    return weights
+
+
+def text_features(text: str) -> Floats:
+    """Cheap features of a text, shape (FEATURES,): logs of length and of counts of characters, and shares of classes."""
+    text = text[:FEATURE_CHARACTERS]
+    raw = text.encode("utf-8", "replace")
+    counts = np.bincount(np.frombuffer(raw, np.uint8), minlength=256)
+    n = max(len(raw), 1)
+    digits, capitals, spaces, lines, slashes, dollars, brackets, equals = (_CLASS_TABLE @ counts).tolist()
+    letters = int(counts[97:123].sum())
+    words = spaces + lines + 1
+    options = min(text.count("\n("), 10)
+    logs = np.log1p([len(text), words, lines, slashes, dollars, brackets, equals, digits])
+    shares = (
+        digits / n,
+        capitals / n,
+        (n - digits - capitals - letters - spaces - lines) / n,
+        int(counts[128:].sum()) / n,
+        min(len(text) / words, 30.0),
+        float(options),
+        float(text.rstrip().endswith("?")),
+        float("def " in text),
+    )
+    return np.concatenate([logs, shares])
+
+
+def _class_table() -> NDArray[np.int64]:
+    table = np.zeros((len(_CLASSES), 256), np.int64)
+    for row, members in enumerate(_CLASSES):
+        span = range(ord(members[0]), ord(members[2]) + 1) if members in ("0-9", "A-Z") else map(ord, members)
+        table[row, list(span)] = 1
+    return table
+
+
+_CLASS_TABLE = _class_table()
+_ARRAYS = (
+    ("axes", np.float32),
+    ("landmarks", np.float32),
+    ("landmark_features", np.float32),
+    ("feature_mean", np.float64),
+    ("feature_scale", np.float64),
+    ("linear", np.float32),
+    ("curved", np.float32),
+    ("offset", np.float64),
+    ("trait_axes", np.float32),
+    ("trait_mean", np.float64),
+)
+
+
+def map_body(fitted: DifficultyMap) -> dict[str, Any]:
+    """The map as the body of a pack; landmarks at half precision, which moves no difficulty by more than 0.01."""
+    body: dict[str, Any] = {name: getattr(fitted, name) for name, _ in _ARRAYS}
+    for name in ("axes", "landmarks", "landmark_features"):
+        body[name] = body[name].astype(np.float16)
+    k = fitted.kernel
+    return {**body, "kernel": [k.curve, k.sharpness, k.bend, k.width]}
+
+
+def map_from_body(body: Mapping[str, Any], where: str) -> DifficultyMap:
+    """The map out of a pack's body. Raises PackError when a field is missing or shapes do not fit."""
+    try:
+        arrays = {name: np.require(body[name], dtype, "A") for name, dtype in _ARRAYS}
+        fitted = DifficultyMap(kernel=Kernel(*body["kernel"]), **arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PackError(f"{where}: not a usable map ({error!r}); reinstall scope-edge") from error
+    outputs, d = len(fitted.offset), fitted.axes.shape[1]
+    found = (fitted.linear.shape, fitted.curved.shape, fitted.trait_axes.shape[1], len(fitted.trait_mean))
+    expected = ((d + FEATURES, outputs), (len(fitted.landmarks), outputs), d, outputs - 2)
+    if found != expected:
+        raise PackError(f"{where}: shapes {found} where {expected} were expected; reinstall scope-edge")
+    return fitted

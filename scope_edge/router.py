@@ -1,0 +1,159 @@
+"""The flow, once: query -> encoder -> index -> slices -> prior -> calibration -> policy -> decision.
+
+This room knows only Protocols; `assemble.py` puts the concrete parts in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+from scope_edge.errors import UsageError
+from scope_edge.records import (
+    Decision,
+    EncodedQuery,
+    Estimates,
+    EstimatorReport,
+    ModelCard,
+    Neighbor,
+    Preference,
+    Query,
+    Slice,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from scope_edge.records import Vector
+
+# A prompt longer than any context window on the market: what is over it is a mistake, and refusing it bounds memory.
+MAX_QUERY_CHARACTERS = 16 * 1024 * 1024
+_BLANK_CHECKED = 65_536
+
+
+class Encoder(Protocol):
+    """Text -> unit vector."""
+
+    def encode(self, query: Query) -> EncodedQuery: ...
+
+    def encode_many(self, queries: Iterable[Query]) -> Iterator[EncodedQuery]: ...
+
+
+class Bank(Protocol):
+    """The anchors a user sees as similar questions."""
+
+    @property
+    def note(self) -> str | None: ...
+
+    def nearest(self, vector: Vector, k: int) -> tuple[Neighbor, ...]: ...
+
+
+class Estimator(Protocol):
+    """Query -> calibrated estimates of every model of the pool, and what estimating cost."""
+
+    def estimate(self, encoded: EncodedQuery, similarity: float) -> tuple[Estimates, EstimatorReport]: ...
+
+    def slices(self, encoded: EncodedQuery) -> tuple[Slice, ...]: ...
+
+
+class Policy(Protocol):
+    """Estimates -> verdict, under what the user wants."""
+
+    pool: tuple[ModelCard, ...]
+
+    def decide(
+        self, query: Query, estimates: Estimates, preference: Preference, slices: tuple[Slice, ...]
+    ) -> Verdict: ...
+
+
+class Router:
+    """Routes queries within one pool. Safe to call from several threads at once."""
+
+    def __init__(self, *, encoder: Encoder, bank: Bank, estimator: Estimator, policy: Policy) -> None:
+        self._encoder = encoder
+        self._bank = bank
+        self._estimator = estimator
+        self._policy = policy
+
+    @property
+    def pool(self) -> tuple[ModelCard, ...]:
+        """The model cards a decision may choose from, in order."""
+        return self._policy.pool
+
+    def route(self, query: Query, preference: Preference, *, top_k: int = 10) -> Decision:
+        """Decide where one query should run; no model runs.
+
+        top_k: similar anchors to report. Raises UsageError for a blank or oversized text, an alpha or a budget out of
+        range. That nothing keeps to the limits is no error: see `Decision.feasible`.
+        """
+        check_query(query)
+        start = perf_counter()
+        encoded = self._encoder.encode(query)
+        return self.decide(encoded, preference, top_k=top_k, encode_ms=(perf_counter() - start) * 1e3)
+
+    def route_many(self, requests: Iterable[tuple[Query, Preference]], *, top_k: int = 10) -> Iterator[Decision]:
+        """Decide many queries, in order, encoding over all cores. Requests are pulled a few ahead, so memory stays flat.
+
+        Every decision is the one `route` would make. Raises as `route` does, at the request that is at fault.
+        """
+        preferences: deque[Preference] = deque()
+
+        def queries() -> Iterator[Query]:
+            for query, preference in requests:
+                check_query(query)
+                preferences.append(preference)
+                yield query
+
+        for encoded in self._encoder.encode_many(queries()):
+            yield self.decide(encoded, preferences.popleft(), top_k=top_k)
+
+    def decide(
+        self, encoded: EncodedQuery, preference: Preference, *, top_k: int = 10, encode_ms: float | None = None
+    ) -> Decision:
+        """Decide an encoded query: everything of `route` but the encoder. Raises UsageError as `route` does."""
+        start = perf_counter()
+        # The nearest anchor is always looked up: how near it is says how far the estimates can be trusted.
+        neighbors = self._bank.nearest(encoded.vector, max(top_k, 1))
+        found = perf_counter()
+        slices = self._estimator.slices(encoded) if preference.policy == "paper" else ()
+        estimates, report = self._estimator.estimate(encoded, neighbors[0].similarity if neighbors else -1.0)
+        estimated = perf_counter()
+        verdict = self._policy.decide(encoded.query, estimates, preference, slices)
+        done = perf_counter()
+        marks = {"index": found - start, "estimate": estimated - found, "policy": done - estimated}
+        timings = {name: round(seconds * 1e3, 3) for name, seconds in marks.items()}
+        if encode_ms is not None:
+            timings = {"encode": round(encode_ms, 3), **timings}
+        note = self._bank.note
+        return Decision(
+            choice=verdict.choice,
+            where=verdict.where,
+            alpha=preference.alpha,
+            policy=preference.policy,
+            feasible=verdict.feasible,
+            bound=verdict.bound,
+            over_budget=verdict.over_budget,
+            estimator=report,
+            candidates=verdict.candidates,
+            neighbors=neighbors[: max(top_k, 0)],
+            flip_below=verdict.flip_below,
+            flip_above=verdict.flip_above,
+            truncated=encoded.truncated,
+            degraded=() if note is None else (note,),
+            warnings=verdict.warnings,
+            timings_ms=timings,
+            query_id=encoded.query.id,
+        )
+
+
+def check_query(query: Query) -> None:
+    """Refuse what cannot be routed. Raises UsageError for a blank text and for one over `MAX_QUERY_CHARACTERS`."""
+    size = len(query.text) + len(query.system or "")
+    if size > MAX_QUERY_CHARACTERS:
+        raise UsageError(
+            f"the query is {size:,} characters, more than the {MAX_QUERY_CHARACTERS:,} that are read; shorten it"
+        )
+    # Almost every text shows itself in its first characters; only one that does not is worth reading to its end.
+    if not query.text[:_BLANK_CHECKED].strip("\0 \t\r\n") and not query.text.strip().strip("\0"):
+        raise UsageError("the query is blank; give the text to route")
