@@ -26,7 +26,7 @@ _EXCLUDED = {
 _EVIDENCE = {"strong": "strong", "weak": "weak", "none": "none"}
 # A pool may have a thousand models; those at the end of the order are not what a person looks for.
 _ROWS = 20
-_NARROWEST = 5
+_NARROWEST = 6
 
 
 def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float) -> str:
@@ -113,7 +113,7 @@ def _candidates(decision: Decision, width: int, explain: bool) -> Iterator[str]:
 def _columns(rows: Sequence[Candidate], choice: str | None, level: int, explain: bool) -> list[Column]:
     """The table's columns; each level shows less than the one before."""
     timed = any(row.seconds is not None for row in rows)
-    marks = [("> " if row.model == choice else "  ") + words.clipped(row.model, 40) for row in rows]
+    marks = [("> " if row.model == choice else "  ") + words.clipped(row.model, 40 if level < 6 else 20) for row in rows]
     columns = [Column("  model", marks)]
     if level < 2:
         columns.append(Column("where", [row.where for row in rows]))

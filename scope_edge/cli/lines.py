@@ -11,12 +11,13 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from io import BufferedIOBase
 from time import monotonic
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from scope_edge.cli.inputs import decoded, opened, read_lines
+from scope_edge.cli.inputs import LineReader, decoded, opened
 from scope_edge.cli.output import flush, out, out_json
 from scope_edge.cli.route import SOME_FAILED, check_known
 from scope_edge.cli.run import complain
@@ -39,6 +40,8 @@ _WAITING = 1000
 # What --quiet prints for a line without a choice, so that lines in and out match.
 NO_CHOICE = "-"
 _PROGRESS_SECONDS = 0.2
+# How long to wait for the next line before working off what there is.
+_GRACE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class _Stream:
 
     def __init__(
         self,
-        file: BinaryIO,
+        file: BufferedIOBase,
         name: str,
         router: Router,
         settings: Settings,
@@ -124,7 +127,7 @@ class _Stream:
         quiet: bool,
     ) -> None:
         self.router, self.settings, self.exclude, self.system, self.quiet = router, settings, exclude, system, quiet
-        self.lines = read_lines(file, name, MAX_LINE_BYTES)
+        self.lines = LineReader(file, name, MAX_LINE_BYTES)
         self.waiting: deque[Sent | Failed] = deque()
         self.progress = _Progress()
         self.ended = False
@@ -139,8 +142,15 @@ class _Stream:
             self.print_failed()
 
     def requests(self) -> Iterator[tuple[Query, Preference]]:
-        """The usable lines. Stops before the end when too many unusable ones are waiting for their turn."""
-        for line, raw in self.lines:
+        """The usable lines. Stops before the end when no line has come yet, or many unusable ones wait for their turn.
+
+        The router gives its last decisions when requests stop: whoever sends one line and waits must get its answer.
+        """
+        while not self.waiting or self.lines.ready(_GRACE_SECONDS):
+            line, raw = next(self.lines, (0, b""))
+            if not line:
+                self.ended = True
+                return
             id: str | int | None = None
             try:
                 if raw is None:
@@ -157,7 +167,6 @@ class _Stream:
                 continue
             self.waiting.append(Sent(line, id))
             yield request
-        self.ended = True
 
     def request(self, fields: Mapping[str, Any]) -> tuple[Query, Preference]:
         """The query and preference of a line. Raises UsageError."""
@@ -224,7 +233,7 @@ def parse_line(raw: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise UsageError("not JSON that makes sense: nested too deep") from error
     except json.JSONDecodeError as error:
-        raise UsageError(f"not JSON: {error.msg} at character {error.pos}") from error
+        raise UsageError(f"not JSON: {error.msg} (character {error.pos})") from error
     except ValueError as error:
         # Python reads no whole numbers of thousands of digits.
         raise UsageError("not JSON that makes sense: a number of too many digits") from error

@@ -27,7 +27,7 @@ def run(args: Sequence[str]) -> int:
     """Run one command and give its exit code. An unexpected exception is raised, to be shown in one line at the end."""
     _prepare()
     try:
-        code = _invoke(list(args))
+        code = _invoke(args)
         flush()
     except ScopeEdgeError as error:
         return complain(str(error), error.exit_code)
@@ -50,14 +50,15 @@ def complain(message: str, code: int) -> int:
     return code
 
 
-def _invoke(args: list[str]) -> int:
+def _invoke(args: Sequence[str]) -> int:
     instruction = os.environ.get(COMPLETION_VARIABLE)
     if instruction:
         from click.shell_completion import shell_complete
 
         return shell_complete(root, {}, PROGRAM, COMPLETION_VARIABLE, instruction)
     try:
-        with root.make_context(PROGRAM, args or ["--help"]) as context:
+        # A list of its own, for click empties it.
+        with root.make_context(PROGRAM, list(args) or ["--help"]) as context:
             context.color = _color()
             root.invoke(context)
     except click.exceptions.Exit as ending:
