@@ -19,6 +19,8 @@ OPSET = 17
 # What is added to the score of a masked token: exp() of it is 0 in float32, and it is far from overflow.
 MASKED = -10000.0
 Weights = Mapping[str, NDArray[np.float32]]
+# By linear layer, what each of its input channels is divided by, and its weights multiplied by.
+Factors = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Shape:
 class _Graph:
     """Nodes and constants in the order they are added; every method returns the name of its result."""
 
+    factors: Factors
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
 
@@ -47,6 +50,10 @@ class _Graph:
         return result
 
     def linear(self, name: str, source: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
+        if name in self.factors:
+            inverse = self.constant(f"{name}/inverse", 1 / self.factors[name])
+            source = self.node("Mul", source, inverse, result=f"{name}/narrowed")
+            weight = weight * self.factors[name]
         product = self.node("MatMul", source, self.constant(f"{name}/weight", weight.T), result=f"{name}/matmul")
         return self.node("Add", product, self.constant(f"{name}/bias", bias), result=name)
 
@@ -56,13 +63,14 @@ class _Graph:
         return self.node("LayerNormalization", source, scale, shift, result=name, axis=-1, epsilon=epsilon)
 
 
-def build(weights: Weights, shape: Shape, *, int8_words: bool) -> onnx.ModelProto:
+def build(weights: Weights, shape: Shape, *, int8_words: bool, factors: Factors | None = None) -> onnx.ModelProto:
     """The whole encoder in float32; with `int8_words`, the word table is stored as int8 with one scale a row.
 
+    `factors` narrow wide channels, see encoder_ranges; they change no result in float32.
     Inputs: `input_ids` and `attention_mask`, int64 (batch, tokens). Output: `embedding`, float32 (batch, hidden), norm 1.
     Token type ids are all zero: their row is folded into the position table.
     """
-    graph = _Graph()
+    graph = _Graph(factors or {})
     for name, value in (("axis_1", [1]), ("axis_2", [2]), ("axes_12", [1, 2]), ("zero", [0]), ("one", [1])):
         graph.constant(name, np.array(value, dtype=np.int64))
     mask = _mask(graph)
