@@ -21,16 +21,19 @@ def load_router(settings: Settings) -> Router:
     # The pool first: a typo in its name should not cost loading the encoder.
     pool = load_catalog(settings).pool(settings.pool)
 
+    from scope_edge.encoder import Encoder
+
+    # Half of a cold start, and most of it outside the interpreter: the rest is made ready meanwhile.
+    encoder = Encoder.loading(provider=settings.provider, threads=settings.threads)
+
     import numpy as np
 
     from scope_edge.anchors import load_bank
-    from scope_edge.encoder import Encoder
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.policy import PoolPolicy, policy_pool
     from scope_edge.prior import Prior, load_map
     from scope_edge.router import Router
 
-    encoder = Encoder.load(provider=settings.provider, threads=settings.threads)
     bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
     fitted, population, calibration = load_map()
     sets, fingerprints = load_fingerprints()
@@ -38,4 +41,4 @@ def load_router(settings: Settings) -> Router:
     p, tokens = (np.hstack(parts) for parts in zip(*(prior.on(one) for one in sets), strict=True))
     prompts = np.concatenate([one.prompt_tokens for one in sets])
     prepared = policy_pool(pool, p, tokens, prompts, value_of_time=settings.value_of_time)
-    return Router(encoder=encoder, bank=bank, estimator=prior, policy=PoolPolicy(pool, prepared))
+    return Router(encoder=encoder(), bank=bank, estimator=prior, policy=PoolPolicy(pool, prepared))

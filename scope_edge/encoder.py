@@ -21,7 +21,7 @@ from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.records import EncodedQuery, Query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tokenizers import Tokenizer
 
@@ -76,13 +76,26 @@ class Encoder:
         Raises AssetError (files missing, damaged or unusable), UsageError (unknown provider, threads < 1),
         MissingExtraError (provider not in this onnxruntime).
         """
-        with ThreadPoolExecutor(1) as reader:
-            # Reading and hashing 23 MB runs beside the imports: both are most of a cold start.
-            model = reader.submit(assets.read, ONNX)
-            import onnxruntime  # noqa: F401
-            import tokenizers  # noqa: F401
+        return cls.loading(provider=provider, threads=threads)()
 
+    @classmethod
+    def loading(cls, *, provider: str = "cpu", threads: int | None = None) -> Callable[[], Encoder]:
+        """Begin to load the bundled encoder in the background; calling what comes back waits for it, and raises as `load`.
+
+        The libraries are imported now; most of the rest needs no interpreter, so that other things can be made ready.
+        """
+        worker = ThreadPoolExecutor(1)
+        # Reading and hashing 23 MB runs beside the imports.
+        model = worker.submit(assets.read, ONNX)
+        import onnxruntime  # noqa: F401
+        import tokenizers  # noqa: F401
+
+        def load() -> Encoder:
             return cls(model.result(), assets.read(TOKENIZER), provider=provider, threads=threads)
+
+        encoder = worker.submit(load)
+        worker.shutdown(wait=False)
+        return encoder.result
 
     @property
     def dimension(self) -> int:

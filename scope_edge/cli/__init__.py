@@ -11,11 +11,14 @@ words.py       numbers, tables and colours for people
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code (docs/cli.md)."""
+    # The products here are small: threads to share them cost more to start than they save. Read when numpy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from scope_edge.cli.run import run
 
     sys.exit(run(sys.argv[1:]))
