@@ -72,6 +72,7 @@ def write_atomically(path: Path, blob: bytes) -> None:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
     except OSError as error:
         if temporary is not None:
@@ -79,6 +80,13 @@ def write_atomically(path: Path, blob: bytes) -> None:
         raise PackError(
             f"{path}: cannot be written ({error.strerror or error}); check the folder's permissions and space"
         ) from error
+
+
+def _umask() -> int:
+    """The process's file mode mask; it can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def unpack(blob: bytes, kind: str, where: str) -> dict[str, Any]:

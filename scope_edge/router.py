@@ -5,6 +5,7 @@ This room knows only Protocols; `assemble.py` puts the concrete parts in.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from time import perf_counter
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 # A prompt longer than any context window on the market: what is over it is a mistake, and refusing it bounds memory.
 MAX_QUERY_CHARACTERS = 16 * 1024 * 1024
-_BLANK_CHECKED = 65_536
+_VISIBLE = re.compile(r"[^\s\0]")
 
 
 class Encoder(Protocol):
@@ -154,6 +155,5 @@ def check_query(query: Query) -> None:
         raise UsageError(
             f"the query is {size:,} characters, more than the {MAX_QUERY_CHARACTERS:,} that are read; shorten it"
         )
-    # Almost every text shows itself in its first characters; only one that does not is worth reading to its end.
-    if not query.text[:_BLANK_CHECKED].strip("\0 \t\r\n") and not query.text.strip().strip("\0"):
+    if _VISIBLE.search(query.text) is None:
         raise UsageError("the query is blank; give the text to route")

@@ -1,0 +1,123 @@
+"""The prior and its calibration: unknown stays unknown, doubt pulls towards one half, and nothing depends on the pool."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scope_edge.calibration import Calibration, calibrate, calibration_from_body, probability
+from scope_edge.difficulty import Place
+from scope_edge.encoder import Encoder
+from scope_edge.errors import PackError
+from scope_edge.fingerprints import load_fingerprints
+from scope_edge.prior import Prior, load_map
+from scope_edge.records import EncodedQuery, ModelCard, Query
+
+SMALL, LARGE, NEW = "gemma-2-2b-it", "llama-3.1-405b-instruct", "nobody-measured-this"
+
+
+def prior_of(*models: str, factors: dict[str, float] | None = None, coverage: float = 0.9) -> Prior:
+    fitted, population, calibration = load_map()
+    cards = [ModelCard(id=m, where="cloud", token_factor=(factors or {}).get(m, 1.0)) for m in models]
+    return Prior(fitted, population, cards, load_fingerprints()[1], calibration=calibration, coverage=coverage)
+
+
+@pytest.fixture(scope="module")
+def encoded() -> EncodedQuery:
+    return Encoder.load().encode(Query("If 3x + 7 = 22, what is x^2 - 4x?"))
+
+
+def test_the_larger_model_is_expected_to_do_better(encoded: EncodedQuery) -> None:
+    estimates, _ = prior_of(SMALL, LARGE).estimate(encoded, 0.8)
+    assert estimates.p_correct[1] > estimates.p_correct[0] + 0.1
+
+
+def test_numbers_are_in_range_and_in_order(encoded: EncodedQuery) -> None:
+    estimates, report = prior_of(SMALL, LARGE).estimate(encoded, 0.8)
+    assert ((estimates.p_low <= estimates.p_correct) & (estimates.p_correct <= estimates.p_high)).all()
+    assert (estimates.p_low > 0).all()
+    assert (estimates.p_high < 1).all()
+    assert (estimates.tokens_hi >= estimates.tokens).all()
+    assert report.prompts_run == 0
+
+
+def test_a_model_without_a_fingerprint_is_not_guessed(encoded: EncodedQuery) -> None:
+    estimates, _ = prior_of(SMALL, NEW).estimate(encoded, 0.8)
+    for column in (estimates.p_correct, estimates.p_low, estimates.p_high, estimates.tokens, estimates.tokens_hi):
+        assert np.isnan(column[1])
+        assert np.isfinite(column[0])
+    assert estimates.evidence[1] == "none"
+    assert estimates.source == ("prior", "none")
+
+
+def test_an_estimate_does_not_depend_on_who_else_is_in_the_pool(encoded: EncodedQuery) -> None:
+    alone = prior_of(SMALL).estimate(encoded, 0.8)[0]
+    among = prior_of(LARGE, NEW, SMALL).estimate(encoded, 0.8)[0]
+    assert among.p_correct[2] == pytest.approx(alone.p_correct[0], abs=1e-12)
+    assert among.tokens_hi[2] == pytest.approx(alone.tokens_hi[0], rel=1e-12)
+
+
+def test_tokens_are_the_models_own(encoded: EncodedQuery) -> None:
+    plain, counted = (prior_of(SMALL, factors=f).estimate(encoded, 0.8)[0] for f in (None, {SMALL: 1.26}))
+    assert counted.tokens[0] == pytest.approx(1.26 * plain.tokens[0])
+    assert counted.tokens_hi[0] == pytest.approx(1.26 * plain.tokens_hi[0])
+
+
+def test_more_coverage_asks_for_a_wider_bound(encoded: EncodedQuery) -> None:
+    bounds = [prior_of(SMALL, coverage=c).estimate(encoded, 0.8)[0].tokens_hi[0] for c in (0.5, 0.8, 0.9, 0.99)]
+    assert bounds == sorted(bounds)
+    assert bounds[0] < bounds[-1]
+
+
+def test_evidence_is_weak_far_from_everything_known(encoded: EncodedQuery) -> None:
+    prior = prior_of(LARGE)
+    assert prior.estimate(encoded, 0.8)[0].evidence == ("strong",)
+    assert prior.estimate(encoded, 0.1)[0].evidence == ("weak",)
+
+
+def test_slices_hold_what_the_model_really_did(encoded: EncodedQuery) -> None:
+    (one,) = prior_of(SMALL, NEW).slices(encoded)
+    assert one.model == SMALL
+    similarities = [neighbor.similarity for neighbor in one.neighbors]
+    assert similarities == sorted(similarities, reverse=True)
+    parts = {part.anchors.name: part for part in load_fingerprints()[1][SMALL]}
+    for neighbor, outcome in zip(one.neighbors, one.outcomes, strict=True):
+        part = parts[neighbor.category.split("/")[0]]
+        assert outcome.correct == part.correct[part.anchors.ids.index(neighbor.anchor)]
+
+
+def test_the_anchors_read_as_one_query_at_a_time_would() -> None:
+    prior = prior_of(SMALL, LARGE)
+    anchors = load_fingerprints()[1][SMALL][0].anchors
+    p, tokens = prior.on(anchors)
+    calibration = load_map()[2]
+    for i in (0, 17, len(anchors) - 1):
+        place = Place(
+            float(anchors.map_difficulty[i]), float(anchors.log_length[i]), anchors.domains[i], anchors.traits[i]
+        )
+        one = calibrate(prior.at(place, 0.8), calibration)
+        assert p[:, i] == pytest.approx(one.p_correct)
+        assert tokens[:, i] == pytest.approx(one.tokens)
+
+
+def test_doubt_pulls_towards_one_half() -> None:
+    logit = np.array([2.0, 2.0, -2.0, -2.0])
+    p = probability(logit, np.array([0.0, 4.0, 0.0, 4.0]), Calibration())
+    assert p[0] > p[1] > 0.5 > p[3] > p[2]
+
+
+def test_calibration_moves_what_it_says(encoded: EncodedQuery) -> None:
+    raw = prior_of(LARGE).at(load_map()[0].place(encoded), 0.8)
+    flat = calibrate(raw, Calibration(slope=0.0, intercept=0.0))
+    assert flat.p_correct[0] == pytest.approx(0.5)
+    assert (
+        calibrate(replace(raw, logit=raw.logit + 1), Calibration()).p_correct[0]
+        > calibrate(raw, Calibration()).p_correct[0]
+    )
+
+
+def test_a_calibration_without_numbers_is_refused() -> None:
+    with pytest.raises(PackError, match="calibration"):
+        calibration_from_body({"slope": None}, "some.pack")
