@@ -113,7 +113,9 @@ def _candidates(decision: Decision, width: int, explain: bool) -> Iterator[str]:
 def _columns(rows: Sequence[Candidate], choice: str | None, level: int, explain: bool) -> list[Column]:
     """The table's columns; each level shows less than the one before."""
     timed = any(row.seconds is not None for row in rows)
-    marks = [("> " if row.model == choice else "  ") + words.clipped(row.model, 40 if level < 6 else 20) for row in rows]
+    marks = [
+        ("> " if row.model == choice else "  ") + words.clipped(row.model, 40 if level < 6 else 20) for row in rows
+    ]
     columns = [Column("  model", marks)]
     if level < 2:
         columns.append(Column("where", [row.where for row in rows]))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from scope_edge.cli.inputs import LineReader, decoded, opened
-from scope_edge.cli.output import flush, out, out_json
+from scope_edge.cli.output import Interruptions, out_json, out_line
 from scope_edge.cli.route import SOME_FAILED, check_known
 from scope_edge.cli.run import complain
 from scope_edge.cli.words import is_terminal, plural
@@ -107,7 +107,8 @@ def route_lines(
         check_known(exclude, router, settings)
         stream = _Stream(file, name, router, settings, exclude, system, quiet)
         try:
-            stream.run()
+            with stream.interruptions:
+                stream.run()
         finally:
             stream.progress.end()
     return SOME_FAILED if stream.progress.failed else 0
@@ -130,6 +131,7 @@ class _Stream:
         self.lines = LineReader(file, name, MAX_LINE_BYTES)
         self.waiting: deque[Sent | Failed] = deque()
         self.progress = _Progress()
+        self.interruptions = Interruptions()
         self.ended = False
 
     def run(self) -> None:
@@ -207,23 +209,21 @@ class _Stream:
             self.print_failure(failed)
 
     def print_failure(self, failed: Failed) -> None:
-        if self.quiet:
-            out(NO_CHOICE)
-            complain(f"line {failed.line}: {failed.error}", SOME_FAILED)
-        else:
-            out_json({"line": failed.line, "id": failed.id, "error": failed.error})
-        self.printed(failed=True)
+        with self.interruptions.held():
+            if self.quiet:
+                out_line(NO_CHOICE)
+                complain(f"line {failed.line}: {failed.error}", SOME_FAILED)
+            else:
+                out_json({"line": failed.line, "id": failed.id, "error": failed.error})
+        self.progress.count(failed=True)
 
     def print_decision(self, decision: Decision, id: str | int | None) -> None:
-        if self.quiet:
-            out(decision.choice or NO_CHOICE)
-        else:
-            out_json(decision.as_dict() if id is None else {"id": id, **decision.as_dict()})
-        self.printed(failed=False)
-
-    def printed(self, failed: bool) -> None:
-        flush()
-        self.progress.count(failed)
+        with self.interruptions.held():
+            if self.quiet:
+                out_line(decision.choice or NO_CHOICE)
+            else:
+                out_json(decision.as_dict() if id is None else {"id": id, **decision.as_dict()})
+        self.progress.count(failed=False)
 
 
 def parse_line(raw: bytes) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scope_edge.cli.options import Setting, complete_model, complete_selection
-from scope_edge.cli.output import out, out_json
+from scope_edge.cli.output import out, out_json, out_line
 from scope_edge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _ids(exclude: tuple[str, ...]) -> tuple[str, ...]:
 
 def _print_id(decision: Decision) -> None:
     if decision.choice is not None:
-        out(decision.choice)
+        out_line(decision.choice)
         return
     from scope_edge.cli.decision import infeasible
     from scope_edge.cli.run import complain
