@@ -32,6 +32,7 @@ _BACKENDS: Mapping[Maker, tuple[str, ...]] = {
     "amd": ("HIP", "ROCm", "CUDA", "Vulkan"),
     "apple": ("Metal", "MTL"),
 }
+_BROKEN = "does not load"
 _TEST_QUERY = "Is 91 a prime number?"
 
 
@@ -94,13 +95,13 @@ def examine() -> Report:
     """Look at everything. Raises nothing on purpose; what cannot be read is a problem in the report."""
     worst = _Worst()
     llama, gpus = probe_llama(), find_gpus()
-    versions = _versions()
+    built_with = _built_with(llama)
     files = _assets(worst)
     settings, table, pool = _settings(worst)
     routing = _routing(settings, worst)
     return Report(
-        versions=versions,
-        built_with=_built_with(llama),
+        versions=_versions(),
+        built_with=built_with,
         gpus=gpus,
         llama=llama,
         gpu=judge_gpu(gpus, llama),
@@ -110,7 +111,7 @@ def examine() -> Report:
         pool=pool,
         routing=routing,
         offline=_offline(pool, routing),
-        degraded=_degraded(versions, llama),
+        degraded=_degraded(built_with, llama),
         exit_code=worst.code,
     )
 
@@ -157,13 +158,13 @@ def _built_with(llama: LlamaBuild) -> dict[str, str]:
 
         found["onnxruntime"] = ", ".join(onnxruntime.get_available_providers())
     except ImportError as error:
-        found["onnxruntime"] = f"does not load ({error})"
+        found["onnxruntime"] = f"{_BROKEN} ({error})"
     try:
         import hnswlib
 
         found["hnswlib"] = f"loads ({Path(hnswlib.__file__).name})"
     except ImportError as error:
-        found["hnswlib"] = f"does not load ({error})"
+        found["hnswlib"] = f"{_BROKEN} ({error})"
     found["llama.cpp"] = llama.system_info or llama.problem or "unknown"
     return found
 
@@ -275,11 +276,11 @@ def _offline(pool: Mapping[str, str], routing: Check) -> tuple[str, ...]:
     return (works, models) if routing.problem is None else ()
 
 
-def _degraded(versions: Mapping[str, str | None], llama: LlamaBuild) -> tuple[str, ...]:
+def _degraded(built_with: Mapping[str, str], llama: LlamaBuild) -> tuple[str, ...]:
     found: list[str] = []
-    if versions["hnswlib"] is None:
+    if built_with["hnswlib"].startswith(_BROKEN):
         found.append(
-            'hnswlib is not installed: search is exact, slower only above 20,000 anchors; pip install "scope-edge[hnsw]"'
+            'hnswlib does not load: search is exact, slower only above 20,000 anchors; pip install "scope-edge[hnsw]"'
         )
     if llama.state != "ok":
         found.append(f'llama.cpp: {llama.problem}: estimates are the prior\'s; pip install "scope-edge[llama]"')

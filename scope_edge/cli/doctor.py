@@ -55,7 +55,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _checks("bundled files", report.assets)
     yield from _checks("paths", report.paths)
     changed = {
-        key: f"{value}  (from {origin})" for key, (value, origin) in report.settings.items() if origin != "default"
+        key: f"{value} (from {origin})" for key, (value, origin) in report.settings.items() if origin != "default"
     }
     yield from _section("settings", changed or {"all": "at their defaults"} if report.settings else {})
     yield from _section("active pool", report.pool)
