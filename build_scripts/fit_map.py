@@ -22,6 +22,8 @@ FOLDS = 5
 # Prior variances of the linear weights of embedding and features, against 1 of the noise; difficulty's noise that no model
 # accounts for. Chosen on development splits, see anchors/README.md.
 EMBEDDING_VARIANCE, FEATURE_VARIANCE, NOISE = 8.0, 0.05, 3.0
+# Keeps near-identical landmarks apart, by more than the float32 products are off.
+NUGGET = 0.05
 # Traits are centred embeddings on their leading axes, scaled so that one is of order 1.
 TRAIT_SCALE = 6.0
 
@@ -104,7 +106,7 @@ def _ridge(blank: DifficultyMap) -> Floats:
     norms = (spots**2).sum(1)
     apart = norms[:, None] + norms - 2 * spots @ spots.T
     gram = k.curve * np.exp(k.sharpness * (blank.landmarks @ blank.landmarks.T - 1)) + k.bend * np.exp(-apart / k.width)
-    penalty[d + features :, d + features :] = gram + 1e-3 * np.eye(count)
+    penalty[d + features :, d + features :] = gram + NUGGET * np.eye(count)
     return penalty
 
 
