@@ -207,7 +207,7 @@ def _session(model: bytes, provider: str, threads: int) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as native
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = min(threads, MAX_RUN_THREADS)
     options.inter_op_num_threads = 1
     # Idle threads sleep instead of spinning: spinning wastes as much processor time as the session takes to make.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -216,7 +216,7 @@ def _session(model: bytes, provider: str, threads: int) -> Any:
     try:
         session = onnxruntime.InferenceSession(model, options, providers=[provider])
     except (*unusable, native.NotImplemented, native.RuntimeException) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise AssetError(f"{ONNX}: onnxruntime cannot use it ({reason}); reinstall scope-edge") from error
     if [item.name for item in session.get_inputs()] != ["input_ids", "attention_mask"]:
         raise AssetError(f"{ONNX}: not an encoder of this project; reinstall scope-edge")

@@ -232,6 +232,13 @@ def test_an_error_in_the_source_of_queries_reaches_the_reader(encoder: Encoder) 
         list(encoder.encode_many(broken()))
 
 
+def test_loading_in_the_background_gives_the_same_encoder_and_the_same_errors(encoder: Encoder) -> None:
+    assert vector(Encoder.loading()(), "hello").tobytes() == vector(encoder, "hello").tobytes()
+    failing = Encoder.loading(provider="gpu")
+    with pytest.raises(UsageError, match="'gpu'"):
+        failing()
+
+
 def test_nothing_in_nothing_out(encoder: Encoder) -> None:
     assert list(encoder.encode_many([])) == []
 
@@ -252,6 +259,22 @@ def test_a_damaged_model_is_one_line(damage: object) -> None:
     with pytest.raises(AssetError, match=r"encoder\.onnx") as caught:
         Encoder(damage(assets.read(ONNX)), assets.read(TOKENIZER))
     assert "\n" not in str(caught.value)
+
+
+def test_a_sound_model_that_is_no_encoder_is_one_line() -> None:
+    """A whole ONNX file of one Identity node."""
+    foreign = (
+        b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+        b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
+    )
+    with pytest.raises(AssetError, match=r"encoder\.onnx: not an encoder"):
+        Encoder(foreign, assets.read(TOKENIZER))
+
+
+def test_a_sound_tokenizer_of_another_model_is_one_line() -> None:
+    other = b'{"version":"1.0","added_tokens":[],"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}'
+    with pytest.raises(AssetError, match=r"tokenizer\.json: has no \[CLS\]"):
+        Encoder(assets.read(ONNX), other)
 
 
 @pytest.mark.parametrize("blob", [b"", b"{}", b"\xff", b'{"version":"1.0"}'])
