@@ -257,13 +257,13 @@ def _routing(settings: Settings | None, worst: _Worst) -> Check:
         loaded = perf_counter()
         decision = router.route(Query(_TEST_QUERY), settings.preference())
     except ScopeEdgeError as error:
-        return Check("routing", "does not work", worst.note(error))
+        return Check("a test query", "does not work", worst.note(error))
     except ImportError as error:
         worst.code = max(worst.code, 1)
-        return Check("routing", "does not work", f"{error}; reinstall scope-edge")
+        return Check("a test query", "does not work", f"{error}; reinstall scope-edge")
     load, route = 1000 * (loaded - started), 1000 * (perf_counter() - loaded)
     return Check(
-        "routing", f"works: {decision.choice or 'no choice'} in {route:.0f} ms, after {load:.0f} ms of loading"
+        "a test query", f"works: {decision.choice or 'no choice'} in {route:.0f} ms, after {load:.0f} ms of loading"
     )
 
 

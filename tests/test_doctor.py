@@ -45,7 +45,7 @@ def test_a_sound_installation_routes_and_ends_with_0(cli: Cli) -> None:
         one["name"] for one in report.json["assets"]
     }
     assert len(report.json["pool"]) == 8
-    assert re.search(r"^  ok  routing  works: ", cli("doctor").out, re.MULTILINE)
+    assert re.search(r"^  ok  a test query  works: ", cli("doctor").out, re.MULTILINE)
 
 
 def test_the_json_is_documented(cli: Cli) -> None:

@@ -44,7 +44,9 @@ def command(context: click.Context, /, as_json: bool) -> None:
 
 def _lines(report: Report) -> Iterator[str]:
     yield from _section("versions", {name: version or "not installed" for name, version in report.versions.items()})
-    yield from _section("built with", report.built_with)
+    # llama.cpp writes "AVX = 1 | AVX2 = 1 |", which is much for a line.
+    built_with = {name: text.replace(" = 1", "").replace(" |", "") for name, text in report.built_with.items()}
+    yield from _section("built with", built_with)
     yield click.style("gpu", bold=True)
     yield f"  {one_line(report.gpu.found)}"
     if report.gpu.problem:
