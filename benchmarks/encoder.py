@@ -13,10 +13,11 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,24 @@ WORDS = SENTENCE.split()
 LENGTHS = {"short": 12, "medium": 60, "long": 240, "two windows": 400, "beyond the limit": 20_000}
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Milliseconds of a call, by the clock and of all cores together."""
+
+    wall: list[float]
+    processor: list[float]
+
+    def __str__(self) -> str:
+        return f"{median(self.wall):.2f} | {quantiles(self.wall, n=20)[-1]:.2f} | {median(self.processor):.2f}"
+
+
 class Bare:
-    """The session and nothing around it."""
+    """A session as the encoder makes it, and nothing around it."""
 
     def __init__(self, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(assets.read(ONNX), options, providers=["CPUExecutionProvider"])
         self.tokenizer = Tokenizer.from_buffer(assets.read(TOKENIZER))
         self.tokenizer.enable_truncation(WINDOW)
@@ -53,26 +66,29 @@ class Bare:
 
 
 def print_latency(encoder: Encoder, bare: Bare, repeats: int) -> None:
-    """One query at a time. Ratio: of medians, where both do the same work."""
-    print("| query | windows | bare p50 ms | p95 | encode p50 ms | p95 | ratio |\n|---|---|---|---|---|---|---|")
+    """One query at a time; ratios of medians, where both do the same work."""
+    print("| query | windows | bare p50 | p95 | processor | encode p50 | p95 | processor | ratios |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, length in LENGTHS.items():
         text = " ".join(random.Random(length).choices(WORDS, k=length))
         windows = encoder.encode(Query(text)).windows
         run, feed = bare.session.run, bare.feed(text)
         plain, whole = in_turn((partial(run, None, feed), partial(encoder.encode, Query(text))), repeats)
-        ratio = f"{median(whole) / median(plain):.2f}" if windows == 1 else ""
-        figures = " | ".join(f"{median(times):.2f} | {quantiles(times, n=20)[-1]:.2f}" for times in (plain, whole))
-        print(f"| {name}, {length} words | {windows} | {figures} | {ratio} |")
+        ratios = (median(whole.wall) / median(plain.wall), median(whole.processor) / median(plain.processor))
+        ratio = " / ".join(f"{value:.2f}" for value in ratios) if windows == 1 else ""
+        print(f"| {name}, {length} words | {windows} | {plain} | {whole} | {ratio} |")
+    print("\nmilliseconds; ratios of wall and of processor time; where these differ much, something else was running\n")
 
 
-def in_turn(calls: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
-    """Milliseconds of each call, `repeats` times, the calls taking turns so that a busy machine slows all alike."""
-    times: list[list[float]] = [[] for _ in calls]
+def in_turn(calls: Sequence[Callable[[], object]], repeats: int) -> list[Times]:
+    """Times of each call, `repeats` times, the calls taking turns so that a busy machine slows all alike."""
+    times = [Times([], []) for _ in calls]
     for _ in range(repeats):
         for call, spent in zip(calls, times, strict=True):
-            start = perf_counter()
+            wall, processor = perf_counter(), process_time()
             call()
-            spent.append((perf_counter() - start) * 1e3)
+            spent.wall.append((perf_counter() - wall) * 1e3)
+            spent.processor.append((process_time() - processor) * 1e3)
     return times
 
 
@@ -86,7 +102,7 @@ def print_stream(encoder: Encoder, bare: Bare, texts: Sequence[str], threads: in
     def whole() -> None:
         deque(encoder.encode_many(Query(text) for text in texts), maxlen=0)
 
-    slow, fast = (len(texts) / min(times) * 1e3 for times in in_turn((plain, whole), 3))
+    slow, fast = (len(texts) / min(times.wall) * 1e3 for times in in_turn((plain, whole), 3))
     print(f"\n| {len(texts)} queries | a second |\n|---|---|\n| bare sessions | {slow:.0f} |")
     print(f"| encode_many | {fast:.0f} |\n| ratio | {fast / slow:.2f} |")
 
