@@ -18,13 +18,11 @@ def load_router(settings: Settings) -> Router:
     Raises AssetError (a file missing or damaged), UsageError (unknown or empty pool, unknown provider),
     MissingExtraError (an optional library asked for by name is not installed).
     """
-    # The pool first: a typo in its name should not cost loading the encoder.
-    pool = load_catalog(settings).pool(settings.pool)
-
     from scope_edge.encoder import Encoder
 
     # Half of a cold start, and most of it outside the interpreter: the rest is made ready meanwhile.
     encoder = Encoder.loading(provider=settings.provider, threads=settings.threads)
+    pool = load_catalog(settings).pool(settings.pool)
 
     import numpy as np
 

@@ -84,13 +84,12 @@ class Encoder:
     def loading(cls, *, provider: str = "cpu", threads: int | None = None) -> Callable[[], Encoder]:
         """Begin to load the bundled encoder in the background; calling what comes back waits for it, and raises as `load`.
 
-        The libraries are imported now; most of the rest needs no interpreter, so that other things can be made ready.
+        onnxruntime is imported now; most of the rest needs no interpreter, so that other things can be made ready.
         """
         worker = ThreadPoolExecutor(1)
         # Reading and hashing 23 MB runs beside the imports.
         model = worker.submit(assets.read, ONNX)
         import onnxruntime  # noqa: F401
-        import tokenizers  # noqa: F401
 
         def load() -> Encoder:
             return cls(model.result(), assets.read(TOKENIZER), provider=provider, threads=threads)
