@@ -5,6 +5,7 @@ The example is the fenced block after the line `<!-- example -->`; its first lin
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -22,7 +23,8 @@ def main() -> None:
         sys.exit(f"{README}: no example; mark it with <!-- example --> and a console block that begins with a command")
     program, *arguments = shlex.split(found[2])
     run = [sys.executable, "-m", program.replace("-", "_"), *arguments]
-    printed = subprocess.run(run, capture_output=True, text=True, check=True, cwd=README.parent).stdout
+    wide = {**os.environ, "COLUMNS": "120"}
+    printed = subprocess.run(run, capture_output=True, text=True, check=True, cwd=README.parent, env=wide).stdout
     README.write_text(text[: found.start(3)] + printed + text[found.end(3) :], "utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -127,6 +128,7 @@ def test_the_example_in_the_readme_prints_what_it_shows() -> None:
         text=True,
         check=False,
         cwd=REPOSITORY,
+        env={**os.environ, "COLUMNS": "120"},
     )
     assert done.returncode == 0, done.stderr
     assert _without_numbers(done.stdout) == _without_numbers(shown)
