@@ -1,6 +1,6 @@
 """Write the reference part of docs/cli.md from the commands' own --help. A test checks that it has not drifted.
 
-    python build_scripts/cli_reference.py
+python build_scripts/cli_reference.py
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ from scope_edge.cli.words import Column
 from scope_edge.policy import decide
 from scope_edge.records import Bound, Budget, Decision, EstimatorReport, Neighbor, Preference
 
-PLAIN = {"explain": False, "width": 100, "value_of_time": 0.0}
+
+def plainly(decision: Decision) -> str:
+    return shown(decision, explain=False, width=100, value_of_time=0.0)
 
 
 @given(st.floats(min_value=0, allow_nan=False, allow_infinity=False))
@@ -115,29 +117,29 @@ def decision(cards: list[object], p: list[float], preference: Preference | None 
 
 
 def test_an_unmeasured_choice_is_not_given_a_chance() -> None:
-    text = shown(decision([card("a", 1.0)], [NAN]), **PLAIN)  # type: ignore[arg-type]
+    text = plainly(decision([card("a", 1.0)], [NAN]))
     assert "How likely it is to be right is not known; at an unknown cost." in text
     assert "free" not in text and " 0" not in text.split("model")[1].split("\n\n")[0]
 
 
 def test_an_unknown_price_is_said_to_be() -> None:
-    text = shown(decision([card("a", None)], [0.5]), **PLAIN)  # type: ignore[arg-type]
+    text = plainly(decision([card("a", None)], [0.5]))
     assert "at an unknown price" in text and "free" not in text
 
 
 def test_notices_are_shown() -> None:
-    text = shown(decision([card("a", 1.0)], [0.5]), **PLAIN)  # type: ignore[arg-type]
+    text = plainly(decision([card("a", 1.0)], [0.5]))
     assert "truncated:" in text and "degraded:" in text
 
 
 def test_what_a_dearer_choice_would_bring_is_told() -> None:
-    text = shown(decision([card("cheap", 0), card("dear", 15.0)], [0.5, 0.9], Preference(alpha=0.0)), **PLAIN)  # type: ignore[arg-type]
+    text = plainly(decision([card("cheap", 0), card("dear", 15.0)], [0.5, 0.9], Preference(alpha=0.0)))
     assert "50.0% likely to be right, free; the most accurate, dear, is at 90.0% but costs $0.003 more." in text
 
 
 def test_a_thousand_models_do_not_fill_the_screen_unless_asked_to() -> None:
     many = decision([card(f"m{n}", float(n)) for n in range(1000)], [0.2 + n / 2000 for n in range(1000)])
-    short = shown(many, **PLAIN)  # type: ignore[arg-type]
+    short = plainly(many)
     assert len(short.splitlines()) < 40 and "and 980 more models" in short
     assert len(shown(many, explain=True, width=100, value_of_time=0.0).splitlines()) > 1000
 
@@ -160,6 +162,6 @@ def test_every_limit_has_its_words() -> None:
 def test_no_choice_tells_why_first() -> None:
     none = decision([card("a", 1.0)], [0.5], Preference(budget=Budget(tokens=3)))
     assert (
-        shown(none, **PLAIN).splitlines()[0]
+        plainly(none).splitlines()[0]
         == "\x1b[1mno choice\x1b[0m: no model keeps to --max-tokens 3; --max-tokens 350 would do"
     )  # type: ignore[arg-type]
