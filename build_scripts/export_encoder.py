@@ -143,8 +143,8 @@ def check_goals(exact: Parity, padded: Parity, chosen: Parity) -> None:
 def table(rows: dict[str, Parity]) -> str:
     """The parity table as Markdown."""
     lines = [
-        "| weights | mean cosine | worst cosine | 10 nearest kept | ms a query | MB |",
-        "|---|---|---|---|---|---|",
+        "| weights | mean cosine | worst cosine | 10 nearest kept | MB |",
+        "|---|---|---|---|---|",
     ]
     for name, row in rows.items():
         figures = f"{row.mean:.5f} | {row.worst:.5f} | {row.overlap:.3f} | {row.megabytes:.2f}"
