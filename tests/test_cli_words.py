@@ -164,4 +164,4 @@ def test_no_choice_tells_why_first() -> None:
     assert (
         plainly(none).splitlines()[0]
         == "\x1b[1mno choice\x1b[0m: no model keeps to --max-tokens 3; --max-tokens 350 would do"
-    )  # type: ignore[arg-type]
+    )

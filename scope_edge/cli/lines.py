@@ -132,6 +132,7 @@ class _Stream:
         self.waiting: deque[Sent | Failed] = deque()
         self.progress = _Progress()
         self.interruptions = Interruptions()
+        self.known: set[str] = set()
         self.ended = False
 
     def run(self) -> None:
@@ -192,7 +193,9 @@ class _Stream:
         value = given["exclude"]
         models = tuple(value) if isinstance(value, list) else (value,)
         names = tuple(check_name("exclude", model) for model in models)
-        check_known(names, self.router, self.settings)
+        if not self.known.issuperset(names):
+            check_known(names, self.router, self.settings)
+            self.known.update(names)
         return names
 
     def fail(self, failed: Failed) -> None:
