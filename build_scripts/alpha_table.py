@@ -21,15 +21,18 @@ from routing_data import held_out
 from scope_edge.calibration import calibrate
 from scope_edge.catalog import load_catalog
 from scope_edge.config import Settings
-from scope_edge.policy import choose_many, expected_costs, policy_pool
-from scope_edge.policy_paper import AnchorStatistics
+from scope_edge.fingerprints import slice_of
+from scope_edge.policy import AnchorStatistics, anchor_statistics, choose_many, expected_costs, policy_pool
 from scope_edge.prior import Prior
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from learn import Learned
     from numpy.typing import NDArray
     from pooled import Pooled
 
+    from scope_edge.fingerprints import Fingerprint
     from scope_edge.policy import PolicyPool
     from scope_edge.records import ModelCard
 
@@ -118,18 +121,17 @@ def replay(s: int, cards: tuple[ModelCard, ...], learned: Learned, train: Pooled
         expected=expected_costs(pool.columns, np.array([one.tokens for one in estimates]), prompts),
         correct=test.correct[np.ix_(rows, here)].T,
         cost=expected_costs(pool.columns, test.tokens[np.ix_(rows, here)].T * factor, prompts),
-        anchors=_statistics(prior, fingerprints, kept, test, here, pool),
+        anchors=_statistics(fingerprints, test, here, pool),
     )
 
 
-def _statistics(prior, fingerprints, kept, test, here, pool) -> AnchorStatistics:  # type: ignore[no-untyped-def]
+def _statistics(
+    fingerprints: Mapping[str, Sequence[Fingerprint]], test: Pooled, here: NDArray[np.int64], pool: PolicyPool
+) -> AnchorStatistics:
     """What the paper's policy reads off each query's slices."""
-    from scope_edge.fingerprints import slice_of
-    from scope_edge.policy import anchor_statistics
-
     rows = []
     for q in here:
-        slices = [slice_of(card.id, fingerprints[card.id], test.vectors[q], 10) for card in kept]
+        slices = [slice_of(model, parts, test.vectors[q], 10) for model, parts in fingerprints.items()]
         rows.append(anchor_statistics(pool.columns, slices, float(test.text_tokens[q])))
     return AnchorStatistics(np.array([one.accuracy for one in rows]), np.array([one.cost for one in rows]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +32,7 @@ COVERAGE = 0.9
 # Queries per set that calibration is fitted on, and anchors it is fitted for: what users have lies between the two.
 _CALIBRATION_QUERIES = 400
 _CALIBRATION_ANCHORS = (25, 250)
+_CALIBRATION_PARTS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,15 +52,26 @@ def learn(data: Pooled, landmarks: int) -> Learned:
     """Learn from a table. `landmarks` go with its size: about a quarter of the queries, at most 4,096."""
     joint, lengths = fit_joint(data.correct, data.sets), fit_lengths(data.tokens, data.sets)
     fitted, crossed = fit_map(data, joint, lengths, landmarks)
+    calibration = _calibrate(data, joint, lengths, fitted, crossed)
+    return replace(_around(data, joint, lengths, fitted, crossed), calibration=calibration)
+
+
+def _around(data: Pooled, joint: JointFit, lengths: LengthFit, fitted: DifficultyMap, crossed: Floats) -> Learned:
+    """All that follows from a joint fit and a map, uncalibrated. crossed: (n, 2 + sets), cross-fitted map outputs."""
     traits = (data.vectors @ fitted.trait_axes.T).astype(np.float64)
-    population = fit_population(data, joint, lengths, crossed, traits - fitted.trait_mean[data.sets])
-    places = [place_at(fitted, out, trait) for out, trait in zip(crossed, traits, strict=True)]
-    anchors = {
-        name: _core_set(data, s, joint, crossed, traits - fitted.trait_mean[data.sets], population)
-        for s, name in enumerate(data.set_names)
-    }
-    calibration = _calibrate(data, fitted, population, anchors, places)
-    return Learned(joint, lengths, fitted, population, calibration, anchors, places)
+    centered = traits - fitted.trait_mean[data.sets]
+    population = fit_population(data, joint, lengths, crossed, centered)
+    return Learned(
+        joint=joint,
+        lengths=lengths,
+        map=fitted,
+        population=population,
+        calibration=Calibration.none(len(data.set_names)),
+        anchors={
+            name: _core_set(data, s, joint, crossed, centered, population) for s, name in enumerate(data.set_names)
+        },
+        places=[place_at(fitted, out, trait) for out, trait in zip(crossed, traits, strict=True)],
+    )
 
 
 def place_at(fitted: DifficultyMap, out: Floats, traits: Floats) -> Place:
@@ -77,18 +89,13 @@ def fingerprint(data: Pooled, model: int, anchors: AnchorSet, size: int = CORE_S
     return Fingerprint(str(data.models[model]), anchors, correct, tokens)
 
 
-def pool_prior(
-    data: Pooled,
-    models: Sequence[int],
-    learned: tuple[DifficultyMap, Population, Calibration],
-    anchors: AnchorSet,
-    size: int,
-) -> Prior:
+def pool_prior(data: Pooled, models: Sequence[int], learned: Learned, anchors: AnchorSet, size: int) -> Prior:
     """The prior of a pool of the table's models, each known by its first `size` anchors of one set."""
     fingerprints = {str(data.models[m]): [fingerprint(data, m, anchors, size)] for m in models}
     cards = [ModelCard(id=name, where="cloud") for name in fingerprints]
-    fitted, population, calibration = learned
-    return Prior(fitted, population, cards, fingerprints, calibration=calibration, coverage=COVERAGE)
+    return Prior(
+        learned.map, learned.population, cards, fingerprints, calibration=learned.calibration, coverage=COVERAGE
+    )
 
 
 def _core_set(
@@ -129,35 +136,66 @@ def _linked(data: Pooled, s: int) -> bool:
     return bool((measured[s] & (measured.sum(axis=0) > 1)).any())
 
 
-def _calibrate(
-    data: Pooled,
-    fitted: DifficultyMap,
-    population: Population,
-    anchors: Mapping[str, AnchorSet],
-    places: Sequence[Place],
-) -> Calibration:
-    """Platt scaling on queries that are no anchors, placed by maps that had not seen them."""
+def _calibrate(data: Pooled, joint: JointFit, lengths: LengthFit, fitted: DifficultyMap, crossed: Floats) -> Calibration:
+    """Platt scaling, set by set, on models and queries that the estimates had not seen.
+
+    A model's own outcomes shape its anchors' difficulties, and with few models they do so strongly; so the joint fit,
+    population and core sets are made again without each part of the models, as they are for a model that joins. The map
+    is the whole fit's, cross-fitted by query, and moved to the part fit's scale.
+    """
     rng = np.random.default_rng(0)
-    logits, outcomes = [], []
-    for s, core in enumerate(anchors.values()):
-        free = np.setdiff1d(np.flatnonzero(data.sets == s), np.flatnonzero(np.isin(data.ids, core.ids)))
-        queries = rng.permutation(free)[:_CALIBRATION_QUERIES]
-        models = [m for m in np.flatnonzero(~data.base) if np.isfinite(data.correct[m, queries]).any()]
-        for size in _CALIBRATION_ANCHORS if models else ():
-            prior = pool_prior(data, models, (fitted, population, Calibration()), core, size)
-            for q in queries:
-                raw = prior.at(places[q], 1.0)
-                p = probability(raw.logit, raw.ability_variance + raw.query_variance, Calibration())
-                known = np.isfinite(data.correct[models, q])
-                logits.append(np.log(p[known] / (1 - p[known])))
-                outcomes.append(data.correct[models, q][known])
-    return _platt(np.concatenate(logits), np.concatenate(outcomes))
+    sets = len(data.set_names)
+    part = rng.permutation(len(data.models)) % _CALIBRATION_PARTS
+    found: list[list[tuple[Floats, Floats]]] = [[] for _ in range(sets)]
+    queries = [rng.permutation(np.flatnonzero(data.sets == s))[:_CALIBRATION_QUERIES] for s in range(sets)]
+    for k in range(_CALIBRATION_PARTS):
+        unseen = (part == k) & ~data.base
+        rest = data.take(~unseen, np.ones(len(data.ids), bool))
+        fit = fit_joint(rest.correct, rest.sets, iterations=60)
+        moved = crossed.copy()
+        for s in range(sets):
+            here = data.sets == s
+            moved[here, 0] += fit.b[here].mean() - joint.b[here].mean()
+        learned = _around(rest, fit, lengths, fitted, moved)
+        held = data.take(unseen, np.ones(len(data.ids), bool))
+        for s, core in enumerate(learned.anchors.values()):
+            for size in _CALIBRATION_ANCHORS:
+                found[s] += _unseen_logits(held, learned, core, size, queries[s])
+    pairs = [[np.concatenate(column) for column in zip(*one, strict=True)] if one else None for one in found]
+    scaled = [_platt(*one) if one else np.array([1.0, 0.0]) for one in pairs]
+    return Calibration(slope=np.array([one[0] for one in scaled]), intercept=np.array([one[1] for one in scaled]))
 
 
-def _platt(logits: Floats, outcomes: Floats) -> Calibration:
+def _unseen_logits(
+    held: Pooled, learned: Learned, core: AnchorSet, size: int, queries: NDArray[np.int64]
+) -> list[tuple[Floats, Floats]]:
+    """(log-odds before calibration, outcomes) of held models that were measured on these queries and on the core set."""
+    free = [q for q in queries if held.ids[q] not in core.ids]
+    models = [
+        m
+        for m in range(len(held.models))
+        if np.isfinite(held.correct[m, free]).any() and np.isfinite(fingerprint(held, m, core, size).correct).sum() >= 10
+    ]
+    if not models:
+        return []
+    prior = pool_prior(held, models, learned, core, size)
+    rows = []
+    for q in free:
+        raw = prior.at(learned.places[q], 1.0)
+        plain = Calibration.none(len(raw.domains))
+        p = probability(raw.logit, raw.ability_variance + raw.query_variance, raw.domains, plain)
+        known = np.isfinite(held.correct[models, q])
+        rows.append((np.log(p[known] / (1 - p[known])), held.correct[models, q][known]))
+    return rows
+
+
+def _platt(logits: Floats, outcomes: Floats) -> Floats:
+    """(slope, intercept) by Newton, held towards (1, 0) as if by ten outcomes."""
     rows = np.column_stack([logits, np.ones_like(logits)])
-    at = np.array([1.0, 0.0])
+    plain = np.array([1.0, 0.0])
+    at = plain
     for _ in range(30):
         p = 1 / (1 + np.exp(-rows @ at))
-        at = at + np.linalg.solve((rows * (p * (1 - p))[:, None]).T @ rows, rows.T @ (outcomes - p))
-    return Calibration(slope=float(at[0]), intercept=float(at[1]))
+        hessian = (rows * (p * (1 - p))[:, None]).T @ rows + 10 * np.eye(2)
+        at = at + np.linalg.solve(hessian, rows.T @ (outcomes - p) - 10 * (at - plain))
+    return at

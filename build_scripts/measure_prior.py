@@ -11,7 +11,7 @@ and queries.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ from scope_edge.calibration import calibrate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pooled import Pooled
+
+    from scope_edge.difficulty import Place
 
     Floats = NDArray[np.float64]
 
@@ -88,7 +90,7 @@ def measure(data: Pooled, seed: int, landmarks: int) -> Iterator[Scored]:
         unseen_queries[here] = held_out(name, [group.partition(":")[2] for group in data.groups[here]], seed, 0.5)
     unseen_models = held_out("models", data.models.tolist(), seed, 1 / 3) & ~data.base
     learned = learn(data.take(~held_out("models", data.models.tolist(), seed, 1 / 3), ~unseen_queries), landmarks)
-    print(f"seed {seed}: learned, {learned.calibration}", flush=True)
+    print(f"seed {seed}: learned", flush=True)
     train = data.take(unseen_models, ~unseen_queries)
     test = data.take(unseen_models, unseen_queries)
     places = [learned.map.place_of(v, f) for v, f in zip(test.vectors, test.features, strict=True)]
@@ -104,14 +106,22 @@ def measure(data: Pooled, seed: int, landmarks: int) -> Iterator[Scored]:
             yield from _predict(train, test, models, (seed, s, name), learned, [(q, places[q]) for q in here])
 
 
-def _predict(train, test, models, key, learned: Learned, placed) -> Iterator[Scored]:  # type: ignore[no-untyped-def]
+def _predict(
+    train: Pooled,
+    test: Pooled,
+    models: Sequence[int],
+    key: tuple[int, int, str],
+    learned: Learned,
+    placed: Sequence[tuple[int, Place]],
+) -> Iterator[Scored]:
+    """Every router's predictions for one set. key: (seed, set's number, set's name); placed: queries and their places."""
     seed, s, name = key
     here = np.array([q for q, _ in placed])
     anchors = learned.anchors[name]
     p: dict[str, Floats] = {}
     lengths: dict[int, tuple[Floats, Floats]] = {}
     for size in SIZES:
-        prior = pool_prior(train, models, (learned.map, learned.population, learned.calibration), anchors, size)
+        prior = pool_prior(train, models, learned, anchors, size)
         estimates = [calibrate(prior.at(place, 1.0), learned.calibration) for _, place in placed]
         p[ours(size)] = np.array([one.p_correct for one in estimates])
         lengths[size] = (np.array([one.tokens for one in estimates]), np.array([one.tokens_hi for one in estimates]))
@@ -135,7 +145,14 @@ def _predict(train, test, models, key, learned: Learned, placed) -> Iterator[Sco
         )
 
 
-def _baselines(train: Pooled, rows, outcomes, similarity, vectors, anchor_ids) -> dict[str, Floats]:  # type: ignore[no-untyped-def]
+def _baselines(
+    train: Pooled,
+    rows: NDArray[np.int64],
+    outcomes: Floats,
+    similarity: Floats,
+    vectors: NDArray[np.float32],
+    anchor_ids: Sequence[str],
+) -> dict[str, Floats]:
     """What the three others say, from this model's own outcomes (n,) on the training rows."""
     from sklearn.linear_model import LogisticRegression
 

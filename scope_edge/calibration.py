@@ -26,6 +26,7 @@ class RawEstimates:
     Attributes:
         logit: mean log-odds of a correct answer. ability_variance: of `logit`, for what is not known of the model.
         query_variance: of `logit`, for what is not known of the query; a number for all, shape (1,).
+        domains: (sets,), how much the query is like each measured set.
         log_tokens: mean natural log of completion tokens (cl100k), NaN = not known. log_spread: its standard deviation.
         upper: how many spreads above the mean the upper bound lies. token_factor: own tokens per cl100k token.
     """
@@ -34,6 +35,7 @@ class RawEstimates:
     logit: Floats
     ability_variance: Floats
     query_variance: Floats
+    domains: Floats
     log_tokens: Floats
     log_spread: Floats
     upper: Floats
@@ -42,25 +44,38 @@ class RawEstimates:
     source: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """Platt scaling of the log-odds (Platt 1999), fitted on models and queries that the estimates had not seen."""
+    """Platt scaling of the log-odds (Platt 1999), fitted on models and queries that the estimates had not seen.
 
-    slope: float = 1.0
-    intercept: float = 0.0
+    slope, intercept: shape (sets,). A query gets the mixture of the sets it is like.
+    """
+
+    slope: Floats
+    intercept: Floats
+
+    @classmethod
+    def none(cls, sets: int) -> Calibration:
+        """One that changes nothing."""
+        return cls(np.ones(sets), np.zeros(sets))
 
 
-def probability(logit: Floats, variance: Floats, calibration: Calibration) -> Floats:
-    """Calibrated P(correct) of log-odds of some variance. Averaging over it pulls towards one half (MacKay 1992)."""
-    return _sigmoid(calibration.slope * logit / np.sqrt(1 + _PROBIT * variance) + calibration.intercept)
+def probability(logit: Floats, variance: Floats, domains: Floats, calibration: Calibration) -> Floats:
+    """Calibrated P(correct) of log-odds of some variance. Averaging over it pulls towards one half (MacKay 1992).
+
+    logit, variance: shape (models, ...); domains: (..., sets), of the queries, as in `Place`.
+    """
+    slope, intercept = domains @ calibration.slope, domains @ calibration.intercept
+    return _sigmoid(slope * logit / np.sqrt(1 + _PROBIT * variance) + intercept)
 
 
 def calibrate(raw: RawEstimates, calibration: Calibration) -> Estimates:
     """Estimates the policy may act on. p_low and p_high move the model's ability by 90 % of what is not known of it."""
     away = _BAND * np.sqrt(raw.ability_variance)
-    scale = calibration.slope / np.sqrt(1 + _PROBIT * raw.query_variance)
-    p = probability(raw.logit, raw.ability_variance + raw.query_variance, calibration)
-    low, high = (_sigmoid(scale * (raw.logit + sign * away) + calibration.intercept) for sign in (-1.0, 1.0))
+    p = probability(raw.logit, raw.ability_variance + raw.query_variance, raw.domains, calibration)
+    low, high = (
+        probability(raw.logit + sign * away, raw.query_variance, raw.domains, calibration) for sign in (-1.0, 1.0)
+    )
     return Estimates(
         models=raw.models,
         p_correct=p,
@@ -79,11 +94,14 @@ def calibration_body(calibration: Calibration) -> dict[str, Any]:
 
 
 def calibration_from_body(body: Mapping[str, Any], where: str) -> Calibration:
-    """The calibration out of a pack's body. Raises PackError when a number is missing."""
+    """The calibration out of a pack's body. Raises PackError when a field is missing or shapes do not fit."""
     try:
-        return Calibration(slope=float(body["slope"]), intercept=float(body["intercept"]))
+        slope, intercept = (np.require(body[name], np.float64, "A") for name in ("slope", "intercept"))
     except (KeyError, TypeError, ValueError) as error:
         raise PackError(f"{where}: not a usable calibration ({error!r}); reinstall scope-edge") from error
+    if slope.ndim != 1 or slope.shape != intercept.shape:
+        raise PackError(f"{where}: the calibration's shapes do not fit together; reinstall scope-edge")
+    return Calibration(slope, intercept)
 
 
 def _sigmoid(logits: Floats) -> Floats:

@@ -28,7 +28,7 @@ else:
     import tomli as tomllib
 
 IndexName = Literal["auto", "exact", "hnsw"]
-Provider = Literal["cpu", "cuda", "coreml", "directml", "openvino", "rocm"]
+Provider = Literal["cpu", "cuda", "coreml", "directml", "openvino", "rocm", "tensorrt"]
 PREFIX = "SCOPE_EDGE_"
 # Variables of this prefix that other rooms read.
 _OTHER_VARIABLES = ("ASSETS", "CACHE_DIR", "CONFIG", "DATA_DIR", "ROUTING_DATA")

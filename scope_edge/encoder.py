@@ -44,7 +44,7 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
-    "dml": "DmlExecutionProvider",
+    "directml": "DmlExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
     "rocm": "ROCMExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",

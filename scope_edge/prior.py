@@ -94,6 +94,7 @@ class Prior:
             logit=one.logit[:, 0],
             ability_variance=one.ability_variance[:, 0],
             query_variance=one.query_variance,
+            domains=place.domains,
             log_tokens=one.log_tokens[:, 0],
             log_spread=one.log_spread[:, 0],
             upper=self._upper,
@@ -106,7 +107,7 @@ class Prior:
         """(P(correct), median tokens in own tokens) on a core set's anchors as if each were a new query: (models, n)."""
         rows, offsets = query_row(anchors.map_difficulty, anchors.domains, anchors.traits, self._population)
         many = self._moments(rows, offsets, anchors.log_length, anchors.domains)
-        p = probability(many.logit, many.ability_variance + many.query_variance, self._calibration)
+        p = probability(many.logit, many.ability_variance + many.query_variance, anchors.domains, self._calibration)
         return p, self._factor[:, None] * np.exp(many.log_tokens)
 
     def _moments(self, rows: Floats, offsets: Floats, log_length: Floats, domains: Floats) -> _Moments:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import onnxruntime
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scope_edge import assets
+from scope_edge.config import Provider
 from scope_edge.encoder import MAX_CHARACTERS, MAX_WINDOWS, ONNX, PROVIDERS, TOKENIZER, WINDOW, Encoder
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.records import EncodedQuery, Query
@@ -311,3 +312,7 @@ def test_a_provider_that_is_not_installed_is_named_with_those_that_are() -> None
 def test_a_senseless_number_of_threads_is_refused(threads: int) -> None:
     with pytest.raises(UsageError, match="threads"):
         Encoder.load(threads=threads)
+
+
+def test_settings_and_encoder_know_the_same_providers() -> None:
+    assert set(get_args(Provider)) == set(PROVIDERS)

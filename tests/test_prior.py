@@ -104,20 +104,29 @@ def test_the_anchors_read_as_one_query_at_a_time_would() -> None:
 
 def test_doubt_pulls_towards_one_half() -> None:
     logit = np.array([2.0, 2.0, -2.0, -2.0])
-    p = probability(logit, np.array([0.0, 4.0, 0.0, 4.0]), Calibration())
+    p = probability(logit, np.array([0.0, 4.0, 0.0, 4.0]), np.array([0.3, 0.7]), Calibration.none(2))
     assert p[0] > p[1] > 0.5 > p[3] > p[2]
 
 
 def test_calibration_moves_what_it_says(encoded: EncodedQuery) -> None:
     raw = prior_of(LARGE).at(load_map()[0].place(encoded), 0.8)
-    flat = calibrate(raw, Calibration(slope=0.0, intercept=0.0))
-    assert flat.p_correct[0] == pytest.approx(0.5)
-    assert (
-        calibrate(replace(raw, logit=raw.logit + 1), Calibration()).p_correct[0]
-        > calibrate(raw, Calibration()).p_correct[0]
+    sets = len(raw.domains)
+    plain = Calibration.none(sets)
+    assert calibrate(raw, Calibration(np.zeros(sets), np.zeros(sets))).p_correct[0] == pytest.approx(0.5)
+    assert calibrate(replace(raw, logit=raw.logit + 1), plain).p_correct[0] > calibrate(raw, plain).p_correct[0]
+
+
+def test_a_query_is_calibrated_as_the_sets_it_is_like() -> None:
+    calibration = Calibration(np.ones(2), np.array([0.0, -1.0]))
+    first, between, second = (
+        probability(np.zeros(1), np.zeros(1), np.array([1 - w, w]), calibration)[0] for w in (0.0, 0.5, 1.0)
     )
+    assert first == pytest.approx(0.5)
+    assert first > between > second
 
 
 def test_a_calibration_without_numbers_is_refused() -> None:
     with pytest.raises(PackError, match="calibration"):
-        calibration_from_body({"slope": None}, "some.pack")
+        calibration_from_body({"slope": np.ones(2)}, "some.pack")
+    with pytest.raises(PackError, match="shapes"):
+        calibration_from_body({"slope": np.ones(2), "intercept": np.zeros(3)}, "some.pack")
