@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from scope_edge.records import Floats
 
 INDIFFERENCE = 0.005
-# The share of the reference anchors that may change model in a step of 0.05 of alpha. Half of the 25 % promised for
+# The share of the reference anchors that may change model in a step of 0.05 of alpha. Well below the 25 % promised for
 # queries, because anchors are of many kinds and queries of one kind move together (docs/alpha.md).
-_MOVED_PER_STEP = 0.12
+_MOVED_PER_STEP = 0.1
 _STEP = 0.05
 # Where no anchor ever trades money for accuracy, a call of average cost is worth this much accuracy at alpha 0.5.
 _DEFAULT_WORTH = 0.1
