@@ -94,7 +94,7 @@ class Bank:
 
 def load_bank(kind: Kind = "auto", cache_dir: Path | None = None) -> Bank:
     """The bundled bank. Raises AssetError when it is missing or damaged, MissingExtraError as `build_index`."""
-    body = unpack(assets.read(BANK), "bank", BANK)
+    body = unpack(assets.read(BANK), "bank", BANK, verified=True)
     vectors = from_body(body["vectors"], BANK)
     try:
         names, codes = body["category_names"], body["categories"].tolist()

@@ -32,7 +32,7 @@ class Fingerprint:
 
 def load_anchor_sets() -> tuple[AnchorSet, ...]:
     """The bundled core anchor sets. Raises AssetError when missing or damaged."""
-    body = unpack(assets.read(CORE), "anchor-sets", CORE)
+    body = unpack(assets.read(CORE), "anchor-sets", CORE, verified=True)
     return tuple(set_from_body(one, CORE) for one in body.get("sets", ()))
 
 
@@ -40,7 +40,7 @@ def load_fingerprints() -> tuple[tuple[AnchorSet, ...], Mapping[str, tuple[Finge
     """The bundled core sets, and every bundled fingerprint by model. Raises AssetError when missing or damaged."""
     loaded = load_anchor_sets()
     sets = {anchors.name: anchors for anchors in loaded}
-    body = unpack(assets.read(FINGERPRINTS), "fingerprints", FINGERPRINTS)
+    body = unpack(assets.read(FINGERPRINTS), "fingerprints", FINGERPRINTS, verified=True)
     found: dict[str, list[Fingerprint]] = {}
     try:
         for name, part in body["sets"].items():

@@ -89,8 +89,11 @@ def _umask() -> int:
     return mask
 
 
-def unpack(blob: bytes, kind: str, where: str) -> dict[str, Any]:
-    """Check and decode the bytes of a pack of `kind`; `where` is named in errors. Raises PackError."""
+def unpack(blob: bytes, kind: str, where: str, *, verified: bool = False) -> dict[str, Any]:
+    """Check and decode the bytes of a pack of `kind`; `where` is named in errors. Raises PackError.
+
+    `verified` says that a hash of the whole file was checked already, as `assets.read` does: not again, then.
+    """
     if len(blob) < _HEAD.size or blob[:8] != MAGIC:
         raise PackError(
             f"{where}: not a scope-edge pack (expected it to begin with {MAGIC!r}, found {blob[:8]!r}); give a {kind} pack"
@@ -110,7 +113,7 @@ def unpack(blob: bytes, kind: str, where: str) -> dict[str, Any]:
     raw = memoryview(blob)[start + _BODY.size :]
     if len(raw) != length:
         raise PackError(f"{where}: {len(raw)} bytes of body where its header says {length}; get a fresh copy")
-    digest = hashlib.sha256(raw).digest()
+    digest = expected if verified else hashlib.sha256(raw).digest()
     if digest != expected:
         raise PackError(
             f"{where}: damaged (expected sha256 {expected.hex()[:12]}…, found {digest.hex()[:12]}…); get a fresh copy"

@@ -64,7 +64,7 @@ class Prior:
         abilities = [fit_ability(parts, population) if (parts := fingerprints.get(m)) else None for m in self.models]
         unknown = _unknown(population)
         known = [ability or unknown for ability in abilities]
-        self._measured = [ability is not None for ability in abilities]
+        self._far: tuple[Evidence, ...] = tuple("none" if ability is None else "weak" for ability in abilities)
         self._mean = np.array([one.mean for one in known])
         self._covariance = np.array([one.covariance for one in known])
         self._length_mean = np.array([one.length_mean for one in known])
@@ -72,7 +72,7 @@ class Prior:
         self._spread = np.array([one.spread for one in known])
         self._upper = np.array([upper_residual(one.residuals, population.length_residuals, coverage) for one in known])
         self._factor = np.array([card.token_factor for card in pool])
-        self._source = tuple("prior" if measured else "none" for measured in self._measured)
+        self._source = tuple("none" if ability is None else "prior" for ability in abilities)
 
     def estimate(self, encoded: EncodedQuery, similarity: float) -> tuple[Estimates, EstimatorReport]:
         """What every model of the pool is expected to do. similarity: of the nearest anchor of the bank."""
@@ -88,7 +88,6 @@ class Prior:
         """Raw estimates for one query whose place on the map is known."""
         row, offset = query_row(place.difficulty, place.domains, place.traits, self._population)
         one = self._moments(row[None], np.array([offset]), np.array([place.log_length]), place.domains[None])
-        errors = np.sqrt(one.ability_variance[:, 0]).tolist()
         return RawEstimates(
             models=self.models,
             logit=one.logit[:, 0],
@@ -99,7 +98,7 @@ class Prior:
             log_spread=one.log_spread[:, 0],
             upper=self._upper,
             token_factor=self._factor,
-            evidence=tuple(map(self._evidence, self._measured, errors, [similarity] * len(errors))),
+            evidence=self._evidence(one.ability_variance[:, 0], similarity),
             source=self._source,
         )
 
@@ -122,16 +121,16 @@ class Prior:
             log_spread=np.sqrt(noise + _spread_along(lengths, self._length_covariance)),
         )
 
-    @staticmethod
-    def _evidence(measured: bool, error: float, similarity: float) -> Evidence:
-        if not measured:
-            return "none"
-        return "strong" if similarity >= NEAR and error <= PINNED else "weak"
+    def _evidence(self, variance: Floats, similarity: float) -> tuple[Evidence, ...]:
+        if similarity < NEAR:
+            return self._far
+        pinned = (variance <= PINNED**2).tolist()
+        return tuple("strong" if sure else far for sure, far in zip(pinned, self._far, strict=True))
 
 
 def load_map() -> tuple[DifficultyMap, Population, Calibration]:
     """The bundled map with what was learned beside it. Raises AssetError when it is missing or damaged."""
-    body = unpack(assets.read(MAP), "map", MAP)
+    body = unpack(assets.read(MAP), "map", MAP, verified=True)
     parts = (body.get(name, {}) for name in ("map", "population", "calibration"))
     fitted, population, calibration = parts
     return map_from_body(fitted, MAP), population_from_body(population, MAP), calibration_from_body(calibration, MAP)
