@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-# The traits' covariance as estimated is of loadings fitted on thousands of queries at once; of this share of it, capped,
-# a few anchors make most. Chosen on development splits, see anchors/README.md.
-TRAIT_SHARE, TRAIT_CAP = 0.1, 2.0
 _ROUNDS = 30
 _RESIDUALS = 401
 
@@ -64,9 +61,7 @@ def _trait_covariance(data: Pooled, joint: JointFit, traits: Floats) -> Floats:
             loading = posterior @ side
             total += posterior + np.outer(loading, loading)
         covariance = total / len(precisions)
-    values, vectors = np.linalg.eigh(covariance)
-    shrunk: Floats = vectors * np.minimum(values * TRAIT_SHARE, TRAIT_CAP) @ vectors.T
-    return shrunk
+    return covariance
 
 
 def _length_population(data: Pooled, lengths: LengthFit, predicted: Floats) -> dict[str, Floats | float]:

@@ -53,11 +53,22 @@ def learn(data: Pooled, landmarks: int) -> Learned:
     joint, lengths = fit_joint(data.correct, data.sets), fit_lengths(data.tokens, data.sets)
     fitted, crossed = fit_map(data, joint, lengths, landmarks)
     calibration = _calibrate(data, joint, lengths, fitted, crossed)
-    return replace(_around(data, joint, lengths, fitted, crossed), calibration=calibration)
+    anywhere = np.ones(len(data.ids), bool)
+    return replace(_around(data, joint, lengths, fitted, crossed, anywhere), calibration=calibration)
 
 
-def _around(data: Pooled, joint: JointFit, lengths: LengthFit, fitted: DifficultyMap, crossed: Floats) -> Learned:
-    """All that follows from a joint fit and a map, uncalibrated. crossed: (n, 2 + sets), cross-fitted map outputs."""
+def _around(
+    data: Pooled,
+    joint: JointFit,
+    lengths: LengthFit,
+    fitted: DifficultyMap,
+    crossed: Floats,
+    anchoring: NDArray[np.bool_],
+) -> Learned:
+    """All that follows from a joint fit and a map, uncalibrated.
+
+    crossed: (n, 2 + sets), cross-fitted map outputs. anchoring: (n,) which queries may become core anchors.
+    """
     traits = (data.vectors @ fitted.trait_axes.T).astype(np.float64)
     centered = traits - fitted.trait_mean[data.sets]
     population = fit_population(data, joint, lengths, crossed, centered)
@@ -68,7 +79,8 @@ def _around(data: Pooled, joint: JointFit, lengths: LengthFit, fitted: Difficult
         population=population,
         calibration=Calibration.none(len(data.set_names)),
         anchors={
-            name: _core_set(data, s, joint, crossed, centered, population) for s, name in enumerate(data.set_names)
+            name: _core_set(data, np.flatnonzero(anchoring & (data.sets == s)), joint, crossed, centered, population)
+            for s, name in enumerate(data.set_names)
         },
         places=[place_at(fitted, out, trait) for out, trait in zip(crossed, traits, strict=True)],
     )
@@ -99,10 +111,15 @@ def pool_prior(data: Pooled, models: Sequence[int], learned: Learned, anchors: A
 
 
 def _core_set(
-    data: Pooled, s: int, joint: JointFit, crossed: Floats, traits: Floats, population: Population
+    data: Pooled,
+    here: NDArray[np.int64],
+    joint: JointFit,
+    crossed: Floats,
+    traits: Floats,
+    population: Population,
 ) -> AnchorSet:
-    """The core set of one set of queries."""
-    here = np.flatnonzero(data.sets == s)
+    """The core set out of these queries, all of one set."""
+    s = int(data.sets[here[0]])
     everything = AnchorSet(
         name=data.set_names[s],
         ids=tuple(data.ids[here].tolist()),
@@ -136,18 +153,26 @@ def _linked(data: Pooled, s: int) -> bool:
     return bool((measured[s] & (measured.sum(axis=0) > 1)).any())
 
 
-def _calibrate(data: Pooled, joint: JointFit, lengths: LengthFit, fitted: DifficultyMap, crossed: Floats) -> Calibration:
+def _calibrate(
+    data: Pooled, joint: JointFit, lengths: LengthFit, fitted: DifficultyMap, crossed: Floats
+) -> Calibration:
     """Platt scaling, set by set, on models and queries that the estimates had not seen.
 
     A model's own outcomes shape its anchors' difficulties, and with few models they do so strongly; so the joint fit,
     population and core sets are made again without each part of the models, as they are for a model that joins. The map
-    is the whole fit's, cross-fitted by query, and moved to the part fit's scale.
+    is the whole fit's, cross-fitted by query, and moved to the part fit's scale. Core sets are chosen from half of the
+    query families and scored on the other half: what is left over when the most telling anchors are gone is no fair
+    sample of queries.
     """
     rng = np.random.default_rng(0)
     sets = len(data.set_names)
     part = rng.permutation(len(data.models)) % _CALIBRATION_PARTS
     found: list[list[tuple[Floats, Floats]]] = [[] for _ in range(sets)]
-    queries = [rng.permutation(np.flatnonzero(data.sets == s))[:_CALIBRATION_QUERIES] for s in range(sets)]
+    families, family = np.unique(data.groups, return_inverse=True)
+    anchoring = (rng.permutation(len(families)) % 2 == 0)[family]
+    scored = [
+        rng.permutation(np.flatnonzero(~anchoring & (data.sets == s)))[:_CALIBRATION_QUERIES] for s in range(sets)
+    ]
     for k in range(_CALIBRATION_PARTS):
         unseen = (part == k) & ~data.base
         rest = data.take(~unseen, np.ones(len(data.ids), bool))
@@ -156,11 +181,11 @@ def _calibrate(data: Pooled, joint: JointFit, lengths: LengthFit, fitted: Diffic
         for s in range(sets):
             here = data.sets == s
             moved[here, 0] += fit.b[here].mean() - joint.b[here].mean()
-        learned = _around(rest, fit, lengths, fitted, moved)
+        learned = _around(rest, fit, lengths, fitted, moved, anchoring)
         held = data.take(unseen, np.ones(len(data.ids), bool))
         for s, core in enumerate(learned.anchors.values()):
             for size in _CALIBRATION_ANCHORS:
-                found[s] += _unseen_logits(held, learned, core, size, queries[s])
+                found[s] += _unseen_logits(held, learned, core, size, scored[s])
     pairs = [[np.concatenate(column) for column in zip(*one, strict=True)] if one else None for one in found]
     scaled = [_platt(*one) if one else np.array([1.0, 0.0]) for one in pairs]
     return Calibration(slope=np.array([one[0] for one in scaled]), intercept=np.array([one[1] for one in scaled]))
@@ -170,17 +195,17 @@ def _unseen_logits(
     held: Pooled, learned: Learned, core: AnchorSet, size: int, queries: NDArray[np.int64]
 ) -> list[tuple[Floats, Floats]]:
     """(log-odds before calibration, outcomes) of held models that were measured on these queries and on the core set."""
-    free = [q for q in queries if held.ids[q] not in core.ids]
     models = [
         m
         for m in range(len(held.models))
-        if np.isfinite(held.correct[m, free]).any() and np.isfinite(fingerprint(held, m, core, size).correct).sum() >= 10
+        if np.isfinite(held.correct[m, queries]).any()
+        and np.isfinite(fingerprint(held, m, core, size).correct).sum() >= 10
     ]
     if not models:
         return []
     prior = pool_prior(held, models, learned, core, size)
     rows = []
-    for q in free:
+    for q in queries:
         raw = prior.at(learned.places[q], 1.0)
         plain = Calibration.none(len(raw.domains))
         p = probability(raw.logit, raw.ability_variance + raw.query_variance, raw.domains, plain)
