@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from figures import write_figures
 from learn import fingerprint, learn
 from pooled import read_pooled
 from routing_data import held_out
@@ -66,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the routing data format")
     parser.add_argument("--cache", type=Path, help="file that keeps embeddings between runs (.npz)")
-    parser.add_argument("--landmarks", type=int, default=2048)
+    parser.add_argument("--landmarks", type=int, default=3072)
     parser.add_argument("--write", type=Path, help="put the tables between the <!-- figures --> marks of this file")
     options = parser.parse_args()
     data = read_pooled(options.data, options.cache)
@@ -83,9 +84,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        before, _, rest = options.write.read_text("utf-8").partition("<!-- figures -->")
-        after = rest.partition("<!-- /figures -->")[2]
-        options.write.write_text(f"{before}<!-- figures -->\n{text}\n<!-- /figures -->{after}", "utf-8")
+        write_figures(options.write, text)
 
 
 def replay(s: int, cards: tuple[ModelCard, ...], learned: Learned, train: Pooled, test: Pooled) -> Replay | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from figures import write_figures
 from learn import COVERAGE, Learned, learn, pool_prior
 from pooled import read_pooled
 from routing_data import held_out
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-SEEDS = (10, 11, 12, 13, 14)
+SEEDS = (30, 31, 32, 33, 34)
 SIZES = (25, 250)
 # A held-out model is scored on a set where it has at least this many outcomes to be scored on.
 LEAST_SCORED = 100
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the routing data format")
     parser.add_argument("--cache", type=Path, help="file that keeps embeddings between runs (.npz)")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--landmarks", type=int, default=2048)
+    parser.add_argument("--landmarks", type=int, default=3072)
     parser.add_argument("--write", type=Path, help="put the tables between the <!-- figures --> marks of this file")
     options = parser.parse_args()
     data = read_pooled(options.data, options.cache)
@@ -77,9 +78,7 @@ def main() -> None:
     text = "\n\n".join(report(found))
     print(text)
     if options.write:
-        before, _, rest = options.write.read_text("utf-8").partition("<!-- figures -->")
-        after = rest.partition("<!-- /figures -->")[2]
-        options.write.write_text(f"{before}<!-- figures -->\n{text}\n<!-- /figures -->{after}", "utf-8")
+        write_figures(options.write, text)
 
 
 def measure(data: Pooled, seed: int, landmarks: int) -> Iterator[Scored]:

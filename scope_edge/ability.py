@@ -119,7 +119,7 @@ def _mode(rows: Floats, offsets: Floats, outcomes: Floats, population: Populatio
     current = loss(g)
     hessian = precision
     for _ in range(_STEPS):
-        p = _sigmoid(rows @ g + offsets)
+        p = sigmoid(rows @ g + offsets)
         gradient = rows.T @ (p - outcomes) + precision @ (g - population.mean)
         hessian = (rows * (p * (1 - p))[:, None]).T @ rows + precision
         step = np.linalg.solve(hessian, gradient)
@@ -171,7 +171,8 @@ def upper_residual(own: Floats, population: Floats, coverage: float) -> float:
     return float(values[order[at]])
 
 
-def _sigmoid(logits: Floats) -> Floats:
+def sigmoid(logits: Floats) -> Floats:
+    """Log-odds as probabilities, never exactly 0 or 1: beyond 40 they do not grow."""
     value: Floats = 1 / (1 + np.exp(-np.clip(logits, -40, 40)))
     return value
 

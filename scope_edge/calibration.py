@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scope_edge.ability import sigmoid
 from scope_edge.errors import PackError
 from scope_edge.records import Estimates
 
@@ -66,7 +67,7 @@ def probability(logit: Floats, variance: Floats, domains: Floats, calibration: C
     logit, variance: shape (models, ...); domains: (..., sets), of the queries, as in `Place`.
     """
     slope, intercept = domains @ calibration.slope, domains @ calibration.intercept
-    return _sigmoid(slope * logit / np.sqrt(1 + _PROBIT * variance) + intercept)
+    return sigmoid(slope * logit / np.sqrt(1 + _PROBIT * variance) + intercept)
 
 
 def calibrate(raw: RawEstimates, calibration: Calibration) -> Estimates:
@@ -102,8 +103,3 @@ def calibration_from_body(body: Mapping[str, Any], where: str) -> Calibration:
     if slope.ndim != 1 or slope.shape != intercept.shape:
         raise PackError(f"{where}: the calibration's shapes do not fit together; reinstall scope-edge")
     return Calibration(slope, intercept)
-
-
-def _sigmoid(logits: Floats) -> Floats:
-    value: Floats = 1 / (1 + np.exp(-np.clip(logits, -40, 40)))
-    return value
