@@ -238,9 +238,18 @@ def _resampled(here: list[Scored], first: str, second: str) -> Floats:
             x, y = (scores(one.p[r], one.correct, w, o) for r, o in ((first, a), (second, b)))
             rows.append([x.auc - y.auc, x.accuracy - y.accuracy, x.brier - y.brier, x.logloss - y.logloss])
             weights.append(share[one.model])
-        table = np.ma.masked_invalid(np.array(rows))
-        out.append(np.ma.average(table, axis=0, weights=weights).filled(np.nan))
+        if rows:  # a draw of few models may have left them all out
+            out.append(_weighted_mean(np.array(rows), np.array(weights)))
     return np.array(out)
+
+
+def _weighted_mean(table: Floats, weights: Floats) -> Floats:
+    """Of every column of (rows, columns), over its rows that are known."""
+    known = np.isfinite(table)
+    share = np.where(known, weights[:, None], 0.0)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = (np.where(known, table, 0.0) * share).sum(axis=0) / share.sum(axis=0)
+    return mean
 
 
 def _interval(values: Floats) -> str:
