@@ -62,7 +62,8 @@ class Weighed:
         if self.policy == "paper":
             utility = paper_utility(alpha, self.p, self.cost, self.pool.span, self.anchors)
         elif math.isinf(lam := self.pool.curve.lambda_at(float(alpha))):
-            utility = -self.cost
+            # A model that was never measured is not weighed, whatever it costs.
+            utility = np.where(np.isnan(self.p), np.nan, -self.cost)
         else:
             utility, slack = self.p - lam * self.cost, INDIFFERENCE
         return choose(self.pool.columns, utility, slack, self.p, self.cost, allowed), utility
