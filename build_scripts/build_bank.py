@@ -64,7 +64,7 @@ def _bank(data: Pooled, learned: Learned) -> dict[str, object]:
     fitted = {
         "difficulty": learned.joint.b,
         "discrimination": learned.joint.a,
-        "log_length": learned.lengths.log_length,
+        "log_length": learned.log_length,
     }
     return bank_body(data.ids.tolist(), data.categories.tolist(), pack_vectors(data.vectors), fitted)
 

@@ -10,7 +10,7 @@ import numpy as np
 from scope_edge.difficulty import DifficultyMap, Kernel
 
 if TYPE_CHECKING:
-    from item_response import JointFit, LengthFit
+    from item_response import JointFit
     from numpy.typing import NDArray
     from pooled import Pooled
 
@@ -29,11 +29,11 @@ TRAIT_SCALE = 6.0
 
 
 def fit_map(
-    data: Pooled, joint: JointFit, lengths: LengthFit, landmarks: int, seed: int = 0
+    data: Pooled, joint: JointFit, log_length: Floats, landmarks: int, seed: int = 0
 ) -> tuple[DifficultyMap, Floats]:
     """The map, and its outputs (n, 2 + sets) on the data's own queries, each with its family left out of the fit."""
     blank = _blank(data, _landmarks(data, landmarks, seed))
-    targets = np.column_stack([joint.b, lengths.log_length, np.eye(len(data.set_names))[data.sets]])
+    targets = np.column_stack([joint.b, log_length, np.eye(len(data.set_names))[data.sets]])
     weights = (1 / (joint.error**2 + NOISE)).astype(np.float32)
     offset = np.average(targets, axis=0, weights=weights)
     fold = np.array([int(hashlib.sha256(group.encode()).hexdigest(), 16) % FOLDS for group in data.groups])

@@ -10,7 +10,7 @@ from item_response import SD_DELTA
 from scope_edge.ability import Population
 
 if TYPE_CHECKING:
-    from item_response import JointFit, LengthFit
+    from item_response import JointFit
     from numpy.typing import NDArray
     from pooled import Pooled
 
@@ -20,7 +20,7 @@ _ROUNDS = 30
 _RESIDUALS = 401
 
 
-def fit_population(data: Pooled, joint: JointFit, lengths: LengthFit, crossed: Floats, traits: Floats) -> Population:
+def fit_population(data: Pooled, joint: JointFit, crossed: Floats, traits: Floats) -> Population:
     """The population of candidates. crossed: (n, 2 + sets) cross-fitted map outputs; traits: (n, k), centred per set."""
     sets = len(data.set_names)
     theta = joint.theta[~data.base]
@@ -30,7 +30,7 @@ def fit_population(data: Pooled, joint: JointFit, lengths: LengthFit, crossed: F
     covariance[range(1, 1 + sets), range(1, 1 + sets)] = SD_DELTA**2
     covariance[1 + sets :, 1 + sets :] = _trait_covariance(data, joint, traits)
     missed = (joint.b - crossed[:, 0]) ** 2 - joint.error**2
-    length = _length_population(data, lengths, crossed[:, 1])
+    length = _length_population(data, crossed[:, 1])
     return Population(
         mean=np.concatenate([[theta.mean()], np.zeros(d - 1)]),
         covariance=covariance,
@@ -64,7 +64,7 @@ def _trait_covariance(data: Pooled, joint: JointFit, traits: Floats) -> Floats:
     return covariance
 
 
-def _length_population(data: Pooled, lengths: LengthFit, predicted: Floats) -> dict[str, Floats | float]:
+def _length_population(data: Pooled, predicted: Floats) -> dict[str, Floats | float]:
     """The length part: every candidate's level per set, slope and residuals against the cross-fitted map."""
     sets = len(data.set_names)
     center = float(predicted.mean())

@@ -71,19 +71,11 @@ def fit_joint(correct: Floats, sets: NDArray[np.int64], iterations: int = 100) -
     return JointFit(theta, delta.reshape(models, count), b, a, 1 / np.sqrt(information))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LengthFit:
-    """log_length: (queries,) of a typical model; error: (queries,) its standard error; level: (models,)."""
+def fit_lengths(tokens: Floats, sets: NDArray[np.int64], rounds: int = 20) -> Floats:
+    """Log-length of every query as a typical model answers it, (queries,), from tokens (models, queries), NaN = missing.
 
-    log_length: Floats
-    error: Floats
-    level: Floats
-
-
-def fit_lengths(tokens: Floats, sets: NDArray[np.int64], rounds: int = 20) -> LengthFit:
-    """Additive fit of log(tokens): a level per model and set, a length per query; tokens (models, queries), NaN = missing.
-
-    Alternating least squares, each query shrunk towards its set's mean as if that had been measured once.
+    An additive fit, a level per model and set and a length per query, by alternating least squares; each query is
+    shrunk towards its set's mean as if that had been measured once.
     """
     models, queries = tokens.shape
     count = int(sets.max()) + 1
@@ -98,7 +90,4 @@ def fit_lengths(tokens: Floats, sets: NDArray[np.int64], rounds: int = 20) -> Le
         raw = np.bincount(q, y - level[ms], queries)
         mean = np.bincount(sets, raw, count) / np.maximum(np.bincount(sets, n_q, count), 1)
         length = (raw + mean[sets]) / (n_q + 1)
-    residual = y - level[ms] - length[q]
-    noise = residual.std()
-    per_model = np.bincount(m, (level[ms]), models) / np.maximum(np.bincount(m, minlength=models), 1)
-    return LengthFit(length, noise / np.sqrt(n_q + 1), per_model)
+    return length

@@ -9,7 +9,7 @@ import numpy as np
 from core_anchors import choose_core
 from fit_map import fit_map
 from fit_population import fit_population
-from item_response import JointFit, LengthFit, fit_joint, fit_lengths
+from item_response import JointFit, fit_joint, fit_lengths
 
 from scope_edge.ability import Population, design
 from scope_edge.anchors import AnchorSet
@@ -40,7 +40,7 @@ class Learned:
     """What was learned. anchors: by set name. places: per query of the table, cross-fitted."""
 
     joint: JointFit
-    lengths: LengthFit
+    log_length: Floats
     map: DifficultyMap
     population: Population
     calibration: Calibration
@@ -50,17 +50,17 @@ class Learned:
 
 def learn(data: Pooled, landmarks: int) -> Learned:
     """Learn from a table. `landmarks` go with its size: about a quarter of the queries, at most 4,096."""
-    joint, lengths = fit_joint(data.correct, data.sets), fit_lengths(data.tokens, data.sets)
-    fitted, crossed = fit_map(data, joint, lengths, landmarks)
-    calibration = _calibrate(data, joint, lengths, fitted, crossed)
+    joint, log_length = fit_joint(data.correct, data.sets), fit_lengths(data.tokens, data.sets)
+    fitted, crossed = fit_map(data, joint, log_length, landmarks)
+    calibration = _calibrate(data, joint, log_length, fitted, crossed)
     anywhere = np.ones(len(data.ids), bool)
-    return replace(_around(data, joint, lengths, fitted, crossed, anywhere), calibration=calibration)
+    return replace(_around(data, joint, log_length, fitted, crossed, anywhere), calibration=calibration)
 
 
 def _around(
     data: Pooled,
     joint: JointFit,
-    lengths: LengthFit,
+    log_length: Floats,
     fitted: DifficultyMap,
     crossed: Floats,
     anchoring: NDArray[np.bool_],
@@ -71,10 +71,10 @@ def _around(
     """
     traits = (data.vectors @ fitted.trait_axes.T).astype(np.float64)
     centered = traits - fitted.trait_mean[data.sets]
-    population = fit_population(data, joint, lengths, crossed, centered)
+    population = fit_population(data, joint, crossed, centered)
     return Learned(
         joint=joint,
-        lengths=lengths,
+        log_length=log_length,
         map=fitted,
         population=population,
         calibration=Calibration.none(len(data.set_names)),
@@ -154,7 +154,7 @@ def _linked(data: Pooled, s: int) -> bool:
 
 
 def _calibrate(
-    data: Pooled, joint: JointFit, lengths: LengthFit, fitted: DifficultyMap, crossed: Floats
+    data: Pooled, joint: JointFit, log_length: Floats, fitted: DifficultyMap, crossed: Floats
 ) -> Calibration:
     """Platt scaling, set by set, on models and queries that the estimates had not seen.
 
@@ -181,7 +181,7 @@ def _calibrate(
         for s in range(sets):
             here = data.sets == s
             moved[here, 0] += fit.b[here].mean() - joint.b[here].mean()
-        learned = _around(rest, fit, lengths, fitted, moved, anchoring)
+        learned = _around(rest, fit, log_length, fitted, moved, anchoring)
         held = data.take(unseen, np.ones(len(data.ids), bool))
         for s, core in enumerate(learned.anchors.values()):
             for size in _CALIBRATION_ANCHORS:
