@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
+from scope_edge.llama.launch import child_command, child_folder, ending
+
 State = Literal["ok", "missing", "broken"]
-_CHILD = Path(__file__).with_name("build_info.py")
 _LIBRARY = "llama_cpp"
 # Starting a GPU's runtime takes seconds where its driver is cold.
 TIMEOUT_SECONDS = 60.0
@@ -45,18 +43,15 @@ def probe_llama(*, timeout: float = TIMEOUT_SECONDS, library: str | None = None)
         timeout: seconds the child may take.
         library: a folder to look for llama_cpp in before all others; None = where this process would find it.
     """
-    folders = ([library] if library else []) + _safe_path()
     if library is None and not _installed():
         return LlamaBuild("missing", problem="llama-cpp-python is not installed")
-    # Isolated (-I): neither the current folder nor PYTHONPATH may put another llama_cpp in our way.
-    command = [sys.executable, "-I", str(_CHILD), json.dumps(folders)]
     try:
         ended = subprocess.run(
-            command,
+            child_command("build_info.py", library=library),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,
-            cwd=_CHILD.parent,
+            cwd=child_folder(),
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -73,18 +68,12 @@ def _installed() -> bool:
         return False
 
 
-def _safe_path() -> list[str]:
-    """Where this process imports from, without the current folder."""
-    here = Path.cwd()
-    return [entry for entry in sys.path if entry and Path(entry).is_absolute() and Path(entry) != here]
-
-
 def _read(ended: subprocess.CompletedProcess[bytes]) -> LlamaBuild:
     answer: object = None
     with contextlib.suppress(ValueError):
         answer = json.loads(ended.stdout)
     if not isinstance(answer, dict):
-        return LlamaBuild("broken", problem=_ending(ended))
+        return LlamaBuild("broken", problem=ending(ended.returncode, ended.stderr, "loading"))
     if "error" in answer:
         return LlamaBuild("broken", problem=f"cannot be imported ({answer['error']})")
     info = str(answer.get("system_info"))
@@ -95,7 +84,7 @@ def _read(ended: subprocess.CompletedProcess[bytes]) -> LlamaBuild:
         backends=backends(info),
         gpu_offload=bool(answer.get("gpu_offload")),
         # A crash while unloading: the worker would meet it too, at its end.
-        problem=None if ended.returncode == 0 else _ending(ended),
+        problem=None if ended.returncode == 0 else ending(ended.returncode, ended.stderr, "loading"),
     )
 
 
@@ -103,20 +92,3 @@ def backends(system_info: str) -> tuple[str, ...]:
     """The names in "CUDA : ARCHS = 900 | CPU : SSE3 = 1 | AVX = 1 |": those before a colon."""
     parts = (part.partition(" : ") for part in system_info.split("|"))
     return tuple(dict.fromkeys(name.strip() for name, colon, _ in parts if colon))
-
-
-def _ending(ended: subprocess.CompletedProcess[bytes]) -> str:
-    """How a child without an answer ended, with the last thing it said."""
-    said = ended.stderr.decode("utf-8", "replace").split("\n")
-    last = next((line.strip() for line in reversed(said) if line.strip()), "")
-    tail = f"; it last said: {last[:200]}" if last else ""
-    if ended.returncode < 0:
-        return f"crashed while loading ({_signal(-ended.returncode)}){tail}"
-    return f"ended with exit code {ended.returncode} while loading{tail}"
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
