@@ -1,6 +1,7 @@
 """The bank (every anchor ever measured, for neighbors and difficulty) and core anchor sets (what a new model answers).
 
-Both come without question text: an anchor is an id, a category, an embedding and what the joint fit says of it.
+The bundled ones come without question text: an anchor is an id, a category, an embedding and what the joint fit says of it.
+A user's own core sets may have text: an estimator that reads questions needs it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class AnchorSet:
         log_length: (n,) log-length read off the map with the anchor's family left out.
         map_difficulty: (n,) likewise difficulty. domains: (n, sets), traits: (n, k): as in `Place`.
         linked: whether models shared with other sets tie its scale to theirs.
+        texts: one question a row, or none at all: the bundled sets come without.
+        own: whether it is the user's, not a bundled one.
     """
 
     name: str
@@ -53,6 +56,8 @@ class AnchorSet:
     domains: Floats
     traits: Floats
     linked: bool
+    texts: tuple[str, ...] = ()
+    own: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -122,10 +127,11 @@ def set_body(anchors: AnchorSet) -> dict[str, Any]:
     """A core set as (part of) the body of a pack; vectors at half precision."""
     columns = {name: getattr(anchors, name).astype(np.float32) for name in _COLUMNS}
     fixed = {"name": anchors.name, "ids": list(anchors.ids), "categories": list(anchors.categories)}
-    return {**fixed, **columns, "vectors": anchors.vectors.astype(np.float16), "linked": anchors.linked}
+    texts = {"texts": list(anchors.texts)} if anchors.texts else {}
+    return {**fixed, **columns, "vectors": anchors.vectors.astype(np.float16), "linked": anchors.linked, **texts}
 
 
-def set_from_body(body: Mapping[str, Any], where: str) -> AnchorSet:
+def set_from_body(body: Mapping[str, Any], where: str, *, own: bool = False) -> AnchorSet:
     """A core set out of a pack's body. Raises PackError when a column is missing or of another length."""
     try:
         columns = {name: body[name].astype(np.float64) for name in _COLUMNS}
@@ -135,11 +141,15 @@ def set_from_body(body: Mapping[str, Any], where: str) -> AnchorSet:
             categories=tuple(body["categories"]),
             vectors=body["vectors"].astype(np.float32),
             linked=bool(body["linked"]),
+            texts=tuple(str(text) for text in body.get("texts", ())),
+            own=own,
             **columns,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PackError(f"{where}: not a usable anchor set ({error!r}); get a fresh copy") from error
     lengths = {len(column) for column in (*columns.values(), anchors.ids, anchors.categories, anchors.vectors)}
+    if anchors.texts:
+        lengths.add(len(anchors.texts))
     if len(lengths) != 1:
         raise PackError(f"{where}: anchor set {anchors.name!r} has columns of different lengths; get a fresh copy")
     return anchors

@@ -36,7 +36,10 @@ def load_router(settings: Settings) -> Router:
     fitted, population, calibration = load_map()
     sets, fingerprints = load_fingerprints()
     prior = Prior(fitted, population, pool, fingerprints, calibration=calibration, coverage=settings.coverage)
-    p, tokens = (np.hstack(parts) for parts in zip(*(prior.on(one) for one in sets), strict=True))
-    prompts = np.concatenate([one.prompt_tokens for one in sets])
+    # What alpha means is read off the bundled sets alone: it must not move because a user added anchors, and the bundled
+    # ones are spread over what people ask, which a user's set need not be.
+    reference = [one for one in sets if not one.own]
+    p, tokens = (np.hstack(parts) for parts in zip(*(prior.on(one) for one in reference), strict=True))
+    prompts = np.concatenate([one.prompt_tokens for one in reference])
     prepared = policy_pool(pool, p, tokens, prompts, value_of_time=settings.value_of_time)
     return Router(encoder=encoder(), bank=bank, estimator=prior, policy=PoolPolicy(pool, prepared))

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scope_edge import assets
 from scope_edge.anchors import CORE, AnchorSet, set_from_body
-from scope_edge.errors import PackError
-from scope_edge.packs import unpack
+from scope_edge.errors import AssetError, PackError
+from scope_edge.packs import read_pack, unpack
 from scope_edge.records import Neighbor, Outcome, Slice
 
 if TYPE_CHECKING:
     from scope_edge.records import Floats, Vector
 
 FINGERPRINTS = "anchors/fingerprints.pack"
+# The user's own, in the user's data folder: one pack a file.
+OWN_SETS, OWN_FINGERPRINTS = "anchors", "fingerprints"
+_AGAIN = "import it again with `scope-edge estimator anchors`, or remove the file"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,32 +35,92 @@ class Fingerprint:
 
 
 def load_anchor_sets() -> tuple[AnchorSet, ...]:
-    """The bundled core anchor sets. Raises AssetError when missing or damaged."""
+    """The core anchor sets, the bundled ones first, then the user's. Raises AssetError when one is missing or damaged."""
     body = unpack(assets.read(CORE), "anchor-sets", CORE, verified=True)
-    return tuple(set_from_body(one, CORE) for one in body.get("sets", ()))
+    bundled = tuple(set_from_body(one, CORE) for one in body.get("sets", ()))
+    paths = _own_packs(OWN_SETS)
+    return (*bundled, *_own_sets(paths, bundled)) if paths else bundled
 
 
 def load_fingerprints() -> tuple[tuple[AnchorSet, ...], Mapping[str, tuple[Fingerprint, ...]]]:
-    """The bundled core sets, and every bundled fingerprint by model. Raises AssetError when missing or damaged."""
+    """The core sets, and every fingerprint by model: the bundled ones and the user's.
+
+    A model that the user measured on a bundled set again is known by the user's outcomes there, not by both.
+    Raises AssetError when a file is missing or damaged.
+    """
     loaded = load_anchor_sets()
     sets = {anchors.name: anchors for anchors in loaded}
     body = unpack(assets.read(FINGERPRINTS), "fingerprints", FINGERPRINTS, verified=True)
-    found: dict[str, list[Fingerprint]] = {}
-    try:
-        for name, part in body["sets"].items():
-            correct, tokens = (part[field].astype(np.float64) for field in ("correct", "tokens"))
-            if correct.shape != (len(part["models"]), len(sets[name])) or tokens.shape != correct.shape:
-                raise PackError(f"{FINGERPRINTS}: does not fit anchor set {name!r}; reinstall scope-edge")
-            for row, model in enumerate(part["models"]):
-                found.setdefault(model, []).append(Fingerprint(model, sets[name], correct[row], tokens[row]))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise PackError(f"{FINGERPRINTS}: cannot be used ({error!r}); reinstall scope-edge") from error
-    return loaded, {model: tuple(parts) for model, parts in found.items()}
+    found: dict[str, dict[str, Fingerprint]] = {}
+    _add(found, body, sets, FINGERPRINTS, "reinstall scope-edge")
+    for path in _own_packs(OWN_FINGERPRINTS):
+        _add(found, _own_body(path, "fingerprints"), sets, str(path), _AGAIN)
+    return loaded, {model: tuple(parts.values()) for model, parts in found.items()}
 
 
 def fingerprint_names() -> Mapping[str, tuple[str, ...]]:
-    """For every model with a bundled fingerprint, the names of the anchor sets it was measured on."""
+    """For every model with a fingerprint, the names of the anchor sets it was measured on."""
     return {model: tuple(one.anchors.name for one in parts) for model, parts in load_fingerprints()[1].items()}
+
+
+def _add(
+    found: dict[str, dict[str, Fingerprint]],
+    body: Mapping[str, Any],
+    sets: Mapping[str, AnchorSet],
+    where: str,
+    mend: str,
+) -> None:
+    """Put the fingerprints of a pack's body, by model and set, into `found`. Raises PackError when they do not fit."""
+    try:
+        for name, part in body["sets"].items():
+            if name not in sets:
+                raise PackError(f"{where}: measured on anchor set {name!r}, which is not there; {mend}")
+            correct, tokens = (part[field].astype(np.float64) for field in ("correct", "tokens"))
+            if correct.shape != (len(part["models"]), len(sets[name])) or tokens.shape != correct.shape:
+                raise PackError(f"{where}: does not fit anchor set {name!r}; {mend}")
+            for row, model in enumerate(part["models"]):
+                found.setdefault(model, {})[name] = Fingerprint(model, sets[name], correct[row], tokens[row])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PackError(f"{where}: cannot be used ({error!r}); {mend}") from error
+
+
+def _own_packs(folder: str) -> list[Path]:
+    """The user's packs of a kind, by name. Most users have none: looking costs one failed system call."""
+    try:
+        return sorted(path for path in (assets.user_data_dir() / folder).iterdir() if path.suffix == ".pack")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise AssetError(
+            f"{assets.user_data_dir() / folder}: cannot be read ({error.strerror or error}); check its permissions"
+        ) from error
+
+
+def _own_body(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        return read_pack(path, kind)
+    except PackError as error:
+        raise PackError(f"{error} ({_AGAIN})") from error
+
+
+def _own_sets(paths: Sequence[Path], bundled: Sequence[AnchorSet]) -> list[AnchorSet]:
+    """The user's anchor sets. Raises PackError: damaged, made for another release's map, or a name that is taken."""
+    taken = {one.name for one in bundled}
+    found: list[AnchorSet] = []
+    for path in paths:
+        rows = _own_body(path, "anchor-sets").get("sets", ())
+        for one in (set_from_body(row, str(path), own=True) for row in rows):
+            if one.name in taken:
+                raise PackError(f"{path}: there is another anchor set {one.name!r}; remove one of the files")
+            if _widths(one) != _widths(bundled[0]):
+                raise PackError(f"{path}: made by a release with another encoder or map; {_AGAIN}")
+            taken.add(one.name)
+            found.append(one)
+    return found
+
+
+def _widths(anchors: AnchorSet) -> tuple[tuple[int, ...], ...]:
+    return tuple(column.shape[1:] for column in (anchors.vectors, anchors.domains, anchors.traits))
 
 
 def fingerprints_body(parts: Mapping[str, Sequence[Fingerprint]]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ ROOMS = {
     "hnswlib": ("index.py", "doctor.py"),
     "llama_cpp": ("llama/", "doctor.py"),
     "msgpack": ("packs.py", "llama/"),
-    "tomlkit": ("pools.py",),
+    "tomlkit": ("pools.py", "estimator/installed.py"),
     "click": ("cli/",),
 }
 # What opens connections, or is used to. remote.py is the room that may, the llama worker talks over pipes.
