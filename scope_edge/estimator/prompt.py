@@ -1,0 +1,184 @@
+"""The estimator's prompt and its answer line: rendered and parsed here together, so that they cannot drift apart.
+
+A template is plain text with `{{model}}`, `{{question}}` and one block `{{#example}} ... {{/example}}` that is repeated for
+every example, with `{{number}}`, `{{example_question}}`, `{{length}}` and `{{correct}}` in it. A line break right after a
+block's tag belongs to the tag. The first line may be a comment, `{{! ... }}`. Names are filled in one pass over the
+template, never over what was filled in: a question may hold any of these marks, and nothing happens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+from scope_edge.errors import UsageError
+from scope_edge.llama.jobs import Piece
+
+# As the weights were trained: so many examples, of the ten nearest anchors.
+EXAMPLES: Final = 5
+# Characters of a text that the estimator reads; what is over is cut out of the middle. About 2,000 and 600 tokens.
+MAX_QUESTION: Final = 8000
+MAX_EXAMPLE: Final = 2400
+MAX_TEMPLATE: Final = 64 * 1024
+# From this share on an outcome counts as correct: the prompt knows yes and no only.
+CORRECT_FROM: Final = 0.5
+DEFAULT_EXAMPLE: Final = (
+    "Example {{number}}:\nQuestion: {{example_question}}\nPerformance: {len: {{length}}, correct: {{correct}}}\n\n"
+)
+# The text of the template that ships with the package.
+BUNDLED: Final = resources.files("scope_edge.estimator").joinpath("template.txt").read_text("utf-8")
+# Qwen's chat format (ChatML), which the weights were trained in.
+_BEFORE = Piece("<|im_start|>user\n", markup=True)
+_AFTER = Piece("<|im_end|>\n<|im_start|>assistant\n", markup=True)
+
+_COMMENT = re.compile(r"\{\{!.*\}\}[ \t]*(?:\n|$)")
+_NAME = re.compile(r"\{\{([A-Za-z_]\w*)\}\}")
+_OPEN, _CLOSE = re.compile(r"\{\{#example\}\}\n?"), re.compile(r"\{\{/example\}\}\n?")
+_FRAME_NAMES = ("model", "question")
+_EXAMPLE_NAMES = ("number", "example_question", "length", "correct")
+
+# An answer line: the marker begins it, save for Markdown's decoration, and braces close on it.
+_DECORATION = r"[ \t*_`#>~-]*"
+_MARKER = re.compile(rf"^{_DECORATION}Predicted Performance{_DECORATION}:", re.MULTILINE | re.IGNORECASE)
+_LINE = re.compile(rf"{_DECORATION}\{{([^{{}}\n]*)\}}")
+# Inside the braces a minus means something.
+_MARKS = r"[ \t*_`\"']*"
+_FIELDS = re.compile(
+    rf"{_MARKS}len{_MARKS}:{_MARKS}\[?([^\s,\[\]*_`\"']*)\]?{_MARKS},"
+    rf"{_MARKS}correct{_MARKS}:{_MARKS}\[?(yes|no)\]?{_MARKS}",
+    re.IGNORECASE,
+)
+_LENGTH = re.compile(r"[0-9]{1,5}")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What the target model did on one anchor. length: completion tokens, the model's own, at least 1."""
+
+    question: str
+    length: int
+    correct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an estimator predicted in words: completion tokens (1 to 99,999) and whether the answer is right."""
+
+    length: int
+    correct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed template: pieces of literal text and names, in turn. Made by `parse`."""
+
+    before: tuple[str, ...]
+    example: tuple[str, ...]
+    after: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Template:
+        """Read a template; `where` is named in errors. Raises UsageError that says what is missing or not known."""
+        if len(text) > MAX_TEMPLATE:
+            raise UsageError(
+                f"{where}: {len(text)} characters, more than the {MAX_TEMPLATE} a prompt template may have"
+            )
+        text = text.replace("\r\n", "\n")
+        comment = _COMMENT.match(text)
+        body = (text[comment.end() :] if comment else text).rstrip("\n")
+        opened, closed = list(_OPEN.finditer(body)), list(_CLOSE.finditer(body))
+        if len(opened) != 1 or len(closed) != 1 or closed[0].start() < opened[0].end():
+            raise UsageError(f"{where}: a prompt template has exactly one block {{{{#example}}}} ... {{{{/example}}}}")
+        before, example = body[: opened[0].start()], body[opened[0].end() : closed[0].start()]
+        frame, after = _FRAME_NAMES, body[closed[0].end() :]
+        parsed = cls(_split(before, frame, where), _split(example, _EXAMPLE_NAMES, where), _split(after, frame, where))
+        for needed, names in (
+            (_FRAME_NAMES, parsed.before[1::2] + parsed.after[1::2]),
+            (_EXAMPLE_NAMES[1:], parsed.example[1::2]),
+        ):
+            missing = [name for name in needed if name not in names]
+            if missing:
+                raise UsageError(f"{where}: the prompt template lacks {{{{{missing[0]}}}}}")
+        return parsed
+
+    def render(self, model: str, examples: Sequence[Example], question: str) -> tuple[Piece, ...]:
+        """The prompt for one model and query: the chat format's marks around one plain piece.
+
+        Texts beyond MAX_QUESTION and MAX_EXAMPLE characters are cut in the middle, see `shortened`; whoever renders says
+        so to the user. What plain pieces spell never counts as a mark.
+        """
+        frame = {"model": _writable(model), "question": shortened(question, MAX_QUESTION)}
+        blocks = (
+            _filled(
+                self.example,
+                {
+                    "number": str(number),
+                    "example_question": shortened(one.question, MAX_EXAMPLE),
+                    "length": str(one.length),
+                    "correct": "yes" if one.correct else "no",
+                },
+            )
+            for number, one in enumerate(examples, 1)
+        )
+        body = "".join((_filled(self.before, frame), *blocks, _filled(self.after, frame)))
+        return _BEFORE, Piece(body), _AFTER
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, with its middle cut out and a mark that says so when it has more than `limit` characters.
+
+    The beginning says what is asked about and the end usually what is asked. Lone surrogates, which no encoding
+    can carry, become question marks.
+    """
+    text = _writable(text)
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
+
+
+def parse_answer(text: str) -> Answer | None:
+    """The prediction in free text, None when there is none that can be used.
+
+    An answer line begins with "Predicted Performance:", Markdown aside, and its braces close on the same line. The last
+    such line counts: an unusable one (a length that is 0, negative, of more than 5 digits or not in ASCII digits) is the
+    model's last word too, so that an earlier line is not taken in its place. One that breaks off is not a line yet.
+    """
+    found = None
+    for marker in _MARKER.finditer(text):
+        line = _LINE.match(text, marker.end())
+        found = line or found
+    fields = _FIELDS.fullmatch(found.group(1)) if found else None
+    if fields is None or not _LENGTH.fullmatch(fields.group(1)) or not int(fields.group(1)):
+        return None
+    return Answer(int(fields.group(1)), fields.group(2).lower() == "yes")
+
+
+def analysis(text: str) -> str:
+    """What stands before the answer line, without the word "Analysis:" in front; not cut, not cleaned."""
+    markers = list(_MARKER.finditer(text))
+    before = (text[: markers[-1].start()] if markers else text).strip()
+    return re.sub(rf"^{_DECORATION}Analysis{_DECORATION}:{_DECORATION}", "", before, flags=re.IGNORECASE)
+
+
+def _split(text: str, known: Sequence[str], where: str) -> tuple[str, ...]:
+    """Literal text and names in turn, beginning and ending with text. Raises UsageError for a name that is not known."""
+    parts = tuple(_NAME.split(text))
+    for name in parts[1::2]:
+        if name not in known:
+            others = ", ".join(f"{{{{{one}}}}}" for one in known)
+            raise UsageError(
+                f"{where}: {{{{{name}}}}} means nothing at that place of a prompt template; known: {others}"
+            )
+    return parts
+
+
+def _filled(parts: tuple[str, ...], values: Mapping[str, str]) -> str:
+    return "".join(values[part] if i % 2 else part for i, part in enumerate(parts))
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
