@@ -26,6 +26,10 @@ ROOMS = {
     "msgpack": ("packs.py", "llama/"),
     "tomlkit": ("pools.py", "estimator/installed.py"),
     "click": ("cli/",),
+    "gguf": ("estimator/convert.py",),
+    "safetensors": ("estimator/checkpoint.py",),
+    "huggingface_hub": ("remote.py",),
+    "pyarrow": ("estimator/paper_data.py",),
 }
 # What opens connections, or is used to. remote.py is the room that may, the llama worker talks over pipes.
 NETWORK = (
