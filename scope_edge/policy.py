@@ -8,12 +8,14 @@
     utility  p - lambda(alpha) x cost, or the paper's formula                         utility.py, policy_paper.py
     limits   what may be chosen at all, checked on upper bounds                       limits.py
     choice   the cheapest of those within 0.005 of the best utility; ties; unknowns   choice.py
+    contest  who could still be chosen while p is not settled    contest.py
     flips    the nearest alphas that would choose another model                       flips.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +64,64 @@ class PoolPolicy:
         """As `decide`, with the query's prompt tokens estimated from its text."""
         return decide(self._prepared, estimates, query_prompt_tokens(query), preference, slices)
 
+    def contest(
+        self, query: Query, preference: Preference, slices: tuple[Slice, ...]
+    ) -> Callable[[Estimates, Floats, Floats], tuple[int, ...]]:
+        """Who could still be chosen for this query, as a function of estimates and the ranges p may still take.
+
+        See `contest.contenders`.
+        """
+        from scope_edge.contest import contenders
+
+        prompt = query_prompt_tokens(query)
+
+        def could_win(estimates: Estimates, low: Floats, high: Floats) -> tuple[int, ...]:
+            return contenders(weigh(self._prepared, estimates, prompt, preference, slices), low, high)
+
+        return could_win
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one query is decided on.
+
+    Attributes:
+        costs, limits: of every model. allowed: shape (models,), what may be chosen; feasible: some model keeps to all limits.
+        alpha: the preference's, or 0 where a fallback takes over. weighed: the query's one row of p and cost.
+    """
+
+    costs: Costs
+    limits: tuple[Limit, ...]
+    allowed: Bools
+    feasible: bool
+    alpha: float
+    weighed: Weighed
+
+
+def weigh(
+    pool: PolicyPool,
+    estimates: Estimates,
+    prompt: PromptTokens,
+    preference: Preference,
+    slices: Sequence[Slice] = (),
+) -> Terms:
+    """What one query is decided on; arguments and errors as in `decide`."""
+    check_preference(preference)
+    columns, size = pool.columns, len(pool.columns.models)
+    if estimates.models != columns.models:
+        raise ValueError("these estimates are not those of this pool's models, in its order")
+    costs = query_costs(columns, estimates.tokens, estimates.tokens_hi, prompt, pool.value_of_time)
+    limits = limits_in_force(columns, costs, estimates.tokens_hi, preference)
+    allowed = keeping(limits, size)
+    feasible, alpha, policy = bool(allowed.any()), preference.alpha, preference.policy
+    if not feasible and preference.fallback == "cheapest":
+        allowed, alpha, policy = keeping(limits, size, FORBIDDING), 0.0, "scope-edge"
+    anchors = None
+    if policy == "paper" and slices:
+        anchors = anchor_statistics(columns, slices, prompt.expected, pool.value_of_time)
+    weighed = Weighed(pool, policy, _measured(estimates)[None], costs.cost[None], anchors)
+    return Terms(costs, limits, allowed, feasible, alpha, weighed)
+
 
 def decide(
     pool: PolicyPool,
@@ -79,25 +139,14 @@ def decide(
 
     Raises UsageError for an alpha or a budget out of range, ValueError for estimates of other models.
     """
-    check_preference(preference)
-    columns, size = pool.columns, len(pool.columns.models)
-    if estimates.models != columns.models:
-        raise ValueError("these estimates are not those of this pool's models, in its order")
-    costs = query_costs(columns, estimates.tokens, estimates.tokens_hi, prompt, pool.value_of_time)
-    limits = limits_in_force(columns, costs, estimates.tokens_hi, preference)
-    allowed = keeping(limits, size)
-    feasible, alpha, policy = bool(allowed.any()), preference.alpha, preference.policy
+    terms = weigh(pool, estimates, prompt, preference, slices)
+    columns, costs, limits, allowed, weighed = pool.columns, terms.costs, terms.limits, terms.allowed, terms.weighed
+    feasible = terms.feasible
     bound, warning = (None, None) if feasible else binding(limits)
-    if not feasible and preference.fallback == "cheapest":
-        allowed, alpha, policy = keeping(limits, size, FORBIDDING), 0.0, "scope-edge"
-    anchors = None
-    if policy == "paper" and slices:
-        anchors = anchor_statistics(columns, slices, prompt.expected, pool.value_of_time)
-    weighed = Weighed(pool, policy, _measured(estimates)[None], costs.cost[None], anchors)
-    choices, utilities = weighed.choose(alpha, allowed[None])
+    choices, utilities = weighed.choose(terms.alpha, allowed[None])
     chosen, utility = int(choices[0]), utilities[0]
     order = _led_by(chosen, ranking(columns, utility, weighed.p[0], costs.cost, allowed))
-    below, above = flips(weighed, alpha, chosen, allowed[None]) if feasible else (None, None)
+    below, above = flips(weighed, terms.alpha, chosen, allowed[None]) if feasible else (None, None)
     return Verdict(
         choice=None if chosen < 0 else columns.models[chosen],
         where=None if chosen < 0 else columns.where[chosen],
