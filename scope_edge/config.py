@@ -47,6 +47,7 @@ class Settings:
         max_tokens, max_usd, max_seconds: limits for one query; None = no limit.
         value_of_time: US dollars a second of waiting is worth. coverage: of the upper bound on tokens.
         provider: where the encoder runs. threads: cores to use; None = all of them.
+        offline: refuse to download, also what is asked for by name.
         models, pools: the user's own cards, as written, and pools, by name.
         file: the settings file these were read from, whether or not it exists.
         origin: key -> where its value came from (the file, a variable or "argument"); a key at its default is not in it.
@@ -66,6 +67,7 @@ class Settings:
     coverage: float = 0.9
     provider: Provider = "cpu"
     threads: int | None = None
+    offline: bool = False
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     file: Path = Path()
@@ -328,5 +330,6 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "coverage": check_coverage,
     "provider": _choice(Provider),
     "threads": _at_least_one,
+    "offline": check_flag,
 }
 _TEXTS = ("pool", "policy", "index", "fallback", "provider")

@@ -25,6 +25,10 @@ class AssetError(ScopeEdgeError):
     exit_code = 5
 
 
+class RemoteError(AssetError):
+    """A download failed: no connection, refused, damaged on the way, or no space for it."""
+
+
 class PackError(AssetError):
     """A pack is truncated, altered, foreign, of another kind or format version, or over its size limit."""
 
