@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 _FOLDER = Path(__file__).resolve().parent
@@ -27,6 +28,14 @@ def child_command(script: str, *arguments: str, library: str | None = None) -> l
 def child_folder() -> Path:
     """The folder to start a child in: never the current one, from which native code could load things."""
     return _FOLDER
+
+
+def installed() -> bool:
+    """Whether llama-cpp-python is there to be tried; it is not loaded."""
+    try:
+        return find_spec("llama_cpp") is not None
+    except ValueError:
+        return False
 
 
 def safe_path() -> list[str]:

@@ -6,13 +6,11 @@ import contextlib
 import json
 import subprocess
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal
 
-from scope_edge.llama.launch import child_command, child_folder, ending
+from scope_edge.llama.launch import child_command, child_folder, ending, installed
 
 State = Literal["ok", "missing", "broken"]
-_LIBRARY = "llama_cpp"
 # Starting a GPU's runtime takes seconds where its driver is cold.
 TIMEOUT_SECONDS = 60.0
 
@@ -43,7 +41,7 @@ def probe_llama(*, timeout: float = TIMEOUT_SECONDS, library: str | None = None)
         timeout: seconds the child may take.
         library: a folder to look for llama_cpp in before all others; None = where this process would find it.
     """
-    if library is None and not _installed():
+    if library is None and not installed():
         return LlamaBuild("missing", problem="llama-cpp-python is not installed")
     try:
         ended = subprocess.run(
@@ -59,13 +57,6 @@ def probe_llama(*, timeout: float = TIMEOUT_SECONDS, library: str | None = None)
     except OSError as error:
         return LlamaBuild("broken", problem=f"no child process could be started ({error.strerror or error})")
     return _read(ended)
-
-
-def _installed() -> bool:
-    try:
-        return find_spec(_LIBRARY) is not None
-    except ValueError:
-        return False
 
 
 def _read(ended: subprocess.CompletedProcess[bytes]) -> LlamaBuild:
