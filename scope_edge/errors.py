@@ -37,3 +37,7 @@ class MissingExtraError(ScopeEdgeError):
     """An optional native library was asked for by name and is not installed."""
 
     exit_code = 2
+
+
+class WorkerError(ScopeEdgeError):
+    """The llama.cpp worker failed: it could not be started, died, hung, or has no room. The next call may work again."""
