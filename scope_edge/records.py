@@ -168,13 +168,34 @@ class Estimates:
 
 @dataclass(frozen=True, slots=True)
 class EstimatorReport:
-    """What estimating cost: prompts run by a language model, prompts saved by stopping early, its tokens, seconds."""
+    """What estimating cost.
+
+    Attributes:
+        name: "prior", or the installed estimator that refined at least one estimate.
+        prompts_run: models a prompt was run for. prompts_saved: models that could have had one and did not need or get it.
+        tokens: read and written by the language model. seconds: in all, loading it aside.
+    """
 
     name: str
     prompts_run: int = 0
     prompts_saved: int = 0
     tokens: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """What became of the prior's estimates when a language model looked at those who could still be chosen.
+
+    Attributes:
+        estimates: refined where that was done, the prior's elsewhere.
+        degraded, warnings: sentences for the decision.
+    """
+
+    estimates: Estimates
+    report: EstimatorReport
+    degraded: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
