@@ -7,8 +7,8 @@ from typing import Literal
 
 # "cot": any analysis, then the constrained answer line. "direct": the answer line at once. "text": whatever comes.
 Mode = Literal["cot", "direct", "text"]
-# How a sample ended: its answer was complete, the model stopped, the token limit, or the deadline.
-Ending = Literal["answer", "stop", "limit", "cancelled"]
+# How a sample's free text ended: at an answer, the model stopped, the token limit, the deadline, or numbers that are none.
+Ending = Literal["answer", "stop", "limit", "cancelled", "broken"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,210 @@
+"""The answer of one sample, token by token: analysis -> the marker -> a constrained line -> P(yes).
+
+    Analysis: anything at all, {braces} mean nothing
+    Predicted Performance: {len: 480, correct: yes}
+
+The analysis is free. At the marker at the start of a line (or when the analysis ends or reaches its limit, by writing the
+marker ourselves) the rest is constrained: fixed parts are written, digits are drawn among digits, and at the last word the
+logits of "yes" and "no" are read instead of drawing one. Nothing is ever parsed out of the text again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.llama.jobs import Ending, Mode, Sample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MARKER = "Predicted Performance:"
+MAX_DIGITS = 5
+# The marker at the start of a line, dressed as markdown may dress it.
+_MARKER_LINE = re.compile(r"[\s>*_#`-]*Predicted Performance[*_`]*:", re.IGNORECASE)
+_MAX_LINE = 200
+
+
+class UnfitVocabularyError(ValueError):
+    """The vocabulary cannot spell the answer line as it must."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnswerLine:
+    """The answer line in one vocabulary's tokens.
+
+    Attributes:
+        marker: of `MARKER`. head: from there to the first digit. tail: from the last digit to the last word.
+        digits: ids that spell one or more ASCII digits, (n,); sizes: how many each, (n,).
+        zeros: which of them begin with 0, (n,). yes, no: the last word.
+    """
+
+    marker: tuple[int, ...]
+    head: tuple[int, ...]
+    tail: tuple[int, ...]
+    digits: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    zeros: NDArray[np.bool_]
+    yes: int
+    no: int
+
+
+def answer_line(tokenize: Callable[[str], list[int]], piece: Callable[[int], bytes]) -> AnswerLine:
+    """Spell the line as the model was taught to, whatever its vocabulary. Raises UnfitVocabularyError when that fails."""
+
+    def spelled(length: str, word: str) -> list[int]:
+        return tokenize(f"{MARKER} {{len: {length}, correct: {word}}}")
+
+    marker, seven, eight, no = tokenize(MARKER), spelled("7", "yes"), spelled("8", "yes"), spelled("7", "no")
+    at = _differ(seven, eight)
+    last = _differ(seven, no)
+    head, tail = seven[:at], seven[at + 1 : last]
+    # Vocabularies join up to three digits; what they join is what they make one token of.
+    numbers = (tokenize(f"{n:0{width}d}") for width in (1, 2, 3) for n in range(10**width))
+    ids = sorted({tokens[0] for tokens in numbers if len(tokens) == 1})
+    if head[: len(marker)] != marker or not tail or seven[at] not in ids:
+        raise UnfitVocabularyError("its vocabulary does not keep the digits of an answer apart")
+    many = spelled("12340", "yes")
+    inner = many[at : len(many) - (len(seven) - at - 1)]
+    if many[:at] != head or not set(inner) <= set(ids):
+        raise UnfitVocabularyError("its vocabulary does not keep the digits of an answer apart")
+    return AnswerLine(
+        marker=tuple(marker),
+        head=tuple(head[len(marker) :]),
+        tail=tuple(tail),
+        digits=np.array(ids, np.int64),
+        sizes=np.array([len(piece(i)) for i in ids], np.int64),
+        zeros=np.array([piece(i).startswith(b"0") for i in ids], bool),
+        yes=seven[last],
+        no=no[last],
+    )
+
+
+def _differ(one: list[int], other: list[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)) - 1)
+
+
+class Answer:
+    """One sample on its way. `pending` are the tokens to feed next; `wants` says what their logits are for."""
+
+    def __init__(
+        self, line: AnswerLine | None, tokenize: Callable[[str], list[int]], piece: Callable[[int], bytes], *, limit: int
+    ) -> None:
+        """limit: tokens of free text. line: None for plain text."""
+        self._line, self._tokenize, self._piece, self._limit = line, tokenize, piece, limit
+        self._text = bytearray()
+        self._current = b""
+        self._digits = ""
+        self._state = "free"
+        self._ending: Ending = "cancelled"
+        self._p_yes: float | None = None
+        self._free = 0
+        self.tokens = 0
+        self.pending: list[int] = []
+
+    @property
+    def state(self) -> str:
+        """"free", "digits", "word" or "done": what to do with the next logits."""
+        return self._state
+
+    def begin(self, mode: Mode) -> None:
+        """In direct mode the line is written at once."""
+        if mode == "direct":
+            self._ending = "answer"
+            self._write_line("")
+
+    def take(self, token: int, *, ends: bool) -> None:
+        """A token drawn freely."""
+        if ends:
+            return self._stop("stop")
+        text = self._piece(token)
+        before = self._current
+        line = before + text
+        if self._line is not None and (found := _MARKER_LINE.match(line.decode("utf-8", "replace"))):
+            # The token may hold more than the marker's end; it is dropped, and the rest of the marker spelled out.
+            missing = found.group().encode()[len(before) :].decode("utf-8", "replace")
+            self._ending = "answer"
+            return self._write(self._tokenize(missing) + list(self._line.head), then="digits")
+        self._free += 1
+        self._say([token])
+        self._current = line.rsplit(b"\n", 1)[-1][:_MAX_LINE]
+        if self._free >= self._limit:
+            self._stop("limit")
+        return None
+
+    def allowed(self) -> NDArray[np.int64]:
+        """Ids that may come next among the digits: more of them, or the end of the number."""
+        line = self._answer_line
+        fits = line.sizes <= MAX_DIGITS - len(self._digits)
+        if not self._digits:
+            return line.digits[fits & ~line.zeros]
+        return np.append(line.digits[fits], line.tail[0])
+
+    def take_digit(self, token: int) -> None:
+        """A token drawn from `allowed`; the number's end is written out up to the last word."""
+        line = self._answer_line
+        if self._digits and token == line.tail[0]:
+            return self._write(list(line.tail), then="word")
+        self._digits += self._piece(token).decode("ascii")
+        self._say([token])
+        if len(self._digits) >= MAX_DIGITS:
+            # These digits are still to be fed; the end of the number follows them at once.
+            self._write(list(line.tail), then="word")
+        return None
+
+    def take_word(self, yes: float, no: float) -> None:
+        """The logits of the last word."""
+        gap = yes - no
+        self._state = "done"
+        if not np.isfinite(gap):
+            self._ending = "broken"
+            return
+        self._p_yes = float(1 / (1 + np.exp(-np.clip(gap, -40, 40))))
+        self._text += self._piece(self._answer_line.yes if gap >= 0 else self._answer_line.no) + b"}"
+        self.tokens += 1
+
+    def break_off(self, ending: Ending) -> None:
+        """End without an answer: cancelled, or numbers that are none."""
+        self._ending, self._state, self.pending = ending, "done", []
+
+    def sample(self) -> Sample:
+        """What came of it."""
+        return Sample(
+            text=self._text.decode("utf-8", "replace"),
+            tokens=self.tokens,
+            length=int(self._digits) if self._p_yes is not None else None,
+            p_yes=self._p_yes,
+            ending=self._ending,
+        )
+
+    @property
+    def _answer_line(self) -> AnswerLine:
+        if self._line is None:
+            raise ValueError("plain text has no answer line")
+        return self._line
+
+    def _stop(self, ending: Ending) -> None:
+        """The free text is over: write the answer line ourselves, or be done."""
+        self._ending = ending
+        if self._line is None:
+            self.pending, self._state = [], "done"
+        else:
+            self._write_line("\n" if self._current.strip() else "")
+
+    def _write_line(self, before: str) -> None:
+        line = self._answer_line
+        self._write([*self._tokenize(before), *line.marker, *line.head] if before else [*line.marker, *line.head], "digits")
+
+    def _write(self, tokens: list[int], then: str) -> None:
+        self._say(tokens)
+        self._state = then
+
+    def _say(self, tokens: list[int]) -> None:
+        self.pending += tokens
+        self.tokens += len(tokens)
+        for token in tokens:
+            self._text += self._piece(token)

@@ -1,0 +1,250 @@
+"""The only hands on llama.cpp: a loaded model with its context, tokens in, logits out. Runs in the worker alone.
+
+The low-level interface is used because the high-level one cannot switch `use_extra_bufts` off (repacked weights crash
+machines with AMX) and knows only one sequence at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import llama_cpp
+import numpy as np
+
+from scope_edge.llama.jobs import Shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Logits = NDArray[np.float32]
+
+_ERROR = 4  # llama.cpp's log level
+_SAID = deque[str](maxlen=8)
+
+
+class NativeError(RuntimeError):
+    """llama.cpp refused or failed; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to load a model.
+
+    Attributes:
+        context: cells of key-value cache, shared by all sequences. sequences: how many there may be at once.
+        batch: tokens decoded at once. outputs: rows of logits at once, at most.
+        gpu_layers: on the GPU, -1 = all. repack: let llama.cpp repack weights (`use_extra_bufts`).
+        threads: cores to compute on.
+    """
+
+    context: int
+    sequences: int
+    batch: int
+    outputs: int
+    gpu_layers: int
+    repack: bool
+    threads: int
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _log(level: int, text: bytes | None, _: Any) -> None:
+    if level == _ERROR and text:
+        _SAID.append(" ".join(text.decode("utf-8", "replace").split()))
+
+
+def last_error() -> str:
+    """The last thing llama.cpp complained of, in brackets; nothing if it said nothing."""
+    return f" ({_SAID[-1][:200]})" if _SAID else ""
+
+
+def start() -> None:
+    """Once per process, before anything else here."""
+    llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+
+
+def open_model(path: Path, *, gpu_layers: int = 0, repack: bool = False, vocabulary_only: bool = False) -> Any:
+    """llama.cpp's handle on a GGUF. Raises NativeError with its reason."""
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 10_000 if gpu_layers < 0 else gpu_layers
+    params.use_extra_bufts = repack
+    params.vocab_only = vocabulary_only
+    _SAID.clear()
+    model = llama_cpp.llama_model_load_from_file(str(path).encode("utf-8", "surrogateescape"), params)
+    if not model:
+        raise NativeError(f"llama.cpp cannot load it{last_error()}")
+    return model
+
+
+def shape_of(path: Path) -> Shape:
+    """What the GGUF says of itself, weights unread. Raises NativeError."""
+    model = open_model(path, vocabulary_only=True)
+    meta = _metadata(model)
+    architecture = meta.get("general.architecture", "unknown")
+
+    def number(key: str, default: int = 0) -> int:
+        text = meta.get(f"{architecture}.{key}", "")
+        return int(text) if text.isdigit() else default
+
+    layers, heads = number("block_count"), number("attention.head_count", 1)
+    head = number("embedding_length") // max(heads, 1)
+    widths = number("attention.key_length", head) + number("attention.value_length", head)
+    return Shape(
+        architecture=architecture,
+        quantization=_FILE_TYPES.get(meta.get("general.file_type", ""), "unknown"),
+        parameters=int(llama_cpp.llama_model_n_params(model)),
+        layers=layers,
+        context=number("context_length"),
+        vocabulary=int(llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))),
+        kv_bytes=2 * layers * number("attention.head_count_kv", heads) * widths,
+        chat_template="tokenizer.chat_template" in meta,
+    )
+
+
+class Native:
+    """A model and one context for many sequences that share a cache. Not safe for use from several threads."""
+
+    def __init__(self, path: Path, options: Options, cancelled: Callable[[], bool]) -> None:
+        """Load. `cancelled` is asked while decoding; once it says so, `decode` gives up. Raises NativeError."""
+        self.options = options
+        model = open_model(path, gpu_layers=options.gpu_layers, repack=options.repack)
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = options.context, options.batch, options.batch
+        params.n_seq_max, params.kv_unified = options.sequences, True
+        params.n_threads = params.n_threads_batch = options.threads
+        params.no_perf = True
+        if hasattr(params, "n_outputs_max"):  # rows of 150,000 numbers: room for a whole batch of them is 300 MB
+            params.n_outputs_max = options.outputs
+        self._abort = llama_cpp.ggml_abort_callback(lambda _: cancelled())
+        params.abort_callback = self._abort
+        self._context = llama_cpp.llama_init_from_model(model, params)
+        if not self._context:
+            raise NativeError(f"llama.cpp cannot make a context of {options.context} tokens{last_error()}")
+        self._model = model
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        self.context = int(llama_cpp.llama_n_ctx(self._context))
+        self._pieces: dict[int, bytes] = {}
+        self._batch = _Batch(options.batch)
+
+    def tokenize(self, text: str, *, markup: bool = False) -> list[int]:
+        """Tokens of a text, nothing added. markup: control tokens spelled in it count as such."""
+        raw = text.encode("utf-8", "replace")
+        size = len(raw) + 8
+        while True:
+            room = (llama_cpp.llama_token * size)()
+            count = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), room, size, False, markup)
+            if count >= 0:
+                return list(room[:count])
+            size = -count
+
+    def piece(self, token: int) -> bytes:
+        """What a token spells; nothing for control tokens."""
+        known = self._pieces.get(token)
+        if known is None:
+            room = ctypes.create_string_buffer(256)
+            size = llama_cpp.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)
+            known = self._pieces[token] = room.raw[: max(size, 0)]
+        return known
+
+    def ends(self, token: int) -> bool:
+        """Whether a token ends the text."""
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Let sequence `target` begin with the first `length` tokens of `source`, in the same cells."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def forget(self, sequence: int, start: int = 0) -> None:
+        """Drop a sequence from a position on."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        llama_cpp.llama_memory_clear(self._memory, True)
+
+    def decode(
+        self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int], wanted: Sequence[bool]
+    ) -> Logits | None:
+        """Run one batch: row i is a token at a position of a sequence.
+
+        Returns logits of shape (wanted rows, vocabulary), in order, valid until the next call; None when cancelled.
+        Raises NativeError when the cache is full or llama.cpp fails.
+        """
+        batch = self._batch.fill(tokens, positions, sequences, wanted)
+        code = llama_cpp.llama_decode(self._context, batch)
+        if code == 2:
+            return None
+        if code:
+            what = "its cache is full" if code == 1 else f"decoding failed with code {code}"
+            raise NativeError(f"llama.cpp: {what}{last_error()}")
+        rows = sum(wanted)
+        if not rows:
+            return np.zeros((0, self.vocabulary), np.float32)
+        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._context), shape=(rows, self.vocabulary))
+        return logits  # type: ignore[no-any-return]
+
+
+class _Batch:
+    """llama.cpp's batch over arrays of ours, filled whole columns at a time."""
+
+    def __init__(self, size: int) -> None:
+        self._token, self._pos, self._seq = (np.zeros(size, np.int32) for _ in range(3))
+        self._count, self._wanted = np.ones(size, np.int32), np.zeros(size, np.int8)
+        base = self._seq.ctypes.data
+        self._seq_pointers = base + 4 * np.arange(size, dtype=np.uintp)
+
+    def fill(self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int], wanted: Sequence[bool]) -> Any:
+        n = len(tokens)
+        self._token[:n], self._pos[:n], self._seq[:n], self._wanted[:n] = tokens, positions, sequences, wanted
+        batch = llama_cpp.llama_batch()
+        batch.n_tokens = n
+        for name, column in (
+            ("token", self._token),
+            ("pos", self._pos),
+            ("n_seq_id", self._count),
+            ("seq_id", self._seq_pointers),
+            ("logits", self._wanted),
+        ):
+            kind = dict(llama_cpp.llama_batch._fields_)[name]
+            setattr(batch, name, ctypes.cast(column.ctypes.data, kind))
+        return batch
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    found = {}
+    room = ctypes.create_string_buffer(512)
+    for i in range(llama_cpp.llama_model_meta_count(model)):
+        llama_cpp.llama_model_meta_key_by_index(model, i, room, len(room))
+        key = room.value.decode("utf-8", "replace")
+        llama_cpp.llama_model_meta_val_str_by_index(model, i, room, len(room))
+        found[key] = room.value.decode("utf-8", "replace")
+    return found
+
+
+# llama.cpp's numbers of file types, the common ones.
+_FILE_TYPES = {
+    "0": "F32",
+    "1": "F16",
+    "2": "Q4_0",
+    "3": "Q4_1",
+    "7": "Q8_0",
+    "8": "Q5_0",
+    "9": "Q5_1",
+    "10": "Q2_K",
+    "11": "Q3_K_S",
+    "12": "Q3_K_M",
+    "13": "Q3_K_L",
+    "14": "Q4_K_S",
+    "15": "Q4_K_M",
+    "16": "Q5_K_S",
+    "17": "Q5_K_M",
+    "18": "Q6_K",
+    "32": "BF16",
+}
