@@ -81,11 +81,9 @@ class Tensor:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises AssetError: missing, unreadable, too large, or not an object."""
     try:
-        with path.open("rb") as file:
-            blob = file.read(_MAX_JSON + 1)
-        if len(blob) > _MAX_JSON:
+        if path.stat().st_size > _MAX_JSON:
             raise AssetError(f"{path}: larger than {_MAX_JSON} bytes; this is not a checkpoint's {path.name}")
-        body = json.loads(blob)
+        body = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise AssetError(f"{path}: missing; give the folder of a whole checkpoint") from error
     except OSError as error:

@@ -20,8 +20,8 @@ from scope_edge.estimator.vocabulary import Vocabulary, read_vocabulary
 
 Dtype = Literal["auto", "f16", "bf16"]
 Progress = Callable[[int, int], None]
-# Bytes of a tensor in memory at once; the working copies of a part come to about four times that.
-_PART = 16 * 2**20
+# Bytes of a tensor in memory at once; the working copies of a part come to about five times that.
+_PART = 2 * 2**20
 # Metadata (tokens, merges, tensor names) beyond the tensors' bytes, at most, for the check of free space.
 _METADATA = 32 * 2**20
 _NUMPY: Mapping[Stored, str] = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
