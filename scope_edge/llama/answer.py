@@ -92,7 +92,12 @@ class Answer:
     """One sample on its way. `pending` are the tokens to feed next; `wants` says what their logits are for."""
 
     def __init__(
-        self, line: AnswerLine | None, tokenize: Callable[[str], list[int]], piece: Callable[[int], bytes], *, limit: int
+        self,
+        line: AnswerLine | None,
+        tokenize: Callable[[str], list[int]],
+        piece: Callable[[int], bytes],
+        *,
+        limit: int,
     ) -> None:
         """limit: tokens of free text. line: None for plain text."""
         self._line, self._tokenize, self._piece, self._limit = line, tokenize, piece, limit
@@ -108,7 +113,7 @@ class Answer:
 
     @property
     def state(self) -> str:
-        """"free", "digits", "word" or "done": what to do with the next logits."""
+        """ "free", "digits", "word" or "done": what to do with the next logits."""
         return self._state
 
     def begin(self, mode: Mode) -> None:
@@ -197,7 +202,9 @@ class Answer:
 
     def _write_line(self, before: str) -> None:
         line = self._answer_line
-        self._write([*self._tokenize(before), *line.marker, *line.head] if before else [*line.marker, *line.head], "digits")
+        self._write(
+            [*self._tokenize(before), *line.marker, *line.head] if before else [*line.marker, *line.head], "digits"
+        )
 
     def _write(self, tokens: list[int], then: str) -> None:
         self._say(tokens)

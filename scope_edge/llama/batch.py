@@ -11,37 +11,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scope_edge.llama.answer import Answer, AnswerLine, UnfitVocabularyError, answer_line
 from scope_edge.llama.jobs import Job, JobResult, Stats
 from scope_edge.llama.sampling import best, draw
+from scope_edge.llama.slots import Slot, Slots
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Logits = NDArray[np.float32]
+    from scope_edge.llama.engine import Engine, Logits
 
 # Tokens an answer line may take beyond the free text: the marker, the line, five digits, and some room.
 LINE_TOKENS = 40
-
-
-class Engine(Protocol):
-    """A loaded model, as `native.Native` is one."""
-
-    context: int
-
-    def tokenize(self, text: str, *, markup: bool = False) -> list[int]: ...
-    def piece(self, token: int) -> bytes: ...
-    def ends(self, token: int) -> bool: ...
-    def share(self, source: int, target: int, length: int) -> None: ...
-    def forget(self, sequence: int, start: int = 0) -> None: ...
-    def clear(self) -> None: ...
-    def decode(
-        self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int], wanted: Sequence[bool]
-    ) -> Logits | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +39,14 @@ class Layout:
 
 
 @dataclass(slots=True)
-class _Slot:
-    """What a prompt's sequence holds; `users` lanes (and the reading of it) still need it."""
-
-    sequence: int
-    tokens: list[int] = field(default_factory=list)
-    users: int = 0
-    used_at: int = 0
-
-
-@dataclass(slots=True)
 class _Task:
-    """A job under way. answers: begun samples, by number."""
+    """A job under way. width: samples decoded at once, at most. answers: begun samples, by number."""
 
     index: int
     job: Job
     tokens: list[int]
-    slot: _Slot | None = None
+    width: int = 0
+    slot: Slot | None = None
     reused: int = 0
     read: int = 0
     begun: int = 0
@@ -105,8 +79,7 @@ class Batcher:
 
     def __init__(self, engine: Engine, layout: Layout, cancelled: Callable[[], bool]) -> None:
         self._engine, self._layout, self._cancelled = engine, layout, cancelled
-        self._slots = [_Slot(i) for i in range(layout.slots)]
-        self._turn = 0
+        self.slots = Slots(engine, layout.slots)
         self._line: AnswerLine | None = None
         self._unfit: str | None = None
         try:
@@ -135,8 +108,7 @@ class Batcher:
 
     def forget_all(self) -> None:
         """Empty the cache."""
-        self._engine.clear()
-        self._slots = [_Slot(i) for i in range(self._layout.slots)]
+        self.slots.clear()
 
     def tokens_of(self, job: Job) -> list[int]:
         """The prompt's tokens."""
@@ -170,8 +142,10 @@ class _Run:
             return "the prompt is empty"
         if job.mode != "text" and self._b._unfit:
             return self._b._unfit
-        need = len(task.tokens) + job.max_tokens + LINE_TOKENS
-        if need > self._engine.context:
+        one, room = _sample_cells(job), self._engine.context - len(task.tokens)
+        task.width = min(job.samples, self._layout.lanes, room // one)
+        if task.width < 1:
+            need = len(task.tokens) + one
             return f"the prompt and its answer take {need} tokens, the context holds {self._engine.context}"
         return None
 
@@ -179,83 +153,47 @@ class _Run:
 
     def _admit(self) -> None:
         """Start reading the next prompt when its samples will find room, and begin samples that do now."""
-        for lane_task in [lane.task for lane in self._lanes] + ([self._reading] if self._reading else []):
-            if lane_task.first is not None:
-                self._fork(lane_task)
+        if self._reading is not None and self._reading.first is not None:
+            self._fork(self._reading)
         if self._reading is not None or not self._waiting:
             return
         task = self._waiting[0]
         busy = len(self._lanes)
-        if busy and busy + task.job.samples > self._layout.lanes:
+        if busy and busy + task.width > self._layout.lanes:
             return
-        slot = self._slot_for(task)
+        slot = self._b.slots.take(task.tokens, _need(task), self._cells_in_use())
         if slot is not None:
             self._waiting.popleft()
             task.slot, self._reading = slot, task
+            task.reused = task.read = len(slot.tokens)
 
-    def _slot_for(self, task: _Task) -> _Slot | None:
-        """A slot that begins with what is cached of the prompt; None while those in use leave no room."""
-        if not self._make_room(task):
-            return None
-        tokens, engine = task.tokens, self._engine
-        source = max(self._b._slots, key=lambda slot: _common(slot.tokens, tokens))
-        # The last token is always read: its logits are what the samples start from.
-        shared = min(_common(source.tokens, tokens), len(tokens) - 1)
-        unused = [slot for slot in self._b._slots if not slot.users]
-        # An empty slot if there is one, else the one unused for longest; a prompt asked again goes on in its own.
-        target = source if not source.users and shared >= len(source.tokens) - 1 else min(unused, key=lambda s: s.used_at)
-        if target is source:
-            engine.forget(target.sequence, shared)
-        else:
-            engine.forget(target.sequence)
-            if shared:
-                engine.share(source.sequence, target.sequence, shared)
-        self._b._turn += 1
-        target.tokens, target.users, target.used_at = tokens[:shared], 1, self._b._turn
-        task.reused = task.read = shared
-        return target
-
-    def _make_room(self, task: _Task) -> bool:
-        """Whether cells will do for this task on top of those in use; cached prompts give way, the oldest first."""
-        slots = self._b._slots
-        need = _need(task)
-        active = {id(t): _need(t) for t in [lane.task for lane in self._lanes] + ([self._reading] if self._reading else [])}
-        room = self._engine.context - sum(active.values())
-        if room < need or all(slot.users for slot in slots):
-            return False
-        # What the prompt itself will reuse stays until last.
-        idle = sorted((s for s in slots if not s.users and s.tokens), key=lambda s: (_common(s.tokens, task.tokens), s.used_at))
-        kept = sum(len(slot.tokens) for slot in idle)
-        for slot in idle:
-            if kept <= room - need:
-                break
-            kept -= len(slot.tokens)
-            self._engine.forget(slot.sequence)
-            slot.tokens, slot.used_at = [], 0
-        return True
+    def _cells_in_use(self) -> int:
+        """Cells that the tasks under way may come to use."""
+        tasks = [lane.task for lane in self._lanes] + ([self._reading] if self._reading else [])
+        return sum({task.index: _need(task) for task in tasks}.values())
 
     def _fork(self, task: _Task) -> None:
         """Begin as many of a read prompt's samples as there are free lanes."""
         slot, first, job = task.slot, task.first, task.job
         if slot is None or first is None:
             return
-        fresh = []
-        while task.begun < job.samples and self._free:
+        fresh: list[_Lane] = []
+        under_way = sum(lane.task is task for lane in self._lanes)
+        while task.begun < job.samples and self._free and under_way + len(fresh) < task.width:
             sequence = self._free.pop()
             self._engine.share(slot.sequence, sequence, len(task.tokens))
             line = None if job.mode == "text" else self._b._line
             answer = Answer(line, self._engine.tokenize, self._engine.piece, limit=job.max_tokens)
             random = np.random.default_rng((job.sampling.seed, task.begun))
-            lane = _Lane(sequence, task, answer, len(task.tokens), random)
             task.answers[task.begun] = answer
             task.begun += 1
             slot.users += 1
             answer.begin(job.mode)
-            self._lanes.append(lane)
-            if not answer.pending:
-                fresh.append(lane)
-        if fresh:
-            self._advance(fresh, np.repeat(first, len(fresh), axis=0))
+            fresh.append(_Lane(sequence, task, answer, len(task.tokens), random))
+        self._lanes += fresh
+        starting = [lane for lane in fresh if not lane.answer.pending]
+        if starting:
+            self._advance(starting, np.repeat(first, len(starting), axis=0))
         if task.begun >= job.samples and task.first is not None:
             task.first = None
             slot.users -= 1
@@ -372,16 +310,11 @@ class _Run:
 
 def _need(task: _Task) -> int:
     """Cells a task may come to use."""
-    return len(task.tokens) + task.job.samples * (task.job.max_tokens + LINE_TOKENS)
+    return len(task.tokens) + task.width * _sample_cells(task.job)
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
-    size = min(len(one), len(other))
-    if not size:
-        return 0
-    differ = np.flatnonzero(np.asarray(one[:size]) != np.asarray(other[:size]))
-    return int(differ[0]) if len(differ) else size
+def _sample_cells(job: Job) -> int:
+    return job.max_tokens + LINE_TOKENS
 
 
 def _result(task: _Task) -> JobResult:

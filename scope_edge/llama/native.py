@@ -187,8 +187,7 @@ class Native:
         rows = sum(wanted)
         if not rows:
             return np.zeros((0, self.vocabulary), np.float32)
-        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._context), shape=(rows, self.vocabulary))
-        return logits  # type: ignore[no-any-return]
+        return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._context), shape=(rows, self.vocabulary))
 
 
 class _Batch:
@@ -200,7 +199,9 @@ class _Batch:
         base = self._seq.ctypes.data
         self._seq_pointers = base + 4 * np.arange(size, dtype=np.uintp)
 
-    def fill(self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int], wanted: Sequence[bool]) -> Any:
+    def fill(
+        self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int], wanted: Sequence[bool]
+    ) -> Any:
         n = len(tokens)
         self._token[:n], self._pos[:n], self._seq[:n], self._wanted[:n] = tokens, positions, sequences, wanted
         batch = llama_cpp.llama_batch()
@@ -212,8 +213,7 @@ class _Batch:
             ("seq_id", self._seq_pointers),
             ("logits", self._wanted),
         ):
-            kind = dict(llama_cpp.llama_batch._fields_)[name]
-            setattr(batch, name, ctypes.cast(column.ctypes.data, kind))
+            setattr(batch, name, ctypes.cast(column.ctypes.data, type(getattr(batch, name))))
         return batch
 
 

@@ -1,0 +1,163 @@
+"""The one memory plan: what the estimator may take of a machine that also has to hold the device model.
+
+The device model stays where it is (on the GPU if there is one); the estimator goes to the GPU if both fit there, else to
+the processor with as much context as memory allows, else it is not run at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scope_edge.gpus import Gpu
+from scope_edge.llama.jobs import Shape
+
+GIB = 2**30
+# Cells of key-value cache: a long prompt with eight long samples, twice; half of it will do; a GPU takes more at once.
+CONTEXT, LEAST_CONTEXT, GPU_CONTEXT = 12_288, 6_144, 32_768
+# What llama.cpp takes beside weights and cache: work space of a batch, rows of logits.
+_WORK = GIB // 2
+# Left to everything else.
+_SPARE = GIB
+_SPARE_GPU = GIB // 2
+CPU_BATCH, GPU_BATCH = 256, 1024
+SLOTS, MAX_LANES = 8, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a model is to be loaded.
+
+    Attributes:
+        context: cells of key-value cache. batch: tokens decoded at once. gpu_layers: on the GPU, -1 = all.
+        threads: cores. needs: bytes it will take. why: one line for people.
+    """
+
+    context: int
+    batch: int
+    gpu_layers: int
+    threads: int
+    needs: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """Why a model is not loaded: one line for people."""
+
+    why: str
+
+
+def plan_estimator(
+    shape: Shape,
+    size: int,
+    *,
+    available: int | None,
+    gpus: Sequence[Gpu] = (),
+    resident_gb: float = 0.0,
+    context: int | None = None,
+) -> Plan | NoRoom:
+    """Where the estimator goes.
+
+    Args:
+        shape, size: of its GGUF; size in bytes.
+        available: bytes of memory that can be had, None = unknown.
+        gpus: what is there. resident_gb: of the device model that must keep its place, in 10^9 bytes.
+        context: cells asked for; None = as many as serve, fewer where memory is short.
+    """
+    cores = physical_cores()
+    gpu = next((one for one in gpus if one.memory_gb is not None), None)
+    if gpu is not None and gpu.memory_gb is not None:
+        wanted = context or GPU_CONTEXT
+        needs = _needs(shape, size, wanted)
+        room = gpu.memory_gb * GIB - resident_gb * 1e9 - _SPARE_GPU
+        if needs <= room:
+            return Plan(wanted, GPU_BATCH, -1, cores, needs, _line(needs, wanted, gpu.name, resident_gb))
+    elif any(one.maker == "apple" for one in gpus):
+        # One memory for both: what fits the machine fits the GPU.
+        wanted, needs = context or GPU_CONTEXT, _needs(shape, size, context or GPU_CONTEXT)
+        if available is None or needs + _SPARE <= available:
+            return Plan(wanted, GPU_BATCH, -1, cores, needs, _line(needs, wanted, "the Apple GPU", resident_gb))
+    # A device model on the processor has its pages in memory too; on a GPU it has not.
+    beside = 0.0 if gpu is not None else resident_gb * 1e9
+    for wanted in (context,) if context else (CONTEXT, LEAST_CONTEXT):
+        needs = _needs(shape, size, wanted)
+        if available is None or needs + beside + _SPARE <= available:
+            return Plan(wanted, CPU_BATCH, 0, cores, needs, _line(needs, wanted, "the processor", resident_gb))
+    short = "" if not beside else f" beside a device model of {resident_gb:.1f} GB"
+    have = 0 if available is None else available
+    return NoRoom(f"no room: it needs {needs / GIB:.1f} GiB{short} and {have / GIB:.1f} GiB can be had")
+
+
+def _needs(shape: Shape, size: int, context: int) -> int:
+    return size + shape.kv_bytes * context + _WORK
+
+
+def _line(needs: int, context: int, where: str, resident_gb: float) -> str:
+    beside = f", beside a device model of {resident_gb:.1f} GB" if resident_gb else ""
+    return f"{needs / GIB:.1f} GiB on {where} with a context of {context:,} tokens{beside}"
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that can be had now, limits of a container included; None = unknown."""
+    if sys.platform == "win32":
+        return _windows_memory()
+    found = [amount for amount in (_meminfo(), _cgroup()) if amount is not None]
+    if found:
+        return min(found)
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        # No word on what is free (macOS): count on half.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return None
+
+
+def physical_cores() -> int:
+    """Cores this process may use. Two threads of one core are no faster than one at this work."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+        pairs = set()
+        for block in text.split("\n\n"):
+            fields = dict(line.split(":", 1) for line in block.splitlines() if ":" in line)
+            known = {key.strip(): value.strip() for key, value in fields.items()}
+            if "core id" in known:
+                pairs.add((known.get("physical id"), known["core id"]))
+        if pairs:
+            return max(1, min(usable, len(pairs)))
+    return usable
+
+
+def _meminfo(path: Path = Path("/proc/meminfo")) -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in path.read_text("ascii", "replace").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _cgroup(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        limit = (root / "memory.max").read_text().strip()
+        if limit != "max":
+            return max(0, int(limit) - int((root / "memory.current").read_text()))
+    return None
+
+
+def _windows_memory() -> int | None:
+    class Status(ctypes.Structure):
+        _fields_ = (
+            ("length", ctypes.c_ulong),
+            ("load", ctypes.c_ulong),
+            *((name, ctypes.c_ulonglong) for name in ("total", "available", "_a", "_b", "_c", "_d", "_e")),
+        )
+
+    status = Status(length=ctypes.sizeof(Status))
+    kernel: object = getattr(ctypes, "windll", None)
+    if kernel is None or not kernel.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):  # type: ignore[attr-defined]
+        return None
+    return int(status.available)

@@ -1,0 +1,86 @@
+"""Prompts kept in the cache. A new prompt begins with what one of them shares with it, and only the rest is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scope_edge.llama.engine import Engine
+
+
+@dataclass(slots=True)
+class Slot:
+    """A prompt's sequence and what it holds. users: lanes that go on from it, and the reading of it."""
+
+    sequence: int
+    tokens: list[int] = field(default_factory=list)
+    users: int = 0
+    used_at: int = 0
+
+
+class Slots:
+    """Sequences 0 ... count - 1 of an engine."""
+
+    def __init__(self, engine: Engine, count: int) -> None:
+        self._engine = engine
+        self._turn = 0
+        self._slots = [Slot(i) for i in range(count)]
+
+    def clear(self) -> None:
+        """Forget everything, whatever else the engine holds included."""
+        self._engine.clear()
+        self._slots = [Slot(slot.sequence) for slot in self._slots]
+
+    def take(self, tokens: Sequence[int], need: int, in_use: int) -> Slot | None:
+        """A slot for a prompt, holding what was cached of it, with one user; None while those in use leave no room.
+
+        need: cells the prompt and its samples may come to use. in_use: cells that others may come to use.
+        """
+        if not self._make_room(tokens, need, in_use):
+            return None
+        source = max(self._slots, key=lambda slot: common(slot.tokens, tokens))
+        # The last token is always read: its logits are what the samples start from.
+        shared = min(common(source.tokens, tokens), len(tokens) - 1)
+        if not source.users and shared >= len(source.tokens) - 1:
+            target = source  # nothing of it is lost by going on in it
+        else:
+            target = min((slot for slot in self._slots if not slot.users), key=lambda slot: slot.used_at)
+        self._engine.forget(target.sequence, shared if target is source else 0)
+        if target is not source and shared:
+            self._engine.share(source.sequence, target.sequence, shared)
+        self._turn += 1
+        target.tokens, target.users, target.used_at = list(tokens[:shared]), 1, self._turn
+        return target
+
+    def _make_room(self, tokens: Sequence[int], need: int, in_use: int) -> bool:
+        """Whether so many cells can be had. Prompts nobody uses give way: those least like this one first, then the oldest.
+
+        Cells that prompts share are counted once for each, so there is always at least the room promised.
+        """
+        room = self._engine.context - in_use - need
+        if room < 0 or all(slot.users for slot in self._slots):
+            return False
+        idle = [slot for slot in self._slots if not slot.users and slot.tokens]
+        idle.sort(key=lambda slot: (common(slot.tokens, tokens), slot.used_at))
+        kept = sum(len(slot.tokens) for slot in idle)
+        for slot in idle:
+            # What the prompt itself goes on from is part of its own need.
+            if kept - common(slot.tokens, tokens) <= room:
+                break
+            kept -= len(slot.tokens)
+            self._engine.forget(slot.sequence)
+            slot.tokens, slot.used_at = [], 0
+        return True
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    size = min(len(one), len(other))
+    if not size:
+        return 0
+    differ = np.flatnonzero(np.asarray(one[:size]) != np.asarray(other[:size]))
+    return int(differ[0]) if len(differ) else size

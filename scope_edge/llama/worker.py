@@ -1,0 +1,137 @@
+"""The child process that owns llama.cpp. Run as a script by client.py; it ends when its standard input closes.
+
+In: {"op": "load" | "run" | "cancel", ...}. Out: {"type": "beat"} twice a second from a thread of its own, and for every
+load and run one {"type": "ready" | "results" | "refused", ...}. A refusal is llama.cpp's own; a crash says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from scope_edge.llama.batch import Batcher
+    from scope_edge.llama.native import Native
+
+BEAT_SECONDS = 0.5
+
+
+def main() -> None:
+    """Serve until the parent is gone."""
+    # Native code prints to standard output as it likes: leave it standard error and keep the real one to ourselves.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    os.environ["GGML_NO_BACKTRACE"] = "1"  # an assertion that fails would start a debugger
+    if len(sys.argv) > 1:
+        # Last our own folder's parent: it may be the current folder, and must not hide an installed library.
+        sys.path[:] = [*json.loads(sys.argv[1]), str(Path(__file__).resolve().parents[2])]
+    from scope_edge.llama import native
+
+    native.start()
+    Worker(os.fdopen(os.dup(0), "rb"), answers).serve()
+
+
+class Worker:
+    """One model at a time, one request at a time; a cancel or the end of the input is heard in between."""
+
+    def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
+        self._requests, self._answers = requests, answers
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._cancel = threading.Event()
+        self._deadline = float("inf")
+        self._batcher: Batcher | None = None
+        self._native: Native | None = None
+
+    def serve(self) -> None:
+        """Answer requests for ever."""
+        for loop in (self._listen, self._beat):
+            threading.Thread(target=loop, daemon=True).start()
+        while True:
+            request = self._queue.get()
+            try:
+                body = self._load(request) if request["op"] == "load" else self._run(request)
+            except (RuntimeError, ValueError, KeyError, TypeError, MemoryError, OSError) as error:
+                body = {"type": "refused", "why": " ".join(str(error).split()) or type(error).__name__}
+            self._say(body | {"id": request.get("id")})
+
+    def _listen(self) -> None:
+        from scope_edge.llama.frames import FrameError, read_frame
+
+        while True:
+            try:
+                request = read_frame(self._requests)
+            except (FrameError, OSError):
+                request = None
+            if request is None:
+                os._exit(0)
+            if request["op"] == "cancel":
+                self._cancel.set()
+            else:
+                self._queue.put(request)
+
+    def _beat(self) -> None:
+        while True:
+            self._say({"type": "beat"})
+            time.sleep(BEAT_SECONDS)
+
+    def _say(self, body: dict[str, Any]) -> None:
+        from scope_edge.llama.frames import write_frame
+
+        try:
+            with self._lock:
+                write_frame(self._answers, body)
+        except OSError:
+            os._exit(0)
+
+    def _cancelled(self) -> bool:
+        return self._cancel.is_set() or time.monotonic() > self._deadline
+
+    def _load(self, request: dict[str, Any]) -> dict[str, Any]:
+        import llama_cpp
+
+        from scope_edge.llama import warmup
+        from scope_edge.llama.batch import Batcher, Layout
+        from scope_edge.llama.native import Native, Options
+
+        start = time.perf_counter()
+        self._deadline = float("inf")
+        self._cancel.clear()
+        layout, options = Layout(**request["layout"]), Options(**request["options"])
+        self._batcher = self._native = None
+        self._native = Native(Path(request["path"]), options, self._cancelled)
+        seconds = time.perf_counter() - start
+        speed = warmup.warm_up(self._native, layout, known_lanes=request.get("lanes"))
+        self._batcher = Batcher(self._native, warmup.with_lanes(layout, speed.lanes), self._cancelled)
+        return {
+            "type": "ready",
+            "load_seconds": seconds,
+            "prefill_tps": speed.prefill_tps,
+            "decode_tps": speed.decode_tps,
+            "lanes": speed.lanes,
+            "context": self._native.context,
+            "gpu": bool(llama_cpp.llama_supports_gpu_offload()) and options.gpu_layers != 0,
+        }
+
+    def _run(self, request: dict[str, Any]) -> dict[str, Any]:
+        from scope_edge.llama.frames import jobs_from_body, results_body
+
+        if self._batcher is None:
+            raise RuntimeError("no model is loaded")
+        self._cancel.clear()
+        timeout = request.get("timeout")
+        self._deadline = float("inf") if timeout is None else time.monotonic() + float(timeout)
+        results, stats = self._batcher.run(jobs_from_body(request["jobs"]))
+        return {"type": "results", **results_body(results, stats)}
+
+
+if __name__ == "__main__":
+    main()
