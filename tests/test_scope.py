@@ -48,7 +48,7 @@ def refined(
     entry = options.pop("entry", None) or installed(folder)
     known = options.pop("known", None)
     options = {"limits": Limits(), "calibration": None, "coverage": 0.9, **options}
-    scope = ScopeEstimator(entry, slices or texts(*MODELS), Engine(lambda: client, known), **options)
+    scope = ScopeEstimator(entry, slices or texts(*MODELS), Engine(lambda: client, lambda: known), **options)
     return scope.refine(encoded(), estimates(CARDS, p), could_win(POOL, PROMPT, preference))
 
 
@@ -194,7 +194,7 @@ def test_a_worker_that_fails_leaves_the_prior_and_is_not_tried_for_ever(tmp_path
         assert found.estimates is rows
         assert "signal 9" in found.degraded[0]
     assert len(client.batches) == MOST_FAILURES
-    assert "not tried again" in found.degraded[0]
+    assert "left alone for now" in found.degraded[0]
 
 
 def test_it_recovers_after_a_failure(tmp_path: Path) -> None:

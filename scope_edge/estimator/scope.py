@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 # A model of gigabytes from a slow disk takes a while; what takes longer hangs.
 START_SECONDS = 300.0
-# After so many failures in a row a process does not try again.
-MOST_FAILURES = 3
+# After so many failures in a row it is left alone for a while: a failing start may take seconds, and so would every query.
+MOST_FAILURES, REST_SECONDS = 3, 300.0
 
 
 class Ready(Speed, Protocol):
@@ -64,10 +64,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How to get at the worker. `open` may raise any ScopeEdgeError. known: its speed here, None = not measured yet."""
+    """How to get at the worker. `open` may raise any ScopeEdgeError. known: its speed here, if it was ever measured.
+
+    Both are called when the first query needs it, not before.
+    """
 
     open: Callable[[], Client]
-    known: Speed | None = None
+    known: Callable[[], Speed | None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -115,8 +118,8 @@ class ScopeEstimator:
         self._coverage = coverage
         self._client: Client | None = None
         self._batch = 1
-        self._pace = self._paced(engine.known) if engine.known is not None else None
-        self._failures, self._failed = 0, ""
+        self._pace: Pace | None = None
+        self._failures, self._failed, self._rest_until = 0, "", 0.0
         self._lock = Lock()
 
     def refine(self, encoded: EncodedQuery, estimates: Estimates, could_win: CouldWin) -> Refinement:
@@ -124,12 +127,14 @@ class ScopeEstimator:
         if not self._slices.models:
             return _untouched(estimates, no_text(self.name))
         with self._lock:
-            if self._failures >= MOST_FAILURES:
-                return _untouched(estimates, f"{self._failed}; not tried again after {MOST_FAILURES} failures")
+            if monotonic() < self._rest_until:
+                return _untouched(estimates, f"{self._failed}; left alone for now after {MOST_FAILURES} failures")
             try:
                 found = self._refine(encoded, estimates, could_win)
             except ScopeEdgeError as error:
                 self._failures += 1
+                if self._failures >= MOST_FAILURES:
+                    self._failures, self._rest_until = 0, monotonic() + REST_SECONDS
                 self._failed = f"estimator {self.name}: {error}; these are the prior's estimates"
                 return _untouched(estimates, self._failed)
             self._failures = 0
@@ -146,6 +151,8 @@ class ScopeEstimator:
         state = Refined(estimates, self._calibration, self._coverage, self._slices.models)
         similarities, spent = self._slices.similarities(encoded.vector), _Spent(monotonic())
         prompts: dict[int, _Prompt] = {}
+        if self._pace is None and (known := self._engine.known()) is not None:
+            self._pace = self._paced(known)
         while turn := self._turn(state, could_win):
             for model in turn:
                 if model not in prompts:
