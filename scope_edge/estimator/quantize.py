@@ -7,7 +7,7 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, get_args
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.estimator.files import whole_file
@@ -15,13 +15,13 @@ from scope_edge.llama.launch import child_command, child_folder, ending, install
 
 Quant = Literal["Q4_K_M", "Q5_K_M", "Q8_0", "F16"]
 # llama.cpp's number of each kind, and the share of a 16-bit file's size that is left, rounded up (4B: 0.31, 0.36, 0.53).
-_KINDS: Mapping[str, tuple[int, float]] = {
+_KINDS: Mapping[Quant, tuple[int, float]] = {
     "Q4_K_M": (15, 0.35),
     "Q5_K_M": (17, 0.40),
     "Q8_0": (7, 0.56),
     "F16": (1, 1.0),
 }
-QUANTS = tuple(_KINDS)
+QUANTS: tuple[Quant, ...] = get_args(Quant)
 # "[  12/ 399]", which begins the line about a tensor.
 _STEP = re.compile(rb"\[\s*(\d+)/\s*(\d+)\]")
 # What it says when it gives up, in the middle of such a line or alone.
