@@ -8,8 +8,12 @@ from scope_edge import assets
 from scope_edge.catalog import load_catalog
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from scope_edge.config import Settings
-    from scope_edge.router import Router
+    from scope_edge.fingerprints import Fingerprint
+    from scope_edge.records import ModelCard
+    from scope_edge.router import Refiner, Router
 
 
 def load_router(settings: Settings) -> Router:
@@ -42,4 +46,24 @@ def load_router(settings: Settings) -> Router:
     p, tokens = (np.hstack(parts) for parts in zip(*(prior.on(one) for one in reference), strict=True))
     prompts = np.concatenate([one.prompt_tokens for one in reference])
     prepared = policy_pool(pool, p, tokens, prompts, value_of_time=settings.value_of_time)
-    return Router(encoder=encoder(), bank=bank, estimator=prior, policy=PoolPolicy(pool, prepared))
+    return Router(
+        encoder=encoder(),
+        bank=bank,
+        estimator=prior,
+        policy=PoolPolicy(pool, prepared),
+        refiner=_refiner(settings, pool, fingerprints),
+    )
+
+
+def _refiner(
+    settings: Settings, pool: Sequence[ModelCard], fingerprints: Mapping[str, Sequence[Fingerprint]]
+) -> Refiner | None:
+    """The estimator to ask after the prior. With none installed, finding that out costs one look at a folder."""
+    if settings.estimator == "prior":
+        return None
+    wanted = settings.estimator == "gguf" or settings.estimator_name is not None
+    if not wanted and not (assets.user_data_dir() / "estimators").is_dir():
+        return None
+    from scope_edge.estimator.use import load_estimator
+
+    return load_estimator(settings, pool, fingerprints)

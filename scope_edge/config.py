@@ -28,6 +28,7 @@ else:
     import tomli as tomllib
 
 IndexName = Literal["auto", "exact", "hnsw"]
+EstimatorChoice = Literal["auto", "prior", "gguf"]
 Provider = Literal["cpu", "cuda", "coreml", "directml", "openvino", "rocm", "tensorrt"]
 PREFIX = "SCOPE_EDGE_"
 # Variables of this prefix that other rooms read.
@@ -46,6 +47,9 @@ class Settings:
         index: "auto" searches exactly below 20,000 vectors and by HNSW above. top_k: neighbors shown.
         max_tokens, max_usd, max_seconds: limits for one query; None = no limit.
         value_of_time: US dollars a second of waiting is worth. coverage: of the upper bound on tokens.
+        estimator: "prior" never runs a language model, "gguf" always, "auto" when one is installed and fast enough here.
+        estimator_name: which installed one; None = the newest.
+        estimate_seconds, estimate_tokens: what it may take for one query; None = no limit, except that "auto" takes 2 s.
         provider: where the encoder runs. threads: cores to use; None = all of them.
         offline: refuse to download, also what is asked for by name.
         models, pools: the user's own cards, as written, and pools, by name.
@@ -65,6 +69,10 @@ class Settings:
     max_seconds: float | None = None
     value_of_time: float = 0.0
     coverage: float = 0.9
+    estimator: EstimatorChoice = "auto"
+    estimator_name: str | None = None
+    estimate_seconds: float | None = None
+    estimate_tokens: int | None = None
     provider: Provider = "cpu"
     threads: int | None = None
     offline: bool = False
@@ -328,8 +336,12 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "max_seconds": check_amount,
     "value_of_time": check_amount,
     "coverage": check_coverage,
+    "estimator": _choice(EstimatorChoice),
+    "estimator_name": check_name,
+    "estimate_seconds": check_amount,
+    "estimate_tokens": check_count,
     "provider": _choice(Provider),
     "threads": _at_least_one,
     "offline": check_flag,
 }
-_TEXTS = ("pool", "policy", "index", "fallback", "provider")
+_TEXTS = ("pool", "policy", "index", "fallback", "estimator", "estimator_name", "provider")

@@ -1,4 +1,4 @@
-"""The flow, once: query -> encoder -> index -> slices -> prior -> calibration -> policy -> decision.
+"""The flow, once: query -> encoder -> index -> slices -> prior -> calibration (-> refiner) -> policy -> decision.
 
 This room knows only Protocols; `assemble.py` puts the concrete parts in.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,12 +21,16 @@ from scope_edge.records import (
     Neighbor,
     Preference,
     Query,
+    Refinement,
     Slice,
     Verdict,
 )
 
 if TYPE_CHECKING:
-    from scope_edge.records import Vector
+    from scope_edge.records import Floats, Vector
+
+    # Estimates and the range (low, high) each p may still take -> the models that could be chosen, best first.
+    CouldWin = Callable[[Estimates, Floats, Floats], tuple[int, ...]]
 
 # A prompt longer than any context window on the market: what is over it is a mistake, and refusing it bounds memory.
 MAX_QUERY_CHARACTERS = 16 * 1024 * 1024
@@ -58,6 +62,12 @@ class Estimator(Protocol):
     def slices(self, encoded: EncodedQuery) -> tuple[Slice, ...]: ...
 
 
+class Refiner(Protocol):
+    """Better estimates for the models that could still be chosen, in the time there is; never fails."""
+
+    def refine(self, encoded: EncodedQuery, estimates: Estimates, could_win: CouldWin) -> Refinement: ...
+
+
 class Policy(Protocol):
     """Estimates -> verdict, under what the user wants."""
 
@@ -67,15 +77,20 @@ class Policy(Protocol):
         self, query: Query, estimates: Estimates, preference: Preference, slices: tuple[Slice, ...]
     ) -> Verdict: ...
 
+    def contest(self, query: Query, preference: Preference, slices: tuple[Slice, ...]) -> CouldWin: ...
+
 
 class Router:
     """Routes queries within one pool. Safe to call from several threads at once."""
 
-    def __init__(self, *, encoder: Encoder, bank: Bank, estimator: Estimator, policy: Policy) -> None:
+    def __init__(
+        self, *, encoder: Encoder, bank: Bank, estimator: Estimator, policy: Policy, refiner: Refiner | None = None
+    ) -> None:
         self._encoder = encoder
         self._bank = bank
         self._estimator = estimator
         self._policy = policy
+        self._refiner = refiner
 
     @property
     def pool(self) -> tuple[ModelCard, ...]:
@@ -120,9 +135,17 @@ class Router:
         slices = self._estimator.slices(encoded) if preference.policy == "paper" else ()
         estimates, report = self._estimator.estimate(encoded, neighbors[0].similarity if neighbors else -1.0)
         estimated = perf_counter()
-        verdict = self._policy.decide(encoded.query, estimates, preference, slices)
+        refined = Refinement(estimates, report)
+        if self._refiner is not None:
+            could_win = self._policy.contest(encoded.query, preference, slices)
+            refined = self._refiner.refine(encoded, estimates, could_win)
+        settled = perf_counter()
+        verdict = self._policy.decide(encoded.query, refined.estimates, preference, slices)
         done = perf_counter()
-        marks = {"index": found - start, "estimate": estimated - found, "policy": done - estimated}
+        marks = {"index": found - start, "estimate": estimated - found}
+        if self._refiner is not None:
+            marks["refine"] = settled - estimated
+        marks["policy"] = done - settled
         timings = {name: round(seconds * 1e3, 3) for name, seconds in marks.items()}
         if encode_ms is not None:
             timings = {"encode": round(encode_ms, 3), **timings}
@@ -135,14 +158,14 @@ class Router:
             feasible=verdict.feasible,
             bound=verdict.bound,
             over_budget=verdict.over_budget,
-            estimator=report,
+            estimator=refined.report,
             candidates=verdict.candidates,
             neighbors=neighbors[: max(top_k, 0)],
             flip_below=verdict.flip_below,
             flip_above=verdict.flip_above,
             truncated=encoded.truncated,
-            degraded=() if note is None else (note,),
-            warnings=verdict.warnings,
+            degraded=refined.degraded if note is None else (note, *refined.degraded),
+            warnings=(*refined.warnings, *verdict.warnings),
             timings_ms=timings,
             query_id=encoded.query.id,
         )

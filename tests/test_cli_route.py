@@ -14,7 +14,7 @@ import click
 import pytest
 from cli_cases import QUERY, Cli, Ended, command, spawn, user, without_timings
 
-from scope_edge.config import IndexName, Settings
+from scope_edge.config import EstimatorChoice, IndexName, Settings
 from scope_edge.records import Fallback, PolicyName
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -211,7 +211,12 @@ def test_help_tells_the_defaults_and_choices_that_hold() -> None:
         if isinstance(parameter, click.Option) and (told := re.search(r"\[default: (.*)\]", parameter.help or "")):
             assert told[1] == str(getattr(defaults, parameter.name or ""))
     metavars = {parameter.name: parameter.metavar for parameter in route.params}
-    for name, kind in (("index", IndexName), ("policy", PolicyName), ("fallback", Fallback)):
+    for name, kind in (
+        ("index", IndexName),
+        ("policy", PolicyName),
+        ("fallback", Fallback),
+        ("estimator", EstimatorChoice),
+    ):
         assert metavars[name] == f"[{'|'.join(get_args(kind))}]"
 
 

@@ -61,7 +61,8 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
     given = {
         "alpha": "0.25", "pool": "a,b", "policy": "paper", "index": "exact", "top_k": "7", "fallback": "cheapest",
         "local_only": "yes", "max_tokens": "100", "max_usd": "0", "max_seconds": "1.5", "value_of_time": "0.01",
-        "coverage": "0.8", "provider": "cuda", "threads": "2", "offline": "1",
+        "coverage": "0.8", "provider": "cuda", "threads": "2", "offline": "1", "estimator": "gguf",
+        "estimator_name": "mine", "estimate_seconds": "30", "estimate_tokens": "9000",
     }  # fmt: skip
     assert set(given) == set(CHECKS), "a new setting needs a row here"
     for key, text in given.items():
@@ -72,6 +73,8 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
     assert (settings.max_tokens, settings.max_usd, settings.max_seconds) == (100, 0.0, 1.5)
     assert (settings.value_of_time, settings.coverage, settings.provider, settings.threads) == (0.01, 0.8, "cuda", 2)
     assert settings.offline
+    assert (settings.estimator, settings.estimator_name) == ("gguf", "mine")
+    assert (settings.estimate_seconds, settings.estimate_tokens) == (30.0, 9000)
 
 
 def test_an_empty_variable_is_as_good_as_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,25 @@ Exit codes:
     help="How accuracy is weighed against cost.  [default: scope-edge]",
 )
 @click.option(
+    "--estimator",
+    metavar="[auto|prior|gguf]",
+    type=Setting("estimator", ("auto", "prior", "gguf")),
+    help="What estimates: fingerprints alone (prior), an installed GGUF as well, or that when it is fast enough (auto)."
+    "  [default: auto]",
+)
+@click.option(
+    "--estimate-seconds",
+    metavar="S",
+    type=Setting("estimate_seconds"),
+    help="What the GGUF may take for a query, loading aside. With auto 2, else no limit, unless given.",
+)
+@click.option(
+    "--estimate-tokens",
+    metavar="N",
+    type=Setting("estimate_tokens"),
+    help="Limit on the tokens it reads and writes for a query.",
+)
+@click.option(
     "--index",
     metavar="[auto|exact|hnsw]",
     type=Setting("index", ("auto", "exact", "hnsw")),
