@@ -1,0 +1,214 @@
+"""Batched decoding gives every sample what it would get alone, whatever is cached, shared, interleaved or refused."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_engine import ToyEngine
+
+from scope_edge.llama.batch import LINE_TOKENS, Batcher, Layout
+from scope_edge.llama.jobs import Job, JobResult, Mode, Piece, Sample, Sampling
+from scope_edge.llama.sampling import best, draw
+
+WORDS = tuple(
+    [
+        "the",
+        "model",
+        "reads",
+        "a",
+        "question",
+        "about",
+        "water",
+        "and",
+        "number",
+        "seven",
+        "then",
+        "it",
+        "thinks",
+        "of",
+        "the",
+        "answer",
+    ]
+)
+ANSWER = re.compile(r"Predicted Performance: \{len: ([1-9][0-9]{0,4}), correct: (yes|no)\}$")
+
+
+def job(words: int, mode: Mode = "cot", samples: int = 3, limit: int = 12, seed: int = 0, head: str = "") -> Job:
+    text = head + " ".join(WORDS[(i * 7 + words) % len(WORDS)] for i in range(words))
+    return Job((Piece(text),), samples, mode, limit, Sampling(seed=seed))
+
+
+def batcher(context: int = 4000, slots: int = 3, lanes: int = 8, batch: int = 64) -> tuple[Batcher, ToyEngine]:
+    engine = ToyEngine(context)
+    return Batcher(engine, Layout(slots, lanes, batch), lambda: False), engine
+
+
+def alone(one: Job) -> tuple[Sample, ...]:
+    """Its samples, one after another on a fresh engine."""
+    return batcher(slots=1, lanes=1)[0].run([one])[0][0].samples
+
+
+def written(one: Job) -> list[str]:
+    """Plain text by the plainest loop there is: all that was said so far, its logits, one token more."""
+    engine, texts = ToyEngine(10**6), []
+    for number in range(one.samples):
+        random = np.random.default_rng((one.sampling.seed, number))
+        tokens, said = engine.tokenize(one.pieces[0].text), b""
+        for _ in range(one.max_tokens):
+            ids, values = best(engine.logits(tokens)[None], one.sampling.top_k)
+            token = int(draw(ids, values, one.sampling, np.array([random.random()]))[0])
+            if engine.ends(token):
+                break
+            tokens.append(token)
+            said += engine.piece(token)
+        texts.append(said.decode("utf-8", "replace"))
+    return texts
+
+
+def test_plain_text_is_what_the_plainest_loop_writes() -> None:
+    jobs = [job(9, "text", samples=5, limit=40, seed=1), job(30, "text", samples=4, limit=25, seed=2)]
+    results = batcher()[0].run(jobs)[0]
+    assert [[sample.text for sample in result.samples] for result in results] == [written(one) for one in jobs]
+
+
+modes = st.sampled_from(["cot", "direct", "text"])
+some_jobs = st.lists(
+    st.builds(
+        job,
+        words=st.integers(1, 60),
+        mode=modes,
+        samples=st.integers(1, 6),
+        limit=st.integers(1, 30),
+        seed=st.integers(0, 3),
+        head=st.sampled_from(["", "the same beginning of every prompt. ", "the same beginning, or nearly. "]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=60)
+@given(
+    runs=st.lists(some_jobs, min_size=1, max_size=2),
+    slots=st.integers(1, 4),
+    lanes=st.integers(1, 9),
+    batch=st.integers(48, 120),
+    context=st.integers(260, 900),
+)
+def test_no_layout_changes_a_sample(runs: list[list[Job]], slots: int, lanes: int, batch: int, context: int) -> None:
+    shared = batcher(context, slots, lanes, batch)[0]
+    for jobs in runs:
+        results = shared.run(jobs)[0]
+        assert [result.samples for result in results] == [alone(one) for one in jobs]
+
+
+@pytest.mark.parametrize("mode", ["cot", "direct"])
+def test_every_sample_ends_in_a_whole_answer(mode: Mode) -> None:
+    for result in batcher()[0].run([job(n, mode, samples=8, limit=30, seed=n) for n in range(1, 12)])[0]:
+        for sample in result.samples:
+            found = ANSWER.search(sample.text)
+            assert found, sample.text
+            assert sample.p_yes is not None
+            assert (int(found[1]), found[2]) == (sample.length, "yes" if sample.p_yes >= 0.5 else "no")
+
+
+def test_some_answers_are_the_models_own_and_some_are_written_at_the_limit_or_the_end() -> None:
+    results = batcher()[0].run([job(n, samples=8, limit=30, seed=n) for n in range(1, 12)])[0]
+    assert {sample.ending for result in results for sample in result.samples} == {"answer", "limit", "stop"}
+
+
+def test_a_prompt_asked_again_is_not_read_again_and_a_common_head_is_read_once() -> None:
+    many, _ = batcher()
+    head = "these words stand at the head of every prompt that is ever asked here. "
+    first, second = many.run([job(20, head=head), job(25, head=head)])[0]
+    assert first.reused_tokens == 0
+    assert second.reused_tokens >= len(ToyEngine(10).tokenize(head)) - 1
+    again = many.run([job(20, head=head)])[0][0]
+    assert again.reused_tokens == again.prompt_tokens - 1
+
+
+def test_samples_are_decoded_together() -> None:
+    together, engine = batcher(lanes=8)
+    together.run([job(5, samples=8, limit=20)])
+    assert max(engine.decodes) >= 8
+    one_by_one, single = batcher(lanes=1)
+    one_by_one.run([job(5, samples=8, limit=20)])
+    assert len(engine.decodes) < len(single.decodes) / 3
+
+
+def test_what_does_not_fit_says_so_and_the_others_go_on() -> None:
+    results = batcher(context=200)[0].run([job(400), job(10), Job((Piece(""),), 1, "text", 5)])[0]
+    long, short, empty = results
+    assert long.samples == ()
+    assert long.problem is not None and "the context holds 200" in long.problem
+    assert len(short.samples) == 3
+    assert empty.problem == "the prompt is empty"
+
+
+def test_more_samples_than_cells_for_all_at_once_are_taken_in_turn() -> None:
+    one = job(20, samples=9, limit=60)
+    context = 20 * 2 + 3 * (60 + LINE_TOKENS)
+    assert batcher(context=context)[0].run([one])[0][0].samples == alone(one)
+
+
+def test_a_deadline_keeps_what_is_done() -> None:
+    engine = ToyEngine(4000)
+    late = Batcher(engine, Layout(2, 4, 64), lambda: len(engine.decodes) > 25)
+    results = late.run([job(10, samples=4, limit=6), job(11, "text", samples=4, limit=500, seed=5)])[0]
+    endings = [[sample.ending for sample in result.samples] for result in results]
+    assert all(ending != "cancelled" for ending in endings[0])
+    assert "cancelled" in endings[1] or not endings[1]
+    assert engine.cells == 0, "half a batch may be in the cache; it must not be used"
+
+
+def test_numbers_that_are_none_end_a_sample_and_nothing_else() -> None:
+    class Broken(ToyEngine):
+        def logits(self, tokens: object) -> np.ndarray:  # type: ignore[override]
+            row = super().logits(tokens)  # type: ignore[arg-type]
+            if len(tokens) % 13 == 0:  # type: ignore[arg-type]
+                row[:] = np.nan
+            return row
+
+    run = Batcher(Broken(4000), Layout(2, 8, 64), lambda: False)
+    result: JobResult = run.run([job(6, samples=8, limit=25)])[0][0]
+    assert {sample.ending for sample in result.samples} >= {"broken"}
+    assert all(sample.p_yes is None and sample.length is None for sample in result.samples if sample.ending == "broken")
+
+
+def test_the_same_seed_gives_the_same_samples_and_another_gives_others() -> None:
+    texts = [
+        [s.text for s in batcher()[0].run([job(9, samples=4, limit=30, seed=seed)])[0][0].samples] for seed in (1, 1, 2)
+    ]
+    assert texts[0] == texts[1] != texts[2]
+    assert len(set(texts[0])) == 4
+
+
+@given(
+    rows=st.integers(1, 5), size=st.sampled_from([7, 130, 1000, 3001]), k=st.integers(1, 25), seed=st.integers(0, 99)
+)
+def test_the_best_are_those_of_a_full_sort(rows: int, size: int, k: int, seed: int) -> None:
+    logits = np.random.default_rng(seed).standard_normal((rows, size)).astype(np.float32)
+    ids, values = best(logits, k)
+    expected = -np.sort(-logits, axis=1)[:, :k]
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(np.take_along_axis(logits, ids, axis=1), expected)
+
+
+def test_draws_follow_temperature_and_top_p() -> None:
+    ids, values = np.array([[5, 6, 7, 8]]), np.log(np.array([[0.5, 0.3, 0.15, 0.05]]))
+    grid = (np.arange(10_000) + 0.5) / 10_000
+
+    def shares(sampling: Sampling) -> list[float]:
+        tokens = draw(np.repeat(ids, len(grid), 0), np.repeat(values, len(grid), 0), sampling, grid)
+        return [round(float((tokens == one).mean()), 3) for one in (5, 6, 7, 8)]
+
+    assert shares(Sampling(temperature=1.0, top_p=1.0)) == [0.5, 0.3, 0.15, 0.05]
+    # top_p keeps the smallest head that reaches it: 0.5 + 0.3 < 0.9 <= 0.95, so the last one goes.
+    assert shares(Sampling(temperature=1.0, top_p=0.9)) == [0.526, 0.316, 0.158, 0.0]
+    cold = np.array([0.5, 0.3, 0.15, 0.05]) ** 2
+    assert shares(Sampling(temperature=0.5, top_p=1.0)) == pytest.approx(list(cold / cold.sum()), abs=2e-3)
+    assert shares(Sampling(temperature=0.0)) == [1.0, 0.0, 0.0, 0.0]
