@@ -29,7 +29,7 @@ ROOMS = {
     "gguf": ("estimator/convert.py",),
     "safetensors": ("estimator/checkpoint.py",),
     "huggingface_hub": ("remote.py",),
-    "pyarrow": ("estimator/paper_data.py",),
+    "pyarrow": ("estimator/tables.py",),
 }
 # What opens connections, or is used to. remote.py is the room that may, the llama worker talks over pipes.
 NETWORK = (

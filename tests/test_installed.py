@@ -60,7 +60,6 @@ def put(
         installed=installed,
         sampling=Sampling(temperature=0.7, seed=4),
         samples=12,
-        decode_tps=31.5,
     )
     write_manifest(entry)
     return entry

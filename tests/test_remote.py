@@ -14,12 +14,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hub_server import COMMIT, Hub, running
 
 from scope_edge import remote
 from scope_edge.config import load_settings
 from scope_edge.errors import RemoteError, UsageError
 from scope_edge.remote import discard, fetch, is_hub_id, look_up
-from tests.hub_server import COMMIT, Hub, running
 
 pytest.importorskip("huggingface_hub")
 

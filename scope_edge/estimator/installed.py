@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -49,7 +49,6 @@ class Installed:
         source: a path or hub id, as given. revision: the hub commit; None = not from the hub.
         installed: UTC time, ISO format.
         sampling, samples: how each prompt is sampled. examples: anchors shown in it. analysis_tokens: limit of the analysis.
-        prefill_tps, decode_tps: tokens per second at the last warm-up, decoding of all sequences together; None = unmeasured.
     """
 
     name: str
@@ -68,8 +67,6 @@ class Installed:
     samples: int = 8
     examples: int = 5
     analysis_tokens: int = 384
-    prefill_tps: float | None = None
-    decode_tps: float | None = None
 
     @property
     def gguf(self) -> Path:
@@ -168,12 +165,15 @@ def remember_gguf(installed: Installed) -> None:
         write_atomically(_memory(installed), json.dumps(_stamp(installed.gguf)).encode())
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of a file of any size, hex. Raises OSError."""
-    digest = hashlib.sha256()
+def file_sha256(path: Path, progress: Callable[[int, int], None] | None = None) -> str:
+    """sha256 of a file of any size, hex. progress: called with (bytes read, bytes in all). Raises OSError."""
+    digest, done, size = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
+            done += len(block)
+            if progress is not None:
+                progress(done, size)
     return digest.hexdigest()
 
 

@@ -1,0 +1,246 @@
+"""Where an estimator's weights come from (a GGUF, a checkpoint's folder, the hub) and how they become one GGUF."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from scope_edge.errors import AssetError, UsageError
+from scope_edge.estimator.convert import About, convert_checkpoint
+from scope_edge.estimator.files import whole_file
+from scope_edge.estimator.quantize import Quant, quantize_gguf
+from scope_edge.remote import HubRepo, Progress, check_space, discard, fetch, is_hub_id, look_up
+
+DEFAULT_QUANT: Quant = "Q4_K_M"
+CARD = "README.md"
+MAX_CARD_BYTES = 1024 * 1024
+_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+# What a checkpoint has besides its weights, as far as the conversion reads it. The first two it cannot do without.
+_SETTINGS = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+)
+_HEAD = 24
+_BLOCK = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Weights that were found but not touched yet. Exactly one of `gguf`, `folder` and `repo` is set.
+
+    Attributes:
+        source: as the user gave it, a hub id without its revision. stem: what a name can be made of.
+        chosen: of a repository, the ready GGUF to take; None = convert its checkpoint.
+    """
+
+    source: str
+    stem: str
+    gguf: Path | None = None
+    folder: Path | None = None
+    repo: HubRepo | None = None
+    chosen: str | None = None
+
+    @property
+    def converts(self) -> bool:
+        """Whether a GGUF still has to be made of it."""
+        return self.gguf is None and self.chosen is None
+
+
+def find_origin(source: str, quant: Quant | None) -> Origin:
+    """Look at a path (a GGUF, or a folder with a checkpoint) or a hub id. A path that exists wins over a hub id.
+
+    Raises UsageError (it is neither), AssetError (not a GGUF, or a GGUF without weights), and what `look_up` raises.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        check_head(path)
+        return Origin(str(path), path.stem, gguf=path)
+    if path.is_dir():
+        return _in_folder(path, quant)
+    if is_hub_id(source) and not source.endswith(".gguf"):
+        return _on_hub(source, quant)
+    raise UsageError(f"{source}: no such file or folder, and not a hub id (OWNER/NAME, or OWNER/NAME@REVISION)")
+
+
+def model_card(origin: Origin, progress: Progress | None) -> str | None:
+    """The README beside a checkpoint or of a repository; None without one. Raises as `fetch`, AssetError."""
+    if origin.repo is not None:
+        size = next((file.size for file in origin.repo.files if file.path == CARD), None)
+        if size is None or size > MAX_CARD_BYTES:
+            return None
+        return read_text(fetch(origin.repo, [CARD], progress) / CARD)
+    path = (origin.folder or Path()) / CARD
+    return read_text(path) if origin.folder is not None and path.is_file() else None
+
+
+def read_text(path: Path) -> str:
+    """A text file of at most 1 MB. Raises AssetError."""
+    try:
+        with path.open("rb") as file:
+            blob = file.read(MAX_CARD_BYTES + 1)
+    except OSError as error:
+        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); give another file") from error
+    if len(blob) > MAX_CARD_BYTES:
+        raise AssetError(f"{path}: more than {MAX_CARD_BYTES} bytes, is this the right file?")
+    return blob.decode("utf-8", "replace")
+
+
+def put_weights(origin: Origin, target: Path, quant: Quant | None, progress: Progress | None) -> None:
+    """Make `target` the GGUF of an origin: linked or copied, downloaded, converted, quantized, whatever it takes.
+
+    Raises AssetError, UsageError, MissingExtraError as the steps do. A download that was interrupted stays in the cache.
+    """
+    if origin.repo is not None:
+        _from_hub(origin, origin.repo, target, quant, progress)
+    elif origin.folder is not None:
+        _converted(origin.folder, target, quant or DEFAULT_QUANT, About(), progress)
+    elif origin.gguf is not None:
+        _placed(origin.gguf, target, quant, progress)
+
+
+def forget(origin: Origin) -> None:
+    """Delete what was downloaded of a repository: its weights are in the store now."""
+    if origin.repo is not None:
+        discard(origin.repo)
+
+
+def check_head(path: Path) -> None:
+    """Raise AssetError when a file does not begin as a GGUF with weights does."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); give another file") from error
+    if head[:4] != b"GGUF":
+        raise AssetError(f"{path}: not a GGUF file (it begins with {head[:4]!r}); give a .gguf file or a folder")
+    if len(head) < _HEAD:
+        raise AssetError(f"{path}: cut off after {len(head)} bytes; get a fresh copy")
+    if not int.from_bytes(head[8:16], "little"):
+        raise AssetError(f"{path}: a vocabulary without weights; give the model's own GGUF")
+
+
+def _in_folder(folder: Path, quant: Quant | None) -> Origin:
+    stem = folder.resolve().name
+    if (folder / "config.json").is_file():
+        return Origin(str(folder), stem, folder=folder)
+    names = [path.name for path in folder.iterdir() if path.suffix == ".gguf"]
+    if not names:
+        raise UsageError(f"{folder}: holds neither a checkpoint (config.json, *.safetensors) nor a .gguf file")
+    chosen = _ready(names, quant) or (names[0] if len(names) == 1 and quant is None else None)
+    if chosen is None:
+        raise UsageError(f"{folder}: which one? It holds {', '.join(sorted(names))}; give the path of one")
+    check_head(folder / chosen)
+    return Origin(str(folder / chosen), Path(chosen).stem, gguf=folder / chosen)
+
+
+def _on_hub(source: str, quant: Quant | None) -> Origin:
+    repo = look_up(source)
+    stem = repo.id.partition("/")[2]
+    paths = [file.path for file in repo.files]
+    chosen = _ready(paths, quant)
+    if chosen is None and not _has_checkpoint(paths):
+        ready = ", ".join(sorted(path for path in paths if path.endswith(".gguf")))
+        raise UsageError(
+            f"{repo.id}: has no {quant or DEFAULT_QUANT} in one piece, only {ready}; ask for one of them with --quant"
+            if ready
+            else f"{repo.id}: holds neither a checkpoint (config.json, *.safetensors) nor a .gguf file"
+        )
+    return Origin(repo.id, stem, repo=repo, chosen=chosen)
+
+
+def _ready(paths: Iterable[str], quant: Quant | None) -> str | None:
+    """The GGUF of a quantization by its name, the shortest path of several; split ones are not taken."""
+    kind = re.escape(quant or DEFAULT_QUANT)
+    named = re.compile(rf"(?:^|[^a-z0-9]){kind}(?:[^a-z0-9_].*)?\.gguf", re.IGNORECASE)
+    found = [path for path in paths if named.search(path) and not re.search(r"-\d{5}-of-\d{5}\.gguf$", path)]
+    return min(found, key=lambda path: (len(path), path), default=None)
+
+
+def _has_checkpoint(paths: Iterable[str]) -> bool:
+    held = set(paths)
+    return {"config.json", "tokenizer.json"} <= held and bool({_INDEX, _SINGLE} & held)
+
+
+def _from_hub(origin: Origin, repo: HubRepo, target: Path, quant: Quant | None, progress: Progress | None) -> None:
+    if origin.chosen is not None:
+        _placed(fetch(repo, [origin.chosen], progress) / origin.chosen, target, None, progress)
+        return
+    held = {file.path: file.size for file in repo.files}
+    folder = fetch(repo, [path for path in (*_SETTINGS, _INDEX) if path in held], progress)
+    shards = _shards(folder / _INDEX) if _INDEX in held else [_SINGLE]
+    # In 16 bits, then quantized beside it: at most 1.6 times what is downloaded.
+    check_space(target.parent, int(1.6 * sum(held.get(path, 0) for path in shards)), f"{repo.id} is converted in")
+    fetch(repo, shards, progress)
+    about = About(repo.id.partition("/")[2], repo.licence, f"https://huggingface.co/{repo.id}")
+    _converted(folder, target, quant or DEFAULT_QUANT, about, progress)
+
+
+def _shards(index: Path) -> list[str]:
+    """The files a checkpoint's index names. Raises AssetError."""
+    try:
+        return sorted(set(json.loads(read_text(index))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AssetError(f"{index}: not a checkpoint's index ({error!r}); is this revision a whole model?") from error
+
+
+def _converted(folder: Path, target: Path, quant: Quant, about: About, progress: Progress | None) -> None:
+    """The checkpoint as a GGUF in 16 bits, then quantized; the first one is removed."""
+    steps = [_step(progress, f"converting {folder.name}"), _step(progress, f"quantizing to {quant}")]
+    if quant == "F16":
+        convert_checkpoint(folder, target, dtype="f16", about=about, progress=steps[0])
+        return
+    whole = target.with_name("whole.gguf")
+    try:
+        convert_checkpoint(folder, whole, about=about, progress=steps[0])
+        quantize_gguf(whole, target, quant, progress=steps[1])
+    finally:
+        whole.unlink(missing_ok=True)
+
+
+def _placed(path: Path, target: Path, quant: Quant | None, progress: Progress | None) -> None:
+    """A GGUF under another name: quantized when that was asked for and it is not yet, else the same bytes."""
+    check_head(path)
+    if quant is not None and quant.lower() not in path.name.lower():
+        quantize_gguf(path, target, quant, progress=_step(progress, f"quantizing to {quant}"))
+        return
+    try:
+        os.link(path.resolve(), target)
+        return
+    except OSError:
+        pass  # another disk, or one that knows no links
+    try:
+        size, done = path.stat().st_size, 0
+        with whole_file(target, size) as copy, path.open("rb") as old, copy.open("wb") as new:
+            while block := old.read(_BLOCK):
+                new.write(block)
+                done += len(block)
+                if progress is not None:
+                    progress(f"copying {path.name}", done, size)
+    except OSError as error:
+        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); give another file") from error
+
+
+def _step(progress: Progress | None, what: str) -> Step | None:
+    return None if progress is None else Step(progress, what)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A named part of a progress, for those who report (done, in all)."""
+
+    progress: Progress
+    what: str
+
+    def __call__(self, done: int, total: int) -> None:
+        self.progress(self.what, done, total)
