@@ -14,26 +14,7 @@ from scope_edge.llama.batch import LINE_TOKENS, Batcher, Layout
 from scope_edge.llama.jobs import Job, JobResult, Mode, Piece, Sample, Sampling
 from scope_edge.llama.sampling import best, draw
 
-WORDS = tuple(
-    [
-        "the",
-        "model",
-        "reads",
-        "a",
-        "question",
-        "about",
-        "water",
-        "and",
-        "number",
-        "seven",
-        "then",
-        "it",
-        "thinks",
-        "of",
-        "the",
-        "answer",
-    ]
-)
+WORDS = re.findall(r"\w+", "the model reads a question about water and number seven then it thinks of the answer")
 ANSWER = re.compile(r"Predicted Performance: \{len: ([1-9][0-9]{0,4}), correct: (yes|no)\}$")
 
 

@@ -57,9 +57,9 @@ def _log(level: int, text: bytes | None, _: Any) -> None:
         _SAID.append(" ".join(text.decode("utf-8", "replace").split()))
 
 
-def last_error() -> str:
-    """The last thing llama.cpp complained of, in brackets; nothing if it said nothing."""
-    return f" ({_SAID[-1][:200]})" if _SAID else ""
+def complaint() -> str:
+    """The first thing llama.cpp complained of, in brackets: the cause, where the later ones only pass it on."""
+    return f" ({_SAID[0].split(': ', 1)[-1][:200]})" if _SAID else ""
 
 
 def start() -> None:
@@ -77,7 +77,7 @@ def open_model(path: Path, *, gpu_layers: int = 0, repack: bool = False, vocabul
     _SAID.clear()
     model = llama_cpp.llama_model_load_from_file(str(path).encode("utf-8", "surrogateescape"), params)
     if not model:
-        raise NativeError(f"llama.cpp cannot load it{last_error()}")
+        raise NativeError(f"llama.cpp cannot load it{complaint()}")
     return model
 
 
@@ -111,7 +111,6 @@ class Native:
 
     def __init__(self, path: Path, options: Options, cancelled: Callable[[], bool]) -> None:
         """Load. `cancelled` is asked while decoding; once it says so, `decode` gives up. Raises NativeError."""
-        self.options = options
         model = open_model(path, gpu_layers=options.gpu_layers, repack=options.repack)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = options.context, options.batch, options.batch
@@ -124,7 +123,7 @@ class Native:
         params.abort_callback = self._abort
         self._context = llama_cpp.llama_init_from_model(model, params)
         if not self._context:
-            raise NativeError(f"llama.cpp cannot make a context of {options.context} tokens{last_error()}")
+            raise NativeError(f"llama.cpp cannot make a context of {options.context} tokens{complaint()}")
         self._model = model
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._vocab = llama_cpp.llama_model_get_vocab(model)
@@ -183,7 +182,7 @@ class Native:
             return None
         if code:
             what = "its cache is full" if code == 1 else f"decoding failed with code {code}"
-            raise NativeError(f"llama.cpp: {what}{last_error()}")
+            raise NativeError(f"llama.cpp: {what}{complaint()}")
         rows = sum(wanted)
         if not rows:
             return np.zeros((0, self.vocabulary), np.float32)
