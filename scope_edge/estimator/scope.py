@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
@@ -19,15 +19,14 @@ from scope_edge.errors import ScopeEdgeError
 from scope_edge.estimator.calibrated import EstimatorCalibration, uncalibrated
 from scope_edge.estimator.examples import TextSlices
 from scope_edge.estimator.pace import Pace, Speed
-from scope_edge.estimator.prompt import MAX_EXAMPLE, MAX_QUESTION, Template
+from scope_edge.estimator.prompter import Prompt, Prompter
 from scope_edge.estimator.refined import Refined
-from scope_edge.llama.jobs import Job, JobResult, Piece, Stats
-from scope_edge.prompt_tokens import estimate_prompt_tokens
+from scope_edge.llama.jobs import Job, JobResult, Stats
 from scope_edge.records import EncodedQuery, Estimates, EstimatorReport, Refinement
 
 if TYPE_CHECKING:
     from scope_edge.estimator.installed import Installed
-    from scope_edge.records import Floats, Vector
+    from scope_edge.records import Floats
 
     CouldWin = Callable[[Estimates, Floats, Floats], tuple[int, ...]]
 
@@ -79,18 +78,8 @@ class _Spent:
 
     started: float
     tokens: int = 0
-    dropped: int = 0
     cut: int = 0
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """A prompt, its expected tokens (cl100k: an estimate), and how many of its texts were cut."""
-
-    pieces: tuple[Piece, ...]
-    tokens: float
-    cut: int
 
 
 class ScopeEstimator:
@@ -109,7 +98,7 @@ class ScopeEstimator:
         """calibration: None = there is none for this estimator. Raises AssetError or UsageError: its template is unusable."""
         self.name = installed.name
         self._installed = installed
-        self._template = Template.parse(installed.template, installed.name)
+        self._prompter = Prompter(installed, slices)
         self._slices = slices
         self._engine = engine
         self._limits = limits
@@ -117,6 +106,7 @@ class ScopeEstimator:
         self._calibration = calibration or uncalibrated()
         self._coverage = coverage
         self._client: Client | None = None
+        self._started = False
         self._batch = 1
         self._pace: Pace | None = None
         self._failures, self._failed, self._rest_until = 0, "", 0.0
@@ -132,6 +122,8 @@ class ScopeEstimator:
             try:
                 found = self._refine(encoded, estimates, could_win)
             except ScopeEdgeError as error:
+                # The worker may be gone: it is started again, with the time that takes, not within a query's seconds.
+                self._started = False
                 self._failures += 1
                 if self._failures >= MOST_FAILURES:
                     self._failures, self._rest_until = 0, monotonic() + REST_SECONDS
@@ -145,23 +137,23 @@ class ScopeEstimator:
         with self._lock:
             if self._client is not None:
                 self._client.close()
-                self._client = None
+            self._client, self._started = None, False
 
     def _refine(self, encoded: EncodedQuery, estimates: Estimates, could_win: CouldWin) -> Refinement:
         state = Refined(estimates, self._calibration, self._coverage, self._slices.models)
         similarities, spent = self._slices.similarities(encoded.vector), _Spent(monotonic())
-        prompts: dict[int, _Prompt] = {}
+        prompts: dict[int, Prompt] = {}
         if self._pace is None and (known := self._engine.known()) is not None:
             self._pace = self._paced(known)
         while turn := self._turn(state, could_win):
             for model in turn:
                 if model not in prompts:
-                    prompts[model] = self._prompt(model, similarities, encoded.query.text)
+                    prompts[model] = self._prompter.prompt(model, similarities, encoded.query.text)
                     spent.cut = max(spent.cut, prompts[model].cut)
             now = turn if self._pace is None else self._affordable(turn, prompts, state, spent)
             if not now:
                 break
-            if self._client is None:
+            if not self._started:
                 self._start()  # and look again: what was remembered of its speed may not hold
                 spent.started = monotonic()
             else:
@@ -169,14 +161,11 @@ class ScopeEstimator:
         return self._result(state, spent)
 
     def _start(self) -> None:
-        """Start the worker. Raises what opening and starting raise."""
-        client = self._engine.open()
-        try:
-            ready = client.start(START_SECONDS)
-        except ScopeEdgeError:
-            client.close()
-            raise
-        self._client, self._batch, self._pace = client, max(ready.batch_prompts, 1), self._paced(ready)
+        """Start the worker, again if need be. Raises what opening and starting raise."""
+        if self._client is None:
+            self._client = self._engine.open()
+        ready = self._client.start(START_SECONDS)
+        self._started, self._batch, self._pace = True, max(ready.batch_prompts, 1), self._paced(ready)
 
     def _paced(self, speed: Speed) -> Pace:
         return Pace(speed, self._installed.mode, self._installed.analysis_tokens)
@@ -188,18 +177,12 @@ class ScopeEstimator:
             return []
         return [i for i in order if i in state.progress and not state.progress[i].done][: self._batch]
 
-    def _prompt(self, model: int, similarities: Sequence[Vector], question: str) -> _Prompt:
-        examples = self._slices.examples(model, similarities, self._installed.examples)
-        pieces = self._template.render(self._slices.names[model], examples, question)
-        cut = (len(question) > MAX_QUESTION) + sum(len(one.question) > MAX_EXAMPLE for one in examples)
-        return _Prompt(pieces, sum(estimate_prompt_tokens(piece.text).expected for piece in pieces), cut)
-
     def _asks(self, model: int, state: Refined) -> int:
         """How many samples to draw of a model now: half of them, then the rest."""
         asked, all_ = state.progress[model].asked, self._installed.samples
         return all_ - asked if asked else -(-all_ // 2)
 
-    def _affordable(self, turn: list[int], prompts: Mapping[int, _Prompt], state: Refined, spent: _Spent) -> list[int]:
+    def _affordable(self, turn: list[int], prompts: Mapping[int, Prompt], state: Refined, spent: _Spent) -> list[int]:
         """As many of `turn`, from its start, as time and tokens are left for; with none, a note says why."""
         assert self._pace is not None
         seconds, tokens = monotonic() - spent.started, float(spent.tokens)
@@ -227,22 +210,17 @@ class ScopeEstimator:
             f" estimates; {more}"
         )
 
-    def _run(self, turn: list[int], prompts: Mapping[int, _Prompt], state: Refined, spent: _Spent) -> None:
+    def _run(self, turn: list[int], prompts: Mapping[int, Prompt], state: Refined, spent: _Spent) -> None:
         assert self._client is not None and self._pace is not None
-        one, left = self._installed, None
+        left = None
         if self._limits.seconds is not None:
             left = max(self._limits.seconds - (monotonic() - spent.started), 0.01)
-        jobs = []
-        for model in turn:
-            progress, samples = state.progress[model], self._asks(model, state)
-            # Other samples than the first half's, and the same ones for the same query.
-            sampling = replace(one.sampling, seed=one.sampling.seed + progress.asked)
-            jobs.append(Job(prompts[model].pieces, samples, one.mode, one.analysis_tokens, sampling))
+        jobs = [self._prompter.job(prompts[i], self._asks(i, state), after=state.progress[i].asked) for i in turn]
         results, stats = self._client.run(jobs, left)
         for model, job, result in zip(turn, jobs, results, strict=True):
             state.progress[model].asked += job.samples
             asked = state.progress[model].asked
-            state.take(model, result.samples, last=asked >= one.samples or result.problem is not None)
+            state.take(model, result.samples, last=asked >= self._installed.samples or result.problem is not None)
             if result.problem is not None:
                 spent.notes.append(
                     f"estimator {self.name}: no prompt for {self._slices.names[model]}: {result.problem}"

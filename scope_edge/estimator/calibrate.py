@@ -1,0 +1,131 @@
+"""Calibrate the installed estimator: ask it about known outcomes, fit, compare, store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from scope_edge.errors import AssetError, UsageError
+from scope_edge.estimator.calibrated import FILE, fit_calibration, save_calibration
+from scope_edge.estimator.installed import find_installed
+from scope_edge.estimator.leave_one_out import Journal, LeftOut, Said
+from scope_edge.estimator.scored import Score, before_and_after
+from scope_edge.estimator.use import INSTALL, engine, key
+
+if TYPE_CHECKING:
+    from scope_edge.config import Settings
+
+# Fewer say less than the pull towards the middle does.
+LEAST_PROMPTS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a run is. seconds_left: at the pace so far, None before the first prompt of this run is done."""
+
+    done: int
+    total: int
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a calibration came to.
+
+    Attributes:
+        name: of the estimator. prompts: with a usable answer; unusable: without one.
+        scores: before and after, see `before_and_after`. weights: a0, a1, a2; length: b0, b1; reach: in logit.
+        stored: whether it is in use from now on; where: its file.
+    """
+
+    name: str
+    prompts: int
+    unusable: int
+    scores: Mapping[str, Score]
+    weights: tuple[float, ...]
+    length: tuple[float, ...]
+    reach: float
+    stored: bool
+    where: str
+
+
+def calibrate_estimator(
+    settings: Settings, *, limit: int | None = None, again: bool = False, progress: Callable[[Step], None] | None = None
+) -> Outcome:
+    """Run leave-one-out prompts over the active pool's anchors with text and fit the estimator to what really happened.
+
+    Args:
+        limit: prompts in all, those of an interrupted run included; None = every measured outcome.
+        again: forget what an earlier run found out.
+        progress: called after every prompt.
+
+    Raises AssetError (none installed, damaged files), UsageError (nothing to calibrate on), WorkerError. What was found
+    out until then is kept, and the next call goes on from there.
+    """
+    from scope_edge.catalog import load_catalog
+    from scope_edge.fingerprints import load_fingerprints
+    from scope_edge.prior import load_map
+
+    installed = find_installed(settings.estimator_name)
+    if installed is None:
+        raise AssetError(f"no estimator is installed; {INSTALL}")
+    pool = load_catalog(settings).pool(settings.pool)
+    left_out = LeftOut(load_map(), pool, load_fingerprints()[1])
+    tasks = left_out.tasks(limit)
+    if not tasks:
+        raise UsageError(
+            "no model of the pool has outcomes on anchors with text, so there is nothing to calibrate on;"
+            " `scope-edge estimator anchors` brings some"
+        )
+    journal = Journal(installed.folder, key(installed))
+    if again:
+        journal.clear()
+    known = {one.task: one for one in journal.said}
+    todo = [task for task in tasks if task not in known]
+    if todo:
+        counted = _counted(journal, len(tasks), len(todo), progress)
+        client = engine(installed, pool).open()
+        try:
+            left_out.ask(todo, installed, client, counted)
+        finally:
+            client.close()
+    wanted = frozenset(tasks)
+    said = [one for one in journal.said if one.task in wanted]
+    seen = left_out.observed(said)
+    if not len(seen):
+        raise AssetError(f"{installed.name}: none of {len(said)} prompts had a usable answer; is it a SCOPE estimator?")
+    fitted, stored = fit_calibration(seen), len(seen) >= LEAST_PROMPTS
+    if stored:
+        save_calibration(installed.folder, key(installed), fitted)
+    return Outcome(
+        name=installed.name,
+        prompts=len(seen),
+        unusable=len(said) - len(seen),
+        scores=before_and_after(seen),
+        weights=tuple(fitted.weights.tolist()),
+        length=tuple(fitted.length.tolist()),
+        reach=fitted.reach,
+        stored=stored,
+        where=str(installed.folder / FILE),
+    )
+
+
+def _counted(
+    journal: Journal, total: int, todo: int, progress: Callable[[Step], None] | None
+) -> Callable[[Said], None]:
+    """What is done with every prompt's outcome: into the journal at once, then counted."""
+    started, before = monotonic(), total - todo
+    done = 0
+
+    def count(said: Said) -> None:
+        nonlocal done
+        journal.add(said)
+        done += 1
+        if progress is not None:
+            progress(Step(before + done, total, (monotonic() - started) / done * (todo - done)))
+
+    if progress is not None:
+        progress(Step(before, total, None))
+    return count

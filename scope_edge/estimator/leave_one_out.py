@@ -1,0 +1,211 @@
+"""An estimator asked about outcomes that are known: every anchor with text as if it were a new query, for every model.
+
+For anchor a and model m the prompt shows m's outcomes on other anchors, and the prior is fitted without m's outcome on a.
+What came of each prompt is written to a journal at once, so that a run of hours goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.calibration import Calibration, calibrate
+from scope_edge.difficulty import DifficultyMap, Place
+from scope_edge.errors import AssetError
+from scope_edge.estimator.calibrated import Key, Observed
+from scope_edge.estimator.examples import TextSlices
+from scope_edge.estimator.prompter import Prompter
+from scope_edge.estimator.reading import read_samples
+from scope_edge.prior import Prior
+
+if TYPE_CHECKING:
+    from scope_edge.ability import Population
+    from scope_edge.anchors import AnchorSet
+    from scope_edge.estimator.installed import Installed
+    from scope_edge.estimator.scope import Client
+    from scope_edge.fingerprints import Fingerprint
+    from scope_edge.records import ModelCard, Vector
+
+JOURNAL = "calibration.journal"
+_COVERAGE = 0.9  # of the prior's bound, which is not looked at here
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One prompt: an anchor (by set and id) and a model."""
+
+    set: str
+    anchor: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What came of a prompt; p and tokens are None when no sample could be used."""
+
+    task: Task
+    p: float | None
+    tokens: float | None
+
+
+class LeftOut:
+    """The tasks of a pool and what is known about each."""
+
+    def __init__(
+        self,
+        learned: tuple[DifficultyMap, Population, Calibration],
+        pool: Sequence[ModelCard],
+        fingerprints: Mapping[str, Sequence[Fingerprint]],
+    ) -> None:
+        """learned: as `prior.load_map` gives it."""
+        self._map, self._population, self._calibration = learned
+        self._cards = {card.id: card for card in pool}
+        self._parts = {card.id: tuple(fingerprints.get(card.id, ())) for card in pool}
+        self.slices = TextSlices(pool, fingerprints)
+        self._sets = {one.name: one for one in self.slices.sets}
+
+    def tasks(self, limit: int | None = None) -> tuple[Task, ...]:
+        """Every measured outcome with text, the most informative anchors first, over all models before the next anchor."""
+        found: list[Task] = []
+        for rank in range(max(map(len, self._sets.values()), default=0)):
+            for anchors in self._sets.values():
+                if rank < len(anchors):
+                    found += [Task(anchors.name, anchors.ids[rank], m) for m in self._measured(anchors, rank)]
+            if limit is not None and len(found) >= limit:
+                break
+        return tuple(found[:limit])
+
+    def _measured(self, anchors: AnchorSet, row: int) -> Iterator[str]:
+        for i in self.slices.models:
+            model = self.slices.names[i]
+            for part in self._parts[model]:
+                if part.anchors.name == anchors.name and np.isfinite(part.correct[row]) and part.tokens[row] > 0:
+                    yield model
+
+    def ask(self, tasks: Sequence[Task], installed: Installed, client: Client, done: Callable[[Said], None]) -> None:
+        """Prompt for tasks one after another, as many at once as the client likes. Raises WorkerError, AssetError."""
+        prompter = Prompter(installed, self.slices)
+        at_once = max(client.start(600.0).batch_prompts, 1)
+        for start in range(0, len(tasks), at_once):
+            turn = tasks[start : start + at_once]
+            jobs = [
+                prompter.job(prompter.prompt(*self._question(task), without=self._text(task)), installed.samples)
+                for task in turn
+            ]
+            for task, result in zip(turn, client.run(jobs, None)[0], strict=True):
+                reading = read_samples(result.samples)
+                done(Said(task, reading.p, reading.length) if reading else Said(task, None, None))
+
+    def observed(self, said: Sequence[Said]) -> Observed:
+        """What was said beside the prior's word and what really happened; prompts without a usable sample left out."""
+        rows = [(one, *self._known(one.task)) for one in said if one.p is not None and one.tokens]
+        table = np.array(
+            [[one.p, p, one.tokens, tokens, real, length] for one, p, tokens, real, length in rows], np.float64
+        )
+        p, prior, tokens, prior_tokens, correct, real = table.reshape(-1, 6).T
+        group = tuple(f"{one.task.set}/{one.task.anchor}" for one, *_ in rows)
+        return Observed(p, prior, tokens, prior_tokens, correct, real, group)
+
+    def _text(self, task: Task) -> str:
+        anchors = self._sets[task.set]
+        return anchors.texts[anchors.ids.index(task.anchor)]
+
+    def _question(self, task: Task) -> tuple[int, list[Vector], str]:
+        anchors = self._sets[task.set]
+        vector = anchors.vectors[anchors.ids.index(task.anchor)]
+        return self.slices.names.index(task.model), self.slices.similarities(vector), self._text(task)
+
+    def _known(self, task: Task) -> tuple[float, float, float, float]:
+        """(the prior's p and tokens with this outcome left out, correct, completion tokens); tokens in own tokens."""
+        anchors, card, text = self._sets[task.set], self._cards[task.model], self._text(task)
+        row = anchors.ids.index(task.anchor)
+        outcome = next(part for part in self._parts[task.model] if part.anchors.name == task.set)
+        parts = tuple(_without(part, text, task) for part in self._parts[task.model])
+        prior = Prior(
+            self._map, self._population, [card], {card.id: parts}, calibration=self._calibration, coverage=_COVERAGE
+        )
+        place = Place(
+            float(anchors.map_difficulty[row]),
+            float(anchors.log_length[row]),
+            anchors.domains[row],
+            anchors.traits[row],
+        )
+        estimate = calibrate(prior.at(place, 1.0), self._calibration)
+        real = float(outcome.tokens[row]) * card.token_factor
+        return float(estimate.p_correct[0]), float(estimate.tokens[0]), float(outcome.correct[row]), real
+
+
+def _without(part: Fingerprint, text: str, task: Task) -> Fingerprint:
+    """The fingerprint without the outcome of a task, nor of the same question elsewhere."""
+    same = np.array([one == text for one in part.anchors.texts], bool)
+    if part.anchors.name == task.set:
+        same |= np.array([one == task.anchor for one in part.anchors.ids], bool)
+    if not same.any():
+        return part
+    nothing = np.nan
+    return replace(part, correct=np.where(same, nothing, part.correct), tokens=np.where(same, nothing, part.tokens))
+
+
+class Journal:
+    """What was said so far, one line a prompt, in the estimator's folder. Another key's journal is begun anew."""
+
+    def __init__(self, folder: Path, key: Key) -> None:
+        """Raises AssetError when it cannot be read or written."""
+        self._path = folder / JOURNAL
+        self._head = json.dumps(asdict(key), sort_keys=True)
+        self.said = self._read()
+
+    def add(self, said: Said) -> None:
+        """Write one line. Raises AssetError."""
+        self.said.append(said)
+        self._write(json.dumps(asdict(said)) + "\n", "ab")
+
+    def clear(self) -> None:
+        """Forget everything. Raises AssetError."""
+        self.said = []
+        self._write(self._head + "\n", "wb")
+
+    def _read(self) -> list[Said]:
+        try:
+            lines = self._path.read_text("utf-8", "replace").split("\n")
+        except FileNotFoundError:
+            lines = []
+        except OSError as error:
+            raise AssetError(f"{self._path}: cannot be read ({error.strerror or error}); remove it") from error
+        if not lines or lines[0] != self._head:
+            self._write(self._head + "\n", "wb")
+            return []
+        # The last line is empty, or was cut off by whatever ended the run: the file then goes on after the one before.
+        found = [said for line in lines[1:-1] if (said := _said(line)) is not None]
+        if lines[-1]:
+            self._write("\n".join(lines[:-1]) + "\n", "wb")
+        return found
+
+    def _write(self, text: str, mode: str) -> None:
+        try:
+            with self._path.open(mode) as file:
+                file.write(text.encode("utf-8"))
+        except OSError as error:
+            raise AssetError(
+                f"{self._path}: cannot be written ({error.strerror or error}); check the folder"
+            ) from error
+
+
+def _said(line: str) -> Said | None:
+    """One line of the journal, None when it is no such line or its numbers make no sense: the prompt is run again then."""
+    try:
+        body = json.loads(line)
+        task = Task(**{name: str(body["task"][name]) for name in ("set", "anchor", "model")})
+        p, tokens = body["p"], body["tokens"]
+        if p is None or tokens is None:
+            return Said(task, None, None)
+        p, tokens = float(p), float(tokens)
+    except (ValueError, TypeError, KeyError):
+        return None
+    return Said(task, p, tokens) if 0.0 <= p <= 1.0 and tokens > 0 and math.isfinite(tokens) else None

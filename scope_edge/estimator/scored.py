@@ -1,0 +1,61 @@
+"""How good estimates were, in figures, and those of a calibration judged on anchors that it was not fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.ability import sigmoid
+from scope_edge.estimator.calibrated import CLIP, Observed, fit_calibration, uncalibrated
+
+if TYPE_CHECKING:
+    from scope_edge.records import Floats
+
+FOLDS = 5
+_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """log_loss in nats, brier, and ece: expected calibration error over bins of equal size; smaller is better."""
+
+    log_loss: float
+    brier: float
+    ece: float
+
+
+def score(p: Floats, correct: Floats) -> Score:
+    """Score probabilities against outcomes in [0, 1], both of shape (n,), n >= 1."""
+    p = np.clip(p, CLIP, 1 - CLIP)
+    loss = -(correct * np.log(p) + (1 - correct) * np.log1p(-p))
+    order = np.array_split(np.argsort(p, kind="stable"), min(_BINS, len(p)))
+    ece = sum(abs(p[bin_].mean() - correct[bin_].mean()) * len(bin_) for bin_ in order) / len(p)
+    return Score(float(loss.mean()), float(((p - correct) ** 2).mean()), float(ece))
+
+
+def before_and_after(seen: Observed) -> Mapping[str, Score]:
+    """The prior alone, the estimator as it speaks, half-way between them (without a calibration), and calibrated.
+
+    The last is cross-validated: each anchor, with all its models, is scored by a fit to the other anchors.
+    """
+    return {
+        "prior": score(seen.prior, seen.correct),
+        "estimator": score(seen.p, seen.correct),
+        "half-way": score(sigmoid(uncalibrated().logit(seen.p, seen.prior)), seen.correct),
+        "calibrated": score(_cross_validated(seen), seen.correct),
+    }
+
+
+def _cross_validated(seen: Observed) -> Floats:
+    groups = {name: i for i, name in enumerate(dict.fromkeys(seen.group))}
+    fold = np.array([groups[name] % FOLDS for name in seen.group])
+    p = np.empty(len(seen))
+    for f in range(FOLDS):
+        here = fold == f
+        if here.any():
+            fitted, left = fit_calibration(seen.take(~here)), seen.take(here)
+            p[here] = sigmoid(fitted.logit(left.p, left.prior))
+    return p
