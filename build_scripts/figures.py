@@ -1,4 +1,4 @@
-"""Put measured tables into a document, between its `<!-- figures -->` marks."""
+"""Put measured tables into a document, between its `<!-- figures -->` marks, or `<!-- figures: NAME -->` for one of several."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+END = "<!-- /figures -->"
 
 
-def write_figures(path: Path, text: str) -> None:
-    """Replace what stands between the marks of `path` by `text`."""
+def write_figures(path: Path, text: str, name: str | None = None) -> None:
+    """Replace what stands between the marks of `path` (those of that name) by `text`."""
+    begin = f"<!-- figures: {name} -->" if name else "<!-- figures -->"
     document = path.read_text("utf-8")
-    before, begun, rest = document.partition(BEGIN)
+    before, begun, rest = document.partition(begin)
     _, ended, after = rest.partition(END)
     if not begun or not ended:
-        sys.exit(f"{path}: no {BEGIN} ... {END} to write between; add the two lines")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", "utf-8")
+        sys.exit(f"{path}: no {begin} ... {END} to write between; add the two lines")
+    path.write_text(f"{before}{begin}\n{text}\n{END}{after}", "utf-8")
