@@ -268,7 +268,7 @@ def _routing(settings: Settings | None, worst: _Worst) -> Check:
 
 
 def _offline(pool: Mapping[str, str], routing: Check) -> tuple[str, ...]:
-    works = "everything scope-edge does works with no network: it opens no connection"
+    works = "routing works with no network: only `scope-edge estimator` opens a connection, to download what it is asked for"
     device = sum(where.startswith("device") for where in pool.values())
     models = (
         f"of the active pool's {len(pool)} models {device} run on the device; the others need the network to answer"

@@ -13,6 +13,8 @@ COMMANDS = {
     "route": "Choose a model for a query.",
     "models": "Show the model cards.",
     "pool": "Show and change the pools.",
+    "estimator": "Install language models that refine the estimates.",
+    "calibrate": "Learn how far to trust the installed estimator.",
     "doctor": "Show what works and what does not.",
     "completion": "Print a shell's completion script.",
 }

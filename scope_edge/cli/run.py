@@ -15,7 +15,7 @@ from types import TracebackType
 import click
 
 from scope_edge.cli.group import PROGRAM, root
-from scope_edge.cli.output import flush, one_line
+from scope_edge.cli.output import flush, one_line, out
 from scope_edge.errors import ScopeEdgeError
 
 COMPLETION_VARIABLE = "_SCOPE_EDGE_COMPLETE"
@@ -64,6 +64,12 @@ def _invoke(args: Sequence[str]) -> int:
     except click.exceptions.Exit as ending:
         # Asked for nothing, it shows its help; but a script that meant to ask for something should notice.
         return ending.exit_code if args else USAGE
+    except click.UsageError as error:
+        # So should it when a group is asked for nothing, where click makes an error of the whole help (since its 8.2).
+        if type(error).__name__ != "NoArgsIsHelpError" or error.ctx is None:
+            raise
+        out(error.ctx.get_help())
+        return USAGE
     return 0
 
 

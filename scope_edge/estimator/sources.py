@@ -196,7 +196,7 @@ def _shards(index: Path) -> list[str]:
 
 def _converted(folder: Path, target: Path, quant: Quant, about: About, progress: Progress | None) -> None:
     """The checkpoint as a GGUF in 16 bits, then quantized; the first one is removed."""
-    steps = [_step(progress, f"converting {folder.name}"), _step(progress, f"quantizing to {quant}")]
+    steps = [_step(progress, f"converting {about.name or folder.name}"), _step(progress, f"quantizing to {quant}")]
     if quant == "F16":
         convert_checkpoint(folder, target, dtype="f16", about=about, progress=steps[0])
         return
