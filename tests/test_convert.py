@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import json
+import os
 import shutil
 import tracemalloc
 import unicodedata
@@ -123,6 +126,20 @@ def test_text_is_read_as_the_tokenizer_reads_it(tiny_gguf: Path, markup: bool) -
     texts = [unicodedata.normalize("NFC", text) for text in (*HARD_TEXTS, *sentences(200, seed=11))]
     found = ask(tiny_gguf, texts=[(text, markup) for text in texts]).tokens
     assert [(text, words.encode(text).ids) for text in texts] == list(zip(texts, found, strict=True))
+
+
+@needs_llama
+@pytest.mark.skipif("SCOPE_EDGE_ROUTING_DATA" not in os.environ, reason="SCOPE_EDGE_ROUTING_DATA names no folder")
+def test_real_queries_are_read_as_the_tokenizer_reads_them(tiny_gguf: Path) -> None:
+    texts = []
+    for file in sorted(Path(os.environ["SCOPE_EDGE_ROUTING_DATA"]).glob("*/queries.jsonl.gz")):
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            texts += [unicodedata.normalize("NFC", json.loads(line)["text"]) for line in itertools.islice(lines, 50)]
+    words = Tokenizer.from_str(json.dumps(tokenizer()))
+    words.encode_special_tokens = True
+    found = ask(tiny_gguf, texts=[(text, False) for text in texts]).tokens
+    assert len(texts) >= 50
+    assert [words.encode(text).ids for text in texts] == found
 
 
 @needs_llama

@@ -111,7 +111,7 @@ def read_config(folder: Path) -> Qwen3:
         **figures,
         rms_norm_eps=_positive(path, body, "rms_norm_eps"),
         rope_theta=_positive(path, {**_rope(body), **body}, "rope_theta"),
-        tied=bool(body.get("tie_word_embeddings", False)),
+        tied=_flag(path, body, "tie_word_embeddings"),
     )
 
 
@@ -135,6 +135,8 @@ def _refuse_others(path: Path, body: Mapping[str, Any]) -> None:
         raise AssetError(
             f"{path}: rope scaling {kind!r} is not converted; set rope_scaling to null if you can do without"
         )
+    if _rope(body).get("partial_rotary_factor", 1) != 1:
+        raise AssetError(f"{path}: positions rotate a part of each head only, which llama.cpp's Qwen3 does not do")
     layers = body.get("layer_types")
     if body.get("use_sliding_window") or (isinstance(layers, list) and set(map(str, layers)) - {"full_attention"}):
         raise AssetError(f"{path}: sliding window attention is not converted; give a checkpoint without it")
@@ -150,6 +152,13 @@ def _integer(path: Path, body: Mapping[str, Any], key: str, limit: int) -> int:
     value = body.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
         raise AssetError(f"{path}: {key} is {value!r}, expected a whole number from 1 to {limit}; download it again")
+    return value
+
+
+def _flag(path: Path, body: Mapping[str, Any], key: str) -> bool:
+    value = body.get(key, False)
+    if not isinstance(value, bool):
+        raise AssetError(f"{path}: {key} is {value!r}, expected true or false; download it again")
     return value
 
 

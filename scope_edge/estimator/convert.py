@@ -6,7 +6,7 @@ Values are kept as they are where the target type can hold them; norms become f3
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,7 +74,7 @@ def convert_checkpoint(
     """Write the checkpoint in `folder` (config.json, safetensors, tokenizer.json) as the GGUF `target`.
 
     Args:
-        dtype: of weights. "auto" loses nothing of a bf16 or f16 checkpoint; one in f32 becomes f16.
+        dtype: of weights. "auto" loses nothing of a checkpoint all in bf16 or all in f16; any other becomes f16.
         progress: called with (bytes written, bytes in all) after every part.
 
     Raises:
@@ -96,12 +96,7 @@ def convert_checkpoint(
     with whole_file(target, size + _METADATA) as temporary:
         writer = gguf.GGUFWriter(temporary, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN3])
         try:
-            _describe(
-                writer,
-                config,
-                words,
-                about if about.name else About(folder.resolve().name, about.licence, about.source),
-            )
+            _describe(writer, config, words, replace(about, name=about.name or folder.resolve().name))
             half = next(plan.stored for plan in plans if len(plan.tensor.shape) == 2)
             writer.add_file_type(getattr(gguf.LlamaFileType, f"MOSTLY_{half}"))
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
