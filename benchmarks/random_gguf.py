@@ -97,7 +97,10 @@ def vocabulary() -> tuple[list[str], list[str]]:
     )
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     pages = [path.read_text("utf-8") for path in (HERE / "README.md", *sorted((HERE / "docs").glob("*.md")))]
     answers = [f"Predicted Performance: {{len: {n}, correct: {'yes' if n % 2 else 'no'}}}" for n in range(2000)]
