@@ -102,6 +102,12 @@ def test_markup_in_a_users_text_is_only_text(client: LlamaClient) -> None:
     assert as_text.prompt_tokens > 1
 
 
+def test_characters_are_composed_as_the_models_own_tokenizer_does(client: LlamaClient) -> None:
+    spelled = ("caf\u00e9 na\u00efve", "cafe\u0301 nai\u0308ve")
+    one, two = (client.run([Job((Piece(text),), 1, "text", 1)], START)[0][0] for text in spelled)
+    assert one.prompt_tokens == two.prompt_tokens
+
+
 def test_a_deadline_is_kept_and_what_was_reached_is_handed_over(client: LlamaClient) -> None:
     client.start(START)
     begun = time.monotonic()

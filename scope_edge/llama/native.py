@@ -7,6 +7,7 @@ machines with AMX) and knows only one sequence at a time.
 from __future__ import annotations
 
 import ctypes
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ class Native:
         self._model = model
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self._composes = _metadata(model).get("tokenizer.ggml.pre") in _COMPOSING
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self.context = int(llama_cpp.llama_n_ctx(self._context))
         self._pieces: dict[int, bytes] = {}
@@ -134,7 +136,7 @@ class Native:
 
     def tokenize(self, text: str, *, markup: bool = False) -> list[int]:
         """Tokens of a text, nothing added. markup: control tokens spelled in it count as such."""
-        raw = text.encode("utf-8", "replace")
+        raw = (unicodedata.normalize("NFC", text) if self._composes else text).encode("utf-8", "replace")
         size = len(raw) + 8
         while True:
             room = (llama_cpp.llama_token * size)()
@@ -227,6 +229,8 @@ def _metadata(model: Any) -> dict[str, str]:
     return found
 
 
+# Vocabularies whose own tokenizer composes characters (NFC) first, which llama.cpp leaves to its caller.
+_COMPOSING = ("qwen2",)
 # llama.cpp's numbers of file types, the common ones.
 _FILE_TYPES = {
     "0": "F32",
