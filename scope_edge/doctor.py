@@ -54,6 +54,7 @@ class Report:
         built_with: native library -> what it was built with.
         gpus, llama: what is there, and what llama.cpp can do with it. gpu: that in one line, with what would mend it.
         assets, paths, routing: checks; `routing` has one, which routes a query.
+        estimators: a check an installed estimator, the one in use first.
         settings: setting -> its value and where it came from. pool: the active pool's models and where each runs.
         degraded: what works less well than it could, and why.
         exit_code: 0 = routing works, else the worst problem's.
@@ -72,6 +73,7 @@ class Report:
     offline: tuple[str, ...]
     degraded: tuple[str, ...]
     exit_code: int
+    estimators: tuple[Check, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The documented JSON object (docs/json.md)."""
@@ -99,6 +101,7 @@ def examine() -> Report:
     files = _assets(worst)
     settings, table, pool = _settings(worst)
     routing = _routing(settings, worst)
+    estimators, without_text = _estimators(settings)
     return Report(
         versions=_versions(),
         built_with=built_with,
@@ -111,8 +114,9 @@ def examine() -> Report:
         pool=pool,
         routing=routing,
         offline=_offline(pool, routing),
-        degraded=_degraded(built_with, llama),
+        degraded=(*_degraded(built_with, llama), *without_text),
         exit_code=worst.code,
+        estimators=estimators,
     )
 
 
@@ -265,6 +269,24 @@ def _routing(settings: Settings | None, worst: _Worst) -> Check:
     return Check(
         "a test query", f"works: {decision.choice or 'no choice'} in {route:.0f} ms, after {load:.0f} ms of loading"
     )
+
+
+def _estimators(settings: Settings | None) -> tuple[tuple[Check, ...], tuple[str, ...]]:
+    """A check an installed estimator, and what keeps the one in use from being of use. A damaged one ends no run."""
+    from scope_edge.catalog import load_catalog
+
+    if settings is None or not (assets.user_data_dir() / "estimators").is_dir():
+        return (), ()
+    from scope_edge.estimator.examined import examine_estimators, text_missing
+
+    try:
+        pool = load_catalog(settings).pool()
+        found = tuple(Check(one.name, one.found, one.problem) for one in examine_estimators(settings, pool))
+        missing = text_missing(settings, pool)
+    except ScopeEdgeError:
+        # What is wrong with the pool or the bundled files is said where they are looked at.
+        return (), ()
+    return found, () if missing is None else (missing,)
 
 
 def _offline(pool: Mapping[str, str], routing: Check) -> tuple[str, ...]:

@@ -61,6 +61,8 @@ def _lines(report: Report) -> Iterator[str]:
     }
     yield from _section("settings", changed or {"all": "at their defaults"} if report.settings else {})
     yield from _section("active pool", report.pool)
+    if report.estimators:
+        yield from _checks("estimators", report.estimators)
     yield from _checks("routing", [report.routing])
     yield from _list("offline", report.offline)
     yield from _list("degraded", report.degraded)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scope_edge.ability import design, sigmoid
 from scope_edge.calibration import Calibration, calibrate
 from scope_edge.difficulty import DifficultyMap, Place
 from scope_edge.errors import AssetError
@@ -73,13 +74,23 @@ class LeftOut:
     def tasks(self, limit: int | None = None) -> tuple[Task, ...]:
         """Every measured outcome with text, the most informative anchors first, over all models before the next anchor."""
         found: list[Task] = []
+        orders = {name: self._order(anchors) for name, anchors in self._sets.items()}
         for rank in range(max(map(len, self._sets.values()), default=0)):
-            for anchors in self._sets.values():
+            for name, anchors in self._sets.items():
                 if rank < len(anchors):
-                    found += [Task(anchors.name, anchors.ids[rank], m) for m in self._measured(anchors, rank)]
+                    row = orders[name][rank]
+                    found += [Task(name, anchors.ids[row], model) for model in self._measured(anchors, row)]
             if limit is not None and len(found) >= limit:
                 break
         return tuple(found[:limit])
+
+    def _order(self, anchors: AnchorSet) -> list[int]:
+        """Rows, most informative first: as a bundled set has them, else by Fisher information on an average model."""
+        if not anchors.own:
+            return list(range(len(anchors)))
+        a = anchors.discrimination
+        p = sigmoid(design(anchors) @ self._population.mean - a * anchors.difficulty)
+        return [int(row) for row in np.argsort(-(a**2) * p * (1 - p), kind="stable")]
 
     def _measured(self, anchors: AnchorSet, row: int) -> Iterator[str]:
         for i in self.slices.models:
