@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -25,11 +26,12 @@ Kind = Literal["model", "dataset"]
 # (what is being done, bytes done, bytes in all)
 Progress = Callable[[str, int, int], None]
 
-DEFAULT_ENDPOINT = "https://huggingface.co"
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _REVISION = re.compile(r"[\w./-]{1,200}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT = 20.0
+# Of one file, in one call.
+_ATTEMPTS = 20
 _BLOCK = 4 * 1024 * 1024
 # Left free on the disk: a system without any space does odd things.
 _SPARE = 256 * 1024 * 1024
@@ -104,15 +106,18 @@ def fetch(repo: HubRepo, paths: Iterable[str], progress: Progress | None = None)
     Raises UsageError (offline is set, a path that is not in the repository), RemoteError (no connection, refused, damaged on
     the way, no space), MissingExtraError.
     """
-    by_path = {file.path: file for file in repo.files}
-    for path in (wanted := list(paths)):
+    by_path, wanted = {file.path: file for file in repo.files}, list(paths)
+    for path in wanted:
         if path not in by_path:
             raise UsageError(f"{repo.id}@{repo.commit[:12]}: has no file {path!r}; see its page on the hub")
-    files = [by_path[path] for path in wanted]
-    missing = [file for file in files if not _complete(repo, file)]
+    missing = [by_path[path] for path in wanted if not _complete(repo, by_path[path])]
     if missing:
         _refuse_offline(repo.id)
-        _check_space(repo, missing)
+        # Before anything is fetched. What is there of a part needs no more room.
+        parts = [repo.folder / f"{file.path}.part" for file in missing]
+        there = sum(part.stat().st_size for part in parts if part.is_file())
+        needed = _SPARE + sum(file.size for file in missing) - there
+        check_space(repo.folder, needed, f"{repo.id} is downloaded to")
     for file in missing:
         _download(repo, file, progress)
     return repo.folder
@@ -127,7 +132,7 @@ def discard(repo: HubRepo) -> None:
 
 def endpoint() -> str:
     """The hub's address: HF_ENDPOINT, or the public one. Raises UsageError."""
-    address = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or DEFAULT_ENDPOINT
+    address = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or "https://huggingface.co"
     if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", address):
         raise UsageError(f"HF_ENDPOINT: {address!r} is not an address; write https://HOST, or unset it")
     return address
@@ -144,15 +149,8 @@ def _download(repo: HubRepo, file: HubFile, progress: Progress | None) -> None:
         with hub.utils.WeakFileLock(str(part) + ".lock"):
             if _complete(repo, file):
                 return
-            with part.open("ab", buffering=0) as raw:
-                if raw.tell() > file.size:
-                    raw.truncate(0)
-                begun = raw.seek(0, os.SEEK_END)
-                sink: Any = _Counted(raw, file.path, file.size, progress)
-                if begun < file.size:
-                    hub.file_download.http_get(
-                        url, sink, resume_size=begun, headers=_headers(), expected_size=file.size
-                    )
+            with _Part(part, file, progress) as sink:
+                _transfer(hub, url, sink, file.size)
             problem = _wrong(part, file, progress)
             if problem is not None:
                 part.unlink()
@@ -160,29 +158,38 @@ def _download(repo: HubRepo, file: HubFile, progress: Progress | None) -> None:
             part.replace(target)
 
 
-class _Counted:
-    """A file as the client writes to it, that tells how far it is."""
+def _transfer(hub: Any, url: str, part: _Part, size: int) -> None:
+    """Append what is missing of a file. Broken off, it goes on at once as long as more has come. Raises as the client does."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        # More than the whole file is another file's part, or came from a server that knows no ranges.
+        begun = part.seek(0, os.SEEK_END)
+        if begun > size:
+            begun = part.truncate(0)
+        if begun == size:
+            return
+        try:
+            hub.file_download.http_get(url, part, resume_size=begun, headers=_headers(), expected_size=size)
+            return
+        except _failures(hub) as error:
+            answered = getattr(error, "response", None) is not None
+            if answered or attempt == _ATTEMPTS or part.seek(0, os.SEEK_END) == begun:
+                raise
 
-    def __init__(self, raw: Any, name: str, size: int, progress: Progress | None) -> None:
-        self._raw = raw
-        self._name, self._size, self._progress = name, size, progress
 
-    def write(self, chunk: bytes) -> int:
+class _Part(io.FileIO):
+    """What there is of a file, to append to. What is written is on its way to the disk at once, and is told of."""
+
+    def __init__(self, path: Path, file: HubFile, progress: Progress | None) -> None:
+        super().__init__(path, "ab")
+        self._file, self._progress = file, progress
+
+    def write(self, chunk: Any) -> int:
         view = memoryview(chunk)
         while view:
-            view = view[self._raw.write(view) :]
+            view = view[super().write(view) :]
         if self._progress is not None:
-            self._progress(f"downloading {self._name}", self._raw.tell(), self._size)
+            self._progress(f"downloading {self._file.path}", self.tell(), self._file.size)
         return len(chunk)
-
-    def tell(self) -> int:
-        return int(self._raw.tell())
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return int(self._raw.seek(offset, whence))
-
-    def truncate(self, size: int | None = None) -> int:
-        return int(self._raw.truncate(size))
 
 
 def _complete(repo: HubRepo, file: HubFile) -> bool:
@@ -217,15 +224,6 @@ def _wrong(path: Path, file: HubFile, progress: Progress | None) -> str | None:
     return None if expected in (None, found) else f"expected hash {str(expected)[:12]}…, found {found[:12]}…"
 
 
-def _check_space(repo: HubRepo, files: Iterable[HubFile]) -> None:
-    """Raise RemoteError when the files do not fit on the disk, before anything is downloaded."""
-    needed = _SPARE
-    for file in files:
-        part = repo.folder / f"{file.path}.part"
-        needed += file.size - (min(part.stat().st_size, file.size) if part.is_file() else 0)
-    check_space(repo.folder, needed, f"{repo.id} is downloaded to")
-
-
 def check_space(folder: Path, needed: int, what: str) -> None:
     """Raise RemoteError when a folder's disk has not `needed` bytes free. `what` begins the error's explanation."""
     there = next(one for one in (folder, *folder.parents) if one.exists())
@@ -253,10 +251,9 @@ def _token() -> str | None:
 
 
 def _headers() -> dict[str, str]:
-    token = _token()
     # Compressed on the way, a file cannot be continued in the middle.
     headers = {"user-agent": f"scope-edge/{__version__}", "accept-encoding": "identity"}
-    return headers | ({"authorization": f"Bearer {token}"} if token else {})
+    return headers | ({"authorization": f"Bearer {token}"} if (token := _token()) else {})
 
 
 def _file(name: str, sibling: Any) -> HubFile:
@@ -308,16 +305,19 @@ def _translated(name: str, kind: Kind, revision: str | None) -> Iterator[Any]:
     """The client, with its errors in our words: the one place that knows them."""
     hub = _client()
     errors = hub.errors
-    # The base of what goes wrong on the way: of httpx in the client's newer versions, of requests in its older ones.
-    failed = (OSError, *errors.HfHubHTTPError.__bases__)
     try:
         yield hub
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
         raise _not_found(hub, error, name, kind, revision) from error
     except errors.OfflineModeIsEnabled as error:
         raise UsageError(f"{name} is not downloaded: HF_HUB_OFFLINE is set; unset it") from error
-    except failed as error:
+    except _failures(hub) as error:
         raise RemoteError(f"{name}: {_reason(error)}") from error
+
+
+def _failures(hub: Any) -> tuple[type[Exception], ...]:
+    """What goes wrong on the way: errors of httpx in the client's newer versions, of requests in its older ones."""
+    return (OSError, *hub.errors.HfHubHTTPError.__bases__)
 
 
 def _not_found(hub: Any, error: Exception, name: str, kind: Kind, revision: str | None) -> Exception:
