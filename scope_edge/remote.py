@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from scope_edge import __version__, assets
 from scope_edge.errors import MissingExtraError, RemoteError, UsageError
+from scope_edge.estimator.files import in_words
 
 Kind = Literal["model", "dataset"]
 # (what is being done, bytes done, bytes in all)
@@ -230,7 +231,7 @@ def check_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise RemoteError(
-            f"{there}: {free / 1e9:.1f} GB free where {needed / 1e9:.1f} GB are needed; {what} {folder}:"
+            f"{there}: {in_words(free)} free where {in_words(needed)} are needed; {what} {folder}:"
             " free some space, or point SCOPE_EDGE_CACHE_DIR and SCOPE_EDGE_DATA_DIR at another disk"
         )
 

@@ -226,6 +226,9 @@ def _making(name: str) -> Iterator[Path]:
             raise AssetError(
                 f"{store() / name}: cannot be made ({error.strerror or error}); check the folder's permissions and space"
             ) from error
+    except AssetError as error:
+        # The folder that is gone by then means nothing to the reader.
+        raise type(error)(str(error).replace(str(folder), str(store() / name))) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,11 +179,22 @@ def _from_hub(origin: Origin, repo: HubRepo, target: Path, quant: Quant | None, 
     held = {file.path: file.size for file in repo.files}
     folder = fetch(repo, [path for path in (*_SETTINGS, _INDEX) if path in held], progress)
     shards = _shards(folder / _INDEX) if _INDEX in held else [_SINGLE]
-    # In 16 bits, then quantized beside it: at most 1.6 times what is downloaded.
-    check_space(target.parent, int(1.6 * sum(held.get(path, 0) for path in shards)), f"{repo.id} is converted in")
+    check_space(target.parent, _room(repo, shards, target.parent), f"{repo.id} is converted in")
     fetch(repo, shards, progress)
     about = About(repo.id.partition("/")[2], repo.licence, f"https://huggingface.co/{repo.id}")
     _converted(folder, target, quant or DEFAULT_QUANT, about, progress)
+
+
+def _room(repo: HubRepo, shards: Sequence[str], store: Path) -> int:
+    """Bytes that the store's disk must have free before the shards are downloaded."""
+    size = sum(file.size for file in repo.files if file.path in shards)
+    # In 16 bits, then quantized beside it: at most 1.6 times what is downloaded.
+    room = int(1.6 * size)
+    cache = next(one for one in (repo.folder, *repo.folder.parents) if one.exists())
+    if cache.stat().st_dev != store.stat().st_dev:
+        return room
+    parts = (repo.folder / f"{path}{ending}" for path in shards for ending in ("", ".part"))
+    return room + max(0, size - sum(part.stat().st_size for part in parts if part.is_file()))
 
 
 def _shards(index: Path) -> list[str]:
