@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from scope_edge.estimator.leave_one_out import JOURNAL
 from scope_edge.llama.launch import installed as llama_is_installed
 
 pytestmark = pytest.mark.skipif(not llama_is_installed(), reason="llama-cpp-python is not installed")
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 POOL = ",".join(MODELS)
 QUERY = "Write a few words. At least three of them must have the letter e in them."
 
@@ -159,6 +161,8 @@ def test_calibration_goes_on_where_it_was_interrupted_and_is_used(entry: Install
     assert whole["stored"] is True and whole["prompts"] + whole["unusable"] == len(QUESTIONS) * len(MODELS)
     lines = (entry.folder / JOURNAL).read_text().splitlines()
     assert lines[:4] == journal[:4] and len(lines) == 1 + len(QUESTIONS) * len(MODELS)
+    section = (DOCS / "json.md").read_text("utf-8").split("## scope-edge calibrate")[1].split("\n## ")[0]
+    assert list(whole) == re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert set(whole["scores"]) == {"prior", "estimator", "half-way", "calibrated"}
     assert (entry.folder / FILE).is_file()
     decision = route("--estimator", "gguf")

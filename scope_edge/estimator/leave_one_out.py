@@ -217,6 +217,6 @@ def _said(line: str) -> Said | None:
         if p is None or tokens is None:
             return Said(task, None, None)
         p, tokens = float(p), float(tokens)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return Said(task, p, tokens) if 0.0 <= p <= 1.0 and tokens > 0 and math.isfinite(tokens) else None
