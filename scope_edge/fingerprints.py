@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,23 @@ class Fingerprint:
 
 def load_anchor_sets() -> tuple[AnchorSet, ...]:
     """The core anchor sets, the bundled ones first, then the user's. Raises AssetError when one is missing or damaged."""
-    body = unpack(assets.read(CORE), "anchor-sets", CORE, verified=True)
-    bundled = tuple(set_from_body(one, CORE) for one in body.get("sets", ()))
+    bundled = _bundled_sets()
     paths = _own_packs(OWN_SETS)
     return (*bundled, *_own_sets(paths, bundled)) if paths else bundled
+
+
+def usable_anchor_sets() -> tuple[AnchorSet, ...]:
+    """As `load_anchor_sets`, without packs of the user's that are damaged: for who is about to replace them."""
+    found = _bundled_sets()
+    for path in _own_packs(OWN_SETS):
+        with contextlib.suppress(PackError):
+            found += tuple(_own_sets([path], found))
+    return found
+
+
+def _bundled_sets() -> tuple[AnchorSet, ...]:
+    body = unpack(assets.read(CORE), "anchor-sets", CORE, verified=True)
+    return tuple(set_from_body(one, CORE) for one in body.get("sets", ()))
 
 
 def load_fingerprints() -> tuple[tuple[AnchorSet, ...], Mapping[str, tuple[Fingerprint, ...]]]:
@@ -103,16 +117,16 @@ def _own_body(path: Path, kind: str) -> dict[str, Any]:
         raise PackError(f"{error} ({_AGAIN})") from error
 
 
-def _own_sets(paths: Sequence[Path], bundled: Sequence[AnchorSet]) -> list[AnchorSet]:
+def _own_sets(paths: Sequence[Path], others: Sequence[AnchorSet]) -> list[AnchorSet]:
     """The user's anchor sets. Raises PackError: damaged, made for another release's map, or a name that is taken."""
-    taken = {one.name for one in bundled}
+    taken = {one.name for one in others}
     found: list[AnchorSet] = []
     for path in paths:
         rows = _own_body(path, "anchor-sets").get("sets", ())
         for one in (set_from_body(row, str(path), own=True) for row in rows):
             if one.name in taken:
                 raise PackError(f"{path}: there is another anchor set {one.name!r}; remove one of the files")
-            if _widths(one) != _widths(bundled[0]):
+            if _widths(one) != _widths(others[0]):
                 raise PackError(f"{path}: made by a release with another encoder or map; {_AGAIN}")
             taken.add(one.name)
             found.append(one)

@@ -16,7 +16,7 @@ from hub_server import COMMIT, Hub, running
 from scope_edge.ability import fit_ability
 from scope_edge.assemble import load_router
 from scope_edge.config import load_settings
-from scope_edge.errors import AssetError, MissingExtraError, UsageError
+from scope_edge.errors import AssetError, MissingExtraError, PackError, UsageError
 from scope_edge.estimator.paper_data import DATASETS, import_anchors, is_paper_model, model_name
 from scope_edge.fingerprints import load_anchor_sets, load_fingerprints
 from scope_edge.packs import read_pack
@@ -219,6 +219,17 @@ def test_imported_again_it_replaces_what_it_brought(data: Path) -> None:
     assert import_anchors(str(data / "it")).anchors == 5
     assert "old" not in load_fingerprints()[1]
     assert outcomes("both", "it")[0] == [0.0] * 5
+
+
+@pytest.mark.parametrize("folder", ["anchors", "fingerprints"])
+def test_importing_again_mends_a_damaged_pack(data: Path, folder: str) -> None:
+    jsonl(data / "it" / "anchor.jsonl", table("x/y"))
+    import_anchors(str(data / "it"))
+    (data / "data" / folder / "it.pack").write_bytes(b"damaged")
+    with pytest.raises(PackError, match=r"it\.pack: not a scope-edge pack"):
+        load_fingerprints()
+    import_anchors(str(data / "it"))
+    assert outcomes("y", "it")[0] == [1.0] * 12
 
 
 def test_routing_uses_what_was_imported(data: Path) -> None:

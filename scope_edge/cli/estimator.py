@@ -247,9 +247,9 @@ def _report(done: Imported) -> None:
 
 def _texts() -> bool:
     """Whether some anchor set has text."""
-    from scope_edge.fingerprints import load_anchor_sets
+    from scope_edge.fingerprints import usable_anchor_sets
 
-    return any(one.texts for one in load_anchor_sets())
+    return any(one.texts for one in usable_anchor_sets())
 
 
 def _weights(entry: Installed) -> str:

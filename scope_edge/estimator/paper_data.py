@@ -23,7 +23,7 @@ from scope_edge.config import load_settings
 from scope_edge.encoder import Encoder
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.estimator.tables import ENDINGS, Row, read_rows
-from scope_edge.fingerprints import OWN_FINGERPRINTS, OWN_SETS, Fingerprint, fingerprints_body, load_anchor_sets
+from scope_edge.fingerprints import OWN_FINGERPRINTS, OWN_SETS, Fingerprint, fingerprints_body, usable_anchor_sets
 from scope_edge.packs import write_pack
 from scope_edge.prior import load_map
 from scope_edge.prompt_tokens import estimate_prompt_tokens
@@ -123,7 +123,7 @@ def _anchor_files(paths: Iterable[str], where: str) -> list[str]:
 
 def _set_name(text: str) -> str:
     name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._").removesuffix("-final")[:64]
-    if name in {one.name for one in load_anchor_sets() if not one.own} or not name:
+    if name in {one.name for one in usable_anchor_sets() if not one.own} or not name:
         raise UsageError(
             f"{text!r}: an anchor set cannot be called {name!r}, which is a bundled one's; rename the folder"
         )
@@ -172,7 +172,7 @@ def _questions(rows: Sequence[Row], source: str) -> dict[str, Row]:
 
 def _same_questions(questions: Mapping[str, Row], name: str) -> AnchorSet | None:
     """The user's other set that holds these very questions: models measured on one set can be compared."""
-    for one in load_anchor_sets():
+    for one in usable_anchor_sets():
         if one.own and one.name != name and len(one.texts) == len(one):
             texts = dict(zip((id.partition("/")[2] for id in one.ids), one.texts, strict=True))
             if all(texts.get(id) == row.prompt for id, row in questions.items()):
