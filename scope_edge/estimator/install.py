@@ -46,12 +46,12 @@ from scope_edge.estimator.sources import (
     put_weights,
     read_text,
 )
-from scope_edge.gpus import find_gpus
+from scope_edge.estimator.use import memory_plan
 from scope_edge.llama.client import LlamaClient
 from scope_edge.llama.describe import describe_gguf
 from scope_edge.llama.jobs import Shape
 from scope_edge.llama.memo import Ready, remembered
-from scope_edge.llama.memory import NoRoom, available_memory, plan_estimator
+from scope_edge.llama.memory import NoRoom
 from scope_edge.packs import write_atomically
 from scope_edge.remote import Progress
 
@@ -137,7 +137,7 @@ def measure(installed: Installed, timeout: float = 600.0) -> Ready:
     Raises AssetError (its weights were changed), WorkerError (no room for it, or llama.cpp fails on it).
     """
     check_gguf(installed)
-    plan = plan_estimator(installed.shape, installed.size, available=available_memory(), gpus=find_gpus())
+    plan = memory_plan(installed, ())
     if isinstance(plan, NoRoom):
         raise WorkerError(plan.why)
     with LlamaClient(installed.gguf, installed.sha256, plan, cache_dir=assets.user_cache_dir()) as client:
