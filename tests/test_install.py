@@ -21,7 +21,7 @@ from hub_server import COMMIT, Hub, running
 from tiny_qwen3 import Dimensions, make_checkpoint, tiny_gguf
 
 from scope_edge import remote
-from scope_edge.errors import AssetError, RemoteError, ScopeEdgeError, UsageError
+from scope_edge.errors import AssetError, MissingExtraError, RemoteError, ScopeEdgeError, UsageError
 from scope_edge.estimator import sources
 from scope_edge.estimator.install import Wishes, install, measure, measured
 from scope_edge.estimator.installed import check_gguf, find_installed, list_installed, remove_installed, store
@@ -360,6 +360,18 @@ def test_what_a_killed_installation_left_is_swept_away(made: Path, place: Path) 
     install(str(made / "tiny-qwen3.gguf"))
     assert not abandoned.exists()
     assert busy.exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "extra"), [("gguf", "convert"), ("safetensors", "convert"), ("llama_cpp", "llama")]
+)
+def test_a_missing_extra_is_named_before_anything_is_fetched(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, missing: str, extra: str
+) -> None:
+    monkeypatch.setattr(sources, "find_spec", lambda name: None if name == missing else find_spec(name))
+    monkeypatch.setattr(sources, "installed", lambda: missing != "llama_cpp")
+    assert f'pip install "scope-edge[{extra}]"' in refused(lambda: install(ID), MissingExtraError)
+    assert not any("/resolve/" in one.path for one in hub.asked)
 
 
 def test_the_index_of_a_repository_decides_which_files_are_fetched(hub: Hub) -> None:

@@ -40,6 +40,7 @@ from scope_edge.estimator.sources import (
     DEFAULT_QUANT,
     Origin,
     Step,
+    check_extras,
     find_origin,
     forget,
     model_card,
@@ -103,6 +104,7 @@ def install(source: str, wishes: Wishes = Wishes(), progress: Progress | None = 
         check_choice("--mode", wishes.mode, MODES)
     given = _given_template(wishes)
     origin = find_origin(source, wishes.quant)
+    check_extras(origin)
     name = _free_name(wishes.name or _name_of(origin, wishes.quant))
     prompt, mode = _prompt(origin, given, progress)
     with _making(name) as folder:

@@ -7,12 +7,14 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from scope_edge.errors import AssetError, UsageError
+from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.estimator.convert import About, convert_checkpoint
 from scope_edge.estimator.files import whole_file
 from scope_edge.estimator.quantize import Quant, quantize_gguf
+from scope_edge.llama.launch import installed
 from scope_edge.remote import HubRepo, Progress, check_space, discard, fetch, is_hub_id, look_up
 
 DEFAULT_QUANT: Quant = "Q4_K_M"
@@ -71,6 +73,15 @@ def find_origin(source: str, quant: Quant | None) -> Origin:
     if is_hub_id(source) and not source.endswith(".gguf"):
         return _on_hub(source, quant)
     raise UsageError(f"{source}: no such file or folder, and not a hub id (OWNER/NAME, or OWNER/NAME@REVISION)")
+
+
+def check_extras(origin: Origin) -> None:
+    """Raise MissingExtraError, before anything is downloaded, when what the origin needs is not installed."""
+    if not installed():
+        raise MissingExtraError('an estimator needs llama-cpp-python; pip install "scope-edge[llama]"')
+    for library in ("gguf", "safetensors") if origin.converts else ():
+        if find_spec(library) is None:
+            raise MissingExtraError(f'converting a checkpoint needs {library}; pip install "scope-edge[convert]"')
 
 
 def model_card(origin: Origin, progress: Progress | None) -> str | None:
