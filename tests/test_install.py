@@ -378,4 +378,3 @@ def test_the_index_of_a_repository_decides_which_files_are_fetched(hub: Hub) -> 
     hub.repos[("model", ID)]["model.safetensors.index.json"] = b'{"weight_map": 7}'
     assert "not a checkpoint's index" in refused(lambda: install(ID))
     assert not any(".safetensors" in one.path and "index" not in one.path for one in hub.asked)
-    assert sources.DEFAULT_QUANT == "Q4_K_M"
