@@ -15,8 +15,9 @@ from policy_cases import PROMPT, card, estimates, pool_like
 from scope_edge.errors import WorkerError
 from scope_edge.estimator.calibrated import EstimatorCalibration
 from scope_edge.estimator.examples import TextSlices
+from scope_edge.estimator.pace import Pace
 from scope_edge.estimator.scope import MOST_FAILURES, Engine, Limits, ScopeEstimator
-from scope_edge.llama.jobs import Sample
+from scope_edge.llama.jobs import Sample, Stats
 from scope_edge.records import Preference, Refinement
 
 CARDS = (card("free", 0.0), card("cheap", 0.5), card("dear", 10.0))
@@ -142,6 +143,16 @@ def test_a_machine_that_turns_out_slow_runs_nothing(tmp_path: Path) -> None:
     found = refined(tmp_path, client, limits=Limits(seconds=2.0))
     assert client.started == 1 and not client.jobs
     assert "estimate_seconds 2" in found.degraded[0]
+
+
+def test_a_slow_run_does_not_keep_it_from_being_tried_again() -> None:
+    pace = Pace(Warm(prefill_tps=1000.0, decode_tps=100.0), "direct", 0)
+    usual = pace.seconds(500, 8)
+    pace.learn(Stats(100_000, 10_000.0, 10_000, 10_000.0, 20_000.0), 625)
+    slow = pace.seconds(500, 8)
+    for _ in range(100):
+        pace.relax()
+    assert usual < pace.seconds(500, 8) < 1.2 * usual < slow
 
 
 def test_what_was_reached_when_time_is_up_counts(tmp_path: Path) -> None:

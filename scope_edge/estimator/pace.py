@@ -11,6 +11,7 @@ ANSWER_TOKENS = 16
 _ANALYSIS_TOKENS = 160
 # A run counts as much as what was known before once it has this many tokens.
 _WEIGHT_TOKENS = 2000.0
+_FORGET = 0.05
 
 
 class Speed(Protocol):
@@ -27,8 +28,8 @@ class Pace:
     """Predicts seconds and tokens of prompts. Starts from a warm-up's figures and learns from runs."""
 
     def __init__(self, speed: Speed, mode: Mode, analysis_tokens: int) -> None:
-        self._prefill = max(speed.prefill_tps, 1e-6)
-        self._decode = max(speed.decode_tps, 1e-6)
+        self._warm = max(speed.prefill_tps, 1e-6), max(speed.decode_tps, 1e-6)
+        self._prefill, self._decode = self._warm
         free = 0 if mode == "direct" else min(analysis_tokens, _ANALYSIS_TOKENS)
         self._sample = float(free + ANSWER_TOKENS)
 
@@ -50,6 +51,14 @@ class Pace:
             self._decode = _mixed(self._decode, rate, stats.decode_tokens)
             if samples:
                 self._sample = _mixed(self._sample, stats.decode_tokens / samples, stats.decode_tokens)
+
+    def relax(self) -> None:
+        """A prompt was not run for being too slow: forget a little of what was seen, which may have been a busy minute.
+
+        Otherwise one slow run could keep every later one from showing that it was an exception.
+        """
+        self._prefill += _FORGET * (self._warm[0] - self._prefill)
+        self._decode += _FORGET * (self._warm[1] - self._decode)
 
 
 def _mixed(known: float, seen: float, tokens: float) -> float:

@@ -23,15 +23,12 @@ _ERRORS = 2.0
 
 @dataclass(slots=True)
 class Progress:
-    """What was sampled for one model. asked: samples asked for so far; done: no more would be."""
+    """What was sampled for one model, and its reading. asked: samples asked for so far; done: no more would be."""
 
     samples: list[Sample] = field(default_factory=list)
+    reading: Reading | None = None
     asked: int = 0
     done: bool = False
-
-    @property
-    def reading(self) -> Reading | None:
-        return read_samples(self.samples)
 
 
 class Refined:
@@ -48,7 +45,8 @@ class Refined:
 
     def ranges(self) -> tuple[Floats, Floats]:
         """(low, high), shape (models,): where p may still end. What is settled, or cannot be asked, has no width."""
-        low, high = self.estimates().p_correct.copy(), self.estimates().p_correct.copy()
+        now = self.estimates().p_correct
+        low, high = now.copy(), now.copy()
         for i, progress in self.progress.items():
             if progress.done:
                 continue
@@ -65,13 +63,13 @@ class Refined:
         """Lay a model's new samples in. last: none will be asked for any more."""
         progress = self.progress[model]
         progress.samples.extend(samples)
+        progress.reading = read_samples(progress.samples)
         progress.done = last
 
     @property
     def readings(self) -> dict[int, Reading]:
         """Of every model with at least one usable sample."""
-        found = {i: progress.reading for i, progress in self.progress.items() if progress.samples}
-        return {i: reading for i, reading in found.items() if reading is not None}
+        return {i: progress.reading for i, progress in self.progress.items() if progress.reading is not None}
 
     def estimates(self) -> Estimates:
         """The estimates as they stand."""

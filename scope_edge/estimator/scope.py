@@ -193,6 +193,7 @@ class ScopeEstimator:
             late = self._limits.seconds is not None and seconds > self._limits.seconds
             if late or (self._limits.tokens is not None and tokens > self._limits.tokens):
                 if not n:
+                    self._pace.relax()
                     spent.notes.append(self._too_much(state, needed if late else None, seconds if late else tokens))
                 return turn[:n]
         return turn
