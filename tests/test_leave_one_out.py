@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from estimator_cases import Client, installed, sample
+from estimator_cases import Client, Warm, installed, sample
 
 from scope_edge.ability import design, sigmoid
 from scope_edge.anchors import AnchorSet
+from scope_edge.errors import WorkerError
 from scope_edge.estimator.calibrated import Key, Observed, fit_calibration
 from scope_edge.estimator.leave_one_out import JOURNAL, Journal, LeftOut, Said, Task
 from scope_edge.estimator.scored import before_and_after, score
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
+from scope_edge.llama.jobs import Sample
 from scope_edge.prior import load_map
 from scope_edge.records import ModelCard
 
@@ -80,6 +82,31 @@ def test_the_question_that_is_asked_is_never_shown(
         assert model == task.model
         assert job.pieces[1].text.count(question) == 1 and f"### Target Question\n{question}" in job.pieces[1].text
         assert job.samples == 8
+
+
+def test_a_worker_that_fails_now_and_then_does_not_end_a_long_run(
+    prints: Mapping[str, tuple[Fingerprint, ...]], tmp_path: Path
+) -> None:
+    calls = iter([True, True, False, False, True, False])
+
+    def moody(model: str, i: int) -> Sample:
+        if i == 0 and next(calls):
+            raise WorkerError("gone")
+        return sample(0.7, 80)
+
+    this, said = left_out(prints), list[Said]()
+    this.ask(this.tasks(3), installed(tmp_path), Client(moody, Warm(batch_prompts=1)), said.append)
+    assert [one.task for one in said] == list(this.tasks(3))
+
+
+def test_one_that_always_fails_does(prints: Mapping[str, tuple[Fingerprint, ...]], tmp_path: Path) -> None:
+    def dead(model: str, i: int) -> Sample:
+        raise WorkerError("gone")
+
+    this, client = left_out(prints), Client(dead)
+    with pytest.raises(WorkerError, match="gone"):
+        this.ask(this.tasks(3), installed(tmp_path), client, lambda said: None)
+    assert len(client.batches) == 3
 
 
 def test_the_prior_does_not_know_the_outcome_that_is_asked(prints: Mapping[str, tuple[Fingerprint, ...]]) -> None:

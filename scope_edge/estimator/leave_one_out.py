@@ -6,6 +6,7 @@ What came of each prompt is written to a journal at once, so that a run of hours
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from scope_edge.ability import design, sigmoid
 from scope_edge.calibration import Calibration, calibrate
 from scope_edge.difficulty import DifficultyMap, Place
-from scope_edge.errors import AssetError
+from scope_edge.errors import AssetError, WorkerError
 from scope_edge.estimator.calibrated import Key, Observed
 from scope_edge.estimator.examples import TextSlices
 from scope_edge.estimator.prompter import Prompter
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from scope_edge.estimator.installed import Installed
     from scope_edge.estimator.scope import Client
     from scope_edge.fingerprints import Fingerprint
+    from scope_edge.llama.jobs import Job, JobResult
     from scope_edge.records import ModelCard, Vector
 
 JOURNAL = "calibration.journal"
+_TRIES = 3
 _COVERAGE = 0.9  # of the prior's bound, which is not looked at here
 
 
@@ -100,7 +103,11 @@ class LeftOut:
                     yield model
 
     def ask(self, tasks: Sequence[Task], installed: Installed, client: Client, done: Callable[[Said], None]) -> None:
-        """Prompt for tasks one after another, as many at once as the client likes. Raises WorkerError, AssetError."""
+        """Prompt for tasks one after another, as many at once as the client likes.
+
+        A worker that fails is started again, for a run of hours should outlive a bad minute. Raises WorkerError when it
+        fails at the same prompts again and again, AssetError.
+        """
         prompter = Prompter(installed, self.slices)
         at_once = max(client.start(600.0).batch_prompts, 1)
         for start in range(0, len(tasks), at_once):
@@ -109,7 +116,7 @@ class LeftOut:
                 prompter.job(prompter.prompt(*self._question(task), without=self._text(task)), installed.samples)
                 for task in turn
             ]
-            for task, result in zip(turn, client.run(jobs, None)[0], strict=True):
+            for task, result in zip(turn, _persistent(client, jobs), strict=True):
                 reading = read_samples(result.samples)
                 done(Said(task, reading.p, reading.length) if reading else Said(task, None, None))
 
@@ -150,6 +157,14 @@ class LeftOut:
         estimate = calibrate(prior.at(place, 1.0), self._calibration)
         real = float(outcome.tokens[row]) * card.token_factor
         return float(estimate.p_correct[0]), float(estimate.tokens[0]), float(outcome.correct[row]), real
+
+
+def _persistent(client: Client, jobs: Sequence[Job]) -> tuple[JobResult, ...]:
+    """Run jobs, on a new worker if the old one fails. Raises WorkerError after some tries."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(WorkerError):
+            return client.run(jobs, None)[0]
+    return client.run(jobs, None)[0]
 
 
 def _without(part: Fingerprint, text: str, task: Task) -> Fingerprint:
