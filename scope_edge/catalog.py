@@ -16,7 +16,8 @@ from datetime import date
 from typing import Any, get_args
 
 from scope_edge import assets
-from scope_edge.config import Settings, check_amount, check_choice, label, suggestion
+from scope_edge.config import Settings, check_amount, check_choice, check_name, label, suggestion
+from scope_edge.endpoints import Endpoint, is_loopback, is_private, parse_endpoint
 from scope_edge.errors import AssetError, ConfigError, UsageError
 from scope_edge.records import ModelCard, Where
 
@@ -171,11 +172,33 @@ def _card(id: str, fields: Mapping[str, Any], where: str) -> ModelCard:
     missing = [name for name in _PRICES if name not in values]
     if len(missing) == 1:
         raise ConfigError(f"{where}: half a price; add {missing[0]}, or remove the other (unknown prices are left out)")
-    if values["where"] == "device" and id.lower().endswith(_FORWARDED):
-        raise ConfigError(
-            f'{where}: a name ending in -cloud runs at a vendor, never on the device; write where = "cloud"'
-        )
-    return ModelCard(id=id, **values)
+    card = ModelCard(id=id, **values)
+    fault = _misplaced(card)
+    if fault is not None:
+        raise ConfigError(f"{where}: {fault}")
+    return card
+
+
+def _misplaced(card: ModelCard) -> str | None:
+    """What a card says of where and how its model is called that cannot be so, and what to write instead; None = nothing."""
+    if card.where == "device" and any(name.lower().endswith(_FORWARDED) for name in (card.id, card.served_as or "")):
+        return 'a name ending in -cloud runs at a vendor, never on the device; write where = "cloud"'
+    if card.gguf is not None and card.endpoint is not None:
+        return "has both an endpoint and a gguf; remove the one it is not to be called by"
+    if card.gguf is not None and card.where != "device":
+        return 'a gguf runs here; write where = "device"'
+    if card.endpoint is None and (card.served_as is not None or card.key_env is not None):
+        return "served_as and key_env belong to an endpoint; add endpoint, or remove them"
+    return None if card.endpoint is None else _astray(card, parse_endpoint(card.endpoint))
+
+
+def _astray(card: ModelCard, endpoint: Endpoint) -> str | None:
+    """As `_misplaced`, for a card with an endpoint."""
+    if card.key_env is not None and endpoint.scheme == "http" and not is_private(endpoint.host):
+        return "a key would be sent to the endpoint in the clear; write https:// in the endpoint"
+    if card.where == "device" and not is_loopback(endpoint.host):
+        return f'{endpoint.host} is another machine; write where = "cloud"'
+    return None
 
 
 def _check_id(id: str, where: str) -> None:
@@ -187,6 +210,15 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, str) and value.isprintable():
         return value
     raise UsageError(f"{name} must be text on one line, not {value!r}")
+
+
+def _key_env(name: str, value: object) -> str:
+    # In capitals, which keys are not. What does not look like a variable's name may be the key itself: it is not repeated.
+    if isinstance(value, str) and re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", value):
+        return value
+    raise UsageError(
+        f"{name} must be the name of an environment variable in capitals, such as OPENAI_API_KEY, never the key itself"
+    )
 
 
 def _day(name: str, value: object) -> str:
@@ -236,4 +268,8 @@ _CARD_CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "retires": _day,
     "licence": _text,
     "note": _text,
+    "endpoint": lambda name, value: parse_endpoint(value, name).url,
+    "served_as": check_name,
+    "key_env": _key_env,
+    "gguf": check_name,
 }

@@ -92,6 +92,9 @@ class ModelCard:
         load_seconds: time until a cold model can answer; None = unmeasured.
         status: "available", "retired" or "unknown". retires: ISO date of (announced) retirement.
         licence: of the weights, for open ones. note: anything a user should know, one line.
+        endpoint: base address of an OpenAI-compatible server that answers for it. served_as: its name there; None = id.
+        key_env: the environment variable that holds the key for the endpoint; None = it wants none.
+        gguf: the file to run it from, on the device.
     """
 
     id: str
@@ -112,6 +115,10 @@ class ModelCard:
     retires: str | None = None
     licence: str | None = None
     note: str = ""
+    endpoint: str | None = None
+    served_as: str | None = None
+    key_env: str | None = None
+    gguf: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,9 +281,52 @@ def test_the_documented_default_pool_is_the_bundled_one(file: Path) -> None:
     assert rows == bundled
 
 
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ('endpoint = "api.vendor.example/v1"', "must be an address such as"),
+        ('endpoint = "ftp://vendor.example/v1"', "must be an address such as"),
+        ('endpoint = "https://vendor.example/v1?key=SECRET-KEY"', "must be an address such as"),
+        ('endpoint = "https://me:SECRET-KEY@vendor.example/v1"', "no user name or key in it"),
+        ('endpoint = "https://vendor.example/v1"\nkey_env = "sk-SECRET-KEY"', "never the key itself"),
+        ('endpoint = "https://vendor.example/v1"\nkey_env = "gsk_SECRETKEYs"', "never the key itself"),
+        ('endpoint = "http://vendor.example/v1"\nkey_env = "KEY"', "in the clear; write https://"),
+        ('endpoint = "http://8.8.8.8/v1"\nkey_env = "KEY"', "in the clear; write https://"),
+        ('endpoint = "https://vendor.example/v1"\nwhere = "device"', "is another machine"),
+        ('endpoint = "http://127.0.0.1:1/v1"\nwhere = "device"\nserved_as = "gpt-oss:120b-cloud"', "runs at a vendor"),
+        ('endpoint = "http://127.0.0.1:1/v1"\nwhere = "device"\ngguf = "a.gguf"', "remove the one"),
+        ('gguf = "a.gguf"', 'write where = "device"'),
+        ('served_as = "x"', "add endpoint"),
+        ('key_env = "KEY"', "add endpoint"),
+    ],
+)
+def test_a_call_that_cannot_be_is_refused_without_repeating_a_key(file: Path, fields: str, complaint: str) -> None:
+    where = "" if "where" in fields else 'where = "cloud"\n'
+    with pytest.raises(UsageError) as refused:
+        catalog(file, f'[models."mine"]\n{where}{fields}\n')
+    assert complaint in str(refused.value) and '[models."mine"]' in str(refused.value)
+    assert "SECRET" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("https://vendor.example/v1/", "https://vendor.example/v1"),
+        ("https://vendor.example/v1/chat/completions", "https://vendor.example/v1"),
+        ("http://127.0.0.1:11434/v1", "http://127.0.0.1:11434/v1"),
+        ("http://192.168.1.4:8000/v1", "http://192.168.1.4:8000/v1"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+    ],
+)
+def test_an_address_as_people_copy_it(file: Path, address: str, url: str) -> None:
+    fields = f'where = "cloud"\nendpoint = "{address}"\nkey_env = "VENDOR_KEY"\nserved_as = "their/name"\n'
+    card = catalog(file, f'[models."mine"]\n{fields}').card("mine")
+    assert (card.endpoint, card.key_env, card.served_as) == (url, "VENDOR_KEY", "their/name")
+
+
 def test_the_documented_examples_load(file: Path) -> None:
     blocks = re.findall(r"^```toml\n(.*?)^```", documented(), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         loaded = catalog(file, block)
         assert all(loaded.pool(name) for name in loaded.own_pools)
