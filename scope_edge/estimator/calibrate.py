@@ -86,7 +86,7 @@ def calibrate_estimator(
     todo = [task for task in tasks if task not in known]
     if todo:
         counted = _counted(journal, len(tasks), len(todo), progress)
-        client = engine(installed, pool).open()
+        client = engine(installed, pool, settings.threads).open()
         try:
             left_out.ask(todo, installed, client, counted)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scope_edge import assets
@@ -76,15 +77,15 @@ def scope_estimator(
     return ScopeEstimator(
         installed,
         TextSlices(pool, fingerprints),
-        engine(installed, pool),
+        engine(installed, pool, settings.threads),
         limits=Limits(seconds, settings.estimate_tokens),
         calibration=calibration(installed),
         coverage=settings.coverage,
     )
 
 
-def engine(installed: Installed, pool: Sequence[ModelCard]) -> Engine:
-    """How to start the worker for it, beside the pool's device models."""
+def engine(installed: Installed, pool: Sequence[ModelCard], threads: int | None = None) -> Engine:
+    """How to start the worker for it, beside the pool's device models. threads: cores to use at most, None = all."""
 
     def open_() -> Client:
         from scope_edge.llama.client import LlamaClient
@@ -94,6 +95,8 @@ def engine(installed: Installed, pool: Sequence[ModelCard]) -> Engine:
         plan = memory_plan(installed, pool)
         if isinstance(plan, NoRoom):
             raise WorkerError(plan.why)
+        if threads is not None:
+            plan = replace(plan, threads=min(threads, plan.threads))
         return LlamaClient(installed.gguf, installed.sha256, plan, cache_dir=assets.user_cache_dir())
 
     def known() -> Speed | None:
