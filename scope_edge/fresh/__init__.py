@@ -1,0 +1,41 @@
+"""Anchors made by seeded templates: the same question with other numbers. A model that knows the shipped text by heart, but
+not how to answer it, shows on fresh ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scope_edge.errors import UsageError
+from scope_edge.fresh.draws import Draft, Draws, Template
+from scope_edge.fresh.numbers import NUMBERS
+from scope_edge.fresh.programs import PROGRAMS
+from scope_edge.fresh.puzzles import PUZZLES
+from scope_edge.fresh.quantities import QUANTITIES
+from scope_edge.grading.specs import AnchorSpec
+
+TEMPLATES: Mapping[str, Template] = {one.id: one for one in (*NUMBERS, *QUANTITIES, *PROGRAMS, *PUZZLES)}
+
+
+def fresh_anchor(id: str, seed: int) -> AnchorSpec:
+    """The anchor that template `id` makes of a seed; seed 0 is the shipped one. Raises UsageError for an unknown id."""
+    return drafted(id, seed)[0]
+
+
+def drafted(id: str, seed: int) -> tuple[AnchorSpec, Draft]:
+    """As `fresh_anchor`, with what its key can be checked by."""
+    template = TEMPLATES.get(id)
+    if template is None:
+        raise UsageError(f"{id!r}: no template makes this anchor; those that do are {', '.join(TEMPLATES)}")
+    draft = template.fill(Draws(id, seed))
+    spec = AnchorSpec(
+        id=id,
+        field=template.field,
+        tier=template.tier,
+        kind=template.kind,
+        question=draft.question,
+        key=draft.key,
+        fresh=True,
+        **draft.more,
+    )
+    return spec, draft

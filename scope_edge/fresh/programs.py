@@ -1,0 +1,148 @@
+"""Templates on programs: what a few lines print, and expressions to be written. The key is worked out, not run."""
+
+from __future__ import annotations
+
+from scope_edge.fresh.draws import Draft, Draws, Template
+
+_WORDS = ("harbour", "blanket", "compass", "thunder", "orchard", "village", "lantern", "captain", "meadows", "granite")
+
+
+def _prints(code: str) -> str:
+    return f"What does this Python program print?\n\n```python\n{code}\n```"
+
+
+def _loop(d: Draws) -> Draft:
+    stop, step, start = d.whole(17, 29), d.whole(3, 5), d.whole(1, 3)
+    numbers = range(start, stop, step)
+    key = sum(numbers)
+    code = f"total = 0\nfor i in range({start}, {stop}, {step}):\n    total += i\nprint(total)"
+    return Draft(_prints(code), str(key), (str(key + stop), str(numbers[-1])), {"code": code})
+
+
+def _slices(d: Draws) -> Draft:
+    word = d.pick(_WORDS)
+    start, end = d.whole(1, 2), d.whole(4, 6)
+    key = word[start:end] + word[-1].upper()
+    code = f'word = "{word}"\nprint(word[{start}:{end}] + word[-1].upper())'
+    return Draft(_prints(code), key, (word[start : end + 1] + word[-1].upper(), word[start - 1 : end]), {"code": code})
+
+
+def _distance(d: Draws) -> Draft:
+    away, times = d.whole(3, 19), d.whole(2, 9)
+    cases = tuple(({"x": x}, abs(x - away) * times) for x in (away, away + 4, away - 7, -2, 40))
+    return Draft(
+        f"`x` is an integer. Write one Python expression for {times} times the distance between `x` and {away} on the number "
+        "line.",
+        f"abs(x - {away}) * {times}",
+        (f"(x - {away}) * {times}", f"abs(x * {times} - {away})"),
+        {"away": away, "times": times},
+        {"cases": cases},
+    )
+
+
+def _list_steps(d: Draws) -> Draft:
+    numbers = d.some(range(1, 30), 4)
+    added, at = d.whole(30, 60), d.whole(1, 2)
+    xs = [*numbers, added]
+    taken = xs[at]
+    xs = [taken * 2, *xs[:at], *xs[at + 1 :]]
+    code = f"xs = {numbers}\nxs.append({added})\ny = xs.pop({at})\nxs.insert(0, y * 2)\nprint(xs[::-1], len(xs))"
+    other = [*numbers, added, taken * 2]
+    return Draft(
+        _prints(code), f"{xs[::-1]} {len(xs)}", (f"{xs} {len(xs)}", f"{other[::-1]} {len(other)}"), {"code": code}
+    )
+
+
+def _recursion(d: Draws) -> Draft:
+    number, base = d.whole(120, 900), d.pick((3, 4, 5))
+    digits, left = [], number
+    while left:
+        digits.append(left % base)
+        left //= base
+    key = sum(digits) + len(digits)
+    code = (
+        f"def f(n):\n    if n == 0:\n        return 0\n    return n % {base} + 1 + f(n // {base})\n\nprint(f({number}))"
+    )
+    return Draft(_prints(code), str(key), (str(sum(digits)), str(key + 1)), {"code": code})
+
+
+def _counting(d: Draws) -> Draft:
+    word = d.pick(("banana", "cocoon", "pepper", "tattoo", "papaya", "voodoo"))
+    counts: dict[str, int] = {}
+    for place, letter in enumerate(word):
+        counts[letter] = counts.get(letter, place) + 1
+    code = (
+        f'seen = {{}}\nfor i, letter in enumerate("{word}"):\n    seen[letter] = seen.get(letter, i) + 1\n'
+        "print(sorted(seen.values()))"
+    )
+    plain = sorted(word.count(letter) for letter in set(word))
+    return Draft(
+        _prints(code),
+        str(sorted(counts.values())),
+        (str(plain), str([*list(counts.values())[::-1], 0])),
+        {"code": code},
+    )
+
+
+def _aliases(d: Draws) -> Draft:
+    row = d.some(range(1, 10), 3)
+    first, second, at = d.whole(10, 19), d.whole(20, 29), d.whole(0, 2)
+    shared = list(row)
+    shared[at] = first
+    copy = [*row]
+    copy[2 - at] = second
+    code = (
+        f"row = {row}\ngrid = [row, row[:], row]\ngrid[0][{at}] = {first}\ngrid[1][{2 - at}] = {second}\n"
+        "row = [0, 0, 0]\nprint(grid)"
+    )
+    wrong = [shared, copy, row]
+    return Draft(
+        _prints(code), str([shared, copy, shared]), (str(wrong), str([[0, 0, 0], copy, [0, 0, 0]])), {"code": code}
+    )
+
+
+def _breaks(d: Draws) -> Draft:
+    top, by = d.whole(14, 22), d.whole(3, 5)
+    found: list[int] = []
+    for n in range(2, top):
+        divisors = [k for k in range(2, n) if n % k == 0]
+        found += [n] if not divisors else [-divisors[0]] if n % by == 0 else []
+    code = (
+        f"out = []\nfor n in range(2, {top}):\n    for k in range(2, n):\n        if n % k == 0:\n            if n % {by} == 0:\n"
+        "                out.append(-k)\n            break\n    else:\n        out.append(n)\nprint(sum(out), len(out))"
+    )
+    primes = [n for n in found if n > 0]
+    return Draft(
+        _prints(code),
+        f"{sum(found)} {len(found)}",
+        (f"{sum(primes)} {len(primes)}", f"{sum(found) + 1} {len(found)}"),
+        {"code": code},
+    )
+
+
+def _top_sum(d: Draws) -> Draft:
+    k, times = d.whole(2, 4), d.whole(2, 3)
+    lists = ([5, 1, 9, 7, 3], [4, 4, -2, 8, 0, 8], [-1, -5, -3, -9], [10, 2, 10, 2, 6, 1, 1])
+    cases = tuple(({"xs": xs}, sum(sorted(xs)[-k:]) - times * min(xs)) for xs in lists)
+    return Draft(
+        f"`xs` is a list of at least {k} integers. Write one Python expression, without comprehensions or method calls, for the "
+        f"sum of its {k} largest elements (equal ones count separately) minus {times} times its smallest element.",
+        f"sum(sorted(xs)[-{k}:]) - {times} * min(xs)",
+        (f"sum(sorted(xs)[:{k}]) - {times} * min(xs)", f"max(xs) * {k} - {times} * min(xs)"),
+        {"k": k, "times": times},
+        {"cases": cases},
+    )
+
+
+_FIELD = "programming"
+PROGRAMS = (
+    Template("prog-10", _FIELD, 1, "output", _loop),
+    Template("prog-11", _FIELD, 1, "output", _slices),
+    Template("prog-12", _FIELD, 1, "expression", _distance),
+    Template("prog-13", _FIELD, 2, "output", _list_steps),
+    Template("prog-14", _FIELD, 2, "output", _recursion),
+    Template("prog-15", _FIELD, 2, "output", _counting),
+    Template("prog-16", _FIELD, 3, "output", _aliases),
+    Template("prog-17", _FIELD, 3, "output", _breaks),
+    Template("prog-18", _FIELD, 3, "expression", _top_sum),
+)

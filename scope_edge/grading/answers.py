@@ -1,0 +1,110 @@
+"""Where in a reply its answer stands. The last stated answer wins; what was thought aloud is not an answer."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from scope_edge.grading.specs import LETTERS, ending_of
+
+if TYPE_CHECKING:
+    from scope_edge.grading.specs import AnchorSpec
+
+# Of a longer reply only the end is read: that is where the answer is.
+MAX_CHARACTERS = 60_000
+_THOUGHT = re.compile(r"<(think|thinking|reasoning|thought)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_OPEN_THOUGHT = re.compile(r"<(?:think|thinking|reasoning|thought)>.*\Z", re.DOTALL | re.IGNORECASE)
+_END_OF_THOUGHT = re.compile(r"</(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
+_SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000\t]")
+_INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad]")
+_QUOTES = str.maketrans(
+    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2212": "-", "\u2010": "-", "\u2011": "-"}
+)
+_FENCE = re.compile(r"^[ ]{0,3}(`{3,}|~{3,})[^\n`]*\n(.*?)^[ ]{0,3}\1[`~]*[ ]*$", re.DOTALL | re.MULTILINE)
+_MARKER = re.compile(
+    r"\b(?:final\s+answer|correct\s+answer|right\s+answer|answer|correct\s+option|right\s+option|correct\s+choice)\b"
+    r"[*_\s]*(?:is\b|:|=)[*_:]*",
+    re.IGNORECASE,
+)
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+
+
+def visible(text: str) -> str:
+    """A reply without its thoughts and invisible characters, with one kind of space, quote and minus."""
+    text = _THOUGHT.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    ended = list(_END_OF_THOUGHT.finditer(text))
+    text = text[ended[-1].end() :] if ended else text
+    text = _OPEN_THOUGHT.sub("", text)
+    return _INVISIBLE.sub("", _SPACES.sub(" ", text)).translate(_QUOTES).strip()
+
+
+def answer_part(spec: AnchorSpec, text: str) -> str:
+    """The visible reply without the prompt, should the model have repeated it."""
+    text = visible(text)[-MAX_CHARACTERS:]
+    for echoed in (spec.question, ending_of(spec)):
+        if echoed:
+            text = text.replace(visible(echoed), "")
+    listed = [f"({letter}) {visible(option)}" for letter, option in zip(LETTERS, spec.options, strict=False)]
+    lines = text.split("\n")
+    # One option written out is an answer; several are the list read aloud.
+    if sum(line.strip() in listed for line in lines) > 1:
+        lines = [line for line in lines if line.strip() not in listed]
+    return "\n".join(lines).strip()
+
+
+def fences(text: str) -> list[tuple[int, str]]:
+    """(where it ends, what it holds) of every code block of a text."""
+    return [(found.end(), found.group(2)) for found in _FENCE.finditer(text)]
+
+
+def stated(text: str) -> tuple[int, str] | None:
+    """(where it begins, the text) of the last answer that is announced as such; None where none is."""
+    found: list[tuple[int, str]] = []
+    for marker in _MARKER.finditer(text):
+        after = text[marker.end() :].lstrip(" *_\n")
+        fence = _FENCE.match(after)
+        found.append((marker.start(), fence.group(2).strip() if fence else after.split("\n", 1)[0]))
+    found += [(box.start(), _braced(text, box.end())) for box in _BOXED.finditer(text)]
+    if not found:
+        return None
+    start, answer = max(found)
+    box_inside = list(_BOXED.finditer(answer))
+    return start, _braced(answer, box_inside[-1].end()) if box_inside else answer
+
+
+def statements(text: str) -> list[str]:
+    """Where to look for the answer, best place first: what is announced, else the last line, then the first."""
+    announced = stated(text)
+    if announced is not None:
+        return [announced[1]]
+    lines = [line.strip() for line in text.split("\n") if line.strip().strip("`~*_-#")]
+    return list(dict.fromkeys((lines[-1], lines[0]))) if lines else []
+
+
+def block(text: str) -> str:
+    """The code of a reply: its last code block, unless an answer is announced after it; else what is stated."""
+    blocks, announced = fences(text), stated(text)
+    if blocks and (announced is None or announced[0] < blocks[-1][0]):
+        return blocks[-1][1].rstrip("\n")
+    return (announced[1] if announced else text).strip()
+
+
+def bare(text: str) -> str:
+    """A statement without markdown, LaTeX wrapping, quotes and final punctuation around it."""
+    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|mathit|operatorname)\s*\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"\\[()\[\],;!]|\$", "", text)
+    previous = None
+    while text != previous:
+        previous = text
+        text = text.strip().strip("*_`\"'").rstrip(".!;,:").strip()
+    return text
+
+
+def _braced(text: str, start: int) -> str:
+    """What stands between an opening brace just before `start` and its closing one."""
+    depth = 1
+    for at in range(start, min(len(text), start + 2000)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if not depth:
+            return text[start:at]
+    return text[start:].split("\n", 1)[0]

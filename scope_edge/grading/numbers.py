@@ -1,0 +1,127 @@
+"""Numbers as people and models write them: thousands separators, fractions, powers of ten, percent, units."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MAX_EXPONENT = 400
+_MAX_LENGTH = 400
+_WORDS = {
+    word: Fraction(value)
+    for value, word in enumerate(
+        re.findall(
+            r"\w+",
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+            "eighteen nineteen twenty",
+        )
+    )
+}
+_VULGAR = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"}
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_NUMBER = re.compile(
+    r"""(?<![\w.^])(?P<sign>[-+]?)[ ]?(?:
+        (?P<whole>\d+)[ ]+(?P<part>\d+)/(?P<parts>\d+)
+      | (?P<top>\d+)[ ]*/[ ]*(?P<bottom>\d+)
+      | 10[ ]*(?:\^|\*\*)[ ]*(?P<power>[-+]?\d{1,4})
+      | (?P<decimal>\d{1,3}(?:,\d{3})+(?:\.\d+)? | \d{1,3}(?:[ ]\d{3})+(?:\.\d+)? | \d{1,3}(?:['_]\d{3})+(?:\.\d+)?
+                    | \d+(?:[.,]\d+)? | \.\d+)
+        (?:[eE](?P<e>[-+]?\d{1,4}) | [ ]*[x×*·⋅][ ]*10[ ]*(?:\^|\*\*)[ ]*(?P<times>[-+]?\d{1,4}))?
+    )(?!\d)(?![.,]\d)""",
+    re.VERBOSE,
+)
+_UNIT = re.compile(r"[ ]?(%|[A-Za-zµμ°Ωº][A-Za-z0-9µμ°Ω/·*^²³⁻¹-]*)")
+# What certainly is a unit: after a number that was asked for in another one it makes the answer a wrong one.
+_UNITS = frozenset(
+    re.findall(
+        r"\S+",
+        "% m cm mm km nm µm g kg mg µg t s ms µs min h hour hours minute minutes second seconds day days week weeks month months "
+        "year years L l mL ml J kJ MJ W kW MW kWh Wh N kN Pa kPa MPa bar atm V mV kV A mA Ω ohm ohms K °C °F C F mol mmol M Hz "
+        "kHz MHz GHz eV MeV m/s km/h m/s2 m/s² bit bits byte bytes kB MB GB KiB MiB GiB",
+    )
+)
+
+
+def tidy(text: str) -> str:
+    """A statement with LaTeX, markdown and raised digits turned into plain characters."""
+    text = text[:_MAX_LENGTH]
+    text = re.sub(r"\\d?t?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r" \1/\2", text)
+    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|operatorname)\s*\{([^{}]*)\}", r" \1", text)
+    text = text.replace("{,}", ",").replace("\\times", "×").replace("\\cdot", "·").replace("\\approx", "≈")
+    text = re.sub(r"\\[,;:! ]|~", " ", text.replace("\\%", "%").replace("^\\circ", "°"))
+    text = re.sub(r"\\[()\[\]]|[$€£¥{}`]", "", text).replace("\\", "")
+    text = re.sub(r"(?<=10)([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda raised: "^" + raised.group().translate(_RAISED), text)
+    for sign, fraction in _VULGAR.items():
+        text = text.replace(sign, f" {fraction}")
+    text = re.sub(r"(?<!\d)\*\*|\*\*(?!\d)", "", text)
+    text = re.sub(r"(?<![\w)])[–—](?=[ ]?\d)", "-", text)
+    return re.sub(r"[ ]+", " ", text).strip()
+
+
+def read_number(statement: str, units: Mapping[str, float]) -> Fraction | None:
+    """The one number a statement names, in the unit asked for; None where it names none or several different ones.
+
+    `units`: (unit, factor to the unit asked for). Empty: whatever follows the number is not looked at, but percent is.
+    """
+    text = re.split(r"[=≈≃≅]", tidy(statement))[-1]
+    # What stands in brackets after a number is a remark: "120 km (75 miles)".
+    for candidate in (re.sub(r"(?<=\S)\s*\([^()]*\)", "", text), text):
+        found = list(_NUMBER.finditer(candidate))
+        values = {_in_unit(one, candidate, units) for one in found}
+        if values:
+            return values.pop() if len(values) == 1 else None
+    return _WORDS.get(text.strip(" *_.,!").lower())
+
+
+def plain_number(text: str) -> Fraction:
+    """The number of a key. Raises ValueError."""
+    found = _NUMBER.fullmatch(text.strip())
+    value = _value(found) if found else None
+    if value is None:
+        raise ValueError(f"{text!r} is not a number")
+    return value
+
+
+def near(found: Fraction, key: Fraction, relative: float, absolute: float) -> bool:
+    """Whether a number is the key's, within the larger tolerance; for fractions at least what 12 digits of them lose."""
+    least = 0.0 if key.denominator == 1 else 1e-12
+    allowed = max(Fraction(absolute), abs(key) * Fraction(max(relative, least)))
+    return abs(found - key) <= allowed
+
+
+def _in_unit(found: re.Match[str], text: str, units: Mapping[str, float]) -> Fraction | None:
+    value = _value(found)
+    follows = _UNIT.match(text, found.end())
+    unit = follows.group(1).rstrip("*_-^/·") if follows else ""
+    if value is None or not unit:
+        return value
+    if unit in units:
+        return value * Fraction(units[unit]).limit_denominator(10**12)
+    if unit == "%":
+        return None if units else value / 100
+    return None if units and unit in _UNITS else value
+
+
+def _value(found: re.Match[str]) -> Fraction | None:
+    sign = -1 if found["sign"] == "-" else 1
+    try:
+        if found["whole"]:
+            return sign * (Fraction(found["whole"]) + Fraction(int(found["part"]), int(found["parts"])))
+        if found["top"]:
+            return sign * Fraction(int(found["top"]), int(found["bottom"]))
+    except ZeroDivisionError:
+        return None
+    exponent = int(found["power"] or found["e"] or found["times"] or 0)
+    if abs(exponent) > _MAX_EXPONENT:
+        return None
+    return sign * _decimal(found["decimal"] or "1") * Fraction(10) ** exponent
+
+
+def _decimal(text: str) -> Fraction:
+    grouped = re.fullmatch(r"\d{1,3}([, '_]\d{3})+(\.\d+)?", text)
+    plain = re.sub(r"[, '_]", "", text) if grouped else text.replace(",", ".")
+    return Fraction(plain)
