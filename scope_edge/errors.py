@@ -29,6 +29,10 @@ class RemoteError(AssetError):
     """A download failed: no connection, refused, damaged on the way, or no space for it."""
 
 
+class NoAnswerError(RemoteError):
+    """A model behind an endpoint gave no usable answer to one question, tried again where that may help: it is missing."""
+
+
 class PackError(AssetError):
     """A pack is truncated, altered, foreign, of another kind or format version, or over its size limit."""
 

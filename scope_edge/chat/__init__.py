@@ -1,0 +1,1 @@
+"""Models behind OpenAI-compatible endpoints: their addresses, their keys, a question and its answer."""

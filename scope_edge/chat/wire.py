@@ -1,0 +1,95 @@
+"""What an OpenAI-compatible server sends, read with distrust: a whole answer, or none; counts that can be, or none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+
+class NotAnAnswerError(ValueError):
+    """The body is no answer, or only a part of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back.
+
+    Attributes:
+        text: of the answer; may be empty, which is an answer. cut: it was ended by the limit on tokens.
+        prompt_tokens, completion_tokens: as the server counts them; None = it says nothing, or what cannot be.
+        seconds: from the call that was answered to its answer.
+    """
+
+    text: str
+    cut: bool
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    seconds: float
+
+
+def read_reply(raw: bytes, prompt: str, max_tokens: int, seconds: float, key: str | None) -> Reply:
+    """The answer in a body. Raises NotAnAnswerError. seconds: it took. key: to be cleared from it."""
+    try:
+        body = json.loads(raw)
+        choice = body["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        text = _text(message)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise NotAnAnswerError("what it sent is no answer, or only a part of one") from error
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    asked, wrote = len(prompt.encode("utf-8", "replace")), len(text.encode("utf-8", "replace"))
+    return Reply(
+        text=_cleared(text, key),
+        cut=finish == "length",
+        # A token spells at least a byte; a chat template and a server's own words come on top.
+        prompt_tokens=_sane(usage.get("prompt_tokens"), 1, asked + 16384),
+        # Thinking that is not shown counts. A token of text hardly ever spells more than 64 bytes.
+        completion_tokens=_sane(usage.get("completion_tokens"), max(1, wrote // 64), max(4 * max_tokens, wrote) + 64),
+        seconds=seconds,
+    )
+
+
+def _text(message: Any) -> str:
+    """The text of a message; empty where it refuses or was cut off while it thought. Raises TypeError when there is none."""
+    content = message["content"]
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    if content is None:
+        return str(message.get("refusal") or "")
+    if not isinstance(content, str):
+        raise TypeError("content is no text")
+    return content
+
+
+def _sane(number: object, least: int, most: int) -> int | None:
+    return number if type(number) is int and least <= number <= most else None
+
+
+def said(raw: bytes, key: str | None) -> str:
+    """What a server says of an error, on one line."""
+    text = raw[:4096].decode("utf-8", "replace")
+    with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
+        error = json.loads(text)["error"]
+        text = f"{error.get('code') or ''} {error.get('message') or ''}" if isinstance(error, dict) else str(error)
+    return " ".join("".join(one if one.isprintable() else " " for one in _cleared(text, key)).split())[:200]
+
+
+def _cleared(text: str, key: str | None) -> str:
+    """A server's words without the key, should it repeat that."""
+    return text.replace(key, "[key]") if key else text
+
+
+def retry_after(value: object) -> float | None:
+    """The header in seconds; it may be a number or a date."""
+    text = str(value or "").strip()
+    wait: float | None = None
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        wait = parsedate_to_datetime(text).timestamp() - time.time()
+    with contextlib.suppress(ValueError):
+        wait = float(text)
+    return max(0.0, wait) if wait is not None and wait < 1e9 else None
