@@ -23,9 +23,11 @@ def job(words: int, mode: Mode = "cot", samples: int = 3, limit: int = 12, seed:
     return Job((Piece(text),), samples, mode, limit, Sampling(seed=seed))
 
 
-def batcher(context: int = 4000, slots: int = 3, lanes: int = 8, batch: int = 64) -> tuple[Batcher, ToyEngine]:
+def batcher(
+    context: int = 4000, slots: int = 3, lanes: int = 8, batch: int = 64, keep: int = 4000
+) -> tuple[Batcher, ToyEngine]:
     engine = ToyEngine(context)
-    return Batcher(engine, Layout(slots, lanes, batch), lambda: False), engine
+    return Batcher(engine, Layout(slots, lanes, batch, keep), lambda: False), engine
 
 
 def alone(one: Job) -> tuple[Sample, ...]:
@@ -79,9 +81,12 @@ some_jobs = st.lists(
     lanes=st.integers(1, 9),
     batch=st.integers(48, 120),
     context=st.integers(260, 900),
+    keep=st.sampled_from([0, 50, 1000]),
 )
-def test_no_layout_changes_a_sample(runs: list[list[Job]], slots: int, lanes: int, batch: int, context: int) -> None:
-    shared = batcher(context, slots, lanes, batch)[0]
+def test_no_layout_changes_a_sample(
+    runs: list[list[Job]], slots: int, lanes: int, batch: int, context: int, keep: int
+) -> None:
+    shared = batcher(context, slots, lanes, batch, keep)[0]
     for jobs in runs:
         results = shared.run(jobs)[0]
         assert [result.samples for result in results] == [alone(one) for one in jobs]
@@ -112,6 +117,17 @@ def test_a_prompt_asked_again_is_not_read_again_and_a_common_head_is_read_once()
     assert again.reused_tokens == again.prompt_tokens - 1
 
 
+def test_prompts_nobody_uses_leave_but_for_what_the_next_one_shares() -> None:
+    bare, engine = batcher(keep=0)
+    head = "these words stand at the head of every prompt that is ever asked here. "
+    bare.run([job(30, head=head, samples=1, limit=2)])
+    again = bare.run([job(30, head=head, samples=1, limit=2)])[0][0]
+    assert again.reused_tokens == again.prompt_tokens - 1
+    other = bare.run([job(12, head=head, samples=1, limit=2)])[0][0]
+    assert other.reused_tokens >= len(engine.tokenize(head)) - 1
+    assert engine.cells == other.prompt_tokens
+
+
 def test_samples_are_decoded_together() -> None:
     together, engine = batcher(lanes=8)
     together.run([job(5, samples=8, limit=20)])
@@ -138,7 +154,7 @@ def test_more_samples_than_cells_for_all_at_once_are_taken_in_turn() -> None:
 
 def test_a_deadline_keeps_what_is_done() -> None:
     engine = ToyEngine(4000)
-    late = Batcher(engine, Layout(2, 4, 64), lambda: len(engine.decodes) > 25)
+    late = Batcher(engine, Layout(2, 4, 64, 0), lambda: len(engine.decodes) > 25)
     results = late.run([job(10, samples=4, limit=6), job(11, "text", samples=4, limit=500, seed=5)])[0]
     endings = [[sample.ending for sample in result.samples] for result in results]
     assert all(ending != "cancelled" for ending in endings[0])
@@ -154,7 +170,7 @@ def test_numbers_that_are_none_end_a_sample_and_nothing_else() -> None:
                 row[:] = np.nan
             return row
 
-    run = Batcher(Broken(4000), Layout(2, 8, 64), lambda: False)
+    run = Batcher(Broken(4000), Layout(2, 8, 64, 0), lambda: False)
     result: JobResult = run.run([job(6, samples=8, limit=25)])[0][0]
     assert {sample.ending for sample in result.samples} >= {"broken"}
     assert all(sample.p_yes is None and sample.length is None for sample in result.samples if sample.ending == "broken")

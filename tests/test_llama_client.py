@@ -145,16 +145,6 @@ def test_stopped_before_a_request_with_a_deadline(client: LlamaClient) -> None:
     works(client)
 
 
-def test_three_failures_in_a_row_and_it_is_left_alone(client: LlamaClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(COMMAND_VARIABLE, f"{sys.executable} -c 'import sys; sys.exit(9)'")
-    for _ in range(3):
-        with pytest.raises(WorkerError, match="exit code 9"):
-            client.start(START)
-    monkeypatch.delenv(COMMAND_VARIABLE)
-    with pytest.raises(WorkerError, match="left alone"):
-        client.start(START)
-
-
 def test_a_rung_that_crashes_is_left_for_the_next_one_and_that_is_remembered(
     client: LlamaClient, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,13 +29,14 @@ LINE_TOKENS = 40
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """slots: prompts kept. lanes: samples decoded at once. batch: tokens a decode may hold. Slots are sequences
-    0 ... slots - 1, lanes the ones after them.
+    """slots: prompts at once. lanes: samples decoded at once. batch: tokens a decode may hold. keep: tokens of prompts that
+    nobody uses any more which stay in the cache. Slots are sequences 0 ... slots - 1, lanes the ones after them.
     """
 
     slots: int
     lanes: int
     batch: int
+    keep: int
 
 
 @dataclass(slots=True)
@@ -79,7 +80,7 @@ class Batcher:
 
     def __init__(self, engine: Engine, layout: Layout, cancelled: Callable[[], bool]) -> None:
         self._engine, self._layout, self._cancelled = engine, layout, cancelled
-        self.slots = Slots(engine, layout.slots)
+        self.slots = Slots(engine, layout.slots, layout.keep)
         self._line: AnswerLine | None = None
         self._unfit: str | None = None
         try:
@@ -87,10 +88,15 @@ class Batcher:
         except UnfitVocabularyError as error:
             self._unfit = str(error)
 
-    def run(self, jobs: Sequence[Job]) -> tuple[tuple[JobResult, ...], Stats]:
-        """All jobs, results in their order. Raises the engine's errors, after which nothing is cached."""
+    def run(
+        self, jobs: Sequence[Job], done: Callable[[int, JobResult], None] | None = None
+    ) -> tuple[tuple[JobResult, ...], Stats]:
+        """All jobs, results in their order. Raises the engine's errors, after which nothing is cached.
+
+        done: called with a job's number and result as soon as it has all its samples.
+        """
         start = perf_counter()
-        run = _Run(self, jobs)
+        run = _Run(self, jobs, done)
         try:
             run.go()
         except BaseException:
@@ -118,7 +124,10 @@ class Batcher:
 class _Run:
     """One call of `Batcher.run`."""
 
-    def __init__(self, batcher: Batcher, jobs: Sequence[Job]) -> None:
+    def __init__(
+        self, batcher: Batcher, jobs: Sequence[Job], done: Callable[[int, JobResult], None] | None = None
+    ) -> None:
+        self._done = done
         self._b, self._engine, self._layout = batcher, batcher._engine, batcher._layout
         self.clock = _Clock()
         self.tasks = [_Task(i, job, batcher.tokens_of(job)) for i, job in enumerate(jobs)]
@@ -298,8 +307,15 @@ class _Run:
         self._engine.forget(lane.sequence)
         self._lanes.remove(lane)
         self._free.append(lane.sequence)
-        if lane.task.slot is not None:
-            lane.task.slot.users -= 1
+        task = lane.task
+        if task.slot is not None:
+            task.slot.users -= 1
+        if (
+            self._done is not None
+            and task.begun >= task.job.samples
+            and all(one.task is not task for one in self._lanes)
+        ):
+            self._done(task.index, _result(task))
 
     def _cancel(self) -> None:
         """The deadline: what is complete stays, the rest is broken off. The cache may hold half a batch: it goes."""

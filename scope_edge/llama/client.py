@@ -14,22 +14,30 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from scope_edge.errors import WorkerError
 from scope_edge.llama import memo
-from scope_edge.llama.frames import FrameError, jobs_body, read_frame, results_from_body, write_frame
+from scope_edge.llama.frames import (
+    FrameError,
+    jobs_body,
+    read_frame,
+    result_from_body,
+    results_from_body,
+    write_frame,
+)
 from scope_edge.llama.jobs import Job, JobResult, Stats
 from scope_edge.llama.ladder import Rung, rungs
 from scope_edge.llama.launch import child_command, child_folder, ending, installed
 from scope_edge.llama.memo import Ready
-from scope_edge.llama.memory import MAX_LANES, SLOTS, Plan
+from scope_edge.llama.memory import CPU_LAYOUT, GPU_LAYOUT, Plan
 
 COMMAND_VARIABLE = "SCOPE_EDGE_WORKER"
-# A worker beats twice a second, from a thread that native code does not stop. Silence of this length is a hang.
-SILENCE_SECONDS = 10.0
+# A worker beats twice a second, from a thread that native code does not stop. Silence of this length is a hang; a machine
+# with other things to do may silence it for a while, too.
+SILENCE_SECONDS = 30.0
 # What a worker gets to hand over what it has, after its time is up.
 _GRACE_SECONDS = 2.0
 # Signals of native code that failed, as opposed to somebody killing the worker.
@@ -38,7 +46,6 @@ _CRASHES = tuple(
     for name in ("SIGSEGV", "SIGABRT", "SIGILL", "SIGBUS", "SIGFPE", "SIGTRAP")
     if hasattr(signal, name)
 )
-_MAX_FAILURES, _REST_SECONDS = 3, 300.0
 _SAID_BYTES = 4096
 
 
@@ -51,7 +58,6 @@ class LlamaClient:
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._ready: Ready | None = None
-        self._failures, self._rest_until, self._last = 0, 0.0, ""
 
     def __enter__(self) -> LlamaClient:
         return self
@@ -72,10 +78,13 @@ class LlamaClient:
         with self._lock:
             return self._start(timeout)
 
-    def run(self, jobs: Sequence[Job], timeout: float | None) -> tuple[tuple[JobResult, ...], Stats]:
+    def run(
+        self, jobs: Sequence[Job], timeout: float | None, each: Callable[[int, JobResult], bool] | None = None
+    ) -> tuple[tuple[JobResult, ...], Stats]:
         """Run jobs, results in their order. At the end of `timeout` seconds samples under way end as "cancelled".
 
-        Raises WorkerError.
+        each: called with a job's number and result as soon as it is done, in this thread; once it says False, the rest is
+        cancelled. Jobs that cannot be run are only among the results. Raises WorkerError.
         """
         with self._lock:
             if self._child is None:
@@ -83,15 +92,14 @@ class LlamaClient:
             child = self._child
             if child is None:
                 raise WorkerError("the llama.cpp worker is not running")
-            request = {"op": "run", "jobs": jobs_body(tuple(jobs)), "timeout": timeout}
+            request = {"op": "run", "jobs": jobs_body(tuple(jobs)), "timeout": timeout, "each": each is not None}
             try:
-                answer = child.ask(request, timeout)
+                answer = child.ask(request, timeout, each)
                 if answer["type"] != "results":
                     raise WorkerError(f"llama.cpp: {answer.get('why')}")
                 results = results_from_body(answer)
             except (_Gone, FrameError) as error:
                 raise self._lost(error, "decoding") from error
-            self._failures = 0
             return results
 
     def close(self) -> None:
@@ -103,10 +111,6 @@ class LlamaClient:
         if self._child is not None and self._ready is not None and self._child.alive:
             return self._ready
         self._drop()
-        if time.monotonic() < self._rest_until:
-            raise WorkerError(
-                f"llama.cpp failed {_MAX_FAILURES} times in a row, it is left alone for now; {self._last}"
-            )
         deadline = time.monotonic() + timeout
         begin = memo.remembered_rung(self._sha256, self._cache_dir)
         problem = "out of time before it was loaded"
@@ -118,7 +122,6 @@ class LlamaClient:
                 problem = gone.why
                 if not gone.crashed:
                     break
-        self._fail(problem)
         raise WorkerError(f"{self._path.name}: {problem}")
 
     def _load(self, rung: Rung, timeout: float) -> Ready:
@@ -127,16 +130,18 @@ class LlamaClient:
             raise _Gone('llama-cpp-python is not installed; pip install "scope-edge[llama]"')
         plan, known = self._plan, memo.remembered(self._sha256, self._cache_dir)
         child = self._child = _Child()
+        gpu_layers = plan.gpu_layers if rung.gpu else 0
+        slots, lanes, keep = GPU_LAYOUT if gpu_layers else CPU_LAYOUT
         request = {
             "op": "load",
             "path": str(self._path.resolve()),
-            "layout": {"slots": SLOTS, "lanes": MAX_LANES, "batch": plan.batch},
+            "layout": {"slots": slots, "lanes": lanes, "batch": plan.batch, "keep": keep},
             "options": {
                 "context": plan.context,
-                "sequences": SLOTS + MAX_LANES,
+                "sequences": slots + lanes,
                 "batch": plan.batch,
-                "outputs": SLOTS + MAX_LANES,
-                "gpu_layers": plan.gpu_layers if rung.gpu else 0,
+                "outputs": slots + lanes,
+                "gpu_layers": gpu_layers,
                 "repack": rung.repack,
                 "threads": plan.threads,
             },
@@ -161,15 +166,9 @@ class LlamaClient:
             below = [rung.name for rung in rungs(self._plan.gpu_layers, self._ready.rung)][1:]
             if below:
                 memo.remember(self._sha256, self._cache_dir, below[0], None)
-        self._fail(why)
         return WorkerError(
             f"{self._path.name}: {why} while {doing}" if "while" not in why else f"{self._path.name}: {why}"
         )
-
-    def _fail(self, why: str) -> None:
-        self._failures, self._last = self._failures + 1, why
-        if self._failures >= _MAX_FAILURES:
-            self._failures, self._rest_until = 0, time.monotonic() + _REST_SECONDS
 
     def _drop(self) -> None:
         if self._child is not None:
@@ -213,8 +212,10 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, request: dict[str, Any], timeout: float | None) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises _Gone when none will come."""
+    def ask(
+        self, request: dict[str, Any], timeout: float | None, each: Callable[[int, JobResult], bool] | None = None
+    ) -> dict[str, Any]:
+        """Send a request and wait for its answer. Raises _Gone when none will come, FrameError for what is none."""
         self._number += 1
         self._heard = time.monotonic()
         self._send(request | {"id": self._number})
@@ -225,8 +226,11 @@ class _Child:
                 answer = self._answers.get(timeout=0.1)
                 if answer is None:
                     raise self._death()
-                if answer.get("id") == self._number:
+                if answer.get("id") == self._number and answer.get("type") != "done":
                     return answer
+                if answer.get("id") == self._number and each is not None and not each(*_done(answer)):
+                    each = None
+                    self._send({"op": "cancel"})
             now = time.monotonic()
             if until is not None and now > until + (_GRACE_SECONDS if cancelled else 0.0):
                 if cancelled or request["op"] == "load":
@@ -288,3 +292,11 @@ def _bind(process: subprocess.Popen[bytes]) -> None:
         from scope_edge.llama.windows_job import end_with_us
 
         end_with_us(process.pid)
+
+
+def _done(frame: dict[str, Any]) -> tuple[int, JobResult]:
+    """A job's number and its result. Raises FrameError when the frame is not that."""
+    try:
+        return int(frame["index"]), result_from_body(frame["result"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FrameError(f"an answer of another form ({error!r})") from error

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import msgpack
 
-from scope_edge.llama.jobs import Job, JobResult, Piece, Sample, Sampling, Stats
+from scope_edge.llama.jobs import Job, JobResult, Message, Piece, Sample, Sampling, Stats
 
 # A query may have 16 million characters; a frame holds the prompts of a few candidates.
 MAX_BYTES = 512 * 1024 * 1024
@@ -62,6 +62,7 @@ def jobs_from_body(rows: list[dict[str, Any]]) -> tuple[Job, ...]:
                 **row,
                 "pieces": tuple(Piece(**piece) for piece in row["pieces"]),
                 "sampling": Sampling(**row["sampling"]),
+                "chat": tuple(Message(**message) for message in row["chat"]),
             }
         )
         for row in rows
@@ -76,10 +77,11 @@ def results_body(results: tuple[JobResult, ...], stats: Stats) -> dict[str, Any]
 def results_from_body(body: Mapping[str, Any]) -> tuple[tuple[JobResult, ...], Stats]:
     """What a run gave. Raises FrameError when it is not that."""
     try:
-        results = tuple(
-            JobResult(**{**row, "samples": tuple(Sample(**sample) for sample in row["samples"])})
-            for row in body["results"]
-        )
-        return results, Stats(**body["stats"])
+        return tuple(map(result_from_body, body["results"])), Stats(**body["stats"])
     except (KeyError, TypeError) as error:
         raise FrameError(f"an answer of another form ({error!r})") from error
+
+
+def result_from_body(row: Mapping[str, Any]) -> JobResult:
+    """One job's result out of plain types. Raises KeyError or TypeError when it is not that."""
+    return JobResult(**{**row, "samples": tuple(Sample(**sample) for sample in row["samples"])})

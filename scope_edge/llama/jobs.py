@@ -41,6 +41,14 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """What one side of a conversation said. role: "system", "user" or "assistant"."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are drawn. temperature 0 takes the likeliest. The same seed gives the same samples."""
 
@@ -52,13 +60,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One prompt and how often to sample it. max_tokens: of free text; the answer line comes on top."""
+    """One prompt and how often to sample it. max_tokens: of free text; the answer line comes on top.
+
+    chat: the prompt as a conversation, in place of pieces: the worker puts the model's own chat template around it.
+    """
 
     pieces: tuple[Piece, ...]
     samples: int
     mode: Mode
     max_tokens: int
     sampling: Sampling = Sampling()
+    chat: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

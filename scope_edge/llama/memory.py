@@ -26,7 +26,10 @@ _WORK = GIB // 2
 _SPARE = GIB
 _SPARE_GPU = GIB // 2
 CPU_BATCH, GPU_BATCH = 256, 1024
-SLOTS, MAX_LANES = 8, 64
+# Prompts at once, samples decoded at once, tokens of used prompts that stay in the cache. Attention looks at all cells in use,
+# whoever's they are: on the processor each kept prompt slows all decoding, and many samples at once win little there
+# (docs/benchmarks.md).
+CPU_LAYOUT, GPU_LAYOUT = (8, 8, 0), (16, 64, GPU_CONTEXT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,9 @@ class Slot:
 class Slots:
     """Sequences 0 ... count - 1 of an engine."""
 
-    def __init__(self, engine: Engine, count: int) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, count: int, keep: int) -> None:
+        """keep: tokens of prompts nobody uses that stay. Where attention looks at all cells in use they slow all others."""
+        self._engine, self._keep = engine, keep
         self._turn = 0
         self._slots = [Slot(i) for i in range(count)]
 
@@ -40,41 +41,42 @@ class Slots:
 
         need: cells the prompt and its samples may come to use. in_use: cells that others may come to use.
         """
-        if not self._make_room(tokens, need, in_use):
+        room = self._engine.context - in_use - need
+        if room < 0 or all(slot.users for slot in self._slots):
             return None
-        source = max(self._slots, key=lambda slot: common(slot.tokens, tokens))
+        source = max(self._slots, key=lambda slot: (common(slot.tokens, tokens), -slot.users))
         # The last token is always read: its logits are what the samples start from.
         shared = min(common(source.tokens, tokens), len(tokens) - 1)
-        if not source.users and shared >= len(source.tokens) - 1:
-            target = source  # nothing of it is lost by going on in it
-        else:
-            target = min((slot for slot in self._slots if not slot.users), key=lambda slot: slot.used_at)
+        target = self._target(source, shared, min(room, self._keep))
         self._engine.forget(target.sequence, shared if target is source else 0)
         if target is not source and shared:
             self._engine.share(source.sequence, target.sequence, shared)
         self._turn += 1
         target.tokens, target.users, target.used_at = list(tokens[:shared]), 1, self._turn
+        self._trim(tokens, min(room, self._keep))
         return target
 
-    def _make_room(self, tokens: Sequence[int], need: int, in_use: int) -> bool:
-        """Whether so many cells can be had. Prompts nobody uses give way: those least like this one first, then the oldest.
+    def _target(self, source: Slot, shared: int, keep: int) -> Slot:
+        """Where the prompt goes: on in the source when nothing worth keeping is lost by that, else to the oldest one."""
+        rest = len(source.tokens) - shared
+        if not source.users and (rest <= 1 or rest > keep):
+            return source
+        return min((slot for slot in self._slots if not slot.users), key=lambda slot: slot.used_at)
+
+    def _trim(self, tokens: Sequence[int], keep: int) -> None:
+        """Drop prompts nobody uses until so many tokens are left: those least like this one first, then the oldest.
 
         Cells that prompts share are counted once for each, so there is always at least the room promised.
         """
-        room = self._engine.context - in_use - need
-        if room < 0 or all(slot.users for slot in self._slots):
-            return False
         idle = [slot for slot in self._slots if not slot.users and slot.tokens]
         idle.sort(key=lambda slot: (common(slot.tokens, tokens), slot.used_at))
         kept = sum(len(slot.tokens) for slot in idle)
         for slot in idle:
-            # What the prompt itself goes on from is part of its own need.
-            if kept - common(slot.tokens, tokens) <= room:
+            if kept <= keep:
                 break
             kept -= len(slot.tokens)
             self._engine.forget(slot.sequence)
             slot.tokens, slot.used_at = [], 0
-        return True
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

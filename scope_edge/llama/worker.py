@@ -1,7 +1,8 @@
 """The child process that owns llama.cpp. Run as a script by client.py; it ends when its standard input closes.
 
 In: {"op": "load" | "run" | "cancel", ...}. Out: {"type": "beat"} twice a second from a thread of its own, and for every
-load and run one {"type": "ready" | "results" | "refused", ...}. A refusal is llama.cpp's own; a crash says nothing.
+load and run one {"type": "ready" | "results" | "refused", ...}; before the results, {"type": "done"} for every job as it is
+done, where that was asked for. A refusal is llama.cpp's own; a crash says nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from scope_edge.llama.batch import Batcher
+    from scope_edge.llama.jobs import Job, JobResult
     from scope_edge.llama.native import Native
 
 BEAT_SECONDS = 0.5
@@ -124,13 +127,32 @@ class Worker:
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         from scope_edge.llama.frames import jobs_from_body, results_body
 
+        def done(index: int, result: JobResult) -> None:
+            self._say({"type": "done", "id": request.get("id"), "index": index, "result": asdict(result)})
+
         if self._batcher is None:
             raise RuntimeError("no model is loaded")
         self._cancel.clear()
         timeout = request.get("timeout")
         self._deadline = float("inf") if timeout is None else time.monotonic() + float(timeout)
-        results, stats = self._batcher.run(jobs_from_body(request["jobs"]))
+        jobs = tuple(map(self._rendered, jobs_from_body(request["jobs"])))
+        results, stats = self._batcher.run(jobs, done if request.get("each") else None)
         return {"type": "results", **results_body(results, stats)}
+
+    def _rendered(self, job: Job) -> Job:
+        """The job with a conversation in the model's own chat template. Raises ValueError."""
+        if not job.chat or self._native is None:
+            return job
+        from scope_edge.llama.chat import render_chat
+        from scope_edge.llama.jobs import Piece
+
+        if self._native.chat_template is None:
+            raise ValueError("it carries no chat template; take the instruct version of the model")
+        bos, eos, adds = self._native.ends_of_text
+        pieces = render_chat(self._native.chat_template, job.chat, bos=bos, eos=eos)
+        # Where a vocabulary wants its token of begin, and the template leaves that to who tokenizes.
+        bare = adds and not pieces[0].text.startswith(bos)
+        return replace(job, pieces=(Piece(bos, markup=True), *pieces) if bare else pieces, chat=())
 
 
 if __name__ == "__main__":
