@@ -19,6 +19,12 @@ class ConfigError(UsageError):
     """A settings file, environment variable or model card says something that cannot be used."""
 
 
+class BudgetError(ScopeEdgeError):
+    """What was asked is expected to cost more than it may. Nothing was done."""
+
+    exit_code = 3
+
+
 class AssetError(ScopeEdgeError):
     """A bundled or user file that is needed is missing, damaged or not what it claims to be."""
 
@@ -30,7 +36,14 @@ class RemoteError(AssetError):
 
 
 class NoAnswerError(RemoteError):
-    """A model behind an endpoint gave no usable answer to one question, tried again where that may help: it is missing."""
+    """A model behind an endpoint gave no usable answer to one question, tried again where that may help: it is missing.
+
+    hopeless: nothing says that another question would fare better; that takes an answer to some question.
+    """
+
+    def __init__(self, message: str, *, hopeless: bool = False) -> None:
+        super().__init__(message)
+        self.hopeless = hopeless
 
 
 class PackError(AssetError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 FINGERPRINTS = "anchors/fingerprints.pack"
 # The user's own, in the user's data folder: one pack a file.
 OWN_SETS, OWN_FINGERPRINTS = "anchors", "fingerprints"
-_AGAIN = "import it again with `scope-edge estimator anchors`, or remove the file"
+# Bundled with its questions, and loaded only for a user who has had a model asked.
+ASKED = "core-250"
+_AGAIN = "make it again with `scope-edge fingerprint` or `scope-edge estimator anchors`, or remove the file"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +55,18 @@ def usable_anchor_sets() -> tuple[AnchorSet, ...]:
     return found
 
 
+def set_digest(anchors: AnchorSet) -> str:
+    """sha256 of which anchors a set holds and what they say, hex: outcomes belong to these and no others."""
+    return hashlib.sha256(json.dumps([anchors.ids, anchors.texts]).encode()).hexdigest()
+
+
+def _asked_set() -> AnchorSet:
+    """The bundled set that models are asked, as one of the user's: what alpha means does not depend on it."""
+    from scope_edge.core_set import load_core
+
+    return replace(load_core().anchors, own=True)
+
+
 def _bundled_sets() -> tuple[AnchorSet, ...]:
     body = unpack(assets.read(CORE), "anchor-sets", CORE, verified=True)
     return tuple(set_from_body(one, CORE) for one in body.get("sets", ()))
@@ -63,12 +79,15 @@ def load_fingerprints() -> tuple[tuple[AnchorSet, ...], Mapping[str, tuple[Finge
     Raises AssetError when a file is missing or damaged.
     """
     loaded = load_anchor_sets()
+    own = [(path, _own_body(path, "fingerprints")) for path in _own_packs(OWN_FINGERPRINTS)]
+    if any(ASKED in body.get("sets", ()) for _, body in own) and ASKED not in {one.name for one in loaded}:
+        loaded = (*loaded, _asked_set())
     sets = {anchors.name: anchors for anchors in loaded}
     body = unpack(assets.read(FINGERPRINTS), "fingerprints", FINGERPRINTS, verified=True)
     found: dict[str, dict[str, Fingerprint]] = {}
     _add(found, body, sets, FINGERPRINTS, "reinstall scope-edge")
-    for path in _own_packs(OWN_FINGERPRINTS):
-        _add(found, _own_body(path, "fingerprints"), sets, str(path), _AGAIN)
+    for path, one in own:
+        _add(found, one, sets, str(path), _AGAIN)
     return loaded, {model: tuple(parts.values()) for model, parts in found.items()}
 
 
@@ -89,6 +108,9 @@ def _add(
         for name, part in body["sets"].items():
             if name not in sets:
                 raise PackError(f"{where}: measured on anchor set {name!r}, which is not there; {mend}")
+            digest = body.get("digests", {}).get(name)
+            if digest is not None and digest != set_digest(sets[name]):
+                raise PackError(f"{where}: measured on another release's {name}; {mend}")
             correct, tokens = (part[field].astype(np.float64) for field in ("correct", "tokens"))
             if correct.shape != (len(part["models"]), len(sets[name])) or tokens.shape != correct.shape:
                 raise PackError(f"{where}: does not fit anchor set {name!r}; {mend}")

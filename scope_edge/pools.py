@@ -1,11 +1,11 @@
-"""Edits to the user's settings file: which pool is active, and what is in it. Comments and layout of the file are kept.
+"""Edits to the user's settings file: which pool is active, what is in it, what was measured. Comments and layout of the file are kept.
 
 The bundled pools cannot be changed: the first edit of one copies it into the user's file, where it overrides the bundled one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,20 @@ def remove_from_pool(model: str, pool: str) -> tuple[str, ...]:
         )
     _edit(settings.file, lambda document: _own_list(document, catalog, pool).remove(model))
     return tuple(one for one in before if one != model)
+
+
+def update_card(model: str, facts: Mapping[str, float]) -> None:
+    """Write numbers on a card of the user's. Raises ConfigError: no such card there, or the file cannot be read or written."""
+    settings = load_settings()
+    if model not in settings.models:
+        raise ConfigError(f'{settings.file}: has no card [models."{model}"] to write on')
+
+    def edit(document: TOMLDocument) -> None:
+        cards = document["models"]
+        for name, value in facts.items():
+            cards[model][name] = value
+
+    _edit(settings.file, edit)
 
 
 def _loaded() -> tuple[Settings, Catalog]:

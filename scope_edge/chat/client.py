@@ -75,6 +75,7 @@ class ChatClient:
         self._model, self._patience = card.served_as or card.id, patience
         self._options: dict[str, Any] = {"temperature": 0}
         self._tokens_name = "max_tokens"
+        self._answered = False
         self._pace = _Pace(patience.per_minute)
         # A proxy is for what is elsewhere; a call that stays here must not take the detour.
         self._http = self._httpx.Client(
@@ -108,14 +109,19 @@ class ChatClient:
             if not meter.begin():
                 raise NoAnswerError("the limit on spending leaves no room for another call")
             try:
-                return self._call(prompt, max_tokens)
+                reply = self._call(prompt, max_tokens)
+                self._answered = True
+                return reply
             except _Failed as failed:
                 if failed.unbilled:
                     meter.unbilled()
+                if failed.for_all:
+                    raise RemoteError(self._line(failed.why)) from failed
                 if failed.final:
-                    raise (RemoteError if failed.for_all else NoAnswerError)(self._line(failed.why)) from failed
+                    raise NoAnswerError(self._line(failed.why), hopeless=not self._answered) from failed
                 if attempt == self._patience.attempts:
-                    raise NoAnswerError(self._line(f"{failed.why}, {attempt} times")) from failed
+                    hopeless = failed.unreachable and not self._answered
+                    raise NoAnswerError(self._line(f"{failed.why}, {attempt} times"), hopeless=hopeless) from failed
                 self._pace.hold(_pause(attempt, failed.retry_after), everyone=failed.retry_after is not None)
         raise NoAnswerError(self._line("it was not asked"))
 
@@ -154,7 +160,7 @@ class ChatClient:
                         raise _Failed(f"no answer within {self._patience.timeout:g} seconds")
                 return response.status_code, response.headers, bytes(raw)
         except (self._httpx.ConnectError, self._httpx.ConnectTimeout, self._httpx.ProxyError) as error:
-            raise _Failed(f"no connection ({_short(error)})", unbilled=True) from error
+            raise _Failed(f"no connection ({_short(error)})", unbilled=True, unreachable=True) from error
         except self._httpx.TimeoutException as error:
             raise _Failed(f"no answer within {self._patience.timeout:g} seconds") from error
         except (self._httpx.RequestError, self._httpx.StreamError, RuntimeError) as error:
@@ -218,7 +224,10 @@ class ChatClient:
 
 
 class _Failed(Exception):
-    """A call without an answer. final: another would fail too; for_all: for every question; unbilled: it cost nothing."""
+    """A call without an answer. final: another would fail too; for_all: for every question; unbilled: it cost nothing.
+
+    unreachable: nobody was there. retry_after: seconds the server asks for.
+    """
 
     def __init__(
         self,
@@ -227,11 +236,12 @@ class _Failed(Exception):
         final: bool = False,
         for_all: bool = False,
         unbilled: bool = False,
+        unreachable: bool = False,
         retry_after: float | None = None,
     ) -> None:
         super().__init__(why)
         self.why, self.final, self.for_all, self.unbilled = why, final, for_all, unbilled
-        self.retry_after = retry_after
+        self.unreachable, self.retry_after = unreachable, retry_after
 
 
 class _Pace:

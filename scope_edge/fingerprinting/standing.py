@@ -1,0 +1,76 @@
+"""A model's ability on one anchor set with its standard error, and its place among the models that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.ability import fit_ability, query_row
+from scope_edge.fingerprints import Fingerprint
+from scope_edge.prior import Prior
+
+if TYPE_CHECKING:
+    from scope_edge.ability import Population
+    from scope_edge.anchors import AnchorSet
+    from scope_edge.calibration import Calibration
+    from scope_edge.difficulty import DifficultyMap
+    from scope_edge.records import Floats, ModelCard
+
+_COVERAGE = 0.9  # of the prior's bound on tokens, which is not looked at here
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """value: log-odds of a right answer to an average question of the set. error: its standard error."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """rank: 1 = most able of `of` models, itself included. better, worse: the nearest ones, nearest first."""
+
+    rank: int
+    of: int
+    better: tuple[str, ...]
+    worse: tuple[str, ...]
+
+
+class Standing:
+    """Fits one model again and again as its answers come in. Milliseconds each."""
+
+    def __init__(self, anchors: AnchorSet, population: Population, others: Sequence[Fingerprint] = ()) -> None:
+        """others: what is known of the model from other anchor sets."""
+        self._anchors, self._population, self._others = anchors, population, tuple(others)
+        rows, offsets = query_row(anchors.map_difficulty, anchors.domains, anchors.traits, population)
+        self._row, self._offset = rows.mean(axis=0), float(offsets.mean())
+
+    def of(self, correct: Floats) -> Ability:
+        """After outcomes (n,), NaN where there is none."""
+        own = Fingerprint("", self._anchors, correct, np.full(len(correct), np.nan))
+        fitted = fit_ability((*self._others, own), self._population)
+        variance = float(self._row @ fitted.covariance @ self._row)
+        return Ability(float(self._row @ fitted.mean) + self._offset, variance**0.5)
+
+
+def place_among(
+    model: ModelCard,
+    cards: Sequence[ModelCard],
+    fingerprints: Mapping[str, Sequence[Fingerprint]],
+    anchors: AnchorSet,
+    learned: tuple[DifficultyMap, Population, Calibration],
+) -> Place:
+    """Where a model stands among cards with a fingerprint, by what each is expected to get right of a set's questions."""
+    known = [card for card in cards if card.id != model.id and fingerprints.get(card.id)]
+    pool = [model, *known]
+    fitted, population, calibration = learned
+    prior = Prior(fitted, population, pool, fingerprints, calibration=calibration, coverage=_COVERAGE)
+    share = prior.on(anchors)[0].mean(axis=1)
+    order = np.argsort(-share, kind="stable").tolist()
+    at = order.index(0)
+    names = [pool[i].id for i in order]
+    return Place(at + 1, len(pool), tuple(reversed(names[max(0, at - 2) : at])), tuple(names[at + 1 : at + 3]))
