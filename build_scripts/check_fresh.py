@@ -52,7 +52,7 @@ def _paths(f: Facts) -> int:
 
 
 def _digit_sum(f: Facts) -> int:
-    return sum(sum(map(int, str(n))) == f["total"] for n in range(1, 10000))
+    return sum(sum(map(int, str(n))) == f["total"] for n in range(1, f["top"]))
 
 
 def _probing(f: Facts) -> int:

@@ -16,18 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge import assets
-from scope_edge.ability import Population
 from scope_edge.anchors import AnchorSet, set_body
 from scope_edge.catalog import load_catalog
 from scope_edge.config import load_settings
-from scope_edge.encoder import Encoder
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.estimator.tables import ENDINGS, Row, read_rows
 from scope_edge.fingerprints import OWN_FINGERPRINTS, OWN_SETS, Fingerprint, fingerprints_body, usable_anchor_sets
 from scope_edge.packs import write_pack
-from scope_edge.prior import load_map
-from scope_edge.prompt_tokens import estimate_prompt_tokens
-from scope_edge.records import Query
+from scope_edge.placing import Question, place
 from scope_edge.remote import HubRepo, Progress, discard, fetch, is_hub_id, look_up
 
 if TYPE_CHECKING:
@@ -45,7 +41,6 @@ ALIASES: Mapping[str, str] = {
     "gemma-3-27b": "gemma-3-27b-it",  # google/gemma-3-27b-it
 }
 _SPLIT = re.compile(r"(?:^|[/_.-])anchors?(?:[/_.-]|$)", re.IGNORECASE)
-_LOGIT_VARIANCE = np.pi / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +135,8 @@ def _imported(rows: list[Row], name: str, source: str, repo: HubRepo | None, pro
     about = {"source": source, "revision": repo.commit if repo else "", "licence": (repo.licence or "") if repo else ""}
     files: list[Path] = []
     if anchors is None:
-        anchors = _placed(name, questions, progress)
+        wanted = [Question(id, row.category, row.prompt) for id, row in questions.items()]
+        anchors = place(name, wanted, progress, own=True)
         files.append(assets.user_data_dir() / OWN_SETS / f"{name}.pack")
         write_pack(files[-1], "anchor-sets", {"sets": [set_body(anchors)], **about})
     catalog = load_catalog(load_settings())
@@ -178,49 +174,6 @@ def _same_questions(questions: Mapping[str, Row], name: str) -> AnchorSet | None
             if all(texts.get(id) == row.prompt for id, row in questions.items()):
                 return one
     return None
-
-
-def _placed(name: str, questions: Mapping[str, Row], progress: Progress | None) -> AnchorSet:
-    """The questions as an anchor set, in the table's order, with the map's word for their difficulty."""
-    fitted, population, _ = load_map()
-    encoder = Encoder.load()
-    vectors, places = [], []
-    for done, encoded in enumerate(encoder.encode_many(Query(row.prompt) for row in questions.values()), 1):
-        vectors.append(encoded.vector)
-        places.append(fitted.place(encoded))
-        if progress is not None:
-            progress("placing anchors", done, len(questions))
-    domains = np.array([place.domains for place in places])
-    difficulty = np.array([place.difficulty for place in places])
-    slope, softening = _slopes(domains, population)
-    return AnchorSet(
-        name=name,
-        ids=tuple(f"{name}/{id}" for id in questions),
-        categories=tuple(f"{name}/{row.category}" for row in questions.values()),
-        vectors=np.array(vectors),
-        prompt_tokens=np.array([estimate_prompt_tokens(row.prompt).expected for row in questions.values()]),
-        difficulty=difficulty,
-        discrimination=slope,
-        log_length=np.array([place.log_length for place in places]),
-        map_difficulty=difficulty,
-        domains=domains,
-        traits=np.array([place.traits for place in places]) * softening[:, None],
-        linked=False,
-        texts=tuple(row.prompt for row in questions.values()),
-        own=True,
-    )
-
-
-def _slopes(domains: Floats, population: Population) -> tuple[Floats, Floats]:
-    """(discrimination, factor it was softened by), each (n,), for domains (n, sets).
-
-    The map does not know an anchor's own difficulty exactly. What it misses is averaged over: a logistic curve blurred by a
-    logit variance v is about one that is flatter by 1 / sqrt(1 + pi v / 8) (MacKay 1992). Without this a model's ability
-    would seem surer than these anchors can tell.
-    """
-    typical = domains @ population.discrimination
-    softening: Floats = 1 / np.sqrt(1 + _LOGIT_VARIANCE * typical**2 * (domains @ population.unexplained))
-    return typical * softening, softening
 
 
 def _fingerprints(rows: Sequence[Row], anchors: AnchorSet, catalog: Catalog) -> list[Fingerprint]:

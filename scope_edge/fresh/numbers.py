@@ -104,14 +104,17 @@ def _paths(d: Draws) -> Draft:
 
 
 def _digit_sum(d: Draws) -> Draft:
-    total = d.whole(11, 25)
-    # Four digits with a sum: stars and bars, less those where a digit would be 10 or more.
-    key = sum((-1) ** j * math.comb(4, j) * math.comb(total - 10 * j + 3, 3) for j in range(total // 10 + 1))
+    digits, total = d.whole(4, 5), d.whole(11, 28)
+    # So many digits with a sum: stars and bars, less those where a digit would be 10 or more.
+    key = sum(
+        (-1) ** j * math.comb(digits, j) * math.comb(total - 10 * j + digits - 1, digits - 1)
+        for j in range(total // 10 + 1)
+    )
     return Draft(
-        f"How many integers from 1 to 9999 have digits that add up to {total}?",
+        f"How many integers from 1 to {10**digits - 1} have digits that add up to {total}?",
         str(key),
-        (str(math.comb(total + 3, 3)), str(key - 1)),
-        {"total": total},
+        (str(math.comb(total + digits - 1, digits - 1)), str(key - 1)),
+        {"top": 10**digits, "total": total},
     )
 
 

@@ -67,7 +67,8 @@ def _recursion(d: Draws) -> Draft:
 
 
 def _counting(d: Draws) -> Draft:
-    word = d.pick(("banana", "cocoon", "pepper", "tattoo", "papaya", "voodoo"))
+    letters = d.some("abcdefgh", 3)
+    word = "".join([letters[0], *(d.pick(letters) for _ in range(6))])
     counts: dict[str, int] = {}
     for place, letter in enumerate(word):
         counts[letter] = counts.get(letter, place) + 1
@@ -102,7 +103,7 @@ def _aliases(d: Draws) -> Draft:
 
 
 def _breaks(d: Draws) -> Draft:
-    top, by = d.whole(14, 22), d.whole(3, 5)
+    top, by = d.whole(14, 30), d.whole(3, 5)
     found: list[int] = []
     for n in range(2, top):
         divisors = [k for k in range(2, n) if n % k == 0]
@@ -121,8 +122,8 @@ def _breaks(d: Draws) -> Draft:
 
 
 def _top_sum(d: Draws) -> Draft:
-    k, times = d.whole(2, 4), d.whole(2, 3)
-    lists = ([5, 1, 9, 7, 3], [4, 4, -2, 8, 0, 8], [-1, -5, -3, -9], [10, 2, 10, 2, 6, 1, 1])
+    k, times = d.whole(2, 4), d.whole(2, 15)
+    lists = [[d.whole(-9, 20) for _ in range(d.whole(k, 8))] for _ in range(4)] + [[8, 8, 8, 8, 1], [-7, -1, -5, -4]]
     cases = tuple(({"xs": xs}, sum(sorted(xs)[-k:]) - times * min(xs)) for xs in lists)
     return Draft(
         f"`xs` is a list of at least {k} integers. Write one Python expression, without comprehensions or method calls, for the "

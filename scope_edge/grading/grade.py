@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from scope_edge.grading.answers import MAX_CHARACTERS, answer_part, bare, block, fences, statements, visible
+from scope_edge.grading.answers import answer_part, bare, block, fences, statements, visible
 from scope_edge.grading.expression import ExpressionError, evaluate
 from scope_edge.grading.numbers import near, plain_number, read_number
 from scope_edge.grading.rules import obeys
@@ -69,7 +69,10 @@ def _loose(text: str, letters: str) -> set[str]:
     """Letters that stand alone in a sentence; a bare "A" or "I" may be a word, so these only in brackets or after "option"."""
     marked = re.findall(rf"\(([{letters}])\)|\b(?:[Oo]ption|[Cc]hoice)\s+([{letters}])\b", text)
     alone = re.findall(rf"(?<![\w'’°.-])([{letters.replace('A', '')}])(?![\w'’-])", text)
-    return {a or b for a, b in marked} | set(alone)
+    listed = re.search(
+        rf"\bA\)?\s*(?:or|and|[,/&])\s*\(?[{letters}]\b|\b[{letters}]\)?\s*(?:or|and|[,/&])\s*\(?A\b", text
+    )
+    return {a or b for a, b in marked} | set(alone) | ({"A"} if listed else set())
 
 
 def _short(spec: AnchorSpec, text: str) -> bool:
@@ -161,7 +164,7 @@ def _same(found: Any, key: Any) -> bool:
 
 def _rules(spec: AnchorSpec, text: str) -> bool:
     # The whole reply is what was asked for. A repeated prompt is part of it, and breaks the rules.
-    return obeys(visible(text)[: MAX_CHARACTERS + 1], spec.rules)
+    return obeys(visible(text), spec.rules)
 
 
 def _output(spec: AnchorSpec, text: str) -> bool:

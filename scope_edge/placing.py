@@ -1,0 +1,80 @@
+"""Questions put on the map: an anchor set whose difficulty no model has told yet, only the map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.anchors import AnchorSet
+from scope_edge.encoder import Encoder
+from scope_edge.prior import load_map
+from scope_edge.prompt_tokens import estimate_prompt_tokens
+from scope_edge.records import Query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scope_edge.ability import Population
+    from scope_edge.records import Floats
+
+_LOGIT_VARIANCE = np.pi / 8
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question to be placed: its id and category within the set, and its text."""
+
+    id: str
+    category: str
+    text: str
+
+
+def place(
+    name: str, questions: Sequence[Question], progress: Callable[[str, int, int], None] | None = None, *, own: bool
+) -> AnchorSet:
+    """The questions as an anchor set called `name`, in their order, with the map's word for their difficulty.
+
+    Raises AssetError when the encoder or the map is missing or damaged.
+    """
+    fitted, population, _ = load_map()
+    encoder = Encoder.load()
+    vectors, places = [], []
+    for done, encoded in enumerate(encoder.encode_many(Query(one.text) for one in questions), 1):
+        vectors.append(encoded.vector)
+        places.append(fitted.place(encoded))
+        if progress is not None:
+            progress("placing anchors", done, len(questions))
+    domains = np.array([place.domains for place in places])
+    difficulty = np.array([place.difficulty for place in places])
+    slope, softening = _slopes(domains, population)
+    return AnchorSet(
+        name=name,
+        ids=tuple(f"{name}/{one.id}" for one in questions),
+        categories=tuple(f"{name}/{one.category}" for one in questions),
+        vectors=np.array(vectors),
+        prompt_tokens=np.array([estimate_prompt_tokens(one.text).expected for one in questions]),
+        difficulty=difficulty,
+        discrimination=slope,
+        log_length=np.array([place.log_length for place in places]),
+        map_difficulty=difficulty,
+        domains=domains,
+        traits=np.array([place.traits for place in places]) * softening[:, None],
+        linked=False,
+        texts=tuple(one.text for one in questions),
+        own=own,
+    )
+
+
+def _slopes(domains: Floats, population: Population) -> tuple[Floats, Floats]:
+    """(discrimination, factor it was softened by), each (n,), for domains (n, sets).
+
+    The map does not know an anchor's own difficulty exactly. What it misses is averaged over: a logistic curve blurred by a
+    logit variance v is about one that is flatter by 1 / sqrt(1 + pi v / 8) (MacKay 1992). Without this a model's ability
+    would seem surer than these anchors can tell.
+    """
+    typical = domains @ population.discrimination
+    softening: Floats = 1 / np.sqrt(1 + _LOGIT_VARIANCE * typical**2 * (domains @ population.unexplained))
+    return typical * softening, softening
