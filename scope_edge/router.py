@@ -67,6 +67,8 @@ class Refiner(Protocol):
 
     def refine(self, encoded: EncodedQuery, estimates: Estimates, could_win: CouldWin) -> Refinement: ...
 
+    def close(self) -> None: ...
+
 
 class Policy(Protocol):
     """Estimates -> verdict, under what the user wants."""
@@ -81,7 +83,7 @@ class Policy(Protocol):
 
 
 class Router:
-    """Routes queries within one pool. Safe to call from several threads at once."""
+    """Routes queries within one pool. Safe to call from several threads at once; a context manager that ends what it runs."""
 
     def __init__(
         self, *, encoder: Encoder, bank: Bank, estimator: Estimator, policy: Policy, refiner: Refiner | None = None
@@ -91,6 +93,17 @@ class Router:
         self._estimator = estimator
         self._policy = policy
         self._refiner = refiner
+
+    def __enter__(self) -> Router:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process an estimator runs in, if there is one. The next query would start it again."""
+        if self._refiner is not None:
+            self._refiner.close()
 
     @property
     def pool(self) -> tuple[ModelCard, ...]:

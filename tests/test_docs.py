@@ -113,7 +113,8 @@ def test_the_tour_lists_every_file_once() -> None:
     tour = README.read_text("utf-8").split("## A tour")[1].split("\n## ")[0]
     listed = re.findall(r"\]\((scope_edge/[\w/.]+)\)", tour)
     modules = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "scope_edge").glob("*.py")}
-    modules = {path for path in modules if not path.endswith(("__init__.py", "__main__.py"))} | {"scope_edge/cli/"}
+    modules = {path for path in modules if not path.endswith(("__init__.py", "__main__.py"))}
+    modules |= {f"scope_edge/{path.parent.name}/" for path in (REPOSITORY / "scope_edge").glob("*/__init__.py")}
     assert len(listed) == len(set(listed))
     assert set(listed) == modules
 

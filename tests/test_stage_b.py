@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from stage_b_cases import MODELS, QUESTIONS, fill
 
+from scope_edge.assemble import load_router
+from scope_edge.config import load_settings
 from scope_edge.estimator.calibrated import FILE
-from scope_edge.estimator.installed import Installed
+from scope_edge.estimator.installed import Installed, write_manifest
 from scope_edge.estimator.leave_one_out import JOURNAL
+from scope_edge.llama import client
 from scope_edge.llama.launch import installed as llama_is_installed
+from scope_edge.records import Query
 
 pytestmark = pytest.mark.skipif(not llama_is_installed(), reason="llama-cpp-python is not installed")
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -127,6 +136,39 @@ def test_a_worker_that_dies_leaves_the_prior(entry: Installed) -> None:
     decision = route("--estimator", "gguf", worker=f"{sys.executable} -c raise(SystemExit(9))")
     assert decision["choice"] is not None and decision["estimator"]["name"] == "prior"
     assert decision["degraded"] and "estimator tiny" in decision["degraded"][0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_broken_in_the_middle_leaves_the_prior_and_the_next_query_is_refined(
+    entry: Installed, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "SILENCE_SECONDS", 3.0)
+    write_manifest(replace(entry, samples=8, analysis_tokens=1200))  # long enough to be hit in the middle
+    settings = load_settings({"pool": POOL, "estimator": "gguf", "alpha": 1.0})
+    try:
+        router = load_router(settings)
+    finally:
+        write_manifest(entry)
+    struck = []
+
+    def strike() -> None:
+        while not (workers := [one for one in psutil.Process().children() if "worker.py" in " ".join(one.cmdline())]):
+            time.sleep(0.05)
+        time.sleep(1.5)
+        struck.append(workers[0])
+        os.kill(workers[0].pid, how)
+
+    thread = threading.Thread(target=strike, daemon=True)
+    thread.start()
+    decision = router.route(Query(QUERY), settings.preference())
+    thread.join()
+    assert decision.choice is not None and decision.estimator.prompts_run == 0
+    assert "estimator tiny" in decision.degraded[0] and "prior's estimates" in decision.degraded[0]
+    assert not struck[0].is_running(), "a worker, or its zombie, is left behind"
+    assert router.route(Query(QUERY), settings.preference()).estimator.prompts_run >= 1
+    router.close()
+    assert not psutil.Process().children()
 
 
 def test_asking_for_one_that_is_not_there_ends_with_the_command_that_installs_one(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class ToyEngine:
     """`engine.Engine` over the small vocabulary of tiny_qwen3. It likes to begin lines, and answers on some of them."""
 
     def __init__(self, context: int) -> None:
-        self.context = context
+        self.context = self.longest = context
         self.size = vocabulary().get_vocab_size()
         self.end = vocabulary().token_to_id("<|im_end|>")
         self._marker, self._newline = tokenize(MARKER), tokenize("\n")[0]

@@ -29,6 +29,7 @@ Examples:
   scope-edge estimator install Cooolder/SCOPE
   scope-edge estimator install ./scope.gguf --card ./README.md
   scope-edge estimator list
+  scope-edge estimator measure
   scope-edge estimator remove scope-q4_k_m
 
 \b
@@ -48,6 +49,18 @@ Variables:
   HF_ENDPOINT          another hub
   SCOPE_EDGE_OFFLINE   1 refuses to download
 """
+
+
+def _found(name: str | None) -> Installed:
+    """An installed estimator, None = the newest. Raises UsageError when there is none."""
+    from scope_edge.estimator.installed import find_installed
+
+    entry = find_installed(name)
+    if entry is None and name is None:
+        raise UsageError("no estimator is installed; `scope-edge estimator install Cooolder/SCOPE` gets the paper's")
+    if entry is None:
+        raise UsageError(f"no estimator {name!r} is installed; `scope-edge estimator list` shows what is")
+    return entry
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -166,15 +179,9 @@ def show_estimator(name: str | None, as_json: bool) -> None:
     Its weights, prompt template, mode and speed. Its files are checked against their hashes.
     """
     from scope_edge.estimator.install import measured
-    from scope_edge.estimator.installed import check_gguf, find_installed
+    from scope_edge.estimator.installed import check_gguf
 
-    entry = find_installed(name)
-    if entry is None:
-        if name is None:
-            raise UsageError(
-                "no estimator is installed; `scope-edge estimator install Cooolder/SCOPE` gets the paper's"
-            )
-        raise UsageError(f"no estimator {name!r} is installed; `scope-edge estimator list` shows what is")
+    entry = _found(name)
     check_gguf(entry)
     template = entry.template
     if as_json:
@@ -182,6 +189,22 @@ def show_estimator(name: str | None, as_json: bool) -> None:
         return
     out(click.style(entry.name, bold=True))
     _print_facts(_facts(entry, measured(entry)))
+
+
+@command.command("measure")
+@click.argument("name", required=False, shell_complete=_complete)
+def measure_estimator(name: str | None) -> None:
+    """Measure how fast one runs on this machine, by default the newest.
+
+    Whether `route` asks an estimator by itself depends on it. Do this when nothing else keeps the machine busy.
+    """
+    from scope_edge.estimator.install import measure
+
+    entry = _found(name)
+    with Progress() as progress:
+        progress("starting it once", 0, 0)
+        ready = measure(entry)
+    _print_facts(_facts(entry, ready))
 
 
 @command.command("remove")

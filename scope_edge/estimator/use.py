@@ -38,6 +38,9 @@ class Unusable:
         """The prior's estimates as they are."""
         return Refinement(estimates, EstimatorReport("prior"), (f"{self._why}; these are the prior's estimates",))
 
+    def close(self) -> None:
+        """Nothing runs."""
+
 
 def load_estimator(
     settings: Settings, pool: Sequence[ModelCard], fingerprints: Mapping[str, Sequence[Fingerprint]]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.llama.jobs import Ending, Mode, Sample
+from scope_edge.llama.jobs import Ending, Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,11 +116,12 @@ class Answer:
         """ "free", "digits", "word" or "done": what to do with the next logits."""
         return self._state
 
-    def begin(self, mode: Mode) -> None:
-        """In direct mode the line is written at once."""
-        if mode == "direct":
-            self._ending = "answer"
-            self._write_line("")
+    def begin_answered(self) -> None:
+        """The prompt ends in the marker and the head of the line already, as in direct mode: digits come next."""
+        line = self._answer_line
+        self._ending, self._state = "answer", "digits"
+        for token in (*line.marker, *line.head):
+            self._text += self._piece(token)
 
     def take(self, token: int, *, ends: bool) -> None:
         """A token drawn freely."""

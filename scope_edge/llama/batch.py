@@ -117,8 +117,11 @@ class Batcher:
         self.slots.clear()
 
     def tokens_of(self, job: Job) -> list[int]:
-        """The prompt's tokens."""
-        return [token for piece in job.pieces for token in self._engine.tokenize(piece.text, markup=piece.markup)]
+        """The prompt's tokens; in direct mode with the beginning of the answer line, which all samples share."""
+        prompt = [token for piece in job.pieces for token in self._engine.tokenize(piece.text, markup=piece.markup)]
+        if not prompt or job.mode != "direct" or self._line is None:
+            return prompt
+        return [*prompt, *self._line.marker, *self._line.head]
 
 
 class _Run:
@@ -151,11 +154,11 @@ class _Run:
             return "the prompt is empty"
         if job.mode != "text" and self._b._unfit:
             return self._b._unfit
-        one, room = _sample_cells(job), self._engine.context - len(task.tokens)
-        task.width = min(job.samples, self._layout.lanes, room // one)
-        if task.width < 1:
-            need = len(task.tokens) + one
-            return f"the prompt and its answer take {need} tokens, the context holds {self._engine.context}"
+        one = _sample_cells(job)
+        need = len(task.tokens) + one
+        if need > self._engine.longest:
+            return f"the prompt and its answer take {need} tokens, the context holds {self._engine.longest}"
+        task.width = min(job.samples, self._layout.lanes, (self._engine.context - len(task.tokens)) // one)
         return None
 
     # Prompts
@@ -197,7 +200,8 @@ class _Run:
             task.answers[task.begun] = answer
             task.begun += 1
             slot.users += 1
-            answer.begin(job.mode)
+            if job.mode == "direct":
+                answer.begin_answered()
             fresh.append(_Lane(sequence, task, answer, len(task.tokens), random))
         self._lanes += fresh
         starting = [lane for lane in fresh if not lane.answer.pending]

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """A loaded model with one context for many sequences that share a cache of `context` cells."""
+    """A loaded model with one context for many sequences that share a cache of `context` cells.
+
+    longest: tokens a sequence may have: beyond what the model was trained on it computes nonsense.
+    """
 
     context: int
+    longest: int
 
     def tokenize(self, text: str, *, markup: bool = False) -> list[int]: ...
     def piece(self, token: int) -> bytes: ...

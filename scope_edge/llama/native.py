@@ -135,6 +135,7 @@ class Native:
         self._composes = _metadata(model).get("tokenizer.ggml.pre") in _COMPOSING
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self.context = int(llama_cpp.llama_n_ctx(self._context))
+        self.longest = min(self.context, int(llama_cpp.llama_model_n_ctx_train(model)) or self.context)
         self._pieces: dict[int, bytes] = {}
         self._batch = _Batch(options.batch)
 

@@ -59,9 +59,13 @@ def warm_up(engine: Engine, layout: Layout, *, known_lanes: int | None = None) -
     seconds, row = _read(engine, prompt[:count], 0)
     more = min(layout.batch, engine.context // 2)
     if more > count and seconds < _STEP_SECONDS / 4:
-        engine.clear()
         count = more
-        seconds, row = _read(engine, prompt[:count], 0)
+        taken = []
+        for _ in range(2):  # the better of two: whatever else the machine is doing, it can only slow one down
+            engine.clear()
+            seconds, row = _read(engine, prompt[:count], 0)
+            taken.append(seconds)
+        seconds = min(taken)
     token = int(best(row, 1)[0][0, 0])
     alone = _steps(engine, layout, token, count, 1)[1]
     decode_tps, lanes = 0.0, 1
