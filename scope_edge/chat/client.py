@@ -121,7 +121,7 @@ class ChatClient:
                     raise NoAnswerError(self._line(failed.why), hopeless=not self._answered) from failed
                 if attempt == self._patience.attempts:
                     hopeless = failed.unreachable and not self._answered
-                    raise NoAnswerError(self._line(f"{failed.why}, {attempt} times"), hopeless=hopeless) from failed
+                    raise NoAnswerError(self._line(_times(failed.why, attempt)), hopeless=hopeless) from failed
                 self._pace.hold(_pause(attempt, failed.retry_after), everyone=failed.retry_after is not None)
         raise NoAnswerError(self._line("it was not asked"))
 
@@ -291,3 +291,7 @@ def _pause(attempt: int, retry_after: float | None) -> float:
 
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _times(why: str, attempts: int) -> str:
+    return why if attempts == 1 else f"{why}, {attempts} times"

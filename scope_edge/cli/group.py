@@ -13,6 +13,7 @@ COMMANDS = {
     "route": "Choose a model for a query.",
     "models": "Show the model cards.",
     "pool": "Show and change the pools.",
+    "fingerprint": "Have a model answer the anchors, so that it becomes a candidate.",
     "estimator": "Install language models that refine the estimates.",
     "calibrate": "Learn how far to trust the installed estimator.",
     "doctor": "Show what works and what does not.",
