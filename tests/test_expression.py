@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -156,65 +157,11 @@ def test_what_is_known_by_name_is_not_changed() -> None:
 
 
 PIECES = st.sampled_from(
-    [
-        "x",
-        "s",
-        "xs",
-        "t",
-        "9",
-        "10",
-        "0",
-        "-1",
-        "'a'",
-        "2.5",
-        "**",
-        "*",
-        "+",
-        "-",
-        "//",
-        "/",
-        "%",
-        "<<",
-        ">>",
-        "&",
-        "|",
-        "^",
-        "(",
-        ")",
-        "[",
-        "]",
-        ",",
-        ":",
-        "==",
-        "<",
-        "in",
-        "not",
-        "and",
-        "or",
-        "if",
-        "else",
-        "range",
-        "sum",
-        "range",
-        "sum",
-        "max",
-        "sorted",
-        "list",
-        "str",
-        "int",
-        "round",
-        "ord",
-        "chr",
-        "len",
-        "divmod",
-        "reversed",
-        "lambda",
-        "for",
-        ".",
-        "__class__",
-        "True",
-        "None",
-    ]
+    re.findall(
+        r"\S+",
+        "x s xs t 9 10 0 -1 'a' 2.5 ** * + - // / % << >> & | ^ ( ) [ ] , : == < in not and or if else lambda for . None "
+        "range sum max sorted list str int round ord chr len divmod reversed __class__ True",
+    )
 )
 
 
