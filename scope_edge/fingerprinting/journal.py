@@ -125,7 +125,7 @@ class Journal:
     def _read(self, line: str) -> None:
         """Take in one line; one that makes no sense counts as not there, and its question is asked again."""
         try:
-            body = json.loads(line)
+            body: dict[str, Any] = dict(json.loads(line))
             if "call" in body:
                 self._note(str(body["call"]), _number(body["usd"]) or 0.0)
             elif "free" in body:

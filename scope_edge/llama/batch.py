@@ -97,11 +97,13 @@ class Batcher:
         """
         start = perf_counter()
         run = _Run(self, jobs, done)
+        finished = False
         try:
             run.go()
-        except BaseException:
-            self.forget_all()
-            raise
+            finished = True
+        finally:
+            if not finished:
+                self.forget_all()
         clock = run.clock
         stats = Stats(
             clock.prefill_tokens,
