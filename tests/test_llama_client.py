@@ -165,11 +165,18 @@ def test_a_rung_that_crashes_is_left_for_the_next_one_and_that_is_remembered(
         """)
     )
     monkeypatch.setenv(COMMAND_VARIABLE, f"{sys.executable} {script}")
-    assert client.start(START).rung == "no repacking"
+    assert client.measure(START).rung == "no repacking"
     works(client)
     with LlamaClient(tiny_gguf, "tiny", PLAN, cache_dir=tmp_path / "cache") as other:
         assert memo.remembered("tiny", tmp_path / "cache") is not None
         assert other.start(START).rung == "no repacking"
+
+
+def test_measuring_tries_every_rung_and_the_fastest_is_used_from_then_on(client: LlamaClient, tmp_path: Path) -> None:
+    best = client.measure(START)
+    assert client.pid is None
+    assert memo.remembered("tiny", tmp_path / "cache") == best
+    assert client.start(START).rung == best.rung
 
 
 def test_a_model_that_computes_nonsense_is_refused(

@@ -134,7 +134,7 @@ def install(source: str, wishes: Wishes = Wishes(), progress: Progress | None = 
 
 
 def measure(installed: Installed, timeout: float = 600.0) -> Ready:
-    """Start the estimator once on this machine and remember how it is best loaded and how fast it then is.
+    """Start the estimator on this machine and remember how it is best loaded and how fast it then is.
 
     Raises AssetError (its weights were changed), WorkerError (no room for it, or llama.cpp fails on it).
     """
@@ -143,7 +143,7 @@ def measure(installed: Installed, timeout: float = 600.0) -> Ready:
     if isinstance(plan, NoRoom):
         raise WorkerError(plan.why)
     with LlamaClient(installed.gguf, installed.sha256, plan, cache_dir=assets.user_cache_dir()) as client:
-        return client.start(timeout)
+        return client.measure(timeout)
 
 
 def measured(installed: Installed) -> Ready | None:

@@ -78,6 +78,30 @@ class LlamaClient:
         with self._lock:
             return self._start(timeout)
 
+    def measure(self, timeout: float) -> Ready:
+        """Load on every rung that may serve, remember the fastest, and leave no worker running.
+
+        Which is faster differs: repacked weights write faster on some processors and read slower on the same ones.
+        Raises WorkerError when none works.
+        """
+        deadline, best, problem = time.monotonic() + timeout, None, ""
+        with self._lock:
+            for rung in rungs(self._plan.gpu_layers):
+                if best is not None and not rung.gpu:
+                    break  # the last resort
+                self._drop()
+                try:
+                    ready = self._load(rung, deadline - time.monotonic())
+                except _Gone as gone:
+                    problem = problem or gone.why
+                    continue
+                best = ready if best is None or ready.prompt_seconds < best.prompt_seconds else best
+            self._drop()
+            if best is None:
+                raise WorkerError(f"{self._path.name}: {problem}")
+            memo.remember(self._sha256, self._cache_dir, best.rung, best)
+            return best
+
     def run(
         self, jobs: Sequence[Job], timeout: float | None, each: Callable[[int, JobResult], bool] | None = None
     ) -> tuple[tuple[JobResult, ...], Stats]:
