@@ -305,3 +305,29 @@ def test_what_is_no_answer_is_not_taken_for_one(body: bytes) -> None:
 def test_a_count_of_tokens_is_a_count(count: object) -> None:
     body = json.dumps({"choices": [{"message": {"content": "yes"}}], "usage": {"completion_tokens": count}})
     assert wire.read_reply(body.encode(), "p", 10, 1.0, None).completion_tokens is None
+
+
+def test_a_key_may_be_in_the_keyring(model: Server) -> None:
+    keyring = pytest.importorskip("keyring")
+    from keyring.backend import KeyringBackend
+
+    class InMemory(KeyringBackend):
+        """A keyring of this process alone."""
+
+        priority = 1.0
+
+        def get_password(self, service: str, username: str) -> str | None:
+            return KEY if (service, username) == ("scope-edge", "OTHER_KEY") else None
+
+        def set_password(self, service: str, username: str, password: str) -> None:
+            raise AssertionError("a key is never written")
+
+    before = keyring.get_keyring()
+    keyring.set_keyring(InMemory())  # type: ignore[no-untyped-call]
+    try:
+        ask(model, key_env="OTHER_KEY")
+        with pytest.raises(UsageError, match="NO_SUCH_KEY"):
+            ask(model, key_env="NO_SUCH_KEY")
+    finally:
+        keyring.set_keyring(before)
+    assert [call.headers["authorization"] for call in model.calls] == [f"Bearer {KEY}"]

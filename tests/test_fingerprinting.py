@@ -16,7 +16,7 @@ from scope_edge.chat import client as chat
 from scope_edge.chat.client import Patience
 from scope_edge.config import load_settings
 from scope_edge.core_set import load_core
-from scope_edge.errors import AssetError, BudgetError, NoAnswerError, RemoteError, UsageError
+from scope_edge.errors import AssetError, BudgetError, NoAnswerError, PackError, RemoteError, UsageError
 from scope_edge.fingerprinting.journal import Answer, Journal
 from scope_edge.fingerprinting.report import Step, Summary, Wishes
 from scope_edge.fingerprinting.run import Fingerprinting
@@ -25,6 +25,7 @@ from scope_edge.grading import grade, prompt_of
 from scope_edge.llama.client import LlamaClient
 from scope_edge.llama.launch import installed
 from scope_edge.llama.memory import Plan
+from scope_edge.packs import read_pack, write_pack
 
 pytest.importorskip("httpx")
 KEY = "sk-this-is-secret-0123456789"
@@ -258,6 +259,25 @@ def test_the_key_is_in_no_file(home: Path) -> None:
     files = [path for path in home.rglob("*") if path.is_file()]
     assert len(files) >= 3
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_outcomes_on_other_questions_are_not_taken_for_these() -> None:
+    with serving(ABLE) as server:
+        path = fingerprint(server, Wishes(limit=3)).fingerprint
+    body = read_pack(path, "fingerprints")
+    write_pack(path, "fingerprints", {**body, "digests": {"core-250": "0" * 64}})
+    with pytest.raises(PackError, match="another release's core-250; make it again"):
+        load_fingerprints()
+
+
+def test_what_alpha_means_does_not_move_when_a_model_joins() -> None:
+    before = [one.name for one in load_fingerprints()[0] if not one.own]
+    with serving(ABLE) as server:
+        fingerprint(server, Wishes(limit=3))
+    sets = load_fingerprints()[0]
+    assert [one.name for one in sets if not one.own] == before
+    (added,) = [one for one in sets if one.own]
+    assert added.name == "core-250" and len(added.texts) == 250
 
 
 # The journal

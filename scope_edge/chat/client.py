@@ -283,10 +283,11 @@ def _library() -> Any:
 
 
 def _pause(attempt: int, retry_after: float | None) -> float:
-    """Seconds before the next call: what the server asks for, else twice as long each time, less a random part."""
+    """Seconds before the next call: what the server asks for, and at least twice as long each time, less a random part."""
     longest = min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
     jittered: float = longest * random.uniform(0.5, 1.0)
-    return jittered if retry_after is None else retry_after + min(jittered, 1.0) * 0.1
+    # One that asks for no pause and refuses again would use up all attempts at once.
+    return jittered if retry_after is None else max(retry_after, jittered)
 
 
 def _short(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ from scope_edge.pools import update_card
 from scope_edge.prior import load_map
 
 if TYPE_CHECKING:
+    from scope_edge.anchors import AnchorSet
     from scope_edge.config import Settings
 
 _NOTHING = Speed(None, None, None)
@@ -66,7 +67,7 @@ class Fingerprinting:
         """
         started = time.monotonic()
         fingerprints = dict(load_fingerprints()[1])
-        others = [one for one in fingerprints.get(self._card.id, ()) if one.anchors.name != self._anchors.name]
+        others = _elsewhere(fingerprints.get(self._card.id, ()), self._anchors)
         with Journal(self._card.id, self._way, again=self._wishes.again) as journal:
             purse = Purse(self._card, journal, self._wishes.max_usd)
             self._check_cap(self._projection(purse, journal.answers))
@@ -74,12 +75,23 @@ class Fingerprinting:
             asking = Asking(self._questions, self._wishes, journal, purse, standing, progress)
             speed = self._ask(asking, purse)
         if not asking.answers:
-            raise RemoteError(
-                f"{self._card.id} answered nothing: {next(iter(asking.missing.values()), 'nothing was asked')}"
-            )
+            why = next(iter(asking.missing.values()), "the cap on spending allows no call")
+            raise RemoteError(f"{self._card.id} answered nothing: {why}")
+        return self._finished(asking, purse, speed, fingerprints, time.monotonic() - started)
+
+    def _finished(
+        self,
+        asking: Asking,
+        purse: Purse,
+        speed: Speed,
+        fingerprints: dict[str, tuple[Fingerprint, ...]],
+        seconds: float,
+    ) -> Summary:
+        """Write the fingerprint, and the speed on the card; say what came of it all. Raises PackError, ConfigError."""
         # Fingerprints count cl100k tokens; a card says how many of its own they are worth.
         own = Fingerprint(self._card.id, self._anchors, asking.correct, asking.tokens / self._card.token_factor)
         path = save_fingerprint(own, {"asked": self._how, "seed": self._wishes.seed, **self._way})
+        others = _elsewhere(fingerprints.get(self._card.id, ()), self._anchors)
         fingerprints[self._card.id] = (*others, own)
         place = place_among(self._card, self._catalog.cards, fingerprints, self._anchors, self._learned)
         written = self._write_speed(speed)
@@ -101,7 +113,7 @@ class Fingerprinting:
             counted=dict(Counter(one.counted or "estimate" for one in answers)),
             usd=purse.spent if price_known else None,
             usd_most=purse.at_most if price_known else None,
-            seconds=time.monotonic() - started,
+            seconds=seconds,
             speed=speed,
             fingerprint=path,
             card=written,
@@ -188,3 +200,8 @@ class Fingerprinting:
             return False
         update_card(self._card.id, known)
         return True
+
+
+def _elsewhere(parts: Sequence[Fingerprint], anchors: AnchorSet) -> list[Fingerprint]:
+    """A model's fingerprints on other anchor sets."""
+    return [one for one in parts if one.anchors.name != anchors.name]
