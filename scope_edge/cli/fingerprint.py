@@ -234,7 +234,7 @@ def _lines(summary: Summary) -> Iterator[str]:
         yield f"  missing     {len(summary.missing)}, asked again by the same command; {anchor}: {one_line(reason)}"
     if summary.cut:
         yield f"  cut off     {words.plural(summary.cut, 'answer')} at --max-tokens"
-    yield f"  correct     {words.percent(summary.correct)} %"
+    yield f"  correct     {_share(summary.correct)} %"
     yield f"  ability     {_ability(summary.ability.value, summary.ability.error)} in log-odds on an average question"
     place = summary.place
     near = [f"after {place.better[0]}"] if place.better else []
@@ -249,11 +249,16 @@ def _lines(summary: Summary) -> Iterator[str]:
     yield from words.table(
         [
             Column("field", names),
-            Column("correct %", [words.percent(mean) for mean, _ in summary.fields.values()], right=True),
+            Column("correct %", [_share(mean) for mean, _ in summary.fields.values()], right=True),
             Column("answers", [str(n) for _, n in summary.fields.values()], right=True),
         ]
     )
     yield f"written to {summary.fingerprint}; `scope-edge pool add {summary.model}` makes it a candidate"
+
+
+def _share(mean: float) -> str:
+    """What was counted, in percent; unlike an estimate it may be 0 or 100."""
+    return f"{100 * mean:.3g}"
 
 
 def _cost(summary: Summary) -> str:

@@ -121,7 +121,7 @@ class Asking:
         left = len(self._todo) - self._asked
         pace = (time.monotonic() - self._begun) / self._asked if self._asked else None
         seconds = None if pace is None else pace * left
-        self._progress(Step(self._total - left, self._total, seconds, self.ability, self._purse.at_most))
+        self._progress(Step(self._total - left, self._total, seconds, self.ability, self._purse.spent))
 
     def _stopped(self) -> bool:
         """Whether ability is precise enough."""

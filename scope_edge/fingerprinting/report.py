@@ -68,7 +68,7 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a run is. seconds_left: at the pace so far, None before there is one. usd: spent, at most."""
+    """How far a run is. seconds_left: at the pace so far, None before there is one. usd: spent on answers."""
 
     done: int
     total: int
