@@ -93,11 +93,6 @@ class ChatClient:
         self._pace.over.set()
         self._http.close()
 
-    @property
-    def host(self) -> str:
-        """Where the questions go."""
-        return self._endpoint.host
-
     def ask(self, prompt: str, max_tokens: int, meter: Meter) -> Reply:
         """One answer, as many calls as it takes.
 

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
-from scope_edge.chat.endpoints import Endpoint, parse_endpoint
+from scope_edge.chat.endpoints import Endpoint
 from scope_edge.errors import UsageError
-
-if TYPE_CHECKING:
-    from scope_edge.records import ModelCard
 
 # What keys are filed under in a keyring; the user name there is the variable.
 SERVICE = "scope-edge"
-
-
-def key_is_there(card: ModelCard) -> bool:
-    """Whether the key that a card's endpoint wants can be had; nothing is called."""
-    try:
-        return card.endpoint is not None and (
-            card.key_env is None or bool(find_key(card.key_env, parse_endpoint(card.endpoint)))
-        )
-    except UsageError:
-        return False
 
 
 def find_key(variable: str | None, endpoint: Endpoint) -> str | None:

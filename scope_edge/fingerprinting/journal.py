@@ -60,7 +60,7 @@ class Journal:
         self.path = assets.user_data_dir() / FOLDER / f"{file_name(model)}-{_digest(head)}.jsonl"
         self.answers: dict[str, Answer] = {}
         self._open_calls: dict[str, list[float]] = {}
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
@@ -75,8 +75,10 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self._file)
+        with self._lock, contextlib.suppress(OSError):
+            if not self._closed:
+                self._closed = True
+                os.close(self._file)
 
     @property
     def unanswered_usd(self) -> float:
@@ -148,6 +150,9 @@ class Journal:
     def _write(self, body: Mapping[str, Any]) -> None:
         line = (json.dumps(body, sort_keys=True) + "\n").encode("ascii")
         with self._lock:
+            # A thread may still be asking when a run is interrupted: by now the number may be another file's.
+            if self._closed:
+                raise AssetError(f"{self.path}: is closed; nothing more is written")
             end = os.lseek(self._file, 0, os.SEEK_END)
             try:
                 written = 0
