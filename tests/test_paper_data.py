@@ -17,8 +17,9 @@ from scope_edge.ability import fit_ability
 from scope_edge.assemble import load_router
 from scope_edge.config import load_settings
 from scope_edge.errors import AssetError, MissingExtraError, PackError, UsageError
-from scope_edge.estimator.paper_data import DATASETS, import_anchors, is_paper_model, model_name
+from scope_edge.estimator.paper_data import DATASETS, import_anchors, is_paper_model
 from scope_edge.fingerprints import load_anchor_sets, load_fingerprints
+from scope_edge.importing.naming import model_name
 from scope_edge.packs import read_pack
 from scope_edge.prior import load_map
 from scope_edge.records import Query

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from scope_edge.cli import words
+from scope_edge.cli.imports import print_facts, report
 from scope_edge.cli.output import one_line, out, out_json
 from scope_edge.cli.progress import Progress
 from scope_edge.cli.run import complain
@@ -20,7 +21,6 @@ from scope_edge.estimator.quantize import QUANTS
 
 if TYPE_CHECKING:
     from scope_edge.estimator.installed import Damaged, Installed
-    from scope_edge.estimator.paper_data import Imported
     from scope_edge.llama.memo import Ready
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -130,7 +130,7 @@ def install_estimator(
             except WorkerError as error:
                 complain(f"it is installed, but does not run here now: {error}", 0)
     out(f"{click.style(entry.name, bold=True)} is installed")
-    _print_facts(_facts(entry, ready))
+    print_facts(_facts(entry, ready))
     if is_paper_model(source) and not no_anchors:
         context.exit(max(_import(dataset) for dataset in DATASETS))
     elif not _texts():
@@ -188,7 +188,7 @@ def show_estimator(name: str | None, as_json: bool) -> None:
         out_json({**_body(entry), "template": template})
         return
     out(click.style(entry.name, bold=True))
-    _print_facts(_facts(entry, measured(entry)))
+    print_facts(_facts(entry, measured(entry)))
 
 
 @command.command("measure")
@@ -204,7 +204,7 @@ def measure_estimator(name: str | None) -> None:
     with Progress() as progress:
         progress("starting it once", 0, 0)
         ready = measure(entry)
-    _print_facts(_facts(entry, ready))
+    print_facts(_facts(entry, ready))
 
 
 @command.command("remove")
@@ -247,25 +247,8 @@ def _import(source: str, *, failing: bool = True) -> int:
         if not failing:
             raise
         return complain(f"{error} (later: `scope-edge estimator anchors {source}`)", error.exit_code)
-    _report(done)
+    report(done)
     return 0
-
-
-def _report(done: Imported) -> None:
-    from scope_edge.config import load_settings
-
-    where = f"joined to {done.anchor_set}" if done.joined else f"anchor set {done.anchor_set}"
-    models = words.plural(len(done.models) + len(done.strangers), "model")
-    missing = f", {done.missing} missing" if done.missing else ""
-    out(f"{one_line(done.source)}: {where}, {done.anchors} anchors; {done.outcomes} outcomes of {models}{missing}")
-    facts = {"with a card": ", ".join(done.models) or "none", "without": ", ".join(done.strangers)}
-    _print_facts({**facts, "written": ", ".join(map(str, done.files))})
-    if done.strangers:
-        complain(
-            f"{words.plural(len(done.strangers), 'model')} without a card cannot be chosen;"
-            f' a table [models."{done.strangers[0]}"] in {load_settings().file} makes one (docs/models.md)',
-            0,
-        )
 
 
 def _texts() -> bool:
@@ -312,13 +295,6 @@ def _facts(entry: Installed, ready: Ready | None) -> dict[str, str]:
         "installed": entry.installed,
         "folder": str(entry.folder),
     }
-
-
-def _print_facts(facts: dict[str, str]) -> None:
-    shown = {name: value for name, value in facts.items() if value}
-    names, values = [f"  {name}" for name in shown], [one_line(value) for value in shown.values()]
-    for line in words.table([Column("", names), Column("", values)])[1:]:
-        out(line)
 
 
 def _body(entry: Installed | Damaged) -> dict[str, Any]:

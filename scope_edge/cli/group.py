@@ -14,11 +14,14 @@ COMMANDS = {
     "models": "Show the model cards.",
     "pool": "Show and change the pools.",
     "fingerprint": "Have a model answer the anchors, so that it becomes a candidate.",
+    "import": "Import outcomes measured elsewhere as anchors and fingerprints.",
     "estimator": "Install language models that refine the estimates.",
     "calibrate": "Learn how far to trust the installed estimator.",
     "doctor": "Show what works and what does not.",
     "completion": "Print a shell's completion script.",
 }
+# Where a command's name is no name for a module.
+_MODULES = {"import": "imports"}
 
 
 class Commands(click.Group):
@@ -46,7 +49,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"scope_edge.cli.{cmd_name}").command
+        command: click.Command = import_module(f"scope_edge.cli.{_MODULES.get(cmd_name, cmd_name)}").command
         return command
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,47 +20,16 @@ from scope_edge.config import load_settings
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.estimator.tables import ENDINGS, Row, read_rows
 from scope_edge.fingerprints import OWN_FINGERPRINTS, OWN_SETS, Fingerprint, fingerprints_body, usable_anchor_sets
+from scope_edge.importing.naming import Cards, model_name, set_name
+from scope_edge.importing.outcomes import Imported, Tally
 from scope_edge.packs import write_pack
 from scope_edge.placing import Question, place
 from scope_edge.remote import HubRepo, Progress, discard, fetch, is_hub_id, look_up
 
-if TYPE_CHECKING:
-    from scope_edge.catalog import Catalog
-    from scope_edge.records import Floats
-
 # The paper's: 13 models, and 5 more that its estimator had not seen.
 DATASETS = ("Cooolder/SCOPE-60K-final", "Cooolder/SCOPE-60K-OOD-final")
 PAPER_MODELS = "Cooolder/SCOPE"
-# The dataset's spelling -> the card that is the same weights. Reviewed by hand against the ids the paper's own code calls
-# them by at OpenRouter; what is not here and not spelled like a card has no card.
-ALIASES: Mapping[str, str] = {
-    "llama-3-3-70b": "llama-3.3-70b-instruct",  # meta-llama/llama-3.3-70b-instruct
-    "llama-3-1-8b": "llama-3.1-8b-instruct",  # meta-llama/llama-3.1-8b-instruct
-    "gemma-3-27b": "gemma-3-27b-it",  # google/gemma-3-27b-it
-}
 _SPLIT = re.compile(r"(?:^|[/_.-])anchors?(?:[/_.-]|$)", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What came of one dataset.
-
-    Attributes:
-        anchor_set: its name; `joined` says whether it was there already. anchors: in it.
-        models: ids of cards that now have outcomes on it. strangers: models without a card, under the dataset's name.
-        outcomes, missing: cells of the table models x anchors that are known and that are not.
-        files: what was written.
-    """
-
-    source: str
-    anchor_set: str
-    joined: bool
-    anchors: int
-    models: tuple[str, ...]
-    strangers: tuple[str, ...]
-    outcomes: int
-    missing: int
-    files: tuple[Path, ...]
 
 
 def is_paper_model(source: str) -> bool:
@@ -80,20 +47,15 @@ def import_anchors(source: str, progress: Progress | None = None) -> Imported:
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return _imported(_local_rows(folder), _set_name(folder.resolve().name), str(folder), None, progress)
+        return _imported(_local_rows(folder), set_name(folder.resolve().name), str(folder), None, progress)
     if not is_hub_id(source):
         raise UsageError(f"{source}: no such folder, and not a hub id (OWNER/NAME, or OWNER/NAME@REVISION)")
     repo = look_up(source, "dataset")
     paths = _anchor_files([file.path for file in repo.files], repo.id)
     rows = read_rows(fetch(repo, paths, progress), paths)
-    imported = _imported(rows, _set_name(repo.id.partition("/")[2]), repo.id, repo, progress)
+    imported = _imported(rows, set_name(repo.id.partition("/")[2]), repo.id, repo, progress)
     discard(repo)
     return imported
-
-
-def model_name(name: str) -> str:
-    """A model as the dataset spells it, without provider and price class, in small letters."""
-    return name.strip().lower().rpartition("/")[2].removesuffix(":free")
 
 
 def _local_rows(folder: Path) -> list[Row]:
@@ -116,15 +78,6 @@ def _anchor_files(paths: Iterable[str], where: str) -> list[str]:
     )
 
 
-def _set_name(text: str) -> str:
-    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._").removesuffix("-final")[:64]
-    if name in {one.name for one in usable_anchor_sets() if not one.own} or not name:
-        raise UsageError(
-            f"{text!r}: an anchor set cannot be called {name!r}, which is a bundled one's; rename the folder"
-        )
-    return name
-
-
 def _imported(rows: list[Row], name: str, source: str, repo: HubRepo | None, progress: Progress | None) -> Imported:
     """Place the questions, write the set unless it is there, and the outcomes."""
     if not rows:
@@ -139,8 +92,8 @@ def _imported(rows: list[Row], name: str, source: str, repo: HubRepo | None, pro
         anchors = place(name, wanted, progress, own=True)
         files.append(assets.user_data_dir() / OWN_SETS / f"{name}.pack")
         write_pack(files[-1], "anchor-sets", {"sets": [set_body(anchors)], **about})
-    catalog = load_catalog(load_settings())
-    prints = _fingerprints(rows, anchors, catalog)
+    cards = Cards(load_catalog(load_settings()))
+    prints = _fingerprints(rows, anchors, cards)
     files.append(assets.user_data_dir() / OWN_FINGERPRINTS / f"{name}.pack")
     write_pack(files[-1], "fingerprints", {**fingerprints_body({anchors.name: prints}), **about})
     known = sum(int(np.isfinite(one.correct).sum()) for one in prints)
@@ -149,8 +102,8 @@ def _imported(rows: list[Row], name: str, source: str, repo: HubRepo | None, pro
         anchor_set=anchors.name,
         joined=joined,
         anchors=len(anchors),
-        models=tuple(one.model for one in prints if one.model in catalog.by_id),
-        strangers=tuple(one.model for one in prints if one.model not in catalog.by_id),
+        models=tuple(one.model for one in prints if one.model in cards),
+        strangers=tuple(one.model for one in prints if one.model not in cards),
         outcomes=known,
         missing=len(prints) * len(anchors) - known,
         files=tuple(files),
@@ -176,31 +129,15 @@ def _same_questions(questions: Mapping[str, Row], name: str) -> AnchorSet | None
     return None
 
 
-def _fingerprints(rows: Sequence[Row], anchors: AnchorSet, catalog: Catalog) -> list[Fingerprint]:
+def _fingerprints(rows: Sequence[Row], anchors: AnchorSet, cards: Cards) -> list[Fingerprint]:
     """One a model, in the table's order. Repeated measurements of a pair are averaged."""
     at = {id.partition("/")[2]: i for i, id in enumerate(anchors.ids)}
-    folded = {id.lower(): id for id in catalog.by_id}
-    seen: dict[str, list[Row]] = {}
+    tally = Tally(len(anchors))
     for row in rows:
-        name = model_name(row.model)
-        seen.setdefault(folded.get(name) or ALIASES.get(name) or name, []).append(row)
+        tally.add(cards.known_as(model_name(row.model)), at[row.id], row.correct, row.tokens)
     found: list[Fingerprint] = []
-    for model, own in seen.items():
+    for model in tally.models:
+        correct, tokens = tally.of(model)
         # Counted in the model's own tokens; fingerprints count cl100k, and a card says how many its own are worth.
-        card = catalog.by_id.get(model)
-        factor = card.token_factor if card is not None else 1.0
-        cells = [at[row.id] for row in own]
-        correct = _averaged(cells, [row.correct for row in own], len(anchors))
-        tokens = _averaged(cells, [row.tokens for row in own], len(anchors)) / factor
-        found.append(Fingerprint(model, anchors, correct, tokens))
+        found.append(Fingerprint(model, anchors, correct, tokens / cards.token_factor(model)))
     return found
-
-
-def _averaged(cells: Sequence[int], values: Sequence[float | None], n: int) -> Floats:
-    """(n,) means of the known values of each cell; NaN where there is none."""
-    known = [(cell, value) for cell, value in zip(cells, values, strict=True) if value is not None]
-    where = np.array([cell for cell, _ in known], np.intp)
-    totals = np.bincount(where, [value for _, value in known], minlength=n)
-    counts = np.bincount(where, minlength=n)
-    means: Floats = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
-    return means

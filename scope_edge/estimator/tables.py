@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scope_edge.errors import AssetError, MissingExtraError
+from scope_edge.importing.cells import correct_of, given, number_of, text_of
 
 # In the order they are preferred in.
 ENDINGS = (".parquet", ".jsonl", ".csv")
 _COLUMNS = ("id", "prompt", "model_name", "is_correct", "category", "usage_completion_tokens")
-_YES, _NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,47 +78,13 @@ def _row(cells: object, where: str) -> Row:
     missing = [name for name in _COLUMNS if name not in cells]
     if missing:
         raise AssetError(f"{where}: has no column {missing[0]}; the columns read are {', '.join(_COLUMNS)}")
-    tokens = _number(cells["usage_completion_tokens"], "usage_completion_tokens", where)
-    correct = _correct(cells["is_correct"], where)
-    if not tokens or tokens < 0:
-        # An answer of no tokens was never given, so it is not a wrong one. A right one was, and was not counted.
-        correct = (correct or None) if tokens == 0 else correct
-        tokens = None
+    tokens = number_of(cells["usage_completion_tokens"], "usage_completion_tokens", where)
+    correct, tokens = given(correct_of(cells["is_correct"], "is_correct", where), tokens)
     return Row(
-        id=_text(cells["id"], "id", where),
-        prompt=_text(cells["prompt"], "prompt", where),
-        model=_text(cells["model_name"], "model_name", where),
+        id=text_of(cells["id"], "id", where),
+        prompt=text_of(cells["prompt"], "prompt", where),
+        model=text_of(cells["model_name"], "model_name", where),
         correct=correct,
         category=str(cells["category"] or "unknown").strip(),
         tokens=tokens,
     )
-
-
-def _text(value: object, column: str, where: str) -> str:
-    text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-    if not text.strip():
-        raise AssetError(f"{where}: {column} is {str(value)[:60]!r}, expected text; give the dataset's own files")
-    return text
-
-
-def _correct(value: object, where: str) -> float | None:
-    if isinstance(value, bool):
-        return float(value)
-    if isinstance(value, str) and value.strip().lower() in (*_YES, *_NO):
-        return float(value.strip().lower() in _YES)
-    share = _number(value, "is_correct", where)
-    if share is not None and not 0 <= share <= 1:
-        raise AssetError(f"{where}: is_correct is {share:g}, expected true, false or a share from 0 to 1")
-    return share
-
-
-def _number(value: object, column: str, where: str) -> float | None:
-    """A number; None for an empty cell or NaN."""
-    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "null", "none", "nan")):
-        return None
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):
-            number = float(value)
-            if not math.isinf(number):
-                return None if math.isnan(number) else number
-    raise AssetError(f"{where}: {column} is {str(value)[:60]!r}, expected a number or nothing")
