@@ -81,8 +81,28 @@ def main() -> None:
         write_figures(options.write, text)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Unseen:
+    """One set's part of a seed's split. models: held-out ones that can be scored there; placed: queries and their places."""
+
+    seed: int
+    set_number: int
+    set_name: str
+    learned: Learned
+    train: Pooled
+    test: Pooled
+    models: Sequence[int]
+    placed: Sequence[tuple[int, Place]]
+
+
 def measure(data: Pooled, seed: int, landmarks: int) -> Iterator[Scored]:
     """Learn on one seed's training part and predict the rest."""
+    for part in unseen(data, seed, landmarks):
+        yield from _predict(part)
+
+
+def unseen(data: Pooled, seed: int, landmarks: int) -> Iterator[Unseen]:
+    """Learn on one seed's training part; what is left to be predicted, set by set."""
     unseen_queries = np.zeros(len(data.ids), bool)
     for s, name in enumerate(data.set_names):
         here = data.sets == s
@@ -102,21 +122,14 @@ def measure(data: Pooled, seed: int, landmarks: int) -> Iterator[Scored]:
             if len(np.unique(_known(train.correct[m, train.sets == s]) > 0.5)) == 2
         ]
         if models:
-            yield from _predict(train, test, models, (seed, s, name), learned, [(q, places[q]) for q in here])
+            yield Unseen(seed, s, name, learned, train, test, models, [(q, places[q]) for q in here])
 
 
-def _predict(
-    train: Pooled,
-    test: Pooled,
-    models: Sequence[int],
-    key: tuple[int, int, str],
-    learned: Learned,
-    placed: Sequence[tuple[int, Place]],
-) -> Iterator[Scored]:
-    """Every router's predictions for one set. key: (seed, set's number, set's name); placed: queries and their places."""
-    seed, s, name = key
+def _predict(part: Unseen) -> Iterator[Scored]:
+    """Every router's predictions for one set."""
+    train, test, models, learned, placed = part.train, part.test, part.models, part.learned, part.placed
     here = np.array([q for q, _ in placed])
-    anchors = learned.anchors[name]
+    anchors = learned.anchors[part.set_name]
     p: dict[str, Floats] = {}
     lengths: dict[int, tuple[Floats, Floats]] = {}
     for size in SIZES:
@@ -124,7 +137,7 @@ def _predict(
         estimates = [calibrate(prior.at(place, 1.0), learned.calibration) for _, place in placed]
         p[ours(size)] = np.array([one.p_correct for one in estimates])
         lengths[size] = (np.array([one.tokens for one in estimates]), np.array([one.tokens_hi for one in estimates]))
-    rows = np.flatnonzero(train.sets == s)
+    rows = np.flatnonzero(train.sets == part.set_number)
     similarity = test.vectors[here] @ train.vectors[rows].T
     for column, m in enumerate(models):
         scored = np.isfinite(test.correct[m, here])
@@ -132,8 +145,8 @@ def _predict(
         others = _baselines(train, rows, outcomes, similarity[scored], test.vectors[here[scored]], anchors.ids)
         mine = {router: values[scored, column] for router, values in p.items()}
         yield Scored(
-            seed=seed,
-            set_name=name,
+            seed=part.seed,
+            set_name=part.set_name,
             model=str(test.models[m]),
             queries=here[scored],
             categories=test.categories[here[scored]],
@@ -189,7 +202,7 @@ def report(found: list[Scored]) -> Iterator[str]:
     yield "### Calibration by category (250 anchors, ECE above floor)\n\n" + _by_category(found)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
@@ -199,7 +212,7 @@ def _prediction(here: list[Scored], routers: list[str]) -> str:
         values = np.array([_vector(one, router, np.ones(len(one.correct))) for one in here])
         p, y = _pooled(here, router)
         rows.append([router, *(f"{v:.4f}" for v in np.nanmean(values, axis=0)), f"{ece(p, y) - ece_floor(p):.3f}"])
-    return _table(["router", "AUC", "accuracy", "Brier", "log-loss", "ECE above floor"], rows)
+    return table(["router", "AUC", "accuracy", "Brier", "log-loss", "ECE above floor"], rows)
 
 
 def _vector(one: Scored, router: str, weights: Floats) -> list[float]:
@@ -213,12 +226,12 @@ def _paired(found: list[Scored], names: list[str]) -> str:
     for name in names:
         here = [one for one in found if one.set_name == name]
         for router in [*BASELINES, ours(25)]:
-            difference = _resampled(here, ours(250), router)
-            rows.append([name, router, *map(_interval, difference.T)])
-    return _table(["set", "against", "AUC", "accuracy", "Brier (lower is better)", "log-loss (lower is better)"], rows)
+            difference = resampled(here, ours(250), router)
+            rows.append([name, router, *map(interval, difference.T)])
+    return table(["set", "against", "AUC", "accuracy", "Brier (lower is better)", "log-loss (lower is better)"], rows)
 
 
-def _resampled(here: list[Scored], first: str, second: str) -> Floats:
+def resampled(here: list[Scored], first: str, second: str) -> Floats:
     """Mean paired difference of the four scores: row 0 as measured, then resampled over models and queries."""
     rng = np.random.default_rng(0)
     orders = [[np.argsort(one.p[router], kind="stable") for router in (first, second)] for one in here]
@@ -252,7 +265,7 @@ def _weighted_mean(table: Floats, weights: Floats) -> Floats:
     return mean
 
 
-def _interval(values: Floats) -> str:
+def interval(values: Floats) -> str:
     low, high = np.nanquantile(values[1:], [0.025, 0.975])
     return f"{values[0]:+.4f} [{low:+.4f}, {high:+.4f}]"
 
@@ -277,7 +290,7 @@ def _calibration(found: list[Scored], names: list[str]) -> str:
             cells = [f"{ece(p, y) - ece_floor(p):.3f}", f"{figures[0]:.3f}", f"{figures[1]:.3f}", f"{figures[2]:.2f}"]
             rows.append([name, str(size), *cells])
     head = ["set", "anchors", "ECE above floor", "median abs log length error"]
-    return _table([*head, f"coverage of tokens_hi ({COVERAGE:.0%} asked)", "tokens_hi / tokens"], rows)
+    return table([*head, f"coverage of tokens_hi ({COVERAGE:.0%} asked)", "tokens_hi / tokens"], rows)
 
 
 def _by_category(found: list[Scored]) -> str:
@@ -288,7 +301,7 @@ def _by_category(found: list[Scored]) -> str:
         at = categories == category
         gap = f"{p[at].mean() - y[at].mean():+.3f}"
         rows.append([category, str(int(at.sum())), f"{ece(p[at], y[at]) - ece_floor(p[at]):.3f}", gap])
-    return _table(["category", "predictions", "ECE above floor", "mean p - mean correct"], rows)
+    return table(["category", "predictions", "ECE above floor", "mean p - mean correct"], rows)
 
 
 if __name__ == "__main__":

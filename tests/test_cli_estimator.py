@@ -250,3 +250,25 @@ def test_json_is_one_line_of_ascii(cli: Cli, gguf: str) -> None:
     assert out.isascii()
     assert out.count("\n") == 1
     assert json.loads(out)["name"] == "tiny-qwen3"
+
+
+@pytest.mark.parametrize("source", ["", "  ", "x" * 5000, "~nobody-of-this-name/x.gguf"])
+def test_a_source_that_is_none_is_one_line(cli: Cli, source: str) -> None:
+    done = cli("estimator", "install", source)
+    assert done.code == 2
+    assert done.complaint.count("\n") <= 1 and len(done.complaint) < 300
+
+
+def test_numbers_of_a_manifest_that_cannot_be_are_damage(cli: Cli, gguf: str) -> None:
+    cli("estimator", "install", gguf, "--name", "one", "--no-measure")
+    manifest = Path(next(cli.folder.rglob("one/manifest.toml")))
+    manifest.write_text(manifest.read_text("utf-8").replace("samples = 8", "samples = -1"), "utf-8")
+    assert "samples cannot be -1" in cli("estimator", "list").complaint
+
+
+def test_weights_that_are_gone_leave_the_next_newest_in_use(cli: Cli, gguf: str) -> None:
+    for name in ("first", "second"):
+        cli("estimator", "install", gguf, "--name", name, "--no-measure")
+    next(cli.folder.rglob("second/model.gguf")).unlink()
+    assert "second/model.gguf" in cli("estimator", "list").complaint
+    assert cli("estimator", "info").out.startswith("first\n")

@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -170,6 +171,24 @@ def test_a_rung_that_crashes_is_left_for_the_next_one_and_that_is_remembered(
     with LlamaClient(tiny_gguf, "tiny", PLAN, cache_dir=tmp_path / "cache") as other:
         assert memo.remembered("tiny", tmp_path / "cache") is not None
         assert other.start(START).rung == "no repacking"
+
+
+@pytest.mark.parametrize("command", ['"unbalanced', " ", "/bin/cat", "/bin/false", "/bin/echo hello"])
+def test_a_command_that_starts_no_worker(client: LlamaClient, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv(COMMAND_VARIABLE, command)
+    with pytest.raises(WorkerError):
+        client.start(START)
+    monkeypatch.delenv(COMMAND_VARIABLE)
+    works(client)
+
+
+def test_a_slow_minute_does_not_worsen_what_was_measured_before(client: LlamaClient, tmp_path: Path) -> None:
+    fast = replace(client.start(START), prefill_tps=1e9, decode_tps=1e9)
+    client.close()
+    memo.remember("tiny", tmp_path / "cache", fast.rung, fast)
+    client.start(START)
+    kept = memo.remembered("tiny", tmp_path / "cache")
+    assert kept is not None and (kept.prefill_tps, kept.decode_tps) == (1e9, 1e9)
 
 
 def test_measuring_tries_every_rung_and_the_fastest_is_used_from_then_on(client: LlamaClient, tmp_path: Path) -> None:

@@ -119,6 +119,10 @@ def install_estimator(
     from scope_edge.estimator.install import Wishes, install, measure
     from scope_edge.estimator.paper_data import DATASETS, is_paper_model
 
+    if name is not None and not name.strip():
+        raise UsageError("--name is blank; give a name or leave the option out")
+    if name is not None and not name.strip():
+        raise UsageError("--name is blank; give a name, or leave the option out")
     with Progress() as progress:
         wishes = Wishes(name, quant, prompt_template, card, mode)
         entry = install(source, wishes, progress)
@@ -198,13 +202,16 @@ def measure_estimator(name: str | None) -> None:
 
     Whether `route` asks an estimator by itself depends on it. Do this when nothing else keeps the machine busy.
     """
-    from scope_edge.estimator.install import measure
+    from scope_edge import assets
+    from scope_edge.estimator.install import measure, measured
 
     entry = _found(name)
     with Progress() as progress:
         progress("starting it once", 0, 0)
         ready = measure(entry)
     print_facts(_facts(entry, ready))
+    if measured(entry) is None:
+        complain(f"the cache folder {assets.user_cache_dir()} cannot be written, so this is not remembered", 0)
 
 
 @command.command("remove")

@@ -69,6 +69,10 @@ def calibrate_estimator(
     from scope_edge.prior import load_map
 
     installed = find_installed(settings.estimator_name)
+    if installed is None and settings.estimator_name is not None:
+        raise UsageError(
+            f"no estimator {settings.estimator_name!r} is installed; `scope-edge estimator list` shows what is"
+        )
     if installed is None:
         raise AssetError(f"no estimator is installed; {INSTALL}")
     pool = load_catalog(settings).pool(settings.pool)
@@ -91,8 +95,9 @@ def calibrate_estimator(
             left_out.ask(todo, installed, client, counted)
         finally:
             client.close()
-    wanted = frozenset(tasks)
-    said = [one for one in journal.said if one.task in wanted]
+    # By task: two runs at once may have asked the same.
+    answers = {one.task: one for one in journal.said}
+    said = [answers[task] for task in tasks if task in answers]
     seen = left_out.observed(said)
     if not len(seen):
         raise AssetError(f"{installed.name}: none of {len(said)} prompts had a usable answer; is it a SCOPE estimator?")

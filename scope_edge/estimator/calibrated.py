@@ -189,6 +189,9 @@ def save_calibration(folder: Path, key: Key, calibration: EstimatorCalibration) 
     write_pack(folder / FILE, KIND, body)
 
 
+_AGAIN = "remove the file, or calibrate again with `scope-edge calibrate --estimator gguf`"
+
+
 def load_calibration(folder: Path, key: Key) -> EstimatorCalibration | None:
     """The calibration in an estimator's folder, None when there is none or it belongs to another key.
 
@@ -199,21 +202,23 @@ def load_calibration(folder: Path, key: Key) -> EstimatorCalibration | None:
     path = folder / FILE
     if not path.exists():
         return None
-    body = read_pack(path, KIND)
+    try:
+        body = read_pack(path, KIND)
+    except PackError as error:
+        raise PackError(f"{path}: not a usable calibration ({error}); {_AGAIN}") from error
     if body.get("key") != {"gguf": key.gguf, "template": key.template, "mode": key.mode}:
         return None
     return _from_body(body, path)
 
 
 def _from_body(body: Mapping[str, Any], path: Path) -> EstimatorCalibration:
-    again = "calibrate again with `scope-edge calibrate --estimator gguf`, or remove the file"
     try:
         weights, length, residuals = (np.require(body[n], np.float64, "A") for n in ("weights", "length", "residuals"))
         found = EstimatorCalibration(weights, length, residuals, float(body["reach"]), int(body["prompts"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise PackError(f"{path}: not a usable calibration ({error!r}); {again}") from error
+        raise PackError(f"{path}: not a usable calibration ({error!r}); {_AGAIN}") from error
     numbers = np.concatenate([weights.ravel(), length.ravel(), residuals.ravel(), [found.reach]])
     shapes = weights.shape == (3,) and length.shape == (2,) and residuals.ndim == 1
     if not shapes or not np.isfinite(numbers).all() or found.reach < 0 or (np.diff(residuals) < 0).any():
-        raise PackError(f"{path}: not a usable calibration (its numbers make no sense); {again}")
+        raise PackError(f"{path}: not a usable calibration (its numbers make no sense); {_AGAIN}")
     return found

@@ -240,9 +240,35 @@ def _load(folder: Path) -> Installed:
         sampling = _record(Sampling, body.pop("sampling", {}))
         own = {"name": folder.name, "folder": folder, "shape": shape, "sampling": sampling}
         facts = _checked(Installed, {**body, **own})
+        entry = Installed(**facts)
+        _sensible(entry)
+        size = entry.gguf.stat().st_size
     except (TypeError, ValueError) as error:
         raise AssetError(f"{path}: {error}; {again}") from error
-    return Installed(**facts)
+    except OSError as error:
+        raise AssetError(f"{folder / GGUF}: cannot be read ({error.strerror or error}); {again}") from error
+    if size != entry.size:
+        raise AssetError(f"{entry.gguf}: {size} bytes where {entry.size} were installed; {again}")
+    return entry
+
+
+def _sensible(entry: Installed) -> None:
+    """Raises ValueError naming a number that cannot be."""
+    sampling, shape = entry.sampling, entry.shape
+    ranges = {
+        "samples": (entry.samples, 1, 256),
+        "examples": (entry.examples, 1, 50),
+        "analysis_tokens": (entry.analysis_tokens, 1, 32_768),
+        "temperature": (sampling.temperature, 0, 10),
+        "top_p": (sampling.top_p, 0, 1),
+        "top_k": (sampling.top_k, 1, 1000),
+        "seed": (sampling.seed, 0, 2**63),
+        "kv_bytes": (shape.kv_bytes, 1, 2**30),
+        "context": (shape.context, 1, 2**31),
+    }
+    for name, (value, low, high) in ranges.items():
+        if not low <= value <= high:
+            raise ValueError(f"{name} cannot be {value}, only {low} to {high}")
 
 
 def _record(kind: type[Any], body: object) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -36,6 +37,9 @@ _SETTINGS = (
 _HEAD = 24
 _BLOCK = 16 * 1024 * 1024
 
+# A longer path is none that a system would take.
+MAX_SOURCE = 4000
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -64,7 +68,15 @@ def find_origin(source: str, quant: Quant | None) -> Origin:
 
     Raises UsageError (it is neither), AssetError (not a GGUF, or a GGUF without weights), and what `look_up` raises.
     """
-    path = Path(source).expanduser()
+    if not source.strip():
+        raise UsageError("no source; give a .gguf file, a folder with a checkpoint, or a hub id such as Cooolder/SCOPE")
+    path = Path(source)
+    with contextlib.suppress(RuntimeError):  # ~ of nobody: then that is how it is called
+        path = path.expanduser()
+    if len(source) > MAX_SOURCE:
+        raise UsageError(
+            f"{source[:60]}…: no file is called so, {len(source)} characters; give a file, a folder or a hub id"
+        )
     if path.is_file():
         check_head(path)
         return Origin(str(path), path.stem, gguf=path)

@@ -47,6 +47,7 @@ _CRASHES = tuple(
     if hasattr(signal, name)
 )
 _SAID_BYTES = 4096
+_STRANGE = f"answers what no worker of scope-edge answers; look at {COMMAND_VARIABLE}"
 
 
 class LlamaClient:
@@ -119,7 +120,7 @@ class LlamaClient:
             request = {"op": "run", "jobs": jobs_body(tuple(jobs)), "timeout": timeout, "each": each is not None}
             try:
                 answer = child.ask(request, timeout, each)
-                if answer["type"] != "results":
+                if answer.get("type") != "results":
                     raise WorkerError(f"llama.cpp: {answer.get('why')}")
                 results = results_from_body(answer)
             except (_Gone, FrameError) as error:
@@ -146,6 +147,10 @@ class LlamaClient:
                 problem = gone.why
                 if not gone.crashed:
                     break
+            except FrameError as error:
+                self._drop()
+                problem = str(error)
+                break
         raise WorkerError(f"{self._path.name}: {problem}")
 
     def _load(self, rung: Rung, timeout: float) -> Ready:
@@ -172,14 +177,17 @@ class LlamaClient:
             "lanes": known.lanes if known and known.rung == rung.name else None,
         }
         answer = child.ask(request, max(timeout, 0.0))
-        if answer["type"] != "ready":
+        if answer.get("type") != "ready":
             # A refusal is final, unless it may have been the GPU that had no room.
-            raise _Gone(str(answer.get("why")), crashed=rung.gpu and plan.gpu_layers != 0)
-        fields = {key: answer[key] for key in Ready.__dataclass_fields__ if key != "rung"}
+            raise _Gone(str(answer.get("why", _STRANGE)), crashed=rung.gpu and plan.gpu_layers != 0)
+        try:
+            fields = {key: answer[key] for key in Ready.__dataclass_fields__ if key != "rung"}
+        except KeyError as error:
+            raise _Gone(_STRANGE) from error
         self._ready = Ready(rung=rung.name, **fields)
         if self._ready.context < plan.context:
             raise _Gone(f"a context of {self._ready.context} tokens where {plan.context} were asked for")
-        memo.remember(self._sha256, self._cache_dir, rung.name, self._ready)
+        memo.remember(self._sha256, self._cache_dir, rung.name, self._ready.at_best(known))
         return self._ready
 
     def _lost(self, error: _Gone | FrameError, doing: str) -> WorkerError:
@@ -213,7 +221,12 @@ class _Child:
 
     def __init__(self) -> None:
         override = os.environ.get(COMMAND_VARIABLE)
-        command = shlex.split(override, posix=os.name != "nt") if override else child_command("worker.py")
+        try:
+            command = shlex.split(override, posix=os.name != "nt") if override else child_command("worker.py")
+            if not command:
+                raise ValueError("nothing but blanks")
+        except ValueError as error:
+            raise _Gone(f"{COMMAND_VARIABLE} is no command ({error})") from error
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=child_folder()

@@ -40,7 +40,10 @@ def installed() -> bool:
 
 def safe_path() -> list[str]:
     """Where this process imports from, without the current folder."""
-    here = Path.cwd()
+    try:
+        here: Path | None = Path.cwd()
+    except OSError:  # it was deleted under us
+        here = None
     return [entry for entry in sys.path if entry and Path(entry).is_absolute() and Path(entry) != here]
 
 

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +40,13 @@ class Ready:
     def batch_prompts(self) -> int:
         """How many prompts of eight samples it is best given at once."""
         return max(1, self.lanes // 8)
+
+    def at_best(self, before: Ready | None) -> Ready:
+        """With the better of both speeds, when it was loaded alike: other work on the machine only ever slows one down."""
+        if before is None or before.rung != self.rung or before.gpu != self.gpu:
+            return self
+        prefill, decode = max(self.prefill_tps, before.prefill_tps), max(self.decode_tps, before.decode_tps)
+        return replace(self, prefill_tps=prefill, decode_tps=decode)
 
     @property
     def prompt_seconds(self) -> float:

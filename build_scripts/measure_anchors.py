@@ -1,0 +1,139 @@
+"""How many anchors does a new model need, and does their order matter? On queries and models that nothing was fitted on.
+
+    python build_scripts/measure_anchors.py --data ROUTING_DATA/zeroeval ... --cache FILE.npz --write docs/benchmarks.md
+
+The splits are those of measure_prior.py. Each held-out model is known by its outcomes on the first anchors of the core set
+(most informative first), or on as many drawn from the same 250 at random, and predicted on held-out queries. Differences are
+paired (same models, same queries); intervals are a bootstrap over models and queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from figures import write_figures
+from learn import COVERAGE, fingerprint
+from measure_prior import CLIP, SEEDS, Scored, Unseen, interval, resampled, table, unseen
+from pooled import read_pooled
+from scores import scores
+
+from scope_edge.calibration import calibrate
+from scope_edge.prior import Prior
+from scope_edge.records import ModelCard
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+SIZES = (10, 25, 50, 100, 250)
+ALL = "first 250"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the routing data format")
+    parser.add_argument("--cache", type=Path, help="file that keeps embeddings between runs (.npz)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--landmarks", type=int, default=3072)
+    parser.add_argument(
+        "--write", type=Path, help="put the tables between the <!-- figures: anchors --> marks of this file"
+    )
+    options = parser.parse_args()
+    data = read_pooled(options.data, options.cache)
+    found = [one for seed in options.seeds for part in unseen(data, seed, options.landmarks) for one in predicted(part)]
+    text = "\n\n".join(report(found))
+    print(text)
+    if options.write:
+        write_figures(options.write, text, "anchors")
+
+
+def predicted(part: Unseen) -> Iterator[Scored]:
+    """Every held-out model of one set, known by so many anchors chosen one way or the other."""
+    anchors = part.learned.anchors[part.set_name]
+    random = np.random.default_rng(part.seed).permutation(len(anchors))
+    here = np.array([q for q, _ in part.placed])
+    p: dict[str, Floats] = {}
+    for size in SIZES:
+        for name, chosen in ((f"first {size}", np.arange(size)), (f"random {size}", random[:size])):
+            if size < len(anchors) or name == ALL:
+                p[name] = _probabilities(part, chosen)
+    for column, m in enumerate(part.models):
+        scored = np.isfinite(part.test.correct[m, here])
+        yield Scored(
+            seed=part.seed,
+            set_name=part.set_name,
+            model=str(part.test.models[m]),
+            queries=here[scored],
+            categories=part.test.categories[here[scored]],
+            correct=part.test.correct[m, here[scored]],
+            tokens=part.test.tokens[m, here[scored]],
+            p={name: np.clip(values[scored, column], CLIP, 1 - CLIP) for name, values in p.items()},
+            lengths={},
+        )
+
+
+def _probabilities(part: Unseen, chosen: NDArray[np.int64]) -> Floats:
+    """P(correct) of every query and model, (queries, models), with the models known by these anchors alone."""
+    anchors, learned = part.learned.anchors[part.set_name], part.learned
+    left_out = np.setdiff1d(np.arange(len(anchors)), chosen)
+    fingerprints = {}
+    for m in part.models:
+        one = fingerprint(part.train, m, anchors)
+        one.correct[left_out] = np.nan
+        one.tokens[left_out] = np.nan
+        fingerprints[one.model] = [one]
+    cards = [ModelCard(id=name, where="cloud") for name in fingerprints]
+    prior = Prior(
+        learned.map, learned.population, cards, fingerprints, calibration=learned.calibration, coverage=COVERAGE
+    )
+    return np.array([calibrate(prior.at(place, 1.0), learned.calibration).p_correct for _, place in part.placed])
+
+
+def report(found: list[Scored]) -> Iterator[str]:
+    """The tables, as markdown."""
+    for name in dict.fromkeys(one.set_name for one in found):
+        here = [one for one in found if one.set_name == name]
+        models = len({one.model for one in here})
+        yield f"{name}, {models} unseen models, {len(here)} model-seed pairs:\n\n" + _scores(here)
+    rows = []
+    for name in dict.fromkeys(one.set_name for one in found):
+        here = [one for one in found if one.set_name == name]
+        difference = resampled(here, "first 25", "random 100")
+        rows.append([name, *map(interval, difference.T[:2])])
+    yield (
+        "The first 25 against 100 at random (difference, 95 % interval):\n\n" + table(["set", "AUC", "accuracy"], rows)
+    )
+
+
+def _scores(here: list[Scored]) -> str:
+    rows = []
+    for size in SIZES:
+        for how in ("first", "random"):
+            name = f"{how} {size}"
+            if name in here[0].p:
+                rows.append(
+                    [name, *(f"{value:.4f}" for value in np.nanmean([_row(one, name) for one in here], axis=0))]
+                )
+    return table(["anchors", "AUC", "accuracy", "ability error, logit", "error of mean p"], rows)
+
+
+def _row(one: Scored, name: str) -> list[float]:
+    """AUC, accuracy, how far the mean log-odds lie from those with all anchors, how far mean p from the share correct."""
+    p = one.p[name]
+    measured = scores(p, one.correct, np.ones(len(p)), np.argsort(p, kind="stable"))
+    apart = float(np.mean(_logit(p)) - np.mean(_logit(one.p[ALL])))
+    return [measured.auc, measured.accuracy, abs(apart), abs(float(p.mean() - one.correct.mean()))]
+
+
+def _logit(p: Floats) -> Floats:
+    odds: Floats = np.log(p) - np.log1p(-p)
+    return odds
+
+
+if __name__ == "__main__":
+    main()
