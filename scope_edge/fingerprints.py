@@ -148,14 +148,15 @@ def _own_sets(paths: Sequence[Path], others: Sequence[AnchorSet]) -> list[Anchor
         for one in (set_from_body(row, str(path), own=True) for row in rows):
             if one.name in taken:
                 raise PackError(f"{path}: there is another anchor set {one.name!r}; remove one of the files")
-            if _widths(one) != _widths(others[0]):
+            if widths(one) != widths(others[0]):
                 raise PackError(f"{path}: made by a release with another encoder or map; {_AGAIN}")
             taken.add(one.name)
             found.append(one)
     return found
 
 
-def _widths(anchors: AnchorSet) -> tuple[tuple[int, ...], ...]:
+def widths(anchors: AnchorSet) -> tuple[tuple[int, ...], ...]:
+    """How wide a set's vectors, domains and traits are: what an encoder and a map must agree on."""
     return tuple(column.shape[1:] for column in (anchors.vectors, anchors.domains, anchors.traits))
 
 

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 # Written files that are named; of more, only how many.
 _SHOWN = 3
-FORMATS = ("routing-data",)
+FORMATS = ("routing-data", "pack")
 _EPILOG = """\b
 Examples:
   scope-edge import ./our-questions --limit 500
   scope-edge import ./our-questions --name support-mails
+  scope-edge import ./our-finetune.pack
 
 \b
 Exit codes:
-  0 ok   2 usage, or the name is taken by other questions   5 a file is missing, damaged, too large or of no known format
+  0 ok   2 usage, or what is here must not be replaced   5 a file is missing, damaged, too large or of no known format
   130 interrupted
 """
 
@@ -41,20 +42,21 @@ Exit codes:
     type=click.IntRange(min=1),
     help="Anchors, those that tell most models apart first, categories in turn.  [default: all]",
 )
-def command(path: Path, kind: str | None, name: str | None, limit: int | None) -> None:
+@click.option("--replace", is_flag=True, help="Put a pack's outcomes in place of others of the same model.")
+def command(path: Path, kind: str | None, name: str | None, limit: int | None, replace: bool) -> None:
     """Import outcomes measured elsewhere: their questions become anchors, every model's outcomes a fingerprint.
 
-    PATH is a folder of labelled queries, queries.jsonl.gz and outcomes.csv.gz (docs/fingerprints.md). Nothing imported is
-    executed. Imported again, it replaces the outcomes that it brought.
+    PATH is a folder of labelled queries, queries.jsonl.gz and outcomes.csv.gz (docs/fingerprints.md), or a pack that
+    `scope-edge export` wrote. Nothing imported is executed. A folder imported again replaces the outcomes that it brought.
     """
-    from scope_edge.importing.detect import import_path
+    from scope_edge.importing.detect import Wishes, import_path
 
     with Progress() as progress:
-        done = import_path(path, kind, name, limit, progress)
-    report(done)
+        done, sha256 = import_path(path, Wishes(kind, name, limit, replace), progress)
+    report(done, sha256)
 
 
-def report(done: Imported) -> None:
+def report(done: Imported, sha256: str | None = None) -> None:
     """Say what came of an import, and on standard error what to do about models without a card."""
     where = f"joined to {done.anchor_set}" if done.joined else f"anchor set {done.anchor_set}"
     models = words.plural(len(done.models) + len(done.strangers), "model")
@@ -64,7 +66,7 @@ def report(done: Imported) -> None:
     out(f"{one_line(done.source)}: {one_line(where)}, {anchors}; {outcomes} of {models}{missing}")
     dropped = "; ".join(f"{count} {reason}" for reason, count in done.dropped.items())
     facts = {"with a card": ", ".join(done.models) or "none", "without": ", ".join(done.strangers), "dropped": dropped}
-    print_facts({**facts, "written": _files(done.files)})
+    print_facts({**facts, "sha256": sha256 or "", "written": _files(done.files)})
     if done.strangers:
         from scope_edge.config import load_settings
 

@@ -13,12 +13,17 @@ from scope_edge.fingerprints import OWN_FINGERPRINTS, Fingerprint, fingerprints_
 from scope_edge.packs import write_pack
 
 
+def fingerprint_file(model: str, anchor_set: str) -> Path:
+    """Where a model's outcomes on a set go."""
+    return assets.user_data_dir() / OWN_FINGERPRINTS / f"{file_name(model)}.{anchor_set}.pack"
+
+
 def save_fingerprint(one: Fingerprint, about: Mapping[str, Any], source: str = "scope-edge fingerprint") -> Path:
     """Write a model's outcomes on a set in one step, in place of earlier ones; give the file. Raises PackError.
 
     about: how they came about, for whoever opens the pack; plain types. source: the command.
     """
-    path = assets.user_data_dir() / OWN_FINGERPRINTS / f"{file_name(one.model)}.{one.anchors.name}.pack"
+    path = fingerprint_file(one.model, one.anchors.name)
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     body = {
         **fingerprints_body({one.anchors.name: [one]}),

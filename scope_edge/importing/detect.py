@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, UsageError
-from scope_edge.importing import routing_data
+from scope_edge.importing import routing_data, share
 
 if TYPE_CHECKING:
     from scope_edge.importing.keeping import Progress
     from scope_edge.importing.outcomes import Imported
 
 
-def import_path(
-    path: Path,
-    kind: str | None = None,
-    name: str | None = None,
-    limit: int | None = None,
-    progress: Progress | None = None,
-) -> Imported:
-    """Import a path of a known format, by default the one its content shows.
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How to import; None = by default.
 
-    Raises UsageError (no such path, a format that is not known), and what the format's import raises.
+    Attributes:
+        kind: the format. name: of the anchor set. limit: anchors at most.
+        replace: whether outcomes of the same model that are here may be replaced by those in a pack.
+    """
+
+    kind: str | None = None
+    name: str | None = None
+    limit: int | None = None
+    replace: bool = False
+
+
+def import_path(path: Path, wishes: Wishes, progress: Progress | None = None) -> tuple[Imported, str | None]:
+    """Import a path of a known format, by default the one its content shows; of a pack also its sha256, hex.
+
+    Raises UsageError (no such path, a wish that the format does not know), and what the format's import raises.
     """
     path = path.expanduser()
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
-    found = kind or detect(path)
-    if found == "routing-data":
-        return routing_data.import_routing_data(path, name, limit, progress)
-    raise UsageError(f"{found!r} is not a format that can be imported")
+    kind = wishes.kind or detect(path)
+    if kind == "pack":
+        if wishes.name is not None or wishes.limit is not None:
+            raise UsageError(f"{path}: a pack brings its own name and anchors; leave out --name and --limit")
+        return share.import_pack(path, replace_own=wishes.replace)
+    if wishes.replace:
+        raise UsageError(f"{path}: --replace is for packs; {kind} replaces its outcomes anyway")
+    return routing_data.import_routing_data(path, wishes.name, wishes.limit, progress), None
 
 
 def detect(path: Path) -> str:
     """The name of the format. Raises AssetError when it is none that is known."""
     if (path / routing_data.QUERIES).is_file():
         return "routing-data"
+    if path.is_file() and share.is_pack(path):
+        return "pack"
     raise AssetError(
-        f"{path}: of no known format (a folder with {routing_data.QUERIES}); docs/fingerprints.md names them"
+        f"{path}: of no known format (a folder with {routing_data.QUERIES}, or a pack); docs/fingerprints.md names them"
     )

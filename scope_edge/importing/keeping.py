@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scope_edge import assets
-from scope_edge.anchors import AnchorSet, set_body
+from scope_edge.anchors import set_body
 from scope_edge.catalog import load_catalog
 from scope_edge.config import load_settings
 from scope_edge.errors import UsageError
@@ -21,7 +20,7 @@ from scope_edge.packs import write_pack
 from scope_edge.placing import place
 
 if TYPE_CHECKING:
-    from scope_edge.placing import Question
+    from scope_edge.anchors import AnchorSet
 
 # Anchors in one set: each takes about 2 kB on the disk, and a few milliseconds to be placed.
 MAX_ANCHORS = 20_000
@@ -34,13 +33,20 @@ def keep(material: Material, name: str, limit: int | None = None, progress: Prog
     limit: anchors at most. Imported again it replaces the outcomes; the questions must be the same ones.
     Raises UsageError (too many questions, another set of that name), AssetError (nothing usable, a full disk).
     """
-    chosen = most_telling([one.category for one in material.questions], material.tally.pairs())[:limit]
+    there = next((one for one in usable_anchor_sets() if one.name == name), None)
+    if there is not None:
+        chosen = _same_questions(there, material, limit)
+    else:
+        chosen = most_telling([one.category for one in material.questions], material.tally.pairs())[:limit]
     if len(chosen) > MAX_ANCHORS:
         raise UsageError(f"{material.source}: {len(chosen)} questions; `--limit {MAX_ANCHORS}` takes as many as can be")
     questions = [material.questions[i] for i in chosen]
-    anchors, file = _anchor_set(name, questions, material.source, progress)
+    anchors, files = there, []
+    if anchors is None:
+        anchors = place(name, questions, progress, own=True)
+        files.append(assets.user_data_dir() / OWN_SETS / f"{name}.pack")
+        write_pack(files[-1], "anchor-sets", {"sets": [set_body(anchors)], "source": material.source})
     cards = Cards(load_catalog(load_settings()))
-    files = [] if file is None else [file]
     known: dict[str, int] = {}
     dropped = material.dropped.copy()
     dropped["questions beyond --limit"] = len(material.questions) - len(chosen)
@@ -56,7 +62,7 @@ def keep(material: Material, name: str, limit: int | None = None, progress: Prog
     return Imported(
         source=material.source,
         anchor_set=name,
-        joined=file is None,
+        joined=there is not None,
         anchors=len(anchors),
         models=tuple(model for model in known if model in cards),
         strangers=tuple(model for model in known if model not in cards),
@@ -67,16 +73,14 @@ def keep(material: Material, name: str, limit: int | None = None, progress: Prog
     )
 
 
-def _anchor_set(
-    name: str, questions: Sequence[Question], source: str, progress: Progress | None
-) -> tuple[AnchorSet, Path | None]:
-    """The set of these questions and the file that was written; none when it was there. Raises UsageError."""
-    there = next((one for one in usable_anchor_sets() if one.name == name), None)
-    if there is None:
-        anchors = place(name, questions, progress, own=True)
-        path = assets.user_data_dir() / OWN_SETS / f"{name}.pack"
-        write_pack(path, "anchor-sets", {"sets": [set_body(anchors)], "source": source})
-        return anchors, path
-    if (there.ids, there.texts) != (tuple(f"{name}/{one.id}" for one in questions), tuple(q.text for q in questions)):
-        raise UsageError(f"there is another anchor set {name!r}, of other questions; give this one another --name")
-    return there, None
+def _same_questions(there: AnchorSet, material: Material, limit: int | None) -> list[int]:
+    """The rows of the set's questions, in its order: new outcomes do not choose anew. Raises UsageError when they differ."""
+    at = {(f"{there.name}/{one.id}", one.text): row for row, one in enumerate(material.questions)}
+    rows = [at.get(pair) for pair in zip(there.ids, there.texts, strict=False)]
+    found = [row for row in rows if row is not None]
+    wanted = len(material.questions) if limit is None else min(limit, len(material.questions))
+    if not len(found) == len(there) == wanted:
+        raise UsageError(
+            f"{material.source}: there is another anchor set {there.name!r}, of other questions; give another --name"
+        )
+    return found
