@@ -158,7 +158,7 @@ def test_damaged_and_foreign_packs_are_refused(cli: Cli, tmp_path: Path) -> None
         (("export", "nobody", "-o", "x.pack"), "has no fingerprint"),
         (("export", LLAMA, "-o", "x.pack"), "--anchors"),
         (("export", LLAMA, "--anchors", "core-250", "-o", "x.pack"), "was not measured on"),
-        (("import", ".", "--format", "pack", "--limit", "3"), "leave out --name and --limit"),
+        (("import", ".", "--format", "pack", "--limit", "3"), "leave out --name, --limit and --model"),
         (("import", ".", "--format", "routing-data", "--replace"), "--replace is for packs"),
     ],
 )

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 # Written files that are named; of more, only how many.
 _SHOWN = 3
-FORMATS = ("routing-data", "pack")
+FORMATS = ("routing-data", "pack", "lm-eval")
 _EPILOG = """\b
 Examples:
   scope-edge import ./our-questions --limit 500
   scope-edge import ./our-questions --name support-mails
   scope-edge import ./our-finetune.pack
+  scope-edge import samples_gsm8k_2026-01-31T10-11-12.jsonl --model our-finetune
 
 \b
 Exit codes:
@@ -42,17 +43,21 @@ Exit codes:
     type=click.IntRange(min=1),
     help="Anchors, those that tell most models apart first, categories in turn.  [default: all]",
 )
+@click.option("--model", metavar="MODEL", help="Whose answers a sample log holds.")
 @click.option("--replace", is_flag=True, help="Put a pack's outcomes in place of others of the same model.")
-def command(path: Path, kind: str | None, name: str | None, limit: int | None, replace: bool) -> None:
+def command(
+    path: Path, kind: str | None, name: str | None, limit: int | None, model: str | None, replace: bool
+) -> None:
     """Import outcomes measured elsewhere: their questions become anchors, every model's outcomes a fingerprint.
 
-    PATH is a folder of labelled queries, queries.jsonl.gz and outcomes.csv.gz (docs/fingerprints.md), or a pack that
-    `scope-edge export` wrote. Nothing imported is executed. A folder imported again replaces the outcomes that it brought.
+    PATH is a folder of labelled queries, queries.jsonl.gz and outcomes.csv.gz (docs/fingerprints.md), a pack that
+    `scope-edge export` wrote, or a sample log of lm-evaluation-harness. Nothing imported is executed. Imported again, a folder
+    or log replaces the outcomes that it brought.
     """
     from scope_edge.importing.detect import Wishes, import_path
 
     with Progress() as progress:
-        done, sha256 = import_path(path, Wishes(kind, name, limit, replace), progress)
+        done, sha256 = import_path(path, Wishes(kind, name, limit, model, replace), progress)
     report(done, sha256)
 
 

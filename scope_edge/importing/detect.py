@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, UsageError
-from scope_edge.importing import routing_data, share
+from scope_edge.importing import lm_eval, routing_data, share
 
 if TYPE_CHECKING:
     from scope_edge.importing.keeping import Progress
@@ -20,12 +20,14 @@ class Wishes:
 
     Attributes:
         kind: the format. name: of the anchor set. limit: anchors at most.
+        model: whose outcomes a sample log holds.
         replace: whether outcomes of the same model that are here may be replaced by those in a pack.
     """
 
     kind: str | None = None
     name: str | None = None
     limit: int | None = None
+    model: str | None = None
     replace: bool = False
 
 
@@ -39,11 +41,15 @@ def import_path(path: Path, wishes: Wishes, progress: Progress | None = None) ->
         raise UsageError(f"{path}: no such file or folder")
     kind = wishes.kind or detect(path)
     if kind == "pack":
-        if wishes.name is not None or wishes.limit is not None:
-            raise UsageError(f"{path}: a pack brings its own name and anchors; leave out --name and --limit")
+        if (wishes.name, wishes.limit, wishes.model) != (None, None, None):
+            raise UsageError(f"{path}: a pack brings its own names and anchors; leave out --name, --limit and --model")
         return share.import_pack(path, replace_own=wishes.replace)
+    if wishes.model is not None and kind != "lm-eval":
+        raise UsageError(f"{path}: {kind} says whose outcomes these are; leave out --model")
     if wishes.replace:
         raise UsageError(f"{path}: --replace is for packs; {kind} replaces its outcomes anyway")
+    if kind == "lm-eval":
+        return lm_eval.import_lm_eval(path, wishes.model, wishes.name, wishes.limit, progress), None
     return routing_data.import_routing_data(path, wishes.name, wishes.limit, progress), None
 
 
@@ -53,6 +59,8 @@ def detect(path: Path) -> str:
         return "routing-data"
     if path.is_file() and share.is_pack(path):
         return "pack"
+    if path.is_file() and path.suffix == ".jsonl" and lm_eval.looks_like_log(path):
+        return "lm-eval"
     raise AssetError(
-        f"{path}: of no known format (a folder with {routing_data.QUERIES}, or a pack); docs/fingerprints.md names them"
+        f"{path}: of no known format (a folder with {routing_data.QUERIES}, a pack, samples_*.jsonl); docs/fingerprints.md names them"
     )

@@ -11,12 +11,13 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from scope_edge.catalog import load_catalog
 from scope_edge.config import load_settings
 from scope_edge.errors import AssetError
 from scope_edge.importing.cells import correct_of, given, number_of, text_of
+from scope_edge.importing.lines import lines_of, unreadable
 from scope_edge.importing.naming import Cards, check_model, set_name
 from scope_edge.importing.outcomes import Material, Tally
 from scope_edge.placing import Question
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from scope_edge.importing.outcomes import Imported
 
 QUERIES, OUTCOMES = "queries.jsonl.gz", "outcomes.csv.gz"
-# A line, and all lines of a file: a small file may unpack to more than any memory holds.
-MAX_LINE, MAX_QUERIES, MAX_OUTCOMES = 2**20, 2**28, 2**31
+# Characters of a file: a small one may unpack to more than any memory holds.
+MAX_QUERIES, MAX_OUTCOMES = 2**28, 2**31
 _COLUMNS = ("query_id", "model", "correct", "completion_tokens")
 _UNREADABLE = (EOFError, ValueError, RecursionError, csv.Error, zlib.error, gzip.BadGzipFile)
 
@@ -77,7 +78,7 @@ def _questions(path: Path, dropped: Counter[str]) -> dict[str, Question]:
     """The questions by id, in order. Raises AssetError, also when one id stands for two texts."""
     found: dict[str, Question] = {}
     try:
-        for number, line in enumerate(_lines(path, MAX_QUERIES), 1):
+        for number, line in enumerate(lines_of(path, MAX_QUERIES), 1):
             where = f"{path}, line {number}"
             if not line.strip():
                 continue
@@ -92,14 +93,14 @@ def _questions(path: Path, dropped: Counter[str]) -> dict[str, Question]:
             if found.setdefault(one.id, one).text != one.text:
                 raise AssetError(f"{where}: id {one.id[:60]!r} stands for two different texts; give each its own")
     except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return found
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str | None]]]:
     """Where a row stands, and its cells. Raises AssetError."""
     try:
-        reader = csv.DictReader(_lines(path, MAX_OUTCOMES))
+        reader = csv.DictReader(lines_of(path, MAX_OUTCOMES))
         missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
             raise AssetError(f"{path}: has no column {missing[0]}; the columns read are {', '.join(_COLUMNS)}")
@@ -108,29 +109,4 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str | None]]]:
                 raise AssetError(f"{path}, row {number}: has more or fewer cells than the header; get a fresh copy")
             yield f"{path}, row {number}", cells
     except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-
-
-def _lines(path: Path, most: int) -> Iterator[str]:
-    """The lines of a gzip file, none longer than may be. Raises AssetError."""
-    try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-            yield from _bounded(file, path, most)
-    except gzip.BadGzipFile as error:
-        raise _unreadable(path, error) from error
-    except OSError as error:
-        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); is this the folder?") from error
-
-
-def _bounded(file: IO[str], path: Path, most: int) -> Iterator[str]:
-    total = 0
-    while line := file.readline(MAX_LINE + 1):
-        total += len(line)
-        if len(line) > MAX_LINE or total > most:
-            raise AssetError(f"{path}: a line over {MAX_LINE} characters, or over {most} in all; part it")
-        yield line
-
-
-def _unreadable(path: Path, error: Exception) -> AssetError:
-    reason = " ".join(str(error).split())[:200]
-    return AssetError(f"{path}: cannot be read ({reason}); get a fresh copy")
+        raise unreadable(path, error) from error
