@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_engine import ToyEngine
 
+from scope_edge.llama.answer import UnfitVocabularyError, answer_line
 from scope_edge.llama.batch import LINE_TOKENS, Batcher, Layout
 from scope_edge.llama.jobs import Job, JobResult, Mode, Piece, Sample, Sampling
 from scope_edge.llama.sampling import best, draw
@@ -150,6 +152,23 @@ def test_more_samples_than_cells_for_all_at_once_are_taken_in_turn() -> None:
     one = job(20, samples=9, limit=60)
     context = 20 * 2 + 3 * (60 + LINE_TOKENS)
     assert batcher(context=context)[0].run([one])[0][0].samples == alone(one)
+
+
+def test_a_vocabulary_that_cannot_spell_the_line_piece_by_piece_answers_in_free_text() -> None:
+    class Words(ToyEngine):
+        """A word, however long, is one token: "7," and "8," are two that have nothing to do with digits."""
+
+        def tokenize(self, text: str, *, markup: bool = False) -> list[int]:
+            return [1 + zlib.crc32(word.encode()) % (self.size - 1) for word in text.split()]
+
+        def piece(self, token: int) -> bytes:
+            return b" word"
+
+    with pytest.raises(UnfitVocabularyError):
+        answer_line(Words(10).tokenize, Words(10).piece)
+    samples = Batcher(Words(4000), Layout(2, 8, 64, 0), lambda: False).run([job(9, samples=4, limit=30)])[0][0].samples
+    assert len(samples) == 4
+    assert all(one.p_yes is None and one.ending in ("stop", "limit") for one in samples)
 
 
 def test_a_deadline_keeps_what_is_done() -> None:

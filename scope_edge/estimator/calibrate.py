@@ -16,6 +16,7 @@ from scope_edge.estimator.use import INSTALL, engine, key
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings
+    from scope_edge.estimator.installed import Installed
 
 # Fewer say less than the pull towards the middle does.
 LEAST_PROMPTS = 30
@@ -68,13 +69,7 @@ def calibrate_estimator(
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.prior import load_map
 
-    installed = find_installed(settings.estimator_name)
-    if installed is None and settings.estimator_name is not None:
-        raise UsageError(
-            f"no estimator {settings.estimator_name!r} is installed; `scope-edge estimator list` shows what is"
-        )
-    if installed is None:
-        raise AssetError(f"no estimator is installed; {INSTALL}")
+    installed = _wanted(settings)
     pool = load_catalog(settings).pool(settings.pool)
     left_out = LeftOut(load_map(), pool, load_fingerprints()[1])
     tasks = left_out.tasks(limit)
@@ -115,6 +110,18 @@ def calibrate_estimator(
         stored=stored,
         where=str(installed.folder / FILE),
     )
+
+
+def _wanted(settings: Settings) -> Installed:
+    """The estimator that the settings name, or the newest. Raises UsageError or AssetError when there is none."""
+    found = find_installed(settings.estimator_name)
+    if found is not None:
+        return found
+    if settings.estimator_name is not None:
+        raise UsageError(
+            f"no estimator {settings.estimator_name!r} is installed; `scope-edge estimator list` shows what is"
+        )
+    raise AssetError(f"no estimator is installed; {INSTALL}")
 
 
 def _counted(

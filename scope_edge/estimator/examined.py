@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from scope_edge import assets
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.estimator.examples import TextSlices
+from scope_edge.estimator.files import in_words
 from scope_edge.estimator.installed import Installed, check_gguf, entries, find_installed
 from scope_edge.estimator.pace import Pace
 from scope_edge.estimator.prompt import Template
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from scope_edge.config import Settings
     from scope_edge.records import ModelCard
 
-_GB = 1e9
 # A prompt of usual length, for saying how long one takes.
 _USUAL_PROMPT = 1000.0
 
@@ -78,7 +78,7 @@ def _examine(one: Installed, pool: Sequence[ModelCard], used: str | None) -> Fin
 def _facts(one: Installed, used: str | None) -> Iterator[str]:
     if one.name == used:
         yield "in use"
-    yield f"{one.shape.quantization} {one.size / _GB:.1f} GB"
+    yield f"{one.shape.quantization} {in_words(one.size)}"
     yield f"mode {one.mode}"
     yield f"template {one.template_sha256[:12]} from {one.template_from}"
     fitted = calibration(one)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scope_edge.estimator.prompt import analysis
+from scope_edge.estimator.prompt import analysis, parse_answer
 from scope_edge.llama.jobs import Sample
 
 MAX_RATIONALE = 600
@@ -36,6 +36,7 @@ class Reading:
 
 def read_samples(samples: Sequence[Sample]) -> Reading | None:
     """One reading, None when no sample can be used. A cancelled sample was not finished and counts as neither."""
+    samples = [answered(one) for one in samples]
     good = [one for one in samples if usable(one)]
     dropped = sum(one.ending != "cancelled" for one in samples) - sum(one.ending != "cancelled" for one in good)
     if not good:
@@ -46,6 +47,14 @@ def read_samples(samples: Sequence[Sample]) -> Reading | None:
     nearest = good[int(np.argmin(np.abs(p - mean)))]
     length = float(np.median([float(one.length or 0) for one in good]))
     return Reading(mean, error, length, len(good), dropped, rationale(nearest.text))
+
+
+def answered(sample: Sample) -> Sample:
+    """The sample with what its text says, where the vocabulary did not allow the answer line to be constrained: a vote."""
+    if sample.p_yes is not None or sample.ending not in ("stop", "limit"):
+        return sample
+    found = parse_answer(sample.text)
+    return sample if found is None else replace(sample, length=found.length, p_yes=float(found.correct))
 
 
 def usable(sample: Sample) -> bool:

@@ -202,7 +202,7 @@ class ScopeEstimator:
         """Why no more prompts are run, and what would change that. prompt_seconds: None = it is tokens that are short."""
         setting = "estimate_tokens" if prompt_seconds is None else "estimate_seconds"
         limit = self._limits.tokens if prompt_seconds is None else self._limits.seconds
-        more = f"--{setting.replace('_', '-')} {math.ceil(needed)} allows it"
+        more = f"--{setting.replace('_', '-')} {math.ceil(needed)} allows one more"
         if any(one.asked for one in state.progress.values()):
             return f"estimator {self.name}: stopped at {setting} {limit:g} before all was settled; {more}"
         takes = f"{math.ceil(needed)} tokens" if prompt_seconds is None else f"about {prompt_seconds:.2g} seconds here"

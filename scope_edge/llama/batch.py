@@ -7,6 +7,7 @@ a cache: a new prompt starts from the one it shares most with, be it the templat
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -82,11 +83,9 @@ class Batcher:
         self._engine, self._layout, self._cancelled = engine, layout, cancelled
         self.slots = Slots(engine, layout.slots, layout.keep)
         self._line: AnswerLine | None = None
-        self._unfit: str | None = None
-        try:
+        # In a vocabulary that cannot spell the line piece by piece answers are free text, to be parsed by who asked.
+        with contextlib.suppress(UnfitVocabularyError):
             self._line = answer_line(engine.tokenize, engine.piece)
-        except UnfitVocabularyError as error:
-            self._unfit = str(error)
 
     def run(
         self, jobs: Sequence[Job], done: Callable[[int, JobResult], None] | None = None
@@ -154,8 +153,6 @@ class _Run:
         job = task.job
         if not task.tokens:
             return "the prompt is empty"
-        if job.mode != "text" and self._b._unfit:
-            return self._b._unfit
         one = _sample_cells(job)
         need = len(task.tokens) + one
         if need > self._engine.longest:
