@@ -78,7 +78,7 @@ def calibrate_estimator(
             "no model of the pool has outcomes on anchors with text, so there is nothing to calibrate on;"
             " `scope-edge estimator anchors` brings some"
         )
-    journal = Journal(installed.folder, key(installed))
+    journal = Journal(installed.folder, key(installed), _how(installed))
     if again:
         journal.clear()
     known = {one.task: one for one in journal.said}
@@ -122,6 +122,14 @@ def _wanted(settings: Settings) -> Installed:
             f"no estimator {settings.estimator_name!r} is installed; `scope-edge estimator list` shows what is"
         )
     raise AssetError(f"no estimator is installed; {INSTALL}")
+
+
+def _how(installed: Installed) -> str:
+    """What besides weights, template and mode makes an answer what it is."""
+    return (
+        f"{installed.samples} samples of {installed.analysis_tokens} tokens, {installed.examples} examples,"
+        f" {installed.sampling}"
+    )
 
 
 def _counted(

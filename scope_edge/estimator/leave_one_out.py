@@ -181,10 +181,10 @@ def _without(part: Fingerprint, text: str, task: Task) -> Fingerprint:
 class Journal:
     """What was said so far, one line a prompt, in the estimator's folder. Another key's journal is begun anew."""
 
-    def __init__(self, folder: Path, key: Key) -> None:
-        """Raises AssetError when it cannot be read or written."""
+    def __init__(self, folder: Path, key: Key, how: str = "") -> None:
+        """how: it is asked, in words; asked otherwise is another journal. Raises AssetError: it cannot be read or written."""
         self._path = folder / JOURNAL
-        self._head = json.dumps(asdict(key), sort_keys=True)
+        self._head = json.dumps({**asdict(key), "how": how}, sort_keys=True)
         self.said = self._read()
 
     def add(self, said: Said) -> None:
