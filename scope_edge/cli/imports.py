@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Written files that are named; of more, only how many.
 _SHOWN = 3
-FORMATS = ("routing-data", "pack", "lm-eval")
+FORMATS = ("routing-data", "pack", "lm-eval", "anchor-results")
 _EPILOG = """\b
 Examples:
   scope-edge import ./our-questions --limit 500
@@ -43,16 +43,16 @@ Exit codes:
     type=click.IntRange(min=1),
     help="Anchors, those that tell most models apart first, categories in turn.  [default: all]",
 )
-@click.option("--model", metavar="MODEL", help="Whose answers a sample log holds.")
-@click.option("--replace", is_flag=True, help="Put a pack's outcomes in place of others of the same model.")
+@click.option("--model", metavar="MODEL", help="Whose answers a log or result file holds.")
+@click.option("--replace", is_flag=True, help="Put one model's outcomes in place of others of it that are here.")
 def command(
     path: Path, kind: str | None, name: str | None, limit: int | None, model: str | None, replace: bool
 ) -> None:
     """Import outcomes measured elsewhere: their questions become anchors, every model's outcomes a fingerprint.
 
     PATH is a folder of labelled queries, queries.jsonl.gz and outcomes.csv.gz (docs/fingerprints.md), a pack that
-    `scope-edge export` wrote, or a sample log of lm-evaluation-harness. Nothing imported is executed. Imported again, a folder
-    or log replaces the outcomes that it brought.
+    `scope-edge export` wrote, a sample log of lm-evaluation-harness, or an anchor_results.json of the paper's reference
+    implementation. Nothing imported is executed. Imported again, a folder or log replaces the outcomes that it brought.
     """
     from scope_edge.importing.detect import Wishes, import_path
 

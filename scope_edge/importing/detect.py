@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, UsageError
-from scope_edge.importing import lm_eval, routing_data, share
+from scope_edge.importing import anchor_results, lm_eval, routing_data, share
 
 if TYPE_CHECKING:
     from scope_edge.importing.keeping import Progress
@@ -20,8 +20,8 @@ class Wishes:
 
     Attributes:
         kind: the format. name: of the anchor set. limit: anchors at most.
-        model: whose outcomes a sample log holds.
-        replace: whether outcomes of the same model that are here may be replaced by those in a pack.
+        model: whose outcomes a sample log or anchor_results.json holds.
+        replace: whether outcomes of the same model that are here may be replaced by those in a pack or anchor_results.json.
     """
 
     kind: str | None = None
@@ -44,10 +44,17 @@ def import_path(path: Path, wishes: Wishes, progress: Progress | None = None) ->
         if (wishes.name, wishes.limit, wishes.model) != (None, None, None):
             raise UsageError(f"{path}: a pack brings its own names and anchors; leave out --name, --limit and --model")
         return share.import_pack(path, replace_own=wishes.replace)
+    if kind == "anchor-results":
+        if wishes.limit is not None:
+            raise UsageError(f"{path}: these anchors are here already; leave out --limit")
+        done = anchor_results.import_anchor_results(path, wishes.model, wishes.name, replace_own=wishes.replace)
+        return done, None
     if wishes.model is not None and kind != "lm-eval":
         raise UsageError(f"{path}: {kind} says whose outcomes these are; leave out --model")
     if wishes.replace:
-        raise UsageError(f"{path}: --replace is for packs; {kind} replaces its outcomes anyway")
+        raise UsageError(
+            f"{path}: --replace is for packs and {anchor_results.FILE}; {kind} replaces its outcomes anyway"
+        )
     if kind == "lm-eval":
         return lm_eval.import_lm_eval(path, wishes.model, wishes.name, wishes.limit, progress), None
     return routing_data.import_routing_data(path, wishes.name, wishes.limit, progress), None
@@ -57,10 +64,11 @@ def detect(path: Path) -> str:
     """The name of the format. Raises AssetError when it is none that is known."""
     if (path / routing_data.QUERIES).is_file():
         return "routing-data"
+    if anchor_results.looks_like_results(path):
+        return "anchor-results"
     if path.is_file() and share.is_pack(path):
         return "pack"
     if path.is_file() and path.suffix == ".jsonl" and lm_eval.looks_like_log(path):
         return "lm-eval"
-    raise AssetError(
-        f"{path}: of no known format (a folder with {routing_data.QUERIES}, a pack, samples_*.jsonl); docs/fingerprints.md names them"
-    )
+    known = f"a folder with {routing_data.QUERIES}, a pack, samples_*.jsonl, {anchor_results.FILE}"
+    raise AssetError(f"{path}: of no known format ({known}); docs/fingerprints.md names them")

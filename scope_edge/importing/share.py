@@ -86,7 +86,7 @@ def import_pack(path: Path, *, replace_own: bool = False) -> tuple[Imported, str
     anchors = there if there is not None else _packed(body, name, str(path))
     _check_questions(body, anchors, str(path))
     one = _fingerprint(body, model, anchors, str(path))
-    same = _is_here(one, str(path), replace_own=replace_own)
+    same = is_here(one, str(path), replace_own=replace_own)
     files: list[Path] = []
     if there is None:
         files.append(assets.user_data_dir() / OWN_SETS / f"{name}.pack")
@@ -141,7 +141,7 @@ def _asked(name: str) -> Mapping[str, AnchorSet]:
     return {ASKED: replace(load_core().anchors, own=True)} if name == ASKED else {}
 
 
-def _is_here(one: Fingerprint, where: str, *, replace_own: bool) -> bool:
+def is_here(one: Fingerprint, where: str, *, replace_own: bool) -> bool:
     """Whether these very outcomes are here already. Raises UsageError when others are, that must stay."""
     model, name = one.model, one.anchors.name
     before = next((part for part in load_fingerprints()[1].get(model, ()) if part.anchors.name == name), None)
