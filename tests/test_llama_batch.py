@@ -166,9 +166,11 @@ def test_a_vocabulary_that_cannot_spell_the_line_piece_by_piece_answers_in_free_
 
     with pytest.raises(UnfitVocabularyError):
         answer_line(Words(10).tokenize, Words(10).piece)
-    samples = Batcher(Words(4000), Layout(2, 8, 64, 0), lambda: False).run([job(9, samples=4, limit=30)])[0][0].samples
-    assert len(samples) == 4
-    assert all(one.p_yes is None and one.ending in ("stop", "limit") for one in samples)
+    for mode in ("cot", "direct"):
+        asked = [job(9, mode, samples=4, limit=30)]
+        samples = Batcher(Words(4000), Layout(2, 8, 64, 0), lambda: False).run(asked)[0][0].samples
+        assert len(samples) == 4
+        assert all(one.p_yes is None and one.ending in ("stop", "limit") for one in samples)
 
 
 def test_a_deadline_keeps_what_is_done() -> None:

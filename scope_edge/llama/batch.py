@@ -102,7 +102,7 @@ class Batcher:
             finished = True
         finally:
             if not finished:
-                self.forget_all()
+                self.slots.clear()
         clock = run.clock
         stats = Stats(
             clock.prefill_tokens,
@@ -112,10 +112,6 @@ class Batcher:
             perf_counter() - start,
         )
         return tuple(_result(task) for task in run.tasks), stats
-
-    def forget_all(self) -> None:
-        """Empty the cache."""
-        self.slots.clear()
 
     def tokens_of(self, job: Job) -> list[int]:
         """The prompt's tokens; in direct mode with the beginning of the answer line, which all samples share."""
@@ -199,7 +195,7 @@ class _Run:
             task.answers[task.begun] = answer
             task.begun += 1
             slot.users += 1
-            if job.mode == "direct":
+            if job.mode == "direct" and line is not None:
                 answer.begin_answered()
             fresh.append(_Lane(sequence, task, answer, len(task.tokens), random))
         self._lanes += fresh
@@ -324,7 +320,7 @@ class _Run:
         """The deadline: what is complete stays, the rest is broken off. The cache may hold half a batch: it goes."""
         for lane in self._lanes:
             lane.answer.break_off("cancelled")
-        self._b.forget_all()
+        self._b.slots.clear()
 
 
 def _need(task: _Task) -> int:
