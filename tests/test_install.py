@@ -75,14 +75,8 @@ Predicted Performance: {{len: [integer], correct: [yes/no]}}
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "SCOPE_EDGE_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SCOPE_EDGE_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("SCOPE_EDGE_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("SCOPE_EDGE_CONFIG", str(tmp_path / "config.toml"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    return tmp_path
+def place(own_folders: Path) -> Path:
+    return own_folders
 
 
 @pytest.fixture(scope="module")

@@ -53,14 +53,8 @@ Cells = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "SCOPE_EDGE_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SCOPE_EDGE_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("SCOPE_EDGE_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("SCOPE_EDGE_CONFIG", str(tmp_path / "config.toml"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    return tmp_path
+def data(own_folders: Path) -> Path:
+    return own_folders
 
 
 def question(i: int) -> str:

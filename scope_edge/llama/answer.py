@@ -5,7 +5,8 @@
 
 The analysis is free. At the marker at the start of a line (or when the analysis ends or reaches its limit, by writing the
 marker ourselves) the rest is constrained: fixed parts are written, digits are drawn among digits, and at the last word the
-logits of "yes" and "no" are read instead of drawing one. Nothing is ever parsed out of the text again.
+logits of "yes" and "no" are read instead of drawing one. So no text has to be parsed, unless the vocabulary cannot spell the
+line piece by piece: then all of it is free text.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _differ(one: list[int], other: list[int]) -> int:
 
 
 class Answer:
-    """One sample on its way. `pending` are the tokens to feed next; `wants` says what their logits are for."""
+    """One sample on its way. `pending` are the tokens to feed next; `state` says what their logits are for."""
 
     def __init__(
         self,
@@ -199,13 +200,8 @@ class Answer:
         if self._line is None:
             self.pending, self._state = [], "done"
         else:
-            self._write_line("\n" if self._current.strip() else "")
-
-    def _write_line(self, before: str) -> None:
-        line = self._answer_line
-        self._write(
-            [*self._tokenize(before), *line.marker, *line.head] if before else [*line.marker, *line.head], "digits"
-        )
+            before = self._tokenize("\n") if self._current.strip() else []
+            self._write([*before, *self._line.marker, *self._line.head], then="digits")
 
     def _write(self, tokens: list[int], then: str) -> None:
         self._say(tokens)

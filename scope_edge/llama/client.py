@@ -147,10 +147,6 @@ class LlamaClient:
                 problem = gone.why
                 if not gone.crashed:
                     break
-            except FrameError as error:
-                self._drop()
-                problem = str(error)
-                break
         raise WorkerError(f"{self._path.name}: {problem}")
 
     def _load(self, rung: Rung, timeout: float) -> Ready:
@@ -169,7 +165,6 @@ class LlamaClient:
                 "context": plan.context,
                 "sequences": slots + lanes,
                 "batch": plan.batch,
-                "outputs": slots + lanes,
                 "gpu_layers": gpu_layers,
                 "repack": rung.repack,
                 "threads": plan.threads,

@@ -20,9 +20,7 @@ import numpy as np
 from scope_edge.llama.jobs import Shape
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Logits = NDArray[np.float32]
+    from scope_edge.llama.engine import Logits
 
 _ERROR = 4  # llama.cpp's log level
 _SAID = deque[str](maxlen=8)
@@ -37,8 +35,8 @@ class Options:
     """How to load a model.
 
     Attributes:
-        context: cells of key-value cache, shared by all sequences. sequences: how many there may be at once.
-        batch: tokens decoded at once. outputs: rows of logits at once, at most.
+        context: cells of key-value cache, shared by all sequences. sequences: how many there may be at once, each with at
+            most one row of logits a batch. batch: tokens decoded at once.
         gpu_layers: on the GPU, -1 = all. On the processor attention runs without llama.cpp's fused kernel, which goes row
             by row there where plain products take all samples of a prompt at once: 1.3 times as fast (docs/benchmarks.md).
         repack: let llama.cpp repack weights (`use_extra_bufts`).
@@ -48,7 +46,6 @@ class Options:
     context: int
     sequences: int
     batch: int
-    outputs: int
     gpu_layers: int
     repack: bool
     threads: int
@@ -123,7 +120,7 @@ class Native:
         if not options.gpu_layers:
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if hasattr(params, "n_outputs_max"):  # rows of 150,000 numbers: room for a whole batch of them is 300 MB
-            params.n_outputs_max = options.outputs
+            params.n_outputs_max = options.sequences
         self._abort = llama_cpp.ggml_abort_callback(lambda _: cancelled())
         params.abort_callback = self._abort
         self._context = llama_cpp.llama_init_from_model(model, params)

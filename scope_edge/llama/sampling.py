@@ -11,9 +11,10 @@ from scope_edge.llama.jobs import Sampling
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from scope_edge.llama.engine import Logits
+
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
-    Logits = NDArray[np.float32]
 
 _STRIDES = 64
 

@@ -7,7 +7,7 @@ as long as that brings more tokens a second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -42,11 +42,6 @@ class Speed:
     prefill_tps: float
     decode_tps: float
     lanes: int
-
-
-def with_lanes(layout: Layout, lanes: int) -> Layout:
-    """The layout with so many lanes."""
-    return replace(layout, lanes=lanes)
 
 
 def warm_up(engine: Engine, layout: Layout, *, known_lanes: int | None = None) -> Speed:

@@ -113,7 +113,7 @@ class Worker:
         self._native = Native(Path(request["path"]), options, self._cancelled)
         seconds = time.perf_counter() - start
         speed = warmup.warm_up(self._native, layout, known_lanes=request.get("lanes"))
-        self._batcher = Batcher(self._native, warmup.with_lanes(layout, speed.lanes), self._cancelled)
+        self._batcher = Batcher(self._native, replace(layout, lanes=speed.lanes), self._cancelled)
         return {
             "type": "ready",
             "load_seconds": seconds,
