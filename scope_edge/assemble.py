@@ -33,19 +33,19 @@ def load_router(settings: Settings) -> Router:
     from scope_edge.anchors import load_bank
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.policy import PoolPolicy, policy_pool
-    from scope_edge.prior import Prior, load_map
+    from scope_edge.prior import Prior, load_basis
     from scope_edge.router import Router
 
     bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
-    fitted, population, calibration = load_map()
-    sets, fingerprints = load_fingerprints()
-    prior = Prior(fitted, population, pool, fingerprints, calibration=calibration, coverage=settings.coverage)
-    # What alpha means is read off the bundled sets alone: it must not move because a user added anchors, and the bundled
-    # ones are spread over what people ask, which a user's set need not be.
-    reference = [one for one in sets if not one.own]
-    p, tokens = (np.hstack(parts) for parts in zip(*(prior.on(one) for one in reference), strict=True))
-    prompts = np.concatenate([one.prompt_tokens for one in reference])
-    prepared = policy_pool(pool, p, tokens, prompts, value_of_time=settings.value_of_time)
+    basis = load_basis()
+    fingerprints = load_fingerprints()[1]
+    prior = Prior(basis, pool, fingerprints, coverage=settings.coverage)
+    # What alpha means is read off a sample of the bank: it must not move because a user added anchors.
+    reference = basis.reference
+    table = prior.table(reference.places, np.ones(len(reference)))
+    prepared = policy_pool(
+        pool, table.p_correct.T, table.tokens.T, reference.prompt_tokens, value_of_time=settings.value_of_time
+    )
     return Router(
         encoder=encoder(),
         bank=bank,

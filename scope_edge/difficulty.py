@@ -27,6 +27,8 @@ FEATURE_CHARACTERS = 8_192
 _CLASSES = ("0-9", "A-Z", " ", "\n", "\\", "$", "([{", "=")
 FEATURES = 16
 _PRODUCT = 262_144
+# Queries placed at once when there are many: their kernel takes 4 bytes a landmark.
+_MANY = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,29 @@ class Place:
     log_length: float
     domains: Floats
     traits: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Where q queries lie: the fields of `Place` with the queries as first axis."""
+
+    difficulty: Floats
+    log_length: Floats
+    domains: Floats
+    traits: Floats
+
+    def __len__(self) -> int:
+        return len(self.difficulty)
+
+    def row(self, query: int) -> Place:
+        """The place of one of them."""
+        return Place(
+            float(self.difficulty[query]), float(self.log_length[query]), self.domains[query], self.traits[query]
+        )
+
+    def take(self, queries: NDArray[np.bool_] | NDArray[np.intp]) -> Places:
+        """Only these queries, by mask or index."""
+        return Places(self.difficulty[queries], self.log_length[queries], self.domains[queries], self.traits[queries])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +122,36 @@ class DifficultyMap:
         domains = memberships(out[2:])
         traits = (self.trait_axes @ vector).astype(np.float64) - domains @ self.trait_mean
         return Place(difficulty=float(out[0]), log_length=float(out[1]), domains=domains, traits=traits)
+
+    def places_of(self, vectors: Vector, features: Floats) -> Places:
+        """As `place_of`, of many: vectors (q, d), features (q, FEATURES). Last digits may differ from one at a time."""
+        outputs = [
+            self.read_out(vectors[i : i + _MANY], self.scaled(features[i : i + _MANY]))
+            for i in range(0, len(vectors), _MANY)
+        ]
+        traits = (vectors @ self.trait_axes.T).astype(np.float64)
+        return self.places_from(np.vstack(outputs) if outputs else np.zeros((0, len(self.offset))), traits)
+
+    def places_from(self, outputs: Floats, traits: Floats) -> Places:
+        """The places that raw outputs (q, 2 + sets) and uncentred traits (q, k) say."""
+        domains = memberships(outputs[:, 2:])
+        return Places(outputs[:, 0], outputs[:, 1], domains, traits - domains @ self.trait_mean)
+
+    def read_out(self, vectors: Vector, scaled: Vector) -> Floats:
+        """Raw outputs (q, 2 + sets) of many queries, from vectors (q, d) and standardised features (q, FEATURES)."""
+        out: Floats = np.hstack([vectors, scaled]) @ self.linear + self.curves(vectors, scaled) @ self.curved
+        return out.astype(np.float64) + self.offset
+
+    def curves(self, vectors: Vector, scaled: Vector) -> Vector:
+        """The curved kernel between many queries and every landmark, shape (q, L)."""
+        on_axes = vectors @ self.axes.T
+        on_axes /= np.maximum(np.linalg.norm(on_axes, axis=1, keepdims=True), 1e-6)
+        k = self.kernel
+        distances = self._landmark_norms - 2 * (scaled @ self.landmark_features.T)
+        distances += np.einsum("ij,ij->i", scaled, scaled)[:, None]
+        value: Vector = k.curve * np.exp(k.sharpness * (on_axes @ self.landmarks.T - 1))
+        value += k.bend * np.exp(-distances / k.width)
+        return value
 
     def scaled(self, features: Floats) -> Vector:
         """Features standardised and clipped to 6 standard deviations, so that odd text cannot leave the map."""

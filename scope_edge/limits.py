@@ -98,6 +98,11 @@ def binding(limits: Sequence[Limit]) -> tuple[Bound, str | None]:
     return _bound(blamed[0], model), warning
 
 
+def context_need(prompt_tokens_hi: Floats, tokens_hi: Floats) -> Floats:
+    """Tokens of a context that a query takes at most; of the prompt alone where the completion's length is not known."""
+    return np.where(np.isnan(tokens_hi), prompt_tokens_hi, prompt_tokens_hi + tokens_hi)
+
+
 def _limits(pool: PoolColumns, costs: Costs, tokens_hi: Floats, preference: Preference) -> Iterator[Limit]:
     unsized = np.full(len(pool.models), np.nan)
     if preference.exclude:
@@ -105,8 +110,7 @@ def _limits(pool: PoolColumns, costs: Costs, tokens_hi: Floats, preference: Pref
         yield Limit("exclude", unsized, unsized, np.array([model in named for model in pool.models], bool))
     if preference.local_only:
         yield Limit("local_only", unsized, unsized, pool.cloud)
-    need = costs.prompt_tokens_hi + tokens_hi
-    at_least = np.where(np.isnan(tokens_hi), costs.prompt_tokens_hi, need)
+    need, at_least = costs.prompt_tokens_hi + tokens_hi, context_need(costs.prompt_tokens_hi, tokens_hi)
     yield Limit("context", pool.context_tokens, at_least, at_least > pool.context_tokens)
     budget = preference.budget
     needs = (need, costs.usd_hi, costs.seconds_hi)

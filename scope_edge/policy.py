@@ -168,14 +168,18 @@ def choose_many(
     *,
     policy: PolicyName = "scope-edge",
     anchors: AnchorStatistics | None = None,
+    allowed: Bools | None = None,
 ) -> Ints:
-    """Choose for a table of queries under no limits; each row is decided as `decide` would, whatever the others are.
+    """Choose for a table of queries; each row is decided as `decide` would, whatever the others are.
 
-    p, cost: shape (queries, models), NaN = unknown; `expected_costs` gives the cost. Returns the chosen model's index in
-    the pool, shape (queries,). Raises UsageError for an alpha outside [0, 1].
+    p, cost: shape (queries, models), NaN = unknown; `expected_costs` gives the cost. allowed: likewise, what limits leave to
+    choose from; None = everything. Returns the chosen model's index in the pool, shape (queries,), -1 where nothing is
+    allowed. Raises UsageError for an alpha outside [0, 1].
     """
     check_preference(Preference(alpha=alpha))
-    return Weighed(pool, policy, p, cost, anchors).choose(alpha, np.ones((1, len(pool.columns.models)), bool))[0]
+    if allowed is None:
+        allowed = np.ones((1, len(pool.columns.models)), bool)
+    return Weighed(pool, policy, p, cost, anchors).choose(alpha, allowed)[0]
 
 
 def _measured(estimates: Estimates) -> Floats:

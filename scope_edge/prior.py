@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,17 +14,30 @@ from scope_edge.ability import (
     Population,
     fit_ability,
     length_design,
+    population_body,
     population_from_body,
     query_row,
+    spread_along,
     upper_residual,
 )
-from scope_edge.calibration import Calibration, RawEstimates, calibrate, calibration_from_body, probability
-from scope_edge.difficulty import DifficultyMap, Place, map_from_body
+from scope_edge.calibration import (
+    Calibration,
+    RawEstimates,
+    calibrate,
+    calibration_body,
+    calibration_from_body,
+    probability,
+)
+from scope_edge.difficulty import DifficultyMap, Place, Places, map_body, map_from_body
 from scope_edge.fingerprints import slice_of
+from scope_edge.matching import shifts
 from scope_edge.packs import unpack
 from scope_edge.records import EstimatorReport
+from scope_edge.reference import Reference, reference_body, reference_from_body
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from scope_edge.anchors import AnchorSet
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import EncodedQuery, Estimates, Evidence, Floats, ModelCard, Slice
@@ -44,21 +57,20 @@ class Prior:
 
     def __init__(
         self,
-        fitted: DifficultyMap,
-        population: Population,
+        basis: Basis,
         pool: Sequence[ModelCard],
         fingerprints: Mapping[str, Sequence[Fingerprint]],
         *,
-        calibration: Calibration,
         coverage: float,
     ) -> None:
         """Fit the ability of every model of the pool that has a fingerprint (about 2 ms a model).
 
         coverage: of the upper bound on completion tokens, in (0, 1).
         """
-        self._map = fitted
+        population = basis.population
+        self._map = basis.map
         self._population = population
-        self._calibration = calibration
+        self._calibration = basis.calibration
         self._parts = fingerprints
         self.models = tuple(card.id for card in pool)
         abilities = [fit_ability(parts, population) if (parts := fingerprints.get(m)) else None for m in self.models]
@@ -67,6 +79,7 @@ class Prior:
         self._far: tuple[Evidence, ...] = tuple("none" if ability is None else "weak" for ability in abilities)
         self._mean = np.array([one.mean for one in known])
         self._covariance = np.array([one.covariance for one in known])
+        self._shift = shifts(basis.reference, population, self._mean, self._covariance)
         self._length_mean = np.array([one.length_mean for one in known])
         self._length_covariance = np.array([one.length_covariance for one in known])
         self._spread = np.array([one.spread for one in known])
@@ -102,23 +115,37 @@ class Prior:
             source=self._source,
         )
 
-    def on(self, anchors: AnchorSet) -> tuple[Floats, Floats]:
-        """(P(correct), median tokens in own tokens) on a core set's anchors as if each were a new query: (models, n)."""
-        rows, offsets = query_row(anchors.map_difficulty, anchors.domains, anchors.traits, self._population)
-        many = self._moments(rows, offsets, anchors.log_length, anchors.domains)
-        p = probability(many.logit, many.ability_variance + many.query_variance, anchors.domains, self._calibration)
-        return p, self._factor[:, None] * np.exp(many.log_tokens)
+    def table(self, places: Places, similarity: Floats) -> EstimateTable:
+        """What `estimate` says of each of q queries, as columns. similarity: (q,), of the nearest anchor of the bank."""
+        rows, offsets = query_row(places.difficulty, places.domains, places.traits, self._population)
+        many = self._moments(rows, offsets, places.log_length, places.domains)
+        p = probability(many.logit, many.ability_variance + many.query_variance, places.domains, self._calibration)
+        factor = self._factor[:, None]
+        high = many.log_tokens + np.maximum(self._upper, 0.0)[:, None] * many.log_spread
+        return EstimateTable(
+            models=self.models,
+            p_correct=p.T,
+            tokens=(factor * np.exp(many.log_tokens)).T,
+            tokens_mean=(factor * np.exp(many.log_tokens + many.log_spread**2 / 2)).T,
+            tokens_hi=(factor * np.exp(high)).T,
+            strong=(many.ability_variance <= PINNED**2).T & (similarity >= NEAR)[:, None],
+        )
+
+    def on(self, anchors: AnchorSet) -> EstimateTable:
+        """What it says of a core set's anchors as if each were a new query, near to what is known."""
+        places = Places(anchors.map_difficulty, anchors.log_length, anchors.domains, anchors.traits)
+        return self.table(places, np.ones(len(anchors)))
 
     def _moments(self, rows: Floats, offsets: Floats, log_length: Floats, domains: Floats) -> _Moments:
         """Means and variances for q queries: rows (q, d), offsets and log_length (q,), domains (q, sets)."""
         lengths = length_design(log_length, domains, self._population)
         noise = (domains @ self._population.length_noise) * self._spread[:, None] ** 2
         return _Moments(
-            logit=self._mean @ rows.T + offsets,
-            ability_variance=_spread_along(rows, self._covariance),
+            logit=self._mean @ rows.T + offsets + self._shift @ domains.T,
+            ability_variance=spread_along(rows, self._covariance),
             query_variance=rows[:, 0] ** 2 * (domains @ self._population.unexplained),
             log_tokens=self._length_mean @ lengths.T,
-            log_spread=np.sqrt(noise + _spread_along(lengths, self._length_covariance)),
+            log_spread=np.sqrt(noise + spread_along(lengths, self._length_covariance)),
         )
 
     def _evidence(self, variance: Floats, similarity: float) -> tuple[Evidence, ...]:
@@ -128,12 +155,58 @@ class Prior:
         return tuple("strong" if sure else far for sure, far in zip(pinned, self._far, strict=True))
 
 
-def load_map() -> tuple[DifficultyMap, Population, Calibration]:
-    """The bundled map with what was learned beside it. Raises AssetError when it is missing or damaged."""
-    body = unpack(assets.read(MAP), "map", MAP, verified=True)
-    parts = (body.get(name, {}) for name in ("map", "population", "calibration"))
-    fitted, population, calibration = parts
-    return map_from_body(fitted, MAP), population_from_body(population, MAP), calibration_from_body(calibration, MAP)
+@dataclass(frozen=True, slots=True, eq=False)
+class Basis:
+    """What was learned from every model ever measured, and every estimate rests on."""
+
+    map: DifficultyMap
+    population: Population
+    calibration: Calibration
+    reference: Reference
+
+
+def load_basis() -> Basis:
+    """The bundled one. Raises AssetError when it is missing or damaged."""
+    return basis_from_body(unpack(assets.read(MAP), "map", MAP, verified=True), MAP)
+
+
+def basis_body(basis: Basis) -> dict[str, Any]:
+    """All of it as the body of a pack."""
+    return {
+        "map": map_body(basis.map),
+        "population": population_body(basis.population),
+        "calibration": calibration_body(basis.calibration),
+        "reference": reference_body(basis.reference),
+    }
+
+
+def basis_from_body(body: Mapping[str, Any], where: str) -> Basis:
+    """All of it out of a pack's body. Raises PackError when a part is missing or does not fit."""
+    parts = (body.get(name, {}) for name in ("map", "population", "calibration", "reference"))
+    fitted, population, calibration, reference = parts
+    return Basis(
+        map_from_body(fitted, where),
+        population_from_body(population, where),
+        calibration_from_body(calibration, where),
+        reference_from_body(reference, where),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EstimateTable:
+    """Estimates of q queries and n models, shape (q, n), NaN = not known.
+
+    Attributes:
+        p_correct: calibrated. tokens, tokens_mean, tokens_hi: median, mean and upper bound of completion tokens, own tokens.
+        strong: where evidence is strong; elsewhere it is weak, or none where nothing is known.
+    """
+
+    models: tuple[str, ...]
+    p_correct: Floats
+    tokens: Floats
+    tokens_mean: Floats
+    tokens_hi: Floats
+    strong: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,14 +218,6 @@ class _Moments:
     query_variance: Floats
     log_tokens: Floats
     log_spread: Floats
-
-
-def _spread_along(rows: Floats, covariances: Floats) -> Floats:
-    """r' C r for every row r of (q, d) and every C of (n, d, d): shape (n, q). einsum alone would take ten times as long."""
-    n, d, _ = covariances.shape
-    half = (covariances.reshape(n * d, d) @ rows.T).reshape(n, d, -1)
-    variance: Floats = np.einsum("ndq,qd->nq", half, rows)
-    return variance
 
 
 def _unknown(population: Population) -> Ability:

@@ -16,6 +16,7 @@ class Prediction:
 
     Attributes:
         n: outcomes scored. accuracy: of p > 0.5 as a verdict. auc, brier, logloss: as usual; auc None with one class only.
+        mean_auc: mean over models and seeds of their own, which what tells models apart does not raise.
         ece: expected calibration error over 10 bins of equal mass; ece_floor: what perfect calibration would show at this n.
         length_log_mae: median |log(true / predicted tokens)|. coverage: share of lengths not above tokens_hi.
         width: median tokens_hi / tokens. The last three are None for routers that predict no length.
@@ -24,6 +25,7 @@ class Prediction:
     n: int
     accuracy: float
     auc: float | None
+    mean_auc: float | None
     brier: float
     logloss: float
     ece: float

@@ -69,7 +69,7 @@ def place_among(
     pool = [model, *known]
     fitted, population, calibration = learned
     prior = Prior(fitted, population, pool, fingerprints, calibration=calibration, coverage=_COVERAGE)
-    share = prior.on(anchors)[0].mean(axis=1)
+    share = prior.on(anchors).p_correct.mean(axis=0)
     order = np.argsort(-share, kind="stable").tolist()
     at = order.index(0)
     names = [pool[i].id for i in order]

@@ -10,9 +10,9 @@ import numpy as np
 from scope_edge.difficulty import DifficultyMap, Kernel
 
 if TYPE_CHECKING:
-    from item_response import JointFit
+    from scope_edge.learning.joint_fit import JointFit
     from numpy.typing import NDArray
-    from pooled import Pooled
+    from scope_edge.learning.pooled import Pooled
 
     Floats = NDArray[np.float64]
 
@@ -88,11 +88,10 @@ def _blank(data: Pooled, chosen: NDArray[np.int64]) -> DifficultyMap:
 
 def _rows(blank: DifficultyMap, data: Pooled) -> NDArray[np.float32]:
     """What the weights multiply: (n, d + features + landmarks) float32, by the map's own code."""
-    rows = np.empty((len(data.ids), len(blank.linear) + len(blank.landmarks)), np.float32)
-    for i, (vector, features) in enumerate(zip(data.vectors, data.features, strict=True)):
-        scaled = blank.scaled(features)
-        rows[i] = np.concatenate([vector, scaled, blank.curve(vector, scaled)])
-    return rows
+    scaled = blank.scaled(data.features)
+    step = range(0, len(data), 512)
+    curves = np.vstack([blank.curves(data.vectors[i : i + 512], scaled[i : i + 512]) for i in step])
+    return np.hstack([data.vectors, scaled, curves])
 
 
 def _ridge(blank: DifficultyMap) -> Floats:

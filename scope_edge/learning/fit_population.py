@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from item_response import SD_DELTA
+from scope_edge.learning.joint_fit import SD_DELTA
 
 from scope_edge.ability import Population
 
 if TYPE_CHECKING:
-    from item_response import JointFit
+    from scope_edge.learning.joint_fit import JointFit
     from numpy.typing import NDArray
-    from pooled import Pooled
+    from scope_edge.learning.pooled import Pooled
 
     Floats = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Everything the prior needs, learned from one table of outcomes: joint fit, map, population, core sets, calibration."""
+"""Everything the prior needs, learned from one table of outcomes: joint fit, map, population, core sets, calibration, reference."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from core_anchors import choose_core
-from fit_map import fit_map
-from fit_population import fit_population
-from item_response import JointFit, fit_joint, fit_lengths
+from scope_edge.learning.core_anchors import choose_core
+from scope_edge.learning.fit_map import fit_map
+from scope_edge.learning.fit_population import fit_population
+from scope_edge.learning.joint_fit import JointFit, fit_joint, fit_lengths
 
 from scope_edge.ability import Population, design
 from scope_edge.anchors import AnchorSet
-from scope_edge.calibration import Calibration, probability
-from scope_edge.difficulty import DifficultyMap, Place, memberships
+from scope_edge.calibration import Calibration
+from scope_edge.difficulty import DifficultyMap, Places
 from scope_edge.fingerprints import Fingerprint
-from scope_edge.prior import Prior
+from scope_edge.prior import Basis, Prior
 from scope_edge.records import ModelCard
+from scope_edge.reference import SIZE, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-    from pooled import Pooled
 
-    Floats = NDArray[np.float64]
+    from scope_edge.learning.pooled import Pooled
+    from scope_edge.records import Floats
 
 CORE_SIZE = 250
+MOST_LANDMARKS = 4096
 COVERAGE = 0.9
 # Queries per set that calibration is fitted on, and anchors it is fitted for: what users have lies between the two.
 _CALIBRATION_QUERIES = 400
@@ -37,24 +39,30 @@ _CALIBRATION_PARTS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learned:
-    """What was learned. anchors: by set name. places: per query of the table, cross-fitted."""
+    """What was learned.
+
+    Attributes:
+        whole: set name -> all its queries as one anchor set, in the table's order. anchors: the core set out of it.
+        places: of the table's queries, cross-fitted.
+    """
 
     joint: JointFit
     log_length: Floats
-    map: DifficultyMap
-    population: Population
-    calibration: Calibration
+    basis: Basis
+    whole: Mapping[str, AnchorSet]
     anchors: Mapping[str, AnchorSet]
-    places: Sequence[Place]
+    places: Places
 
 
-def learn(data: Pooled, landmarks: int) -> Learned:
-    """Learn from a table. `landmarks` go with its size: about a quarter of the queries, at most 4,096."""
+def learn(data: Pooled, landmarks: int | None = None) -> Learned:
+    """Learn from a table. `landmarks` go with its size: by default a quarter of the queries, at most 4,096."""
+    landmarks = min(MOST_LANDMARKS, len(data) // 4) if landmarks is None else landmarks
     joint, log_length = fit_joint(data.correct, data.sets), fit_lengths(data.tokens, data.sets)
     fitted, crossed = fit_map(data, joint, log_length, landmarks)
     calibration = _calibrate(data, joint, log_length, fitted, crossed)
-    anywhere = np.ones(len(data.ids), bool)
-    return replace(_around(data, joint, log_length, fitted, crossed, anywhere), calibration=calibration)
+    anywhere = np.ones(len(data), bool)
+    around = _around(data, joint, log_length, fitted, crossed, anywhere)
+    return replace(around, basis=replace(around.basis, calibration=calibration))
 
 
 def _around(
@@ -72,29 +80,36 @@ def _around(
     traits = (data.vectors @ fitted.trait_axes.T).astype(np.float64)
     centered = traits - fitted.trait_mean[data.sets]
     population = fit_population(data, joint, crossed, centered)
+    places = fitted.places_from(crossed, traits)
+    whole, anchors = {}, {}
+    for s, name in enumerate(data.set_names):
+        here = np.flatnonzero(anchoring & (data.sets == s))
+        whole[name] = _whole_set(data, here, joint, crossed, centered)
+        measured = np.isfinite(data.correct[np.ix_(~data.base, here)])
+        usable = measured[measured.any(axis=1)].mean(axis=0)
+        anchors[name] = core_of(whole[name], usable, population)
     return Learned(
         joint=joint,
         log_length=log_length,
-        map=fitted,
-        population=population,
-        calibration=Calibration.none(len(data.set_names)),
-        anchors={
-            name: _core_set(data, np.flatnonzero(anchoring & (data.sets == s)), joint, crossed, centered, population)
-            for s, name in enumerate(data.set_names)
-        },
-        places=[place_at(fitted, out, trait) for out, trait in zip(crossed, traits, strict=True)],
+        basis=Basis(fitted, population, Calibration.none(len(data.set_names)), _reference(data, joint, places)),
+        whole=whole,
+        anchors=anchors,
+        places=places,
     )
 
 
-def place_at(fitted: DifficultyMap, out: Floats, traits: Floats) -> Place:
-    """The place that raw map outputs (2 + sets,) and uncentred traits (k,) say, as `DifficultyMap.place_of` makes it."""
-    domains = memberships(out[2:])
-    return Place(float(out[0]), float(out[1]), domains, traits - domains @ fitted.trait_mean)
+def _reference(data: Pooled, joint: JointFit, places: Places) -> Reference:
+    """A fair sample of the table's queries."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:SIZE])
+    return Reference(
+        places.take(chosen), joint.b[chosen], joint.a[chosen], data.sets[chosen], data.text_tokens[chosen]
+    )
 
 
 def fingerprint(data: Pooled, model: int, anchors: AnchorSet, size: int = CORE_SIZE) -> Fingerprint:
     """What a model of the table did on the first `size` anchors of a core set; the rest is missing."""
-    column = {query: i for i, query in enumerate(data.ids)}
+    here = np.flatnonzero(data.sets == data.set_names.index(anchors.name))
+    column = dict(zip(data.ids[here].tolist(), here.tolist(), strict=True))
     at = [column[query] for query in anchors.ids]
     correct, tokens = data.correct[model, at], data.tokens[model, at]
     correct[size:], tokens[size:] = np.nan, np.nan
@@ -105,22 +120,15 @@ def pool_prior(data: Pooled, models: Sequence[int], learned: Learned, anchors: A
     """The prior of a pool of the table's models, each known by its first `size` anchors of one set."""
     fingerprints = {str(data.models[m]): [fingerprint(data, m, anchors, size)] for m in models}
     cards = [ModelCard(id=name, where="cloud") for name in fingerprints]
-    return Prior(
-        learned.map, learned.population, cards, fingerprints, calibration=learned.calibration, coverage=COVERAGE
-    )
+    return Prior(learned.basis, cards, fingerprints, coverage=COVERAGE)
 
 
-def _core_set(
-    data: Pooled,
-    here: NDArray[np.int64],
-    joint: JointFit,
-    crossed: Floats,
-    traits: Floats,
-    population: Population,
+def _whole_set(
+    data: Pooled, here: NDArray[np.int64], joint: JointFit, crossed: Floats, traits: Floats
 ) -> AnchorSet:
-    """The core set out of these queries, all of one set."""
+    """These queries, all of one set, as an anchor set."""
     s = int(data.sets[here[0]])
-    everything = AnchorSet(
+    return AnchorSet(
         name=data.set_names[s],
         ids=tuple(data.ids[here].tolist()),
         categories=tuple(data.categories[here].tolist()),
@@ -134,13 +142,15 @@ def _core_set(
         traits=traits[here],
         linked=_linked(data, s),
     )
-    measured = np.isfinite(data.correct[np.ix_(~data.base, here)])
-    usable = measured[measured.any(axis=1)].mean(axis=0)
-    offsets = -everything.discrimination * everything.difficulty
-    chosen = choose_core(design(everything), offsets, population.mean, population.covariance, usable, CORE_SIZE)
+
+
+def core_of(whole: AnchorSet, usable: Floats, population: Population, size: int = CORE_SIZE) -> AnchorSet:
+    """The core set out of an anchor set, most informative first. usable: (n,) as in `choose_core`."""
+    offsets = -whole.discrimination * whole.difficulty
+    chosen = choose_core(design(whole), offsets, population.mean, population.covariance, usable, size)
     parts = {}
     for name in AnchorSet.__dataclass_fields__:
-        value = getattr(everything, name)
+        value = getattr(whole, name)
         parts[name] = value[chosen] if isinstance(value, np.ndarray) else value
     for name in ("ids", "categories"):
         parts[name] = tuple(parts[name][i] for i in chosen)
@@ -204,14 +214,11 @@ def _unseen_logits(
     if not models:
         return []
     prior = pool_prior(held, models, learned, core, size)
-    rows = []
-    for q in queries:
-        raw = prior.at(learned.places[q], 1.0)
-        plain = Calibration.none(len(raw.domains))
-        p = probability(raw.logit, raw.ability_variance + raw.query_variance, raw.domains, plain)
-        known = np.isfinite(held.correct[models, q])
-        rows.append((np.log(p[known] / (1 - p[known])), held.correct[models, q][known]))
-    return rows
+    places = learned.places.take(queries)
+    plain = prior.table(places, np.ones(len(places))).p_correct.T
+    known = np.isfinite(held.correct[np.ix_(models, queries)])
+    p = plain[known]
+    return [(np.log(p / (1 - p)), held.correct[np.ix_(models, queries)][known])]
 
 
 def _platt(logits: Floats, outcomes: Floats) -> Floats:

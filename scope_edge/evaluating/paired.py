@@ -1,0 +1,89 @@
+"""Is one router's prediction ahead of another's? Paired differences, with intervals over models *and* queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.evaluating.predicting import OURS, Predicted
+from scope_edge.evaluating.report import Difference
+from scope_edge.evaluating.scores import scores
+
+if TYPE_CHECKING:
+    from scope_edge.records import Floats
+
+METRICS = ("auc", "accuracy", "brier", "logloss")
+RESAMPLES = 200
+LEVEL = (0.025, 0.975)
+
+
+def paired(found: Sequence[Predicted]) -> tuple[Difference, ...]:
+    """Ours against every other router, on models that joined: mean over them of each metric's difference.
+
+    The interval is a bootstrap: a draw weighs every model and every query by how often it came (Poisson), the same
+    query alike in all splits it stands in.
+    """
+    others = [router for router in found[0].p if router != OURS]
+    drawn = {router: _drawn(found, router) for router in (OURS, *others)}
+    rows = []
+    for other in others:
+        differences = drawn[OURS] - drawn[other]
+        for k, metric in enumerate(METRICS):
+            measured, draws = differences[0, :, k], differences[1:, :, k]
+            weights = _model_weights(found)
+            rows.append(_difference(other, metric, measured, draws, weights))
+    return tuple(rows)
+
+
+def interval(draws: Floats) -> tuple[float, float]:
+    """The 95 % interval of bootstrap draws, NaN left out."""
+    low, high = np.nanquantile(draws, LEVEL)
+    return float(low), float(high)
+
+
+def _difference(other: str, metric: str, measured: Floats, draws: Floats, weights: Floats) -> Difference:
+    """measured (pairs,), draws (resamples, pairs), weights (resamples, pairs) of the pairs' models."""
+    known = np.isfinite(draws) & (weights > 0)
+    with np.errstate(invalid="ignore"):
+        means = np.where(known, draws * weights, 0.0).sum(axis=1) / np.where(known, weights, 0.0).sum(axis=1)
+    low, high = interval(means)
+    return Difference(OURS, other, metric, float(np.nanmean(measured)), low, high)
+
+
+def _pairs(found: Sequence[Predicted]) -> list[tuple[Predicted, int]]:
+    """Every model that joined in every split; all models where none did."""
+    pairs = []
+    for one in found:
+        joined = one.part.unseen if one.part.unseen.any() else np.ones(len(one.part.models), bool)
+        pairs += [(one, int(column)) for column in np.flatnonzero(joined) if _two_kinds(one, int(column))]
+    return pairs
+
+
+def _two_kinds(one: Predicted, column: int) -> bool:
+    y = one.correct[one.known[:, column], column] > 0.5
+    return bool(y.any() and not y.all())
+
+
+def _drawn(found: Sequence[Predicted], router: str) -> Floats:
+    """(1 + resamples, pairs, metrics): as measured, then with resampled queries."""
+    size = len(found[0].part.data)
+    rng = np.random.default_rng(0)
+    weights = np.vstack([np.ones(size), rng.poisson(1.0, (RESAMPLES, size))])
+    out = []
+    for one, column in _pairs(found):
+        at = one.known[:, column]
+        p, y = one.p[router][at, column], one.correct[at, column]
+        order = np.argsort(p, kind="stable")
+        rows = weights[:, one.part.rows[at]]
+        out.append([[getattr(s, name) for name in METRICS] for s in (scores(p, y, w, order) for w in rows)])
+    return np.array(out).transpose(1, 0, 2)
+
+
+def _model_weights(found: Sequence[Predicted]) -> Floats:
+    """(resamples, pairs) how often each pair's model came."""
+    names = [one.part.names[column] for one, column in _pairs(found)]
+    models = sorted(set(names))
+    drawn = np.random.default_rng(1).poisson(1.0, (RESAMPLES, len(models)))
+    return drawn[:, [models.index(name) for name in names]].astype(np.float64)

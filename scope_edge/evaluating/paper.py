@@ -1,0 +1,50 @@
+"""What the paper's policy reads off each query's slices, for many queries at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.costs import expected_costs
+from scope_edge.policy_paper import NEAREST, SIMILARITY_POWER, AnchorStatistics
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scope_edge.evaluating.predicting import Predicted
+    from scope_edge.records import Floats
+    from scope_edge.utility import PolicyPool
+
+
+def statistics(
+    found: Predicted, models: Sequence[int], pool: PolicyPool, rows: NDArray[np.intp], prompts: Floats
+) -> AnchorStatistics:
+    """As `policy_paper.anchor_statistics` of each query's slices, (queries, models).
+
+    models: candidates, rows: scored queries, as they are numbered in `found`; prompts: (rows,) cl100k tokens.
+    """
+    part = found.part
+    vectors = part.data.vectors[part.rows[rows]]
+    fingerprints = part.fingerprints(found.anchors)
+    accuracy, tokens = np.full((2, len(rows), len(models)), np.nan)
+    similar: dict[int, Floats] = {}
+    for column, m in enumerate(models):
+        (one,) = fingerprints[part.names[m]]
+        key = id(one.anchors)
+        if key not in similar:
+            similar[key] = (vectors @ one.anchors.vectors.T).astype(np.float64)
+        asked = np.flatnonzero(np.isfinite(one.correct))
+        near = np.argsort(-similar[key][:, asked], axis=1, kind="stable")[:, :NEAREST]
+        weights = np.maximum(np.take_along_axis(similar[key][:, asked], near, axis=1), 0.0) ** SIMILARITY_POWER
+        accuracy[:, column] = _average(weights, one.correct[asked][near])
+        tokens[:, column] = _average(weights, one.tokens[asked][near])
+    return AnchorStatistics(accuracy, expected_costs(pool.columns, tokens * pool.columns.token_factor, prompts))
+
+
+def _average(weights: Floats, values: Floats) -> Floats:
+    known = np.where(np.isfinite(values), weights, 0.0)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = (known * np.nan_to_num(values)).sum(axis=1) / known.sum(axis=1)
+    return mean

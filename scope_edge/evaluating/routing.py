@@ -1,0 +1,284 @@
+"""What choices are worth: the pool's common queries replayed at every alpha, by every router."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scope_edge.costs import PoolColumns, expected_costs
+from scope_edge.evaluating.paper import statistics
+from scope_edge.evaluating.predicting import OURS, Predicted
+from scope_edge.evaluating.report import RoutingPoint, Tuned
+from scope_edge.limits import context_need
+from scope_edge.policy import choose_many, policy_pool
+from scope_edge.prompt_tokens import CHAT_WRAPPING
+from scope_edge.tuning import foresee
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scope_edge.prior import EstimateTable
+    from scope_edge.records import Floats, ModelCard
+    from scope_edge.utility import PolicyPool
+
+    Ints = NDArray[np.intp]
+
+PAPER = "scope-paper"
+FIXED = ("random", "cheapest", "dearest", "best-single", "always-device", "oracle")
+# A query's alphas at which what was foreseen is compared with what came.
+_TUNED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_FORESEEN = 2_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replay:
+    """The pool's common scored queries of all splits in a line, arrays (queries, models).
+
+    Attributes:
+        columns: of the pool. correct, tokens, usd: what came, tokens and US dollars a query; prompts: (queries, models) own.
+        chosen: router -> alpha (None: it has no such knob) -> (queries,) the model chosen, index in the pool.
+        query: (queries,) which query of the data it is.
+        tuned: what was foreseen of each alpha, split by split, and how many queries the split scored.
+    """
+
+    columns: PoolColumns
+    correct: Floats
+    tokens: Floats
+    usd: Floats
+    prompts: Floats
+    chosen: Mapping[str, Mapping[float | None, Ints]]
+    query: Ints
+    tuned: Sequence[tuple[int, Sequence[Tuned]]]
+
+
+def pool_of(
+    cards: Sequence[ModelCard], found: Sequence[Predicted]
+) -> tuple[tuple[ModelCard, ...], dict[str, str]]:
+    """The cards whose choices can be compared, and why the others cannot.
+
+    A model needs a price, token counts where that is not zero, and outcomes. One that ran few of the queries would leave
+    few to compare the others on: while fewer than half of the queries are common, the one that costs most of them goes.
+    """
+    left_out: dict[str, str] = {}
+    ran: dict[str, NDArray[np.bool_]] = {}
+    for card in cards:
+        columns = [
+            (one.correct[:, at], one.tokens[:, at])
+            for one in found
+            if (at := _place(one, card.id)) is not None
+        ]
+        if len(columns) < len(found):
+            left_out[card.id] = "too few outcomes in these data"
+            continue
+        correct, tokens = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        if card.usd_in is None or card.usd_out is None:
+            left_out[card.id] = "price unknown"
+            continue
+        counted = np.isfinite(tokens) | (card.usd_out == 0)
+        if not counted.any():
+            left_out[card.id] = "tokens unknown, and so the cost"
+            continue
+        ran[card.id] = np.isfinite(correct) & counted
+    while len(ran) > 2 and np.all(list(ran.values()), axis=0).mean() < 0.5:
+        without = {
+            model: np.all([row for other, row in ran.items() if other != model], axis=0).sum() for model in ran
+        }
+        worst = max(without, key=lambda model: (without[model], model))
+        left_out[worst] = "ran few of the queries that the others ran"
+        del ran[worst]
+    return tuple(card for card in cards if card.id in ran), left_out
+
+
+def _place(one: Predicted, model: str) -> int | None:
+    return one.part.names.index(model) if model in one.part.names else None
+
+
+def replay(cards: Sequence[ModelCard], found: Sequence[Predicted], alphas: Sequence[float], *, paper: bool) -> Replay:
+    """Replay the common queries of the pool `cards`, which `pool_of` gave."""
+    parts = [_one_split(cards, one, alphas, paper=paper) for one in found]
+    chosen: dict[str, dict[float | None, Ints]] = {}
+    for router in parts[0].chosen:
+        chosen[router] = {
+            alpha: np.concatenate([one.chosen[router][alpha] for one in parts]) for alpha in parts[0].chosen[router]
+        }
+    joined = {
+        name: np.concatenate([getattr(one, name) for one in parts])
+        for name in ("correct", "tokens", "usd", "prompts", "query")
+    }
+    tuned = [row for one in parts for row in one.tuned]
+    return Replay(columns=parts[0].columns, chosen=chosen, tuned=tuned, **joined)
+
+
+def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[float], *, paper: bool) -> Replay:
+    at = [one.part.names.index(card.id) for card in cards]
+    data, models = one.part.data, one.part.models[at]
+    prepared, reference, reference_prompts = prepare(cards, one)
+    columns = prepared.columns
+    free = columns.usd_out == 0
+    rows = np.flatnonzero(
+        (np.isfinite(one.correct[:, at]) & (np.isfinite(one.tokens[:, at]) | free)).all(axis=1)
+    )
+    where = one.part.rows[rows]
+    correct, spent = one.correct[np.ix_(rows, at)], one.tokens[np.ix_(rows, at)]
+    counted = data.prompt_tokens[np.ix_(models, where)].T
+    prompts = np.where(np.isfinite(counted), counted, data.text_tokens[where][:, None]) * columns.token_factor
+    paid = prompts * columns.usd_in + np.where(free, 0.0, spent * columns.usd_out)
+    told = data.usd[np.ix_(models, where)].T
+    usd = np.where(np.isfinite(told), told, paid)
+    expected_prompts, high_prompts = (tokens[rows] for tokens in one.part.prompts)
+    table = _columns(one.table, at, rows)
+    cost = expected_costs(columns, table.tokens, expected_prompts)
+    flat = expected_costs(columns, np.broadcast_to(one.mean_tokens[at], table.tokens.shape), expected_prompts)
+    fits = context_need(high_prompts[:, None] * columns.token_factor, table.tokens_hi)
+    allowed = ~(fits > columns.context_tokens)
+
+    def sweep(p: Floats, cost: Floats, **how: Any) -> dict[float | None, Ints]:
+        return {alpha: choose_many(prepared, p, cost, alpha, allowed=allowed, **how) for alpha in alphas}
+
+    chosen: dict[str, dict[float | None, Ints]] = {OURS: sweep(table.p_correct, cost)}
+    if paper:
+        anchors = statistics(one, at, prepared, rows, expected_prompts)
+        chosen[PAPER] = sweep(table.p_correct, cost, policy="paper", anchors=anchors)
+    others = {router: p[np.ix_(rows, at)] for router, p in one.p.items() if router != OURS}
+    chosen |= {router: sweep(p, flat) for router, p in others.items()}
+    chosen |= {name: {None: pick} for name, pick in _fixed(one, at, prepared, correct, usd, cost).items()}
+    foreseen = foresee(prepared, reference, reference_prompts + CHAT_WRAPPING.expected, _TUNED)
+    line = np.arange(len(rows))
+    tuned = []
+    for seen in foreseen:
+        pick = choose_many(prepared, table.p_correct, cost, seen.alpha, allowed=allowed)
+        tuned.append(
+            Tuned(
+                seen.alpha,
+                seen.accuracy,
+                float(correct[line, pick].mean()),
+                None if seen.usd is None else seen.usd * 1e3,
+                float(usd[line, pick].mean() * 1e3),
+            )
+        )
+    return Replay(columns, correct, spent, usd, prompts, chosen, where, [(len(rows), tuned)])
+
+
+def prepare(cards: Sequence[ModelCard], one: Predicted) -> tuple[PolicyPool, EstimateTable, Floats]:
+    """The pool as the policy knows it, and the reference it was read off: estimates and prompt tokens of training queries."""
+    places, prompts = one.part.reference()
+    step = max(1, len(places) // _FORESEEN)
+    places, prompts = places.take(np.arange(0, len(places), step)), prompts[::step]
+    at = [one.part.names.index(card.id) for card in cards]
+    table = _columns(one.prior.table(places, np.ones(len(places))), at)
+    return policy_pool(cards, table.p_correct.T, table.tokens.T, prompts), table, prompts
+
+
+def _columns(table: EstimateTable, models: Sequence[int], rows: Ints | None = None) -> EstimateTable:
+    """Only these models, and queries, of a table."""
+    from dataclasses import replace
+
+    def cut(values: Floats) -> Floats:
+        return values[:, models] if rows is None else values[np.ix_(rows, models)]
+
+    names = ("p_correct", "tokens", "tokens_mean", "tokens_hi", "strong")
+    return replace(
+        table,
+        models=tuple(table.models[i] for i in models),
+        **{name: cut(getattr(table, name)) for name in names},
+    )
+
+
+def _fixed(
+    one: Predicted,
+    at: Sequence[int],
+    pool: PolicyPool,
+    correct: Floats,
+    usd: Floats,
+    cost: Floats,
+) -> dict[str, Ints]:
+    """The routers that look at no query, as far as they choose; and the oracle, which looks at the outcome."""
+    taught = one.part.material.correct[np.ix_(one.part.models[at], one.part.taught)]
+    share = np.nanmean(taught, axis=1)
+    mean_cost = cost.mean(axis=0)
+    n = len(correct)
+    device = np.flatnonzero(~pool.columns.cloud)
+    right = np.where(correct > 0.5, usd, np.inf)
+    found = {
+        "cheapest": int(np.lexsort((-share, mean_cost))[0]),
+        "dearest": int(np.lexsort((-share, -mean_cost))[0]),
+        "best-single": int(np.argmax(share)),
+    }
+    if device.size:
+        found["always-device"] = int(device[np.argmax(share[device])])
+    # Where no model is right, the oracle too pays for a wrong answer: the cheapest.
+    oracle = np.where(np.isfinite(right).any(axis=1), right.argmin(axis=1), usd.argmin(axis=1))
+    return {**{name: np.full(n, model) for name, model in found.items()}, "oracle": oracle}
+
+
+def points(one: Replay) -> tuple[RoutingPoint, ...]:
+    """Every router at every alpha."""
+    rows = [
+        _point(one, router, alpha, _shares(one, pick))
+        for router, by_alpha in one.chosen.items()
+        for alpha, pick in by_alpha.items()
+    ]
+    n, m = one.correct.shape
+    return (*rows, _point(one, "random", None, np.full((n, m), 1 / m)))
+
+
+def singles(one: Replay) -> tuple[RoutingPoint, ...]:
+    """Every model of the pool alone."""
+    n = len(one.correct)
+    return tuple(
+        _point(one, model, None, _shares(one, np.full(n, i))) for i, model in enumerate(one.columns.models)
+    )
+
+
+def _shares(one: Replay, chosen: Ints) -> Floats:
+    return np.eye(one.correct.shape[1])[chosen]
+
+
+def _point(one: Replay, router: str, alpha: float | None, shares: Floats) -> RoutingPoint:
+    """shares: (queries, models), the chance with which each is chosen."""
+    alone = one.correct.mean(axis=0)
+    best = one.correct.max(axis=1).mean()
+    accuracy = float((shares * one.correct).sum() / len(shares))
+    span = best - alone.min()
+    right = one.correct > 0.5
+    some = right.any(axis=1)
+    price = np.where(right, one.usd, np.inf)
+    cheapest = right & (price <= price.min(axis=1, keepdims=True))
+    tokens = np.nan_to_num(one.tokens)
+    known = bool(np.isfinite(one.tokens[shares > 0]).all())
+    mean = shares.mean(axis=0)
+    return RoutingPoint(
+        router=router,
+        alpha=alpha,
+        accuracy=accuracy,
+        usd_per_1k=float((shares * one.usd).sum() / len(shares) * 1e3),
+        tokens=float((shares * tokens).sum() / len(shares)) if known else None,
+        device_share=float(mean[~one.columns.cloud].sum()),
+        pgr=float((accuracy - alone.min()) / span) if span > 0 else None,
+        cheapest_correct=float((shares * cheapest)[some].sum() / some.sum()) if some.any() else None,
+        portfolio={model: float(s) for model, s in zip(one.columns.models, mean, strict=True) if s > 0},
+    )
+
+
+def tuned(one: Replay) -> tuple[Tuned, ...]:
+    """Foreseen and realised, averaged over splits by their queries."""
+    weights = np.array([n for n, _ in one.tuned], np.float64)
+    rows = []
+    for group in zip(*(rows for _, rows in one.tuned), strict=True):
+        def mean(name: str, group: tuple[Tuned, ...] = group) -> float:
+            return float(np.average([getattr(row, name) for row in group], weights=weights))
+
+        priced = all(row.expected_usd_per_1k is not None for row in group)
+        rows.append(
+            Tuned(
+                group[0].alpha,
+                mean("expected_accuracy"),
+                mean("accuracy"),
+                mean("expected_usd_per_1k") if priced else None,
+                mean("usd_per_1k"),
+            )
+        )
+    return tuple(rows)

@@ -1,0 +1,259 @@
+"""`scope-edge eval`: read, split, learn anew, predict, replay, score. One report a set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge import assets
+from scope_edge.catalog import Catalog, load_catalog
+from scope_edge.encoder import Encoder
+from scope_edge.errors import MissingExtraError, UsageError
+from scope_edge.evaluating import curves, paired, predictions, routing, scaling
+from scope_edge.evaluating.baselines import LEARNED, check_learned
+from scope_edge.evaluating.data import sources_of
+from scope_edge.evaluating.live import Live, live_router, look
+from scope_edge.evaluating.predicting import OURS, Predicted, predict
+from scope_edge.evaluating.prices import with_prices
+from scope_edge.evaluating.report import Report
+from scope_edge.evaluating.splits import MODEL_SHARE, QUERY_SHARE, Split, split, split_by_folder
+from scope_edge.records import ModelCard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scope_edge.config import Settings
+    from scope_edge.learning.pooled import Pooled, Reading
+
+    Progress = Callable[[str, int, int], None]
+
+CHEAP = ("knn5", "knn", "logreg")
+ROUTERS = (OURS, routing.PAPER, *routing.FIXED, "knn5", *LEARNED)
+STEP = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be evaluated.
+
+    Attributes:
+        data: folders of labelled queries; test: folders whose further queries are scored, and nothing else of them.
+        unseen: models (ids, spellings or pools) that teach the bank nothing; None = a third by hash.
+        pool: whose choices are replayed; None = the active pool, as far as it was measured.
+        baselines: names in ROUTERS. anchors: a candidate is known by so many at most. seeds: how many splits.
+        prices: a file of prices. cache: whether vectors are kept.
+    """
+
+    data: tuple[Path, ...]
+    test: tuple[Path, ...] = ()
+    unseen: tuple[str, ...] | None = None
+    pool: str | None = None
+    anchors: int = 250
+    alphas: tuple[float, ...] = tuple(round(STEP * i, 10) for i in range(21))
+    paper: bool = True
+    baselines: tuple[str, ...] = CHEAP
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    prices: Path | None = None
+    cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What holds for all sets."""
+
+    request: Request
+    settings: Settings
+    catalog: Catalog
+    reading: Reading
+    encoder: Encoder
+    progress: Progress
+    warnings: list[str] = field(default_factory=list)
+
+
+def evaluate(request: Request, settings: Settings, progress: Progress = lambda *_: None) -> Mapping[str, Report]:
+    """Evaluate; set name -> report, in the order of the folders.
+
+    Raises UsageError (folders without data, too little of it, unknown names), AssetError (files that cannot be read),
+    MissingExtraError (scipy, or scikit-learn for a baseline, is not installed).
+    """
+    _check_extra(request)
+    sources = sources_of(request.data, request.test)
+    if request.prices is not None:
+        settings = with_prices(settings, request.prices)
+    catalog = load_catalog(settings)
+    encoder = Encoder.load(provider=settings.provider, threads=settings.threads)
+    from scope_edge.learning.pooled import read_pooled
+
+    cache = assets.user_cache_dir() if request.cache else None
+    reading = read_pooled(sources, catalog, encoder, cache=cache, progress=progress)
+    setting = _Setting(request, settings, catalog, reading, encoder, progress)
+    start = perf_counter()
+    found: dict[str, list[Predicted]] = {}
+    for one in _splits(setting):
+        for name, predicted in _predicted(setting, one):
+            found.setdefault(name, []).append(predicted)
+    if not found:
+        raise UsageError("no model has enough outcomes both to be known by and to be scored on; give more data")
+    seconds = perf_counter() - start
+    return {name: _report(setting, name, parts, seconds) for name, parts in found.items()}
+
+
+def _check_extra(request: Request) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("scipy") is None:
+        raise MissingExtraError("eval needs scipy, which is not installed; pip install 'scope-edge[eval]'")
+    check_learned(request.baselines)
+
+
+def _splits(setting: _Setting) -> list[Split]:
+    request, reading = setting.request, setting.reading
+    unseen = None if request.unseen is None else _models(setting.catalog, reading.data, request.unseen)
+    if request.test:
+        return [split_by_folder(reading, unseen or ())]
+    return [split(reading.data, seed, unseen) for seed in request.seeds]
+
+
+def _models(catalog: Catalog, data: Pooled, names: Sequence[str]) -> set[str]:
+    """The models that names, spellings or pools stand for. Raises UsageError for one without an outcome."""
+    from scope_edge.importing.naming import Cards
+    from scope_edge.learning.naming import naming
+
+    here, cards = set(data.models.tolist()), Cards(catalog)
+    found: set[str] = set()
+    for name in names:
+        if name in catalog.pools:
+            found |= set(catalog.pools[name]) & here
+            continue
+        known = {naming(one, catalog)(name, name) for one in data.set_names} | {name, cards.known_as(name)}
+        if not known & here:
+            raise UsageError(f"{name} has no outcome in the data; its models are {', '.join(sorted(here))}")
+        found |= known & here
+    return found
+
+
+def _predicted(setting: _Setting, one: Split) -> list[tuple[str, Predicted]]:
+    """Every set's predictions by one split."""
+    from scope_edge.evaluating.fitting import fit, parts_of
+
+    request, data = setting.request, setting.reading.data
+    setting.progress(f"seed {one.seed}: learning", 0, 1)
+    learned = tuple(name for name in LEARNED if name in request.baselines)
+    coverage = setting.settings.coverage
+    return [
+        (part.name, predict(part, cards_of(setting.catalog, part.names), request.anchors, coverage, learned, setting.progress))
+        for part in parts_of(data, one, fit(data, one))
+    ]
+
+
+def cards_of(catalog: Catalog, names: Sequence[str]) -> tuple[ModelCard, ...]:
+    """Each model's card; for one that has none, a card that knows nothing but its name."""
+    return tuple(catalog.by_id.get(name) or ModelCard(id=name, where="cloud") for name in names)
+
+
+def _report(setting: _Setting, name: str, found: Sequence[Predicted], seconds: float) -> Report:
+    request, data = setting.request, setting.reading.data
+    start = perf_counter()
+    cards, left_out = routing.pool_of(_pool(setting, found), found)
+    routed = _Routed() if len(cards) < 2 else _routed(setting, cards, found)
+    live = Live({}, ())
+    timed = perf_counter() - start
+    if len(cards) >= 2:
+        router = live_router(cards, found[0], setting.encoder, setting.settings.coverage)
+        live = look(router, data.texts[found[0].part.rows].tolist(), 0, setting.progress)
+    start = perf_counter()
+    joined = {model for one in found for model, new in zip(one.part.names, one.part.unseen, strict=True) if new}
+    every = {model for one in found for model in one.part.names}
+    report = Report(
+        data=name,
+        test=", ".join(map(str, request.test)) or None,
+        split=_words(setting, found),
+        seeds=tuple(one.part.split.seed for one in found),
+        queries=sum(len(one.part.rows) for one in found),
+        models={model: "unseen" if model in joined else "seen" for model in sorted(every)},
+        anchors=request.anchors,
+        pool=tuple(card.id for card in cards),
+        common=routed.common,
+        left_out=left_out,
+        prediction=predictions.prediction_scores(found),
+        routing=routed.points,
+        singles=routed.singles,
+        paired=(*paired.paired(found), *routed.ahead),
+        curve=routed.curve,
+        reliability=predictions.reliability(found),
+        lengths=predictions.lengths(found),
+        fields=predictions.field_scores(found),
+        adaptation=predictions.adaptation(found),
+        evidence=predictions.evidence_scores(found),
+        tuned=routed.tuned,
+        scaling=routed.scaling,
+        joining=scaling.joining(cards_of(setting.catalog, sorted(every)), found),
+        stability=live.stability,
+        latency_ms=live.latency_ms,
+        seconds=0.0,
+        warnings=_warnings(setting, cards),
+    )
+    return replace(report, seconds=seconds + timed + perf_counter() - start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Routed:
+    """A report's part on choices; empty where no two models can be compared."""
+
+    common: int = 0
+    points: tuple[routing.RoutingPoint, ...] = ()
+    singles: tuple[routing.RoutingPoint, ...] = ()
+    ahead: tuple[paired.Difference, ...] = ()
+    curve: Mapping[str, curves.Curve] = field(default_factory=dict)
+    tuned: tuple[routing.Tuned, ...] = ()
+    scaling: tuple[scaling.PoolSize, ...] = ()
+
+
+def _routed(setting: _Setting, cards: Sequence[ModelCard], found: Sequence[Predicted]) -> _Routed:
+    request = setting.request
+    one = routing.replay(cards, found, request.alphas, paper=request.paper)
+    points, singles = routing.points(one), routing.singles(one)
+    return _Routed(
+        common=len(one.query),
+        points=points,
+        singles=singles,
+        ahead=curves.ahead(one, singles),
+        curve=curves.curves(points, singles),
+        tuned=routing.tuned(one),
+        scaling=scaling.pool_sizes(cards, found, one),
+    )
+
+
+def _pool(setting: _Setting, found: Sequence[Predicted]) -> tuple[ModelCard, ...]:
+    """The pool asked for; by default the active one, or everything measured where that holds fewer than two of it."""
+    names = {name for one in found for name in one.part.names}
+    if setting.request.pool is not None:
+        wanted = setting.request.pool
+        if wanted in setting.catalog.pools or wanted in setting.catalog.by_id:
+            return setting.catalog.pool(wanted)
+        models = _models(setting.catalog, setting.reading.data, [one for one in wanted.split(",") if one.strip()])
+        return cards_of(setting.catalog, sorted(models))
+    active = tuple(card for card in setting.catalog.pool(setting.settings.pool) if card.id in names)
+    return active if len(active) > 1 else cards_of(setting.catalog, sorted(names))
+
+
+def _words(setting: _Setting, found: Sequence[Predicted]) -> str:
+    if setting.request.test:
+        return "queries and models of the test folders only; all else teaches"
+    models = "the named models" if setting.request.unseen is not None else f"{MODEL_SHARE:.0%} of the models"
+    return f"{QUERY_SHARE:.0%} of the query families and {models} held out, by sha256, for each seed"
+
+
+def _warnings(setting: _Setting, cards: Sequence[ModelCard]) -> tuple[str, ...]:
+    told = [f"left out: {n} {reason}" for reason, n in sorted(setting.reading.dropped.items()) if n]
+    if len(cards) < 2:
+        told.append("fewer than two models have prices and common queries: choices are not replayed; see left_out")
+    base = int(setting.reading.data.base.sum())
+    if base:
+        told.append(f"{base} base models taught difficulty and are nobody's candidates")
+    return tuple(told)

@@ -1,0 +1,71 @@
+"""What a seed holds out. A fixed rule on hashes, not a draw, so that anybody gets the same split from the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.errors import UsageError
+from scope_edge.learning.pooled import held_out
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scope_edge.learning.pooled import Pooled, Reading
+
+    Bools = NDArray[np.bool_]
+
+QUERY_SHARE, MODEL_SHARE = 0.5, 1 / 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """One split of a table.
+
+    Attributes:
+        seed: its number. scored: (n,) queries that are scored and teach nothing; all others are training material.
+        unseen: (models,) models that teach the bank nothing and are known by their anchors alone.
+    """
+
+    seed: int
+    scored: Bools
+    taught: Bools
+    unseen: Bools
+
+
+def split(data: Pooled, seed: int, unseen: Collection[str] | None = None) -> Split:
+    """Half of the query families and a third of the candidates, or the named ones, by hash.
+
+    Raises UsageError for a name that has no outcome in the data.
+    """
+    scored = np.zeros(len(data), bool)
+    for s, name in enumerate(data.set_names):
+        here = data.sets == s
+        keys = [group.removeprefix(f"{name}:") for group in data.groups[here]]
+        scored[here] = held_out(name, keys, seed, QUERY_SHARE)
+    if unseen is None:
+        models = held_out("models", data.models.tolist(), seed, MODEL_SHARE) & ~data.base
+    else:
+        stranger = next((model for model in unseen if model not in set(data.models.tolist())), None)
+        if stranger is not None:
+            raise UsageError(f"{stranger} has no outcome in the data; its models are {', '.join(data.models)}")
+        models = np.isin(data.models, sorted(unseen))
+    return Split(seed, scored, ~scored, models)
+
+
+def split_by_folder(reading: Reading, unseen: Collection[str] = ()) -> Split:
+    """What stands in the test folders only is scored; models that stand there only are unseen, and so are the named ones.
+
+    A query of the data folders with the text of one that is scored teaches nothing either. Raises UsageError when
+    nothing is left to score.
+    """
+    data = reading.data
+    scored = ~reading.first
+    if not scored.any():
+        raise UsageError("the test folders hold no query that is not in the data folders: nothing could be scored")
+    copies = np.isin(data.texts, data.texts[scored]) & ~scored
+    models = ~np.isin(data.models, sorted(reading.first_models)) | np.isin(data.models, sorted(unseen))
+    return Split(0, scored, ~scored & ~copies, models & ~data.base)

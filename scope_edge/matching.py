@@ -1,0 +1,63 @@
+"""A model carried from the anchors' own difficulties to the map's: as accurate over the reference by the one as by the other.
+
+Ability is told by anchors whose own difficulties are known. On the map a query's difficulty is blurred, by more at some
+places than a Gaussian allows for (questions that hardly anybody gets right, or nearly everybody): read there, able models
+would seem too good and weak ones too bad. So each model gets a shift a set, in log-odds, with which its mean P(correct)
+over the reference's queries of that set is what their own difficulties say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.ability import query_row, sigmoid, spread_along
+
+if TYPE_CHECKING:
+    from scope_edge.ability import Population
+    from scope_edge.records import Floats
+    from scope_edge.reference import Reference
+
+_PROBIT = np.pi / 8
+_STEPS = 12
+# No shift is larger: beyond it a mean share is as good as 0 or 1.
+_MOST = 6.0
+
+
+def shifts(reference: Reference, population: Population, mean: Floats, covariance: Floats) -> Floats:
+    """(n, sets) what is added to each model's log-odds; 0 for a set the reference has nothing of.
+
+    mean: (n, d), covariance: (n, d, d), of the models' abilities; NaN gives NaN.
+    """
+    sets = len(population.discrimination)
+    a = reference.discrimination[:, None]
+    own = np.hstack([a, a * np.eye(sets)[reference.sets], reference.places.traits])
+    true = _softened(mean @ own.T - a[:, 0] * reference.difficulty, spread_along(own, covariance))
+    places = reference.places
+    rows, offsets = query_row(places.difficulty, places.domains, places.traits, population)
+    blur = rows[:, 0] ** 2 * (places.domains @ population.unexplained)
+    scale = 1 / np.sqrt(1 + _PROBIT * (spread_along(rows, covariance) + blur))
+    logits = (mean @ rows.T + offsets) * scale
+    found = np.zeros((len(mean), sets))
+    for s in range(sets):
+        here = reference.sets == s
+        if here.any():
+            wanted = sigmoid(true[:, here]).mean(axis=1)
+            found[:, s] = _solved(logits[:, here], scale[:, here], wanted)
+    return found
+
+
+def _softened(logits: Floats, variance: Floats) -> Floats:
+    """Log-odds whose probability is about the mean over a Gaussian of this variance (MacKay 1992)."""
+    return logits / np.sqrt(1 + _PROBIT * variance)
+
+
+def _solved(logits: Floats, scale: Floats, wanted: Floats) -> Floats:
+    """(n,) the shift with which the mean of sigmoid(logits + scale shift) is `wanted`, (n, q) and (n,): Newton, kept in bounds."""
+    shift = np.zeros(len(logits))
+    for _ in range(_STEPS):
+        p = sigmoid(logits + scale * shift[:, None])
+        slope = (p * (1 - p) * scale).mean(axis=1)
+        shift = np.clip(shift + np.clip((wanted - p.mean(axis=1)) / np.maximum(slope, 1e-6), -1.0, 1.0), -_MOST, _MOST)
+    return shift
