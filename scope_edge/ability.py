@@ -12,7 +12,7 @@ covariance as its uncertainty. Log-length is a linear model of the map's log-len
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,8 @@ _STEPS = 50
 _SETTLED = 1e-8
 # What a population's residual is worth, in anchors, beside the model's own when its spread and upper bound are judged.
 _PRIOR_ANCHORS = 20.0
+# Residuals of log-length kept of a model that taught the bank.
+_KEPT = 101
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,16 +97,37 @@ def query_row(
     return np.concatenate([a[..., None], a[..., None] * domains, traits], axis=-1), -a * difficulty
 
 
-def fit_ability(parts: Sequence[Fingerprint], population: Population) -> Ability:
-    """Fit one model from its fingerprints (one or more anchor sets, missing outcomes left out)."""
+def fit_ability(parts: Sequence[Fingerprint], population: Population, known: Ability | None = None) -> Ability:
+    """Fit one model from its fingerprints (one or more anchor sets, missing outcomes left out).
+
+    known: what other outcomes of the same model have told, to start from instead of from the population.
+    """
+    if known is not None:
+        population = replace(population, mean=known.mean, covariance=known.covariance)
     rows, offsets, outcomes = [], [], []
     for one in parts:
-        known = ~np.isnan(one.correct)
-        rows.append(design(one.anchors)[known])
-        offsets.append((-one.anchors.discrimination * one.anchors.difficulty)[known])
-        outcomes.append(one.correct[known])
+        measured = ~np.isnan(one.correct)
+        rows.append(design(one.anchors)[measured])
+        offsets.append((-one.anchors.discrimination * one.anchors.difficulty)[measured])
+        outcomes.append(one.correct[measured])
     mean, covariance = _mode(np.vstack(rows), np.concatenate(offsets), np.concatenate(outcomes), population)
-    return Ability(mean, covariance, sum(map(len, outcomes)), *_fit_length(parts, population))
+    measured = sum(map(len, outcomes)) + (known.measured if known else 0)
+    return Ability(mean, covariance, measured, *_lengths(parts, population, known))
+
+
+def _lengths(
+    parts: Sequence[Fingerprint], population: Population, known: Ability | None
+) -> tuple[Floats, Floats, float, Floats]:
+    if known is None or np.isnan(known.length_mean).any():
+        return _fit_length(parts, population)
+    start = replace(population, length_mean=known.length_mean, length_covariance=known.length_covariance)
+    mean, covariance, spread, residuals = _fit_length(parts, start)
+    if not len(residuals):
+        return known.length_mean, known.length_covariance, known.spread, known.residuals
+    # Both are typical misses: together they are judged by one spread.
+    both = np.sort(np.concatenate([known.residuals * known.spread, residuals * spread]))
+    spread = float(np.sqrt(np.mean(both**2)))
+    return mean, covariance, spread, both / spread
 
 
 def _mode(rows: Floats, offsets: Floats, outcomes: Floats, population: Population) -> tuple[Floats, Floats]:
@@ -183,6 +206,48 @@ def sigmoid(logits: Floats) -> Floats:
     """Log-odds as probabilities, never exactly 0 or 1: beyond 40 they do not grow."""
     value: Floats = 1 / (1 + np.exp(-np.clip(logits, -40, 40)))
     return value
+
+
+def thinned(ability: Ability) -> Ability:
+    """The same with its residuals as `_KEPT` quantiles, where there are more."""
+    if len(ability.residuals) <= _KEPT:
+        return ability
+    at = np.linspace(0, len(ability.residuals) - 1, _KEPT).round().astype(int)
+    return replace(ability, residuals=ability.residuals[at])
+
+
+def abilities_body(abilities: Mapping[str, Ability]) -> dict[str, Any]:
+    """Abilities by model as the body of a pack."""
+    rows = list(abilities.values())
+    return {
+        "models": list(abilities),
+        "measured": np.array([one.measured for one in rows], np.int32),
+        **{
+            name: np.array([getattr(one, name) for one in rows], np.float32)
+            for name in ("mean", "covariance", "length_mean", "length_covariance", "spread")
+        },
+        "residuals": [one.residuals.astype(np.float16) for one in rows],
+    }
+
+
+def abilities_from_body(body: Mapping[str, Any], population: Population, where: str) -> Mapping[str, Ability]:
+    """Abilities by model out of a pack's body. Raises PackError when they are not of this population's shape."""
+    try:
+        columns = [body[name].astype(np.float64) for name in ("mean", "covariance", "length_mean", "length_covariance")]
+        rest = body["measured"].tolist(), body["spread"].astype(np.float64).tolist(), body["residuals"]
+        found = {
+            model: Ability(mean, covariance, measured, length, length_covariance, spread, residuals.astype(np.float64))
+            for model, mean, covariance, length, length_covariance, measured, spread, residuals in zip(
+                body["models"], *columns, *rest, strict=True
+            )
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PackError(f"{where}: its abilities cannot be used ({error!r}); reinstall scope-edge") from error
+    d, length = len(population.mean), len(population.length_mean)
+    shapes = [one.shape[1:] for one in columns]
+    if found and shapes != [(d,), (d, d), (length,), (length, length)]:
+        raise PackError(f"{where}: its abilities do not fit the population; reinstall scope-edge")
+    return found
 
 
 _FIELDS = tuple(field for field in Population.__dataclass_fields__ if field != "length_center")

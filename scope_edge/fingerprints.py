@@ -31,12 +31,16 @@ _AGAIN = "make it again with `scope-edge fingerprint` or `scope-edge estimator a
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fingerprint:
-    """One model on one anchor set. correct in [0, 1], tokens (cl100k completion tokens): shape (n,), NaN = missing."""
+    """One model on one anchor set. correct in [0, 1], tokens (cl100k completion tokens): shape (n,), NaN = missing.
+
+    own: whether the user measured it; the bundled ones are part of what the bank was taught by.
+    """
 
     model: str
     anchors: AnchorSet
     correct: Floats
     tokens: Floats
+    own: bool = True
 
 
 def load_anchor_sets() -> tuple[AnchorSet, ...]:
@@ -85,9 +89,9 @@ def load_fingerprints() -> tuple[tuple[AnchorSet, ...], Mapping[str, tuple[Finge
     sets = {anchors.name: anchors for anchors in loaded}
     body = unpack(assets.read(FINGERPRINTS), "fingerprints", FINGERPRINTS, verified=True)
     found: dict[str, dict[str, Fingerprint]] = {}
-    _add(found, body, sets, FINGERPRINTS, "reinstall scope-edge")
+    _add(found, body, sets, FINGERPRINTS, "reinstall scope-edge", own=False)
     for path, one in own:
-        _add(found, one, sets, str(path), _AGAIN)
+        _add(found, one, sets, str(path), _AGAIN, own=True)
     return loaded, {model: tuple(parts.values()) for model, parts in found.items()}
 
 
@@ -102,6 +106,8 @@ def _add(
     sets: Mapping[str, AnchorSet],
     where: str,
     mend: str,
+    *,
+    own: bool,
 ) -> None:
     """Put the fingerprints of a pack's body, by model and set, into `found`. Raises PackError when they do not fit."""
     try:
@@ -115,7 +121,7 @@ def _add(
             if correct.shape != (len(part["models"]), len(sets[name])) or tokens.shape != correct.shape:
                 raise PackError(f"{where}: does not fit anchor set {name!r}; {mend}")
             for row, model in enumerate(part["models"]):
-                found.setdefault(model, {})[name] = Fingerprint(model, sets[name], correct[row], tokens[row])
+                found.setdefault(model, {})[name] = Fingerprint(model, sets[name], correct[row], tokens[row], own)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PackError(f"{where}: cannot be used ({error!r}); {mend}") from error
 

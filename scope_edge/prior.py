@@ -12,6 +12,8 @@ from scope_edge import assets
 from scope_edge.ability import (
     Ability,
     Population,
+    abilities_body,
+    abilities_from_body,
     fit_ability,
     length_design,
     population_body,
@@ -73,7 +75,7 @@ class Prior:
         self._calibration = basis.calibration
         self._parts = fingerprints
         self.models = tuple(card.id for card in pool)
-        abilities = [fit_ability(parts, population) if (parts := fingerprints.get(m)) else None for m in self.models]
+        abilities = [_ability(basis, model, fingerprints.get(model, ())) for model in self.models]
         unknown = _unknown(population)
         known = [ability or unknown for ability in abilities]
         self._far: tuple[Evidence, ...] = tuple("none" if ability is None else "weak" for ability in abilities)
@@ -157,12 +159,13 @@ class Prior:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Basis:
-    """What was learned from every model ever measured, and every estimate rests on."""
+    """What was learned from every model ever measured, and every estimate rests on. abilities: of those models."""
 
     map: DifficultyMap
     population: Population
     calibration: Calibration
     reference: Reference
+    abilities: Mapping[str, Ability]
 
 
 def load_basis() -> Basis:
@@ -177,18 +180,21 @@ def basis_body(basis: Basis) -> dict[str, Any]:
         "population": population_body(basis.population),
         "calibration": calibration_body(basis.calibration),
         "reference": reference_body(basis.reference),
+        "abilities": abilities_body(basis.abilities),
     }
 
 
 def basis_from_body(body: Mapping[str, Any], where: str) -> Basis:
     """All of it out of a pack's body. Raises PackError when a part is missing or does not fit."""
-    parts = (body.get(name, {}) for name in ("map", "population", "calibration", "reference"))
-    fitted, population, calibration, reference = parts
+    names = ("map", "population", "calibration", "reference", "abilities")
+    fitted, told, calibration, reference, abilities = (body.get(name, {}) for name in names)
+    population = population_from_body(told, where)
     return Basis(
         map_from_body(fitted, where),
-        population_from_body(population, where),
+        population,
         calibration_from_body(calibration, where),
         reference_from_body(reference, where),
+        abilities_from_body(abilities, population, where),
     )
 
 
@@ -218,6 +224,20 @@ class _Moments:
     query_variance: Floats
     log_tokens: Floats
     log_spread: Floats
+
+
+def _ability(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Ability | None:
+    """What is known of a model; None = nothing.
+
+    A model that taught the bank is known by everything it did, not by its core anchors alone: they were chosen for what
+    they seemed to tell of just these models, and would tell it again. Where the user measured it on a bundled set anew,
+    that replaces what was known; on other sets it adds to it.
+    """
+    taught = basis.abilities.get(model)
+    own = [one for one in parts if one.own]
+    if taught is None or any(not one.anchors.own for one in own):
+        return fit_ability(parts, basis.population) if parts else None
+    return fit_ability(own, basis.population, taught) if own else taught
 
 
 def _unknown(population: Population) -> Ability:

@@ -11,7 +11,7 @@ from scope_edge.learning.fit_map import fit_map
 from scope_edge.learning.fit_population import fit_population
 from scope_edge.learning.joint_fit import JointFit, fit_joint, fit_lengths
 
-from scope_edge.ability import Population, design
+from scope_edge.ability import Ability, Population, design, fit_ability, thinned
 from scope_edge.anchors import AnchorSet
 from scope_edge.calibration import Calibration
 from scope_edge.difficulty import DifficultyMap, Places
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from scope_edge.records import Floats
 
 CORE_SIZE = 250
+# A model measured on fewer of a set's queries than this gets no fingerprint there.
+LEAST_OUTCOMES = 25
 MOST_LANDMARKS = 4096
 COVERAGE = 0.9
 # Queries per set that calibration is fitted on, and anchors it is fitted for: what users have lies between the two.
@@ -62,7 +64,8 @@ def learn(data: Pooled, landmarks: int | None = None) -> Learned:
     calibration = _calibrate(data, joint, log_length, fitted, crossed)
     anywhere = np.ones(len(data), bool)
     around = _around(data, joint, log_length, fitted, crossed, anywhere)
-    return replace(around, basis=replace(around.basis, calibration=calibration))
+    abilities = _abilities(data, around)
+    return replace(around, basis=replace(around.basis, calibration=calibration, abilities=abilities))
 
 
 def _around(
@@ -81,7 +84,7 @@ def _around(
     centered = traits - fitted.trait_mean[data.sets]
     population = fit_population(data, joint, crossed, centered)
     places = fitted.places_from(crossed, traits)
-    whole, anchors = {}, {}
+    sets, whole, anchors = len(data.set_names), {}, {}
     for s, name in enumerate(data.set_names):
         here = np.flatnonzero(anchoring & (data.sets == s))
         whole[name] = _whole_set(data, here, joint, crossed, centered)
@@ -91,11 +94,25 @@ def _around(
     return Learned(
         joint=joint,
         log_length=log_length,
-        basis=Basis(fitted, population, Calibration.none(len(data.set_names)), _reference(data, joint, places)),
+        basis=Basis(fitted, population, Calibration.none(sets), _reference(data, joint, places), {}),
         whole=whole,
         anchors=anchors,
         places=places,
     )
+
+
+def _abilities(data: Pooled, learned: Learned) -> Mapping[str, Ability]:
+    """Every candidate's ability from all it did."""
+    found = {}
+    for m in np.flatnonzero(~data.base):
+        parts = []
+        for s, whole in enumerate(learned.whole.values()):
+            here = data.sets == s
+            if np.isfinite(data.correct[m, here]).sum() >= LEAST_OUTCOMES:
+                parts.append(Fingerprint(str(data.models[m]), whole, data.correct[m, here], data.tokens[m, here]))
+        if parts:
+            found[str(data.models[m])] = thinned(fit_ability(parts, learned.basis.population))
+    return found
 
 
 def _reference(data: Pooled, joint: JointFit, places: Places) -> Reference:
@@ -113,7 +130,7 @@ def fingerprint(data: Pooled, model: int, anchors: AnchorSet, size: int = CORE_S
     at = [column[query] for query in anchors.ids]
     correct, tokens = data.correct[model, at], data.tokens[model, at]
     correct[size:], tokens[size:] = np.nan, np.nan
-    return Fingerprint(str(data.models[model]), anchors, correct, tokens)
+    return Fingerprint(str(data.models[model]), anchors, correct, tokens, own=False)
 
 
 def pool_prior(data: Pooled, models: Sequence[int], learned: Learned, anchors: AnchorSet, size: int) -> Prior:
