@@ -12,44 +12,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from learn import fingerprint, learn
 from manifest import record
-from pooled import read_pooled
 
-from scope_edge.ability import population_body
 from scope_edge.anchors import bank_body, set_body
-from scope_edge.calibration import calibration_body
-from scope_edge.difficulty import map_body
+from scope_edge.catalog import load_catalog
+from scope_edge.config import Settings
+from scope_edge.encoder import Encoder
+from scope_edge.evaluating.data import sources_of
 from scope_edge.fingerprints import fingerprints_body
+from scope_edge.learning.learn import LEAST_OUTCOMES, fingerprint, learn
+from scope_edge.learning.pooled import read_pooled
 from scope_edge.packs import write_pack
+from scope_edge.prior import basis_body
 from scope_edge.vectors import pack_vectors
 
 if TYPE_CHECKING:
-    from learn import Learned
-    from pooled import Pooled
+    from scope_edge.learning.learn import Learned
+    from scope_edge.learning.pooled import Pooled
 
-LANDMARKS = 4096
 SOURCES = {
     "zeroeval": "WildEval/ZeroEval @8c1485e",
     "kor_bench": "KOR-Bench/KOR-Bench @bb8194d",
     "mmlu_pro": "TIGER-AI-Lab/MMLU-Pro @f418b11 and its history",
     "reasoning_gym": "open-thought/reasoning-gym-eval @5f09fec",
 }
-# A model measured on fewer of a set's core anchors than this gets no fingerprint there.
-LEAST_OUTCOMES = 25
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the routing data format")
     parser.add_argument("--out", type=Path, required=True, help="where the packs go")
-    parser.add_argument("--cache", type=Path, help="file that keeps embeddings between runs (.npz)")
+    parser.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
     options = parser.parse_args()
-    data = read_pooled(options.data, options.cache)
-    learned = learn(data, min(LANDMARKS, len(data.ids) // 4))
+    catalog = load_catalog(Settings())
+    data = read_pooled(sources_of(options.data), catalog, Encoder.load(), cache=options.cache).data
+    learned = learn(data)
     bodies = {
         "bank": ("bank", _bank(data, learned)),
-        "map": ("map", _map(learned)),
+        "map": ("map", basis_body(learned.basis)),
         "core": ("anchor-sets", {"sets": [set_body(one) for one in learned.anchors.values()]}),
         "fingerprints": ("fingerprints", _fingerprints(data, learned)),
     }
@@ -67,14 +67,6 @@ def _bank(data: Pooled, learned: Learned) -> dict[str, object]:
         "log_length": learned.log_length,
     }
     return bank_body(data.ids.tolist(), data.categories.tolist(), pack_vectors(data.vectors), fitted)
-
-
-def _map(learned: Learned) -> dict[str, object]:
-    return {
-        "map": map_body(learned.map),
-        "population": population_body(learned.population),
-        "calibration": calibration_body(learned.calibration),
-    }
 
 
 def _fingerprints(data: Pooled, learned: Learned) -> dict[str, object]:

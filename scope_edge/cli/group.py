@@ -18,6 +18,8 @@ COMMANDS = {
     "export": "Write a fingerprint as a file to hand on.",
     "estimator": "Install language models that refine the estimates.",
     "calibrate": "Learn how far to trust the installed estimator.",
+    "eval": "Replay labelled queries: what is the router worth?",
+    "tune": "Show what alpha buys in a pool, and find the one that keeps to a wish.",
     "doctor": "Show what works and what does not.",
     "completion": "Print a shell's completion script.",
 }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
 
 OURS = "scope-edge"
-PREDICTING = (OURS, "knn5", *LEARNED)
+LEARNED_NAMES = ("knn5", *LEARNED)
 # Anchors at which a model that joins is looked at.
 SIZES = (10, 25, 50, 100, CORE_SIZE)
 # No probability is scored as certain: log-loss would be infinite.
@@ -56,9 +56,9 @@ class Predicted:
 
 
 def predict(
-    part: Part, cards: Sequence[ModelCard], anchors: int, coverage: float, learned: Sequence[str], progress: Progress
+    part: Part, cards: Sequence[ModelCard], anchors: int, coverage: float, baselines: Sequence[str], progress: Progress
 ) -> Predicted:
-    """cards: of the candidates, in their order. anchors: a candidate is known by at most so many. learned: names in LEARNED."""
+    """cards: of the candidates, in their order. anchors: a candidate is known by at most so many. baselines: names in LEARNED_NAMES."""
     prior = part.prior(cards, anchors, coverage)
     table = prior.table(part.places, part.similarity)
     factor = np.array([card.token_factor for card in cards])
@@ -72,7 +72,7 @@ def predict(
         anchors=anchors,
         prior=prior,
         table=table,
-        p={name: np.clip(p, CLIP, 1 - CLIP) for name, p in _all(part, table, anchors, learned, progress).items()},
+        p={name: np.clip(p, CLIP, 1 - CLIP) for name, p in _all(part, table, anchors, baselines, progress).items()},
         correct=part.data.correct[np.ix_(part.models, part.rows)].T,
         tokens=part.data.tokens[np.ix_(part.models, part.rows)].T * factor,
         by_size={size: part.prior(cards, size, coverage).table(part.places, part.similarity) for size in sizes}
@@ -82,21 +82,24 @@ def predict(
 
 
 def _all(
-    part: Part, table: EstimateTable, anchors: int, learned: Sequence[str], progress: Progress
+    part: Part, table: EstimateTable, anchors: int, baselines: Sequence[str], progress: Progress
 ) -> dict[str, Floats]:
     """Router -> P(correct), (queries, candidates)."""
     data, taught, rows = part.material, part.taught, part.rows
     seen = inputs(data.vectors[taught], part.data.vectors[rows], data.features[taught], part.data.features[rows])
     fingerprints = part.fingerprints(anchors)
     at = {id: i for i, id in enumerate(data.ids[taught].tolist())}
-    found: dict[str, list[Floats]] = {name: [] for name in ("knn5", *learned)}
+    found: dict[str, list[Floats]] = {name: [] for name in baselines}
     for done, (name, m) in enumerate(zip(part.names, part.models.tolist(), strict=True), 1):
         progress(f"{part.name}, seed {part.split.seed}: routers", done - 1, len(part.models))
         (one,) = fingerprints[name]
         asked = np.flatnonzero(np.isfinite(one.correct))
         columns = [at[one.anchors.ids[i]] for i in asked]
-        found["knn5"].append(nearest(seen.similarity[:, columns], one.correct[asked], 5))
         outcomes = data.correct[m, taught]
-        for router in learned:
-            found[router].append(LEARNED[router](seen, np.isfinite(outcomes), outcomes))
+        for router in baselines:
+            if router == "knn5":
+                p = nearest(seen.similarity[:, columns], one.correct[asked], 5)
+            else:
+                p = LEARNED[router](seen, np.isfinite(outcomes), outcomes)
+            found[router].append(p)
     return {OURS: table.p_correct, **{name: np.column_stack(columns) for name, columns in found.items()}}

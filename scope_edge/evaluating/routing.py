@@ -96,9 +96,9 @@ def _place(one: Predicted, model: str) -> int | None:
     return one.part.names.index(model) if model in one.part.names else None
 
 
-def replay(cards: Sequence[ModelCard], found: Sequence[Predicted], alphas: Sequence[float], *, paper: bool) -> Replay:
+def replay(cards: Sequence[ModelCard], found: Sequence[Predicted], alphas: Sequence[float], policies: str = "all") -> Replay:
     """Replay the common queries of the pool `cards`, which `pool_of` gave."""
-    parts = [_one_split(cards, one, alphas, paper=paper) for one in found]
+    parts = [_one_split(cards, one, alphas, policies) for one in found]
     chosen: dict[str, dict[float | None, Ints]] = {}
     for router in parts[0].chosen:
         chosen[router] = {
@@ -112,7 +112,7 @@ def replay(cards: Sequence[ModelCard], found: Sequence[Predicted], alphas: Seque
     return Replay(columns=parts[0].columns, chosen=chosen, tuned=tuned, **joined)
 
 
-def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[float], *, paper: bool) -> Replay:
+def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[float], policies: str = "all") -> Replay:
     at = [one.part.names.index(card.id) for card in cards]
     data, models = one.part.data, one.part.models[at]
     prepared, reference, reference_prompts = prepare(cards, one)
@@ -139,7 +139,7 @@ def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[floa
         return {alpha: choose_many(prepared, p, cost, alpha, allowed=allowed, **how) for alpha in alphas}
 
     chosen: dict[str, dict[float | None, Ints]] = {OURS: sweep(table.p_correct, cost)}
-    if paper:
+    if policies != OURS:
         anchors = statistics(one, at, prepared, rows, expected_prompts)
         chosen[PAPER] = sweep(table.p_correct, cost, policy="paper", anchors=anchors)
     others = {router: p[np.ix_(rows, at)] for router, p in one.p.items() if router != OURS}

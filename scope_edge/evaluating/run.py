@@ -15,10 +15,10 @@ from scope_edge.catalog import Catalog, load_catalog
 from scope_edge.encoder import Encoder
 from scope_edge.errors import MissingExtraError, UsageError
 from scope_edge.evaluating import curves, paired, predictions, routing, scaling
-from scope_edge.evaluating.baselines import LEARNED, check_learned
+from scope_edge.evaluating.baselines import check_learned
 from scope_edge.evaluating.data import sources_of
 from scope_edge.evaluating.live import Live, live_router, look
-from scope_edge.evaluating.predicting import OURS, Predicted, predict
+from scope_edge.evaluating.predicting import Predicted, predict
 from scope_edge.evaluating.prices import with_prices
 from scope_edge.evaluating.report import Report
 from scope_edge.evaluating.splits import MODEL_SHARE, QUERY_SHARE, Split, split, split_by_folder
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
 
 CHEAP = ("knn5", "knn", "logreg")
-ROUTERS = (OURS, routing.PAPER, *routing.FIXED, "knn5", *LEARNED)
 STEP = 0.05
 
 
@@ -45,7 +44,7 @@ class Request:
         data: folders of labelled queries; test: folders whose further queries are scored, and nothing else of them.
         unseen: models (ids, spellings or pools) that teach the bank nothing; None = a third by hash.
         pool: whose choices are replayed; None = the active pool, as far as it was measured.
-        baselines: names in ROUTERS. anchors: a candidate is known by so many at most. seeds: how many splits.
+        policy: "scope-edge", "paper" or "all". baselines: names in LEARNED_NAMES. anchors: a candidate is known by so many at most. seeds: how many splits.
         prices: a file of prices. cache: whether vectors are kept.
     """
 
@@ -55,7 +54,7 @@ class Request:
     pool: str | None = None
     anchors: int = 250
     alphas: tuple[float, ...] = tuple(round(STEP * i, 10) for i in range(21))
-    paper: bool = True
+    policy: str = "all"
     baselines: tuple[str, ...] = CHEAP
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     prices: Path | None = None
@@ -143,10 +142,9 @@ def _predicted(setting: _Setting, one: Split) -> list[tuple[str, Predicted]]:
 
     request, data = setting.request, setting.reading.data
     setting.progress(f"seed {one.seed}: learning", 0, 1)
-    learned = tuple(name for name in LEARNED if name in request.baselines)
     coverage = setting.settings.coverage
     return [
-        (part.name, predict(part, cards_of(setting.catalog, part.names), request.anchors, coverage, learned, setting.progress))
+        (part.name, predict(part, cards_of(setting.catalog, part.names), request.anchors, coverage, request.baselines, setting.progress))
         for part in parts_of(data, one, fit(data, one))
     ]
 
@@ -216,7 +214,7 @@ class _Routed:
 
 def _routed(setting: _Setting, cards: Sequence[ModelCard], found: Sequence[Predicted]) -> _Routed:
     request = setting.request
-    one = routing.replay(cards, found, request.alphas, paper=request.paper)
+    one = routing.replay(cards, found, request.alphas, request.policy)
     points, singles = routing.points(one), routing.singles(one)
     return _Routed(
         common=len(one.query),
