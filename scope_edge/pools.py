@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scope_edge.catalog import Catalog, load_catalog, nearest
-from scope_edge.config import Settings, check_name, load_settings, parse
+from scope_edge.checks import check_name
+from scope_edge.config import Settings, load_settings, parse
 from scope_edge.errors import ConfigError, PackError, UsageError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from scope_edge.config import CHECKS, MAX_FILE_BYTES, Settings, check_alpha, check_limit, load_settings
+from scope_edge.checks import check_alpha, check_limit
+from scope_edge.config import CHECKS, MAX_FILE_BYTES, Settings, load_settings
 from scope_edge.errors import ConfigError, UsageError
 
 
@@ -62,8 +63,9 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
         "alpha": "0.25", "pool": "a,b", "policy": "paper", "index": "exact", "top_k": "7", "fallback": "cheapest",
         "local_only": "yes", "max_tokens": "100", "max_usd": "0", "max_seconds": "1.5", "value_of_time": "0.01",
         "coverage": "0.8", "provider": "cuda", "threads": "2", "offline": "1", "estimator": "gguf",
-        "estimator_name": "mine", "estimate_seconds": "30", "estimate_tokens": "9000",
+        "estimator_name": "mine", "estimate_seconds": "30", "estimate_tokens": "9000", "profile": "work",
     }  # fmt: skip
+    file.write_text("[profiles.work]\n")
     assert set(given) == set(CHECKS), "a new setting needs a row here"
     for key, text in given.items():
         monkeypatch.setenv("SCOPE_EDGE_" + key.upper(), text)
@@ -73,7 +75,7 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
     assert (settings.max_tokens, settings.max_usd, settings.max_seconds) == (100, 0.0, 1.5)
     assert (settings.value_of_time, settings.coverage, settings.provider, settings.threads) == (0.01, 0.8, "cuda", 2)
     assert settings.offline
-    assert (settings.estimator, settings.estimator_name) == ("gguf", "mine")
+    assert (settings.profile, settings.estimator, settings.estimator_name) == ("work", "gguf", "mine")
     assert (settings.estimate_seconds, settings.estimate_tokens) == (30.0, 9000)
 
 

@@ -167,7 +167,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _alphas(text: str) -> tuple[float, ...]:
     """Numbers in [0, 1]: "0:1:0.05" or "0,0.5,1". Raises UsageError."""
-    from scope_edge.config import check_alpha
+    from scope_edge.checks import check_alpha
 
     try:
         if ":" in text:

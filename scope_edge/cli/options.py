@@ -32,7 +32,7 @@ class Setting(AnyParamType):
         """The value as config.py stores it. Raises UsageError."""
         from scope_edge.config import CHECKS
 
-        read = value if self.choices or self.key == "pool" else number(value)
+        read = value if self.choices or self.key in ("pool", "profile") else number(value)
         return CHECKS[self.key](f"--{self.key.replace('_', '-')}", read)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
