@@ -24,6 +24,7 @@ from scipy.optimize import linprog, nnls
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from build_scripts.routing_data import RoutingSet, held_out, read_set
+
 from scope_edge.prompt_tokens import ASCII_WEIGHTS, SCRIPT_WEIGHTS, Weight, ascii_counts, script_counts
 
 if TYPE_CHECKING:

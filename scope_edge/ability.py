@@ -111,8 +111,8 @@ def fit_ability(parts: Sequence[Fingerprint], population: Population, known: Abi
         offsets.append((-one.anchors.discrimination * one.anchors.difficulty)[measured])
         outcomes.append(one.correct[measured])
     mean, covariance = _mode(np.vstack(rows), np.concatenate(offsets), np.concatenate(outcomes), population)
-    measured = sum(map(len, outcomes)) + (known.measured if known else 0)
-    return Ability(mean, covariance, measured, *_lengths(parts, population, known))
+    count = sum(map(len, outcomes)) + (known.measured if known else 0)
+    return Ability(mean, covariance, count, *_lengths(parts, population, known))
 
 
 def _lengths(

@@ -7,7 +7,7 @@ A user's own core sets may have text: an estimator that reads questions needs it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +61,14 @@ class AnchorSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: Sequence[int]) -> AnchorSet:
+        """Only these anchors, in this order."""
+        parts: dict[str, Any] = {name: getattr(self, name)[rows] for name in ("vectors", *_COLUMNS)}
+        for name in ("ids", "categories", "texts"):
+            values = getattr(self, name)
+            parts[name] = tuple(values[i] for i in rows) if values else ()
+        return replace(self, **parts)
 
     def nearest(self, vector: Vector, measured: Floats, k: int) -> list[tuple[int, Neighbor]]:
         """The k anchors nearest to a unit vector among those with a number in `measured` (n,): row and neighbor."""

@@ -139,7 +139,7 @@ class DifficultyMap:
 
     def read_out(self, vectors: Vector, scaled: Vector) -> Floats:
         """Raw outputs (q, 2 + sets) of many queries, from vectors (q, d) and standardised features (q, FEATURES)."""
-        out: Floats = np.hstack([vectors, scaled]) @ self.linear + self.curves(vectors, scaled) @ self.curved
+        out = np.hstack([vectors, scaled]) @ self.linear + self.curves(vectors, scaled) @ self.curved
         return out.astype(np.float64) + self.offset
 
     def curves(self, vectors: Vector, scaled: Vector) -> Vector:

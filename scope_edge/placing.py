@@ -10,7 +10,7 @@ import numpy as np
 
 from scope_edge.anchors import AnchorSet
 from scope_edge.encoder import Encoder
-from scope_edge.prior import load_map
+from scope_edge.prior import load_basis
 from scope_edge.prompt_tokens import estimate_prompt_tokens
 from scope_edge.records import Query
 
@@ -39,17 +39,17 @@ def place(
 
     Raises AssetError when the encoder or the map is missing or damaged.
     """
-    fitted, population, _ = load_map()
+    basis = load_basis()
     encoder = Encoder.load()
     vectors, places = [], []
     for done, encoded in enumerate(encoder.encode_many(Query(one.text) for one in questions), 1):
         vectors.append(encoded.vector)
-        places.append(fitted.place(encoded))
+        places.append(basis.map.place(encoded))
         if progress is not None:
             progress("placing anchors", done, len(questions))
     domains = np.array([place.domains for place in places])
     difficulty = np.array([place.difficulty for place in places])
-    slope, softening = _slopes(domains, population)
+    slope, softening = _slopes(domains, basis.population)
     return AnchorSet(
         name=name,
         ids=tuple(f"{name}/{one.id}" for one in questions),

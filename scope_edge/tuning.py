@@ -16,6 +16,7 @@ from scope_edge.costs import expected_costs
 from scope_edge.policy import choose_many
 
 if TYPE_CHECKING:
+    from scope_edge.costs import Ints
     from scope_edge.prior import EstimateTable
     from scope_edge.records import Floats, PolicyName
     from scope_edge.utility import PolicyPool
@@ -58,7 +59,7 @@ def foresee(
     return tuple(rows)
 
 
-def _expected(pool: PolicyPool, alpha: float, chosen: Floats, p: Floats, usd: Floats, tokens: Floats) -> Foreseen:
+def _expected(pool: PolicyPool, alpha: float, chosen: Ints, p: Floats, usd: Floats, tokens: Floats) -> Foreseen:
     at = np.arange(len(chosen)), chosen
     shares = np.bincount(chosen, minlength=len(pool.columns.models)) / len(chosen)
     return Foreseen(

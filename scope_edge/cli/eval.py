@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,14 +132,14 @@ def command(
         cache=not no_cache,
     )
     if plots is not None:
-        from scope_edge.plotting import check_plots
+        from scope_edge.plotting.canvas import check_matplotlib
 
-        check_plots()
+        check_matplotlib()
     with Progress() as progress:
         reports = evaluate(request, settings, progress)
     written: tuple[Path, ...] = ()
     if plots is not None:
-        from scope_edge.plotting import write_pictures
+        from scope_edge.plotting.writing import write_pictures
 
         written = write_pictures(reports, plots)
     if as_json:
@@ -152,10 +153,12 @@ def command(
         out(f"{len(written)} files in {plots}; open {plots / 'index.html'}" if plots else "")
 
 
-def _body(reports: dict[str, Report]) -> dict[str, object]:
+def _body(reports: Mapping[str, Report]) -> dict[str, object]:
     """One set's report as it is; several by name."""
     bodies = {name: report.as_dict() for name, report in reports.items()}
-    return next(iter(bodies.values())) if len(bodies) == 1 else {"sets": bodies}
+    if len(bodies) == 1:
+        return next(iter(bodies.values()))
+    return {"sets": bodies}
 
 
 def _names(text: str) -> tuple[str, ...]:

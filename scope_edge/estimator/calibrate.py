@@ -67,11 +67,11 @@ def calibrate_estimator(
     """
     from scope_edge.catalog import load_catalog
     from scope_edge.fingerprints import load_fingerprints
-    from scope_edge.prior import load_map
+    from scope_edge.prior import load_basis
 
     installed = _wanted(settings)
     pool = load_catalog(settings).pool(settings.pool)
-    left_out = LeftOut(load_map(), pool, load_fingerprints()[1])
+    left_out = LeftOut(load_basis(), pool, load_fingerprints()[1])
     tasks = left_out.tasks(limit)
     if not tasks:
         raise UsageError(

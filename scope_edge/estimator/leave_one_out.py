@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge.ability import design, sigmoid
-from scope_edge.calibration import Calibration, calibrate
-from scope_edge.difficulty import DifficultyMap, Place
+from scope_edge.calibration import calibrate
+from scope_edge.difficulty import Place
 from scope_edge.errors import AssetError, WorkerError
 from scope_edge.estimator.calibrated import Key, Observed
 from scope_edge.estimator.examples import TextSlices
 from scope_edge.estimator.prompter import Prompter
 from scope_edge.estimator.reading import read_samples
-from scope_edge.prior import Prior
+from scope_edge.prior import Basis, Prior
 
 if TYPE_CHECKING:
-    from scope_edge.ability import Population
     from scope_edge.anchors import AnchorSet
     from scope_edge.estimator.installed import Installed
     from scope_edge.estimator.scope import Client
@@ -63,12 +62,11 @@ class LeftOut:
 
     def __init__(
         self,
-        learned: tuple[DifficultyMap, Population, Calibration],
+        basis: Basis,
         pool: Sequence[ModelCard],
         fingerprints: Mapping[str, Sequence[Fingerprint]],
     ) -> None:
-        """learned: as `prior.load_map` gives it."""
-        self._map, self._population, self._calibration = learned
+        self._basis = basis
         self._cards = {card.id: card for card in pool}
         self._parts = {card.id: tuple(fingerprints.get(card.id, ())) for card in pool}
         self.slices = TextSlices(pool, fingerprints)
@@ -92,7 +90,7 @@ class LeftOut:
         if not anchors.own:
             return list(range(len(anchors)))
         a = anchors.discrimination
-        p = sigmoid(design(anchors) @ self._population.mean - a * anchors.difficulty)
+        p = sigmoid(design(anchors) @ self._basis.population.mean - a * anchors.difficulty)
         return [int(row) for row in np.argsort(-(a**2) * p * (1 - p), kind="stable")]
 
     def _measured(self, anchors: AnchorSet, row: int) -> Iterator[str]:
@@ -145,16 +143,14 @@ class LeftOut:
         row = anchors.ids.index(task.anchor)
         outcome = next(part for part in self._parts[task.model] if part.anchors.name == task.set)
         parts = tuple(_without(part, text, task) for part in self._parts[task.model])
-        prior = Prior(
-            self._map, self._population, [card], {card.id: parts}, calibration=self._calibration, coverage=_COVERAGE
-        )
+        prior = Prior(self._basis, [card], {card.id: parts}, coverage=_COVERAGE)
         place = Place(
             float(anchors.map_difficulty[row]),
             float(anchors.log_length[row]),
             anchors.domains[row],
             anchors.traits[row],
         )
-        estimate = calibrate(prior.at(place, 1.0), self._calibration)
+        estimate = calibrate(prior.at(place, 1.0), self._basis.calibration)
         real = float(outcome.tokens[row]) * card.token_factor
         return float(estimate.p_correct[0]), float(estimate.tokens[0]), float(outcome.correct[row]), real
 

@@ -43,7 +43,9 @@ def inputs(
     """vectors (t, d) and (q, d), features (t, f) and (q, f)."""
     mean, scale = train_features.mean(axis=0), train_features.std(axis=0) + 1e-6
     # An embedding's coordinates are of size 1 / sqrt(d); a feature should not outweigh it.
-    features = [np.clip((one - mean) / scale, -6, 6) / np.sqrt(train.shape[1]) for one in (train_features, scored_features)]
+    features = [
+        np.clip((one - mean) / scale, -6, 6) / np.sqrt(train.shape[1]) for one in (train_features, scored_features)
+    ]
     center = train.mean(axis=0)
     axes = np.linalg.svd(train - center, full_matrices=False)[2][:_AXES].T
     short = [np.hstack([(one - center) @ axes, extra]) for one, extra in zip((train, scored), features, strict=True)]

@@ -93,7 +93,9 @@ def ahead(one: Replay, singles: Sequence[RoutingPoint]) -> tuple[Difference, ...
     for router, by_alpha in one.chosen.items():
         if router != OURS and len(by_alpha) > 1:
             difference = mine - _areas(one, router, weights, low, high)
-            rows.append(Difference(OURS, router, "accuracy_at_equal_cost", float(difference[0]), *interval(difference[1:])))
+            rows.append(
+                Difference(OURS, router, "accuracy_at_equal_cost", float(difference[0]), *interval(difference[1:]))
+            )
     return tuple(rows)
 
 

@@ -54,7 +54,9 @@ def look(router: Router, texts: Sequence[str], seed: int, progress: Progress) ->
     """Route a sample of the texts, as they are and edited."""
     chosen = random.Random(seed).sample(list(texts), min(SAMPLE, len(texts)))
     preference = Preference(alpha=ALPHA)
-    before, decide, whole = [], [], []
+    before: list[Decision] = []
+    decide: list[float] = []
+    whole: list[float] = []
     for done, text in enumerate(chosen):
         progress("routing", done, 3 * len(chosen))
         start = perf_counter()
@@ -67,10 +69,10 @@ def look(router: Router, texts: Sequence[str], seed: int, progress: Progress) ->
         "decide": float(np.median(decide)),
         "decide_p95": float(np.quantile(decide, 0.95)),
     }
-    stability = []
+    stability: list[Stability] = []
     for kind, edit in EDITS.items():
         generator = random.Random(seed)
-        after = []
+        after: list[Decision] = []
         for text in chosen:
             progress("routing", len(chosen) * (1 + len(stability)) + len(after), 3 * len(chosen))
             after.append(router.route(Query(edit(text, generator)), preference))

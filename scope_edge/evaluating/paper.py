@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def statistics(
-    found: Predicted, models: Sequence[int], pool: PolicyPool, rows: NDArray[np.intp], prompts: Floats
+    found: Predicted, models: NDArray[np.intp], pool: PolicyPool, rows: NDArray[np.intp], prompts: Floats
 ) -> AnchorStatistics:
     """As `policy_paper.anchor_statistics` of each query's slices, (queries, models).
 
@@ -30,7 +29,7 @@ def statistics(
     fingerprints = part.fingerprints(found.anchors)
     accuracy, tokens = np.full((2, len(rows), len(models)), np.nan)
     similar: dict[int, Floats] = {}
-    for column, m in enumerate(models):
+    for column, m in enumerate(models.tolist()):
         (one,) = fingerprints[part.names[m]]
         key = id(one.anchors)
         if key not in similar:

@@ -33,7 +33,8 @@ class Predicted:
     """Predictions for one set and split, with what came. Arrays are (queries, candidates), NaN = missing.
 
     Attributes:
-        part: the set's part of the split. anchors: how many a candidate is known by, at most. prior: the candidates known by all their anchors. table: what it says.
+        part: the set's part of the split. anchors: how many a candidate is known by, at most.
+        prior: the candidates, so known. table: what it says.
         p: router -> P(correct). correct, tokens: what came; tokens in the models' own.
         by_size: number of anchors -> the prior's table with so many.
         mean_tokens: (candidates,) mean completion tokens on the training queries, own tokens: a learned router's guess.

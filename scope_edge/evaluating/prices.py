@@ -24,7 +24,9 @@ def with_prices(settings: Settings, path: Path) -> Settings:
         raise UsageError(f"{path}: no such file of prices")
     table = read_file(path).get("models", {})
     if not isinstance(table, dict) or not table or not all(isinstance(card, dict) for card in table.values()):
-        raise UsageError(f'{path}: no prices there; write [models."the-id"] with usd_in and usd_out, per million tokens')
+        raise UsageError(
+            f'{path}: no prices there; write [models."the-id"] with usd_in and usd_out, per million tokens'
+        )
     known = load_catalog(settings).by_id
     cards: dict[str, dict[str, Any]] = {id: dict(card) for id, card in settings.models.items()}
     for id, card in table.items():

@@ -14,13 +14,13 @@ from scope_edge.evaluating.predicting import OURS, Predicted
 from scope_edge.evaluating.report import RoutingPoint, Tuned
 from scope_edge.limits import context_need
 from scope_edge.policy import choose_many, policy_pool
+from scope_edge.prior import EstimateTable
 from scope_edge.prompt_tokens import CHAT_WRAPPING
 from scope_edge.tuning import foresee
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scope_edge.prior import EstimateTable
     from scope_edge.records import Floats, ModelCard
     from scope_edge.utility import PolicyPool
 
@@ -54,9 +54,7 @@ class Replay:
     tuned: Sequence[tuple[int, Sequence[Tuned]]]
 
 
-def pool_of(
-    cards: Sequence[ModelCard], found: Sequence[Predicted]
-) -> tuple[tuple[ModelCard, ...], dict[str, str]]:
+def pool_of(cards: Sequence[ModelCard], found: Sequence[Predicted]) -> tuple[tuple[ModelCard, ...], dict[str, str]]:
     """The cards whose choices can be compared, and why the others cannot.
 
     A model needs a price, token counts where that is not zero, and outcomes. One that ran few of the queries would leave
@@ -65,11 +63,7 @@ def pool_of(
     left_out: dict[str, str] = {}
     ran: dict[str, NDArray[np.bool_]] = {}
     for card in cards:
-        columns = [
-            (one.correct[:, at], one.tokens[:, at])
-            for one in found
-            if (at := _place(one, card.id)) is not None
-        ]
+        columns = [(one.correct[:, at], one.tokens[:, at]) for one in found if (at := _place(one, card.id)) is not None]
         if len(columns) < len(found):
             left_out[card.id] = "too few outcomes in these data"
             continue
@@ -83,20 +77,24 @@ def pool_of(
             continue
         ran[card.id] = np.isfinite(correct) & counted
     while len(ran) > 2 and np.all(list(ran.values()), axis=0).mean() < 0.5:
-        without = {
-            model: np.all([row for other, row in ran.items() if other != model], axis=0).sum() for model in ran
-        }
+        without = {model: np.all([row for other, row in ran.items() if other != model], axis=0).sum() for model in ran}
         worst = max(without, key=lambda model: (without[model], model))
         left_out[worst] = "ran few of the queries that the others ran"
         del ran[worst]
     return tuple(card for card in cards if card.id in ran), left_out
 
 
+def _places(cards: Sequence[ModelCard], one: Predicted) -> Ints:
+    return np.array([one.part.names.index(card.id) for card in cards], np.intp)
+
+
 def _place(one: Predicted, model: str) -> int | None:
     return one.part.names.index(model) if model in one.part.names else None
 
 
-def replay(cards: Sequence[ModelCard], found: Sequence[Predicted], alphas: Sequence[float], policies: str = "all") -> Replay:
+def replay(
+    cards: Sequence[ModelCard], found: Sequence[Predicted], alphas: Sequence[float], policies: str = "all"
+) -> Replay:
     """Replay the common queries of the pool `cards`, which `pool_of` gave."""
     parts = [_one_split(cards, one, alphas, policies) for one in found]
     chosen: dict[str, dict[float | None, Ints]] = {}
@@ -113,14 +111,12 @@ def replay(cards: Sequence[ModelCard], found: Sequence[Predicted], alphas: Seque
 
 
 def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[float], policies: str = "all") -> Replay:
-    at = [one.part.names.index(card.id) for card in cards]
+    at = _places(cards, one)
     data, models = one.part.data, one.part.models[at]
     prepared, reference, reference_prompts = prepare(cards, one)
     columns = prepared.columns
     free = columns.usd_out == 0
-    rows = np.flatnonzero(
-        (np.isfinite(one.correct[:, at]) & (np.isfinite(one.tokens[:, at]) | free)).all(axis=1)
-    )
+    rows = np.flatnonzero((np.isfinite(one.correct[:, at]) & (np.isfinite(one.tokens[:, at]) | free)).all(axis=1))
     where = one.part.rows[rows]
     correct, spent = one.correct[np.ix_(rows, at)], one.tokens[np.ix_(rows, at)]
     counted = data.prompt_tokens[np.ix_(models, where)].T
@@ -167,29 +163,27 @@ def prepare(cards: Sequence[ModelCard], one: Predicted) -> tuple[PolicyPool, Est
     places, prompts = one.part.reference()
     step = max(1, len(places) // _FORESEEN)
     places, prompts = places.take(np.arange(0, len(places), step)), prompts[::step]
-    at = [one.part.names.index(card.id) for card in cards]
+    at = _places(cards, one)
     table = _columns(one.prior.table(places, np.ones(len(places))), at)
     return policy_pool(cards, table.p_correct.T, table.tokens.T, prompts), table, prompts
 
 
-def _columns(table: EstimateTable, models: Sequence[int], rows: Ints | None = None) -> EstimateTable:
+def _columns(table: EstimateTable, models: Ints, rows: Ints | None = None) -> EstimateTable:
     """Only these models, and queries, of a table."""
-    from dataclasses import replace
-
-    def cut(values: Floats) -> Floats:
-        return values[:, models] if rows is None else values[np.ix_(rows, models)]
-
-    names = ("p_correct", "tokens", "tokens_mean", "tokens_hi", "strong")
-    return replace(
-        table,
+    at = np.ix_(np.arange(len(table.p_correct)) if rows is None else rows, models)
+    return EstimateTable(
         models=tuple(table.models[i] for i in models),
-        **{name: cut(getattr(table, name)) for name in names},
+        p_correct=table.p_correct[at],
+        tokens=table.tokens[at],
+        tokens_mean=table.tokens_mean[at],
+        tokens_hi=table.tokens_hi[at],
+        strong=table.strong[at],
     )
 
 
 def _fixed(
     one: Predicted,
-    at: Sequence[int],
+    at: Ints,
     pool: PolicyPool,
     correct: Floats,
     usd: Floats,
@@ -228,9 +222,7 @@ def points(one: Replay) -> tuple[RoutingPoint, ...]:
 def singles(one: Replay) -> tuple[RoutingPoint, ...]:
     """Every model of the pool alone."""
     n = len(one.correct)
-    return tuple(
-        _point(one, model, None, _shares(one, np.full(n, i))) for i, model in enumerate(one.columns.models)
-    )
+    return tuple(_point(one, model, None, _shares(one, np.full(n, i))) for i, model in enumerate(one.columns.models))
 
 
 def _shares(one: Replay, chosen: Ints) -> Floats:
@@ -268,6 +260,7 @@ def tuned(one: Replay) -> tuple[Tuned, ...]:
     weights = np.array([n for n, _ in one.tuned], np.float64)
     rows = []
     for group in zip(*(rows for _, rows in one.tuned), strict=True):
+
         def mean(name: str, group: tuple[Tuned, ...] = group) -> float:
             return float(np.average([getattr(row, name) for row in group], weights=weights))
 

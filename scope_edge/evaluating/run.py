@@ -8,8 +8,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from scope_edge import assets
 from scope_edge.catalog import Catalog, load_catalog
 from scope_edge.encoder import Encoder
@@ -20,7 +18,7 @@ from scope_edge.evaluating.data import sources_of
 from scope_edge.evaluating.live import Live, live_router, look
 from scope_edge.evaluating.predicting import Predicted, predict
 from scope_edge.evaluating.prices import with_prices
-from scope_edge.evaluating.report import Report
+from scope_edge.evaluating.report import Curve, Difference, PoolSize, Report, RoutingPoint, Tuned
 from scope_edge.evaluating.splits import MODEL_SHARE, QUERY_SHARE, Split, split, split_by_folder
 from scope_edge.records import ModelCard
 
@@ -44,7 +42,8 @@ class Request:
         data: folders of labelled queries; test: folders whose further queries are scored, and nothing else of them.
         unseen: models (ids, spellings or pools) that teach the bank nothing; None = a third by hash.
         pool: whose choices are replayed; None = the active pool, as far as it was measured.
-        policy: "scope-edge", "paper" or "all". baselines: names in LEARNED_NAMES. anchors: a candidate is known by so many at most. seeds: how many splits.
+        policy: "scope-edge", "paper" or "all". baselines: names in LEARNED_NAMES.
+        anchors: a candidate is known by so many at most. seeds: of the splits.
         prices: a file of prices. cache: whether vectors are kept.
     """
 
@@ -144,7 +143,17 @@ def _predicted(setting: _Setting, one: Split) -> list[tuple[str, Predicted]]:
     setting.progress(f"seed {one.seed}: learning", 0, 1)
     coverage = setting.settings.coverage
     return [
-        (part.name, predict(part, cards_of(setting.catalog, part.names), request.anchors, coverage, request.baselines, setting.progress))
+        (
+            part.name,
+            predict(
+                part,
+                cards_of(setting.catalog, part.names),
+                request.anchors,
+                coverage,
+                request.baselines,
+                setting.progress,
+            ),
+        )
         for part in parts_of(data, one, fit(data, one))
     ]
 
@@ -204,12 +213,12 @@ class _Routed:
     """A report's part on choices; empty where no two models can be compared."""
 
     common: int = 0
-    points: tuple[routing.RoutingPoint, ...] = ()
-    singles: tuple[routing.RoutingPoint, ...] = ()
-    ahead: tuple[paired.Difference, ...] = ()
-    curve: Mapping[str, curves.Curve] = field(default_factory=dict)
-    tuned: tuple[routing.Tuned, ...] = ()
-    scaling: tuple[scaling.PoolSize, ...] = ()
+    points: tuple[RoutingPoint, ...] = ()
+    singles: tuple[RoutingPoint, ...] = ()
+    ahead: tuple[Difference, ...] = ()
+    curve: Mapping[str, Curve] = field(default_factory=dict)
+    tuned: tuple[Tuned, ...] = ()
+    scaling: tuple[PoolSize, ...] = ()
 
 
 def _routed(setting: _Setting, cards: Sequence[ModelCard], found: Sequence[Predicted]) -> _Routed:

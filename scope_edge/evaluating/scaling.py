@@ -13,6 +13,8 @@ from scope_edge.evaluating.routing import Replay
 from scope_edge.policy import choose_many, policy_pool
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from scope_edge.evaluating.predicting import Predicted
     from scope_edge.records import ModelCard
 
@@ -28,14 +30,16 @@ def pool_sizes(cards: Sequence[ModelCard], found: Sequence[Predicted], one: Repl
     for size in range(1, len(counted) + 1):
         chosen = np.concatenate([_most_accurate([cards[i] for i in counted[:size]], split, one) for split in found])
         rows.append(
-            PoolSize(size, float(spent[np.arange(len(spent)), chosen].mean()), float(spent[:, :size].sum(axis=1).mean()))
+            PoolSize(
+                size, float(spent[np.arange(len(spent)), chosen].mean()), float(spent[:, :size].sum(axis=1).mean())
+            )
         )
     return tuple(rows)
 
 
-def _most_accurate(cards: Sequence[ModelCard], split: Predicted, one: Replay) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def _most_accurate(cards: Sequence[ModelCard], split: Predicted, one: Replay) -> NDArray[np.intp]:
     """What alpha 1 chooses of these cards for the queries of one split that are in the replay."""
-    at = [split.part.names.index(card.id) for card in cards]
+    at = np.array([split.part.names.index(card.id) for card in cards], np.intp)
     rows = np.flatnonzero(np.isin(split.part.rows, one.query))
     p, tokens = (column[np.ix_(rows, at)] for column in (split.table.p_correct, split.table.tokens))
     prompts = split.part.prompts[0][rows]

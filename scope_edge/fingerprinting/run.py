@@ -23,7 +23,7 @@ from scope_edge.fingerprinting.standing import Standing, place_among
 from scope_edge.fingerprinting.store import save_fingerprint
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.pools import update_card
-from scope_edge.prior import load_map
+from scope_edge.prior import load_basis
 
 if TYPE_CHECKING:
     from scope_edge.anchors import AnchorSet
@@ -45,9 +45,9 @@ class Fingerprinting:
         self._settings, self._wishes = settings, wishes
         self._catalog = load_catalog(settings)
         self._card = self._catalog.card(model)
-        self._learned = load_map()
+        self._basis = load_basis()
         self._gguf = self._find_gguf(reading)
-        self._anchors, self._questions = load_questions(self._card, self._learned[1], wishes.anchors, wishes.seed)
+        self._anchors, self._questions = load_questions(self._card, self._basis.population, wishes.anchors, wishes.seed)
         name = self._card.served_as or model
         called = {"gguf": self._gguf.sha256} if self._gguf else {"endpoint": self._card.endpoint, "name": name}
         self._way = {**called, "questions": digest(self._questions), "max_tokens": wishes.max_tokens}
@@ -71,7 +71,7 @@ class Fingerprinting:
         with Journal(self._card.id, self._way, again=self._wishes.again) as journal:
             purse = Purse(self._card, journal, self._wishes.max_usd)
             self._check_cap(self._projection(purse, journal.answers))
-            standing = Standing(self._anchors, self._learned[1], others)
+            standing = Standing(self._anchors, self._basis.population, others)
             asking = Asking(self._questions, self._wishes, journal, purse, standing, progress)
             speed = self._ask(asking, purse)
         if not asking.answers:
@@ -93,7 +93,7 @@ class Fingerprinting:
         path = save_fingerprint(own, {"asked": self._how, "seed": self._wishes.seed, **self._way})
         others = _elsewhere(fingerprints.get(self._card.id, ()), self._anchors)
         fingerprints[self._card.id] = (*others, own)
-        place = place_among(self._card, self._catalog.cards, fingerprints, self._anchors, self._learned)
+        place = place_among(self._card, self._catalog.cards, fingerprints, self._anchors, self._basis)
         written = self._write_speed(speed)
         answers, price_known = asking.answers, self._card.usd_in is not None
         return Summary(

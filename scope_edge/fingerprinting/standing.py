@@ -15,8 +15,7 @@ from scope_edge.prior import Prior
 if TYPE_CHECKING:
     from scope_edge.ability import Population
     from scope_edge.anchors import AnchorSet
-    from scope_edge.calibration import Calibration
-    from scope_edge.difficulty import DifficultyMap
+    from scope_edge.prior import Basis
     from scope_edge.records import Floats, ModelCard
 
 _COVERAGE = 0.9  # of the prior's bound on tokens, which is not looked at here
@@ -62,13 +61,12 @@ def place_among(
     cards: Sequence[ModelCard],
     fingerprints: Mapping[str, Sequence[Fingerprint]],
     anchors: AnchorSet,
-    learned: tuple[DifficultyMap, Population, Calibration],
+    basis: Basis,
 ) -> Place:
     """Where a model stands among cards with a fingerprint, by what each is expected to get right of a set's questions."""
     known = [card for card in cards if card.id != model.id and fingerprints.get(card.id)]
     pool = [model, *known]
-    fitted, population, calibration = learned
-    prior = Prior(fitted, population, pool, fingerprints, calibration=calibration, coverage=_COVERAGE)
+    prior = Prior(basis, pool, fingerprints, coverage=_COVERAGE)
     share = prior.on(anchors).p_correct.mean(axis=0)
     order = np.argsort(-share, kind="stable").tolist()
     at = order.index(0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.importing import anchor_results, lm_eval, routing_data, share
+from scope_edge.labelled import QUERIES, is_labelled
 
 if TYPE_CHECKING:
     from scope_edge.importing.keeping import Progress
@@ -62,7 +63,7 @@ def import_path(path: Path, wishes: Wishes, progress: Progress | None = None) ->
 
 def detect(path: Path) -> str:
     """The name of the format. Raises AssetError when it is none that is known."""
-    if (path / routing_data.QUERIES).is_file():
+    if is_labelled(path):
         return "routing-data"
     if anchor_results.looks_like_results(path):
         return "anchor-results"
@@ -70,5 +71,5 @@ def detect(path: Path) -> str:
         return "pack"
     if path.is_file() and path.suffix == ".jsonl" and lm_eval.looks_like_log(path):
         return "lm-eval"
-    known = f"a folder with {routing_data.QUERIES}, a pack, samples_*.jsonl, {anchor_results.FILE}"
+    known = f"a folder with {QUERIES}, a pack, samples_*.jsonl, {anchor_results.FILE}"
     raise AssetError(f"{path}: of no known format ({known}); docs/fingerprints.md names them")

@@ -10,8 +10,9 @@ import numpy as np
 from scope_edge.difficulty import DifficultyMap, Kernel
 
 if TYPE_CHECKING:
-    from scope_edge.learning.joint_fit import JointFit
     from numpy.typing import NDArray
+
+    from scope_edge.learning.joint_fit import JointFit
     from scope_edge.learning.pooled import Pooled
 
     Floats = NDArray[np.float64]

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scope_edge.learning.joint_fit import SD_DELTA
 
 from scope_edge.ability import Population
+from scope_edge.learning.joint_fit import SD_DELTA
 
 if TYPE_CHECKING:
-    from scope_edge.learning.joint_fit import JointFit
     from numpy.typing import NDArray
+
+    from scope_edge.learning.joint_fit import JointFit
     from scope_edge.learning.pooled import Pooled
 
     Floats = NDArray[np.float64]
 
 _ROUNDS = 30
 _RESIDUALS = 401
+# Lengths that a model's level and slope can be told from.
+_LEAST_LENGTHS = 50
 
 
 def fit_population(data: Pooled, joint: JointFit, crossed: Floats, traits: Floats) -> Population:
@@ -64,14 +67,15 @@ def _trait_covariance(data: Pooled, joint: JointFit, traits: Floats) -> Floats:
     return covariance
 
 
-def _length_population(data: Pooled, predicted: Floats) -> dict[str, Floats | float]:
+def _length_population(data: Pooled, predicted: Floats) -> dict[str, Any]:
     """The length part: every candidate's level per set, slope and residuals against the cross-fitted map."""
     sets = len(data.set_names)
     center = float(predicted.mean())
-    levels, shifts, slopes, squares, standardised = [], [], [], [[] for _ in range(sets)], []
+    levels, shifts, slopes, standardised = [], [], [], []
+    squares: list[list[float]] = [[] for _ in range(sets)]
     for m in np.flatnonzero(~data.base):
         known = data.tokens[m] > 0
-        if known.sum() < 50:
+        if known.sum() < _LEAST_LENGTHS:
             continue
         y, s = np.log(data.tokens[m, known]), data.sets[known]
         x = np.column_stack([np.eye(sets)[s], predicted[known] - center])
@@ -84,6 +88,8 @@ def _length_population(data: Pooled, predicted: Floats) -> dict[str, Floats | fl
         for one in here:
             squares[one].append((residual[s == one] ** 2).mean())
         standardised.append(residual / np.sqrt((residual**2).mean()))
+    if not levels:
+        return _unknown_lengths(sets)
     pooled = np.sort(np.concatenate(standardised))
     noise = [np.mean(one) if one else np.nan for one in squares]
     return {
@@ -92,4 +98,16 @@ def _length_population(data: Pooled, predicted: Floats) -> dict[str, Floats | fl
         "length_center": center,
         "length_noise": np.where(np.isnan(noise), np.nanmean(noise), noise),
         "length_residuals": pooled[np.linspace(0, len(pooled) - 1, _RESIDUALS).astype(int)],
+    }
+
+
+def _unknown_lengths(sets: int) -> dict[str, Any]:
+    """Where no lengths were counted: a population that says nothing of them."""
+    size = 2 + sets
+    return {
+        "length_mean": np.zeros(size),
+        "length_covariance": np.eye(size),
+        "length_center": 0.0,
+        "length_noise": np.ones(sets),
+        "length_residuals": np.zeros(1),
     }

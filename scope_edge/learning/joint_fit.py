@@ -75,11 +75,13 @@ def fit_lengths(tokens: Floats, sets: NDArray[np.int64], rounds: int = 20) -> Fl
     """Log-length of every query as a typical model answers it, (queries,), from tokens (models, queries), NaN = missing.
 
     An additive fit, a level per model and set and a length per query, by alternating least squares; each query is
-    shrunk towards its set's mean as if that had been measured once.
+    shrunk towards its set's mean as if that had been measured once. All 0 where nothing was measured.
     """
     models, queries = tokens.shape
     count = int(sets.max()) + 1
     m, q = np.nonzero(tokens > 0)
+    if not len(q):
+        return np.zeros(queries)
     y, ms = np.log(tokens[m, q]), m * count + sets[q]
     n_ms, n_q = np.bincount(ms, minlength=models * count), np.bincount(q, minlength=queries)
     length = np.full(queries, y.mean())

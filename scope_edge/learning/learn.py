@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scope_edge.learning.core_anchors import choose_core
-from scope_edge.learning.fit_map import fit_map
-from scope_edge.learning.fit_population import fit_population
-from scope_edge.learning.joint_fit import JointFit, fit_joint, fit_lengths
 
 from scope_edge.ability import Ability, Population, design, fit_ability, thinned
 from scope_edge.anchors import AnchorSet
 from scope_edge.calibration import Calibration
 from scope_edge.difficulty import DifficultyMap, Places
 from scope_edge.fingerprints import Fingerprint
+from scope_edge.learning.core_anchors import choose_core
+from scope_edge.learning.fit_map import fit_map
+from scope_edge.learning.fit_population import fit_population
+from scope_edge.learning.joint_fit import JointFit, fit_joint, fit_lengths
 from scope_edge.prior import Basis, Prior
 from scope_edge.records import ModelCard
 from scope_edge.reference import SIZE, Reference
@@ -118,9 +118,7 @@ def _abilities(data: Pooled, learned: Learned) -> Mapping[str, Ability]:
 def _reference(data: Pooled, joint: JointFit, places: Places) -> Reference:
     """A fair sample of the table's queries."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:SIZE])
-    return Reference(
-        places.take(chosen), joint.b[chosen], joint.a[chosen], data.sets[chosen], data.text_tokens[chosen]
-    )
+    return Reference(places.take(chosen), joint.b[chosen], joint.a[chosen], data.sets[chosen], data.text_tokens[chosen])
 
 
 def fingerprint(data: Pooled, model: int, anchors: AnchorSet, size: int = CORE_SIZE) -> Fingerprint:
@@ -140,9 +138,7 @@ def pool_prior(data: Pooled, models: Sequence[int], learned: Learned, anchors: A
     return Prior(learned.basis, cards, fingerprints, coverage=COVERAGE)
 
 
-def _whole_set(
-    data: Pooled, here: NDArray[np.int64], joint: JointFit, crossed: Floats, traits: Floats
-) -> AnchorSet:
+def _whole_set(data: Pooled, here: NDArray[np.int64], joint: JointFit, crossed: Floats, traits: Floats) -> AnchorSet:
     """These queries, all of one set, as an anchor set."""
     s = int(data.sets[here[0]])
     return AnchorSet(
@@ -165,13 +161,7 @@ def core_of(whole: AnchorSet, usable: Floats, population: Population, size: int 
     """The core set out of an anchor set, most informative first. usable: (n,) as in `choose_core`."""
     offsets = -whole.discrimination * whole.difficulty
     chosen = choose_core(design(whole), offsets, population.mean, population.covariance, usable, size)
-    parts = {}
-    for name in AnchorSet.__dataclass_fields__:
-        value = getattr(whole, name)
-        parts[name] = value[chosen] if isinstance(value, np.ndarray) else value
-    for name in ("ids", "categories"):
-        parts[name] = tuple(parts[name][i] for i in chosen)
-    return AnchorSet(**parts)
+    return whole.take(chosen)
 
 
 def _linked(data: Pooled, s: int) -> bool:
@@ -233,9 +223,9 @@ def _unseen_logits(
     prior = pool_prior(held, models, learned, core, size)
     places = learned.places.take(queries)
     plain = prior.table(places, np.ones(len(places))).p_correct.T
-    known = np.isfinite(held.correct[np.ix_(models, queries)])
-    p = plain[known]
-    return [(np.log(p / (1 - p)), held.correct[np.ix_(models, queries)][known])]
+    correct = held.correct[models][:, queries]
+    p = plain[np.isfinite(correct)]
+    return [(np.log(p / (1 - p)), correct[np.isfinite(correct)])]
 
 
 def _platt(logits: Floats, outcomes: Floats) -> Floats:
