@@ -184,6 +184,8 @@ def _fit_length(parts: Sequence[Fingerprint], population: Population) -> tuple[F
 def spread_along(rows: Floats, covariances: Floats) -> Floats:
     """r' C r for every row r of (q, d) and every C of (n, d, d): shape (n, q). einsum alone would take ten times as long."""
     n, d, _ = covariances.shape
+    if not covariances.any():
+        return np.zeros((n, len(rows)))
     half = (covariances.reshape(n * d, d) @ rows.T).reshape(n, d, -1)
     variance: Floats = np.einsum("ndq,qd->nq", half, rows)
     return variance

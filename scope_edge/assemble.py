@@ -28,30 +28,19 @@ def load_router(settings: Settings) -> Router:
     encoder = Encoder.loading(provider=settings.provider, threads=settings.threads)
     pool = load_catalog(settings).pool(settings.pool)
 
-    import numpy as np
-
     from scope_edge.anchors import load_bank
-    from scope_edge.fingerprints import load_fingerprints
-    from scope_edge.policy import PoolPolicy, policy_pool
-    from scope_edge.prior import Prior, load_basis
+    from scope_edge.policy import PoolPolicy
     from scope_edge.router import Router
+    from scope_edge.standing import load_standing
 
     bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
-    basis = load_basis()
-    fingerprints = load_fingerprints()[1]
-    prior = Prior(basis, pool, fingerprints, coverage=settings.coverage)
-    # What alpha means is read off a sample of the bank: it must not move because a user added anchors.
-    reference = basis.reference
-    table = prior.table(reference.places, np.ones(len(reference)))
-    prepared = policy_pool(
-        pool, table.p_correct.T, table.tokens.T, reference.prompt_tokens, value_of_time=settings.value_of_time
-    )
+    standing = load_standing(settings, pool)
     return Router(
         encoder=encoder(),
         bank=bank,
-        estimator=prior,
-        policy=PoolPolicy(pool, prepared),
-        refiner=_refiner(settings, pool, fingerprints),
+        estimator=standing.prior,
+        policy=PoolPolicy(pool, standing.prepared),
+        refiner=_refiner(settings, pool, standing.fingerprints),
     )
 
 
