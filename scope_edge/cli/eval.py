@@ -23,8 +23,6 @@ Examples:
   scope-edge eval --data mine --test held_back --json > report.json
 """
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-# A sweep of more alphas than this shows nothing that fewer would not.
-_MOST_ALPHAS = 1001
 
 
 @click.command("eval", epilog=_EPILOG)
@@ -114,6 +112,7 @@ def command(
     Half of the queries and a third of the models are held out for each seed; bank, calibration and fingerprints are
     learned anew from the rest, so that nothing is scored with what was fitted on it. No model runs.
     """
+    from scope_edge.cli.alphas import read_alphas
     from scope_edge.config import load_settings
     from scope_edge.evaluating.run import Request, evaluate
 
@@ -124,7 +123,7 @@ def command(
         unseen=None if unseen_models is None else _names(unseen_models),
         pool=pool,
         anchors=anchors,
-        alphas=_alphas(alphas),
+        alphas=read_alphas(alphas),
         policy=policy,
         baselines=_baselines(baselines),
         seeds=_seeds(seeds),
@@ -166,23 +165,6 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise UsageError("--unseen-models names no model; give ids joined by commas")
     return names
-
-
-def _alphas(text: str) -> tuple[float, ...]:
-    """Numbers in [0, 1]: "0:1:0.05" or "0,0.5,1". Raises UsageError."""
-    from scope_edge.checks import check_alpha
-
-    try:
-        if ":" in text:
-            first, last, step = (float(part) for part in text.split(":"))
-            if not step > 0 or not last >= first or (last - first) / step >= _MOST_ALPHAS:
-                raise ValueError
-            numbers = [round(first + i * step, 10) for i in range(int((last - first) / step + 1e-9) + 1)]
-        else:
-            numbers = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--alphas must be FROM:TO:STEP or numbers joined by commas, not {text!r}") from error
-    return tuple(sorted({check_alpha(number, "--alphas") for number in numbers}))
 
 
 def _baselines(text: str) -> tuple[str, ...]:

@@ -60,6 +60,15 @@ def complete_pool(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return _items(catalog.pools, incomplete) if catalog else []
 
 
+def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of the user's profiles."""
+    from scope_edge.config import load_settings
+
+    with contextlib.suppress(ScopeEdgeError):
+        return _items(load_settings().profiles, incomplete)
+    return []
+
+
 def complete_selection(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Pool names and model ids; after a comma, model ids."""
     catalog = _catalog()
