@@ -66,7 +66,9 @@ def _bank(data: Pooled, learned: Learned) -> dict[str, object]:
         "discrimination": learned.joint.a,
         "log_length": learned.log_length,
     }
-    return bank_body(data.ids.tolist(), data.categories.tolist(), pack_vectors(data.vectors), fitted)
+    return bank_body(
+        data.ids.tolist(), data.categories.tolist(), data.texts.tolist(), pack_vectors(data.vectors), fitted
+    )
 
 
 def _fingerprints(data: Pooled, learned: Learned) -> dict[str, object]:

@@ -6,6 +6,7 @@ A user's own core sets may have text: an estimator that reads questions needs it
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,26 @@ class Bank:
         )
 
 
+def text_hash(text: str) -> int:
+    """64 bits that stand for a text, whatever its case and blanks: how a question is known again without being kept."""
+    folded = " ".join(text.casefold().split())
+    return int.from_bytes(hashlib.sha256(folded.encode("utf-8", "surrogatepass")).digest()[:8], "big", signed=True)
+
+
+def taught_by() -> tuple[frozenset[str], frozenset[int]]:
+    """(ids, text hashes) of the bundled bank's questions. Raises AssetError when it is missing or damaged."""
+    body = unpack(assets.read(BANK), "bank", BANK, verified=True)
+    try:
+        return frozenset(body["ids"]), frozenset(body["text_hashes"].tolist())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PackError(f"{BANK}: not a usable bank ({error!r}); reinstall scope-edge") from error
+
+
+def load_bank_vectors() -> Vector:
+    """(n, d) float32 unit vectors of the bundled bank. Raises AssetError when it is missing or damaged."""
+    return from_body(unpack(assets.read(BANK), "bank", BANK, verified=True)["vectors"], BANK).unpack()
+
+
 def load_bank(kind: Kind = "auto", cache_dir: Path | None = None) -> Bank:
     """The bundled bank. Raises AssetError when it is missing or damaged, MissingExtraError as `build_index`."""
     body = unpack(assets.read(BANK), "bank", BANK, verified=True)
@@ -164,9 +185,13 @@ def set_from_body(body: Mapping[str, Any], where: str, *, own: bool = False) -> 
 
 
 def bank_body(
-    ids: Sequence[str], categories: Sequence[str], vectors: PackedVectors, fitted: Mapping[str, Floats]
+    ids: Sequence[str],
+    categories: Sequence[str],
+    texts: Sequence[str],
+    vectors: PackedVectors,
+    fitted: Mapping[str, Floats],
 ) -> dict[str, Any]:
-    """The bank as the body of a pack. `fitted`: name -> (n,) what the joint fit says of each anchor."""
+    """The bank as the body of a pack, without its texts. `fitted`: name -> (n,) what the joint fit says of each anchor."""
     names = sorted(set(categories))
     code = {name: i for i, name in enumerate(names)}
     return {
@@ -174,5 +199,6 @@ def bank_body(
         "category_names": names,
         "categories": np.array([code[name] for name in categories], np.uint16),
         "vectors": vectors.body(),
+        "text_hashes": np.array([text_hash(text) for text in texts], np.int64),
         **{name: column.astype(np.float16) for name, column in fitted.items()},
     }

@@ -147,10 +147,10 @@ class DifficultyMap:
         on_axes = vectors @ self.axes.T
         on_axes /= np.maximum(np.linalg.norm(on_axes, axis=1, keepdims=True), 1e-6)
         k = self.kernel
-        distances = self._landmark_norms - 2 * (scaled @ self.landmark_features.T)
-        distances += np.einsum("ij,ij->i", scaled, scaled)[:, None]
-        value: Vector = k.curve * np.exp(k.sharpness * (on_axes @ self.landmarks.T - 1))
-        value += k.bend * np.exp(-distances / k.width)
+        own = np.einsum("ij,ij->i", scaled, scaled)[:, None]
+        distances = self._landmark_norms - 2 * (scaled @ self.landmark_features.T) + own
+        curve = k.curve * np.exp(k.sharpness * (on_axes @ self.landmarks.T - 1))
+        value: Vector = curve + k.bend * np.exp(-distances / k.width)
         return value
 
     def scaled(self, features: Floats) -> Vector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -82,6 +82,13 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help='TOML: [models."id"] with usd_in and usd_out, laid over the cards.',
 )
+@click.option(
+    "--bank",
+    type=click.Choice(["refit", "bundled"]),
+    default="refit",
+    show_default=True,
+    help="Learn a bank from the data's training part, or score the one that comes along and your fingerprints.",
+)
 @click.option("--coverage", metavar="SHARE", type=Setting("coverage"), help="Of the upper bound on tokens.")
 @click.option("--no-cache", is_flag=True, help="Keep no vectors of the queries for the next time.")
 @click.option(
@@ -102,6 +109,7 @@ def command(
     baselines: str,
     seeds: str,
     prices: Path | None,
+    bank: Literal["refit", "bundled"],
     coverage: float | None,
     no_cache: bool,
     plots: Path | None,
@@ -127,6 +135,7 @@ def command(
         policy=policy,
         baselines=_baselines(baselines),
         seeds=_seeds(seeds),
+        bank=bank,
         prices=prices,
         cache=not no_cache,
     )

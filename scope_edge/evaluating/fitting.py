@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge.errors import UsageError
-from scope_edge.learning.learn import CORE_SIZE, Learned, core_of, fingerprint, learn
 from scope_edge.prior import Prior
 from scope_edge.prompt_tokens import query_prompt_tokens
 from scope_edge.records import Query
+from scope_edge.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from scope_edge.difficulty import Places
     from scope_edge.evaluating.splits import Split
     from scope_edge.fingerprints import Fingerprint
+    from scope_edge.learning.learn import Learned
     from scope_edge.learning.pooled import Pooled
+    from scope_edge.prior import Basis
     from scope_edge.records import Floats, ModelCard
 
 # A bank of fewer is no map, and a population of fewer is none.
@@ -37,23 +39,27 @@ class Part:
     """One set's part of a split, with what may be known before it is scored.
 
     Attributes:
-        learned: from the training part of all sets. material: every model on the training queries of all sets.
+        basis: what estimates rest on. reference: queries that no scored one is among, for what is to be expected of a pool.
+        material: every model on the training queries of all sets.
         rows: (q,) scored queries of this set, index in `data`. places: theirs. similarity: (q,), to the nearest taught query.
         prompts: (q,) cl100k tokens of theirs as prompts, as `route` estimates them: expected, and the 95 % bound.
-        models: (m,) candidates, index in `data`. anchors: of each candidate, most informative first.
+        models: (m,) candidates, index in `data`. unseen: (m,) which of them taught the bank nothing.
+        prints: their fingerprints, the most informative anchors first.
     """
 
     data: Pooled
     split: Split
     set_number: int
-    learned: Learned
+    basis: Basis
+    reference: Reference
     material: Pooled
     rows: NDArray[np.intp]
     places: Places
     similarity: Floats
     prompts: tuple[Floats, Floats]
     models: NDArray[np.intp]
-    anchors: Mapping[str, AnchorSet]
+    unseen: NDArray[np.bool_]
+    prints: Mapping[str, tuple[Fingerprint, ...]]
 
     @property
     def name(self) -> str:
@@ -66,31 +72,28 @@ class Part:
         return tuple(self.data.models[self.models].tolist())
 
     @property
-    def unseen(self) -> NDArray[np.bool_]:
-        """(m,) which candidates taught the bank nothing."""
-        return self.split.unseen[self.models]
-
-    @property
     def taught(self) -> NDArray[np.intp]:
         """The set's training queries, index in `material`."""
         return np.flatnonzero(self.material.sets == self.set_number)
 
-    def reference(self) -> tuple[Places, Floats]:
-        """Places, and prompt tokens, of the set's training queries, as the map has them with their family left out."""
-        return self.learned.places.take(self.taught), self.material.text_tokens[self.taught]
-
     def fingerprints(self, size: int) -> Mapping[str, tuple[Fingerprint, ...]]:
         """Every candidate by its first `size` anchors."""
-        rows = zip(self.names, self.models.tolist(), strict=True)
-        return {name: (fingerprint(self.material, m, self.anchors[name], size),) for name, m in rows}
+        return {name: tuple(_first(one, size) for one in parts) for name, parts in self.prints.items()}
 
     def prior(self, cards: Sequence[ModelCard], size: int, coverage: float) -> Prior:
         """The prior of candidates, each known by its first `size` anchors."""
-        return Prior(self.learned.basis, cards, self.fingerprints(size), coverage=coverage)
+        return Prior(self.basis, cards, self.fingerprints(size), coverage=coverage)
 
 
-def fit(data: Pooled, split: Split) -> Learned:
-    """Learn what the split lets be learned. Raises UsageError when that is too little."""
+def _first(one: Fingerprint, size: int) -> Fingerprint:
+    left = np.arange(len(one.correct)) < size
+    return replace(one, correct=np.where(left, one.correct, np.nan), tokens=np.where(left, one.tokens, np.nan))
+
+
+def refitted(data: Pooled, split: Split) -> list[Part]:
+    """The sets that can be scored, with all that the split lets be learned. Raises UsageError when that is too little."""
+    from scope_edge.learning.learn import learn
+
     train = data.take(~split.unseen, split.taught)
     measured = np.isfinite(train.correct).any(axis=1) & ~train.base
     if len(train) < LEAST_QUERIES or measured.sum() < LEAST_MODELS:
@@ -98,35 +101,93 @@ def fit(data: Pooled, split: Split) -> Learned:
             f"{len(train)} queries and {int(measured.sum())} models are left to learn from, fewer than"
             f" {LEAST_QUERIES} and {LEAST_MODELS}; give more data, or `--bank bundled` to score the bank that comes along"
         )
-    return learn(train)
-
-
-def parts_of(data: Pooled, split: Split, learned: Learned) -> list[Part]:
-    """The sets that can be scored, each with its candidates."""
+    learned = learn(train)
     material = data.take(np.ones(len(data.models), bool), split.taught)
+    return [
+        replace(
+            part,
+            reference=_reference(learned, material, part.set_number),
+            unseen=split.unseen[part.models],
+            prints=_prints(part, learned),
+        )
+        for part in _parts(data, split, learned.basis, material, material.vectors)
+    ]
+
+
+def bundled(data: Pooled, split: Split) -> list[Part]:
+    """The sets that can be scored by the bank that comes along and the fingerprints that are there, as `route` uses them.
+
+    Raises UsageError when the bank holds one of the queries that would be scored, by id or by text.
+    """
+    from scope_edge.anchors import load_bank_vectors, taught_by, text_hash
+    from scope_edge.fingerprints import load_fingerprints
+    from scope_edge.prior import load_basis
+
+    ids, hashes = taught_by()
+    for i in np.flatnonzero(split.scored):
+        if data.ids[i] in ids or text_hash(data.texts[i]) in hashes:
+            raise UsageError(
+                f"query {data.ids[i]!r} is in the bundled bank: it would be scored by what was fitted on it;"
+                " leave --bank out, and the bank is learned anew without it"
+            )
+    basis, prints = load_basis(), load_fingerprints()[1]
+    material = data.take(np.ones(len(data.models), bool), split.taught)
+    found = []
+    for part in _parts(data, split, basis, material, load_bank_vectors()):
+        known = np.array([name in prints or name in basis.abilities for name in part.names], bool)
+        models = part.models[known]
+        names = data.models[models].tolist()
+        if names:
+            found.append(
+                replace(
+                    part,
+                    models=models,
+                    unseen=np.array([name not in basis.abilities for name in names], bool),
+                    prints={name: prints.get(name, ()) for name in names},
+                )
+            )
+    return found
+
+
+def _parts(data: Pooled, split: Split, basis: Basis, material: Pooled, bank: NDArray[np.float32]) -> list[Part]:
+    """The sets with candidates that have outcomes to be known by and to be scored on; without their fingerprints."""
     found = []
     for s in range(len(data.set_names)):
         rows = np.flatnonzero(split.scored & (data.sets == s))
         scored = np.isfinite(data.correct[:, rows]).sum(axis=1)
         known = np.isfinite(material.correct[:, material.sets == s]).sum(axis=1)
         models = np.flatnonzero((np.minimum(scored, known) >= LEAST_OUTCOMES) & ~data.base)
-        if not (len(rows) and len(models)):
-            continue
-        part = Part(
-            data=data,
-            split=split,
-            set_number=s,
-            learned=learned,
-            material=material,
-            rows=rows,
-            places=learned.basis.map.places_of(data.vectors[rows], data.features[rows]),
-            similarity=nearest_similarity(data.vectors[rows], material.vectors),
-            prompts=_prompts(data.texts[rows].tolist()),
-            models=models,
-            anchors={},
-        )
-        found.append(replace(part, anchors=_anchors(part)))
+        if len(rows) and len(models):
+            found.append(
+                Part(
+                    data=data,
+                    split=split,
+                    set_number=s,
+                    basis=basis,
+                    reference=basis.reference,
+                    material=material,
+                    rows=rows,
+                    places=basis.map.places_of(data.vectors[rows], data.features[rows]),
+                    similarity=nearest_similarity(data.vectors[rows], bank),
+                    prompts=_prompts(data.texts[rows].tolist()),
+                    models=models,
+                    unseen=np.zeros(len(models), bool),
+                    prints={},
+                )
+            )
     return found
+
+
+def _reference(learned: Learned, material: Pooled, set_number: int) -> Reference:
+    """The set's training queries, as the map has them with their family left out: all of them, or evenly `SIZE`."""
+    from scope_edge.reference import SIZE
+
+    here = np.flatnonzero(material.sets == set_number)
+    here = here[:: max(1, len(here) // SIZE)]
+    joint = learned.joint
+    return Reference(
+        learned.places.take(here), joint.b[here], joint.a[here], material.sets[here], material.text_tokens[here]
+    )
 
 
 def nearest_similarity(vectors: NDArray[np.float32], bank: NDArray[np.float32]) -> Floats:
@@ -140,15 +201,17 @@ def _prompts(texts: Sequence[str]) -> tuple[Floats, Floats]:
     return np.array([one.expected for one in tokens]), np.array([one.high for one in tokens])
 
 
-def _anchors(part: Part) -> Mapping[str, AnchorSet]:
-    """Each candidate's anchors: the most informative of what it was measured on. Models measured alike share theirs."""
-    whole = part.learned.whole[part.name]
+def _prints(part: Part, learned: Learned) -> Mapping[str, tuple[Fingerprint, ...]]:
+    """Each candidate by the most informative of what it was measured on. Models measured alike share their anchors."""
+    from scope_edge.learning.learn import core_of, fingerprint
+
+    whole = learned.whole[part.name]
     made: dict[bytes, AnchorSet] = {}
     found = {}
     for name, m in zip(part.names, part.models.tolist(), strict=True):
         known = np.isfinite(part.material.correct[m, part.taught])
         key = known.tobytes()
         if key not in made:
-            made[key] = core_of(whole, known.astype(np.float64), part.learned.basis.population, CORE_SIZE)
-        found[name] = made[key]
+            made[key] = core_of(whole, known.astype(np.float64), learned.basis.population)
+        found[name] = (fingerprint(part.material, m, made[key]),)
     return found

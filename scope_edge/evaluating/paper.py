@@ -30,15 +30,18 @@ def statistics(
     accuracy, tokens = np.full((2, len(rows), len(models)), np.nan)
     similar: dict[int, Floats] = {}
     for column, m in enumerate(models.tolist()):
-        (one,) = fingerprints[part.names[m]]
-        key = id(one.anchors)
-        if key not in similar:
-            similar[key] = (vectors @ one.anchors.vectors.T).astype(np.float64)
-        asked = np.flatnonzero(np.isfinite(one.correct))
-        near = np.argsort(-similar[key][:, asked], axis=1, kind="stable")[:, :NEAREST]
-        weights = np.maximum(np.take_along_axis(similar[key][:, asked], near, axis=1), 0.0) ** SIMILARITY_POWER
-        accuracy[:, column] = _average(weights, one.correct[asked][near])
-        tokens[:, column] = _average(weights, one.tokens[asked][near])
+        parts = fingerprints[part.names[m]]
+        for one in parts:
+            if id(one.anchors) not in similar:
+                similar[id(one.anchors)] = (vectors @ one.anchors.vectors.T).astype(np.float64)
+        asked = [np.flatnonzero(np.isfinite(one.correct)) for one in parts]
+        cosines = np.hstack([similar[id(one.anchors)][:, at] for one, at in zip(parts, asked, strict=True)])
+        correct = np.concatenate([one.correct[at] for one, at in zip(parts, asked, strict=True)])
+        lengths = np.concatenate([one.tokens[at] for one, at in zip(parts, asked, strict=True)])
+        near = np.argsort(-cosines, axis=1, kind="stable")[:, :NEAREST]
+        weights = np.maximum(np.take_along_axis(cosines, near, axis=1), 0.0) ** SIMILARITY_POWER
+        accuracy[:, column] = _average(weights, correct[near])
+        tokens[:, column] = _average(weights, lengths[near])
     return AnchorStatistics(accuracy, expected_costs(pool.columns, tokens * pool.columns.token_factor, prompts))
 
 

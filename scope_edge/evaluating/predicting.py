@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scope_edge.evaluating.fitting import Part
+    from scope_edge.fingerprints import Fingerprint
     from scope_edge.prior import EstimateTable, Prior
     from scope_edge.records import Floats, ModelCard
 
@@ -89,18 +90,21 @@ def _all(
     data, taught, rows = part.material, part.taught, part.rows
     seen = inputs(data.vectors[taught], part.data.vectors[rows], data.features[taught], part.data.features[rows])
     fingerprints = part.fingerprints(anchors)
-    at = {id: i for i, id in enumerate(data.ids[taught].tolist())}
+    at = dict(zip(data.ids[taught].tolist(), range(len(taught)), strict=True))
     found: dict[str, list[Floats]] = {name: [] for name in baselines}
     for done, (name, m) in enumerate(zip(part.names, part.models.tolist(), strict=True), 1):
         progress(f"{part.name}, seed {part.split.seed}: routers", done - 1, len(part.models))
-        (one,) = fingerprints[name]
-        asked = np.flatnonzero(np.isfinite(one.correct))
-        columns = [at[one.anchors.ids[i]] for i in asked]
         outcomes = data.correct[m, taught]
         for router in baselines:
             if router == "knn5":
-                p = nearest(seen.similarity[:, columns], one.correct[asked], 5)
+                asked = [at[id] for one in fingerprints[name] for id in _asked(one) if id in at]
+                p = nearest(seen.similarity[:, asked], outcomes[asked], 5)
             else:
                 p = LEARNED[router](seen, np.isfinite(outcomes), outcomes)
             found[router].append(p)
     return {OURS: table.p_correct, **{name: np.column_stack(columns) for name, columns in found.items()}}
+
+
+def _asked(one: Fingerprint) -> list[str]:
+    """The anchors a fingerprint has an outcome on."""
+    return [one.anchors.ids[i] for i in np.flatnonzero(np.isfinite(one.correct))]

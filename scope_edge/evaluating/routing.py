@@ -30,7 +30,6 @@ PAPER = "scope-paper"
 FIXED = ("random", "cheapest", "dearest", "best-single", "always-device", "oracle")
 # A query's alphas at which what was foreseen is compared with what came.
 _TUNED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-_FORESEEN = 2_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,12 +159,10 @@ def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[floa
 
 def prepare(cards: Sequence[ModelCard], one: Predicted) -> tuple[PolicyPool, EstimateTable, Floats]:
     """The pool as the policy knows it, and the reference it was read off: estimates and prompt tokens of training queries."""
-    places, prompts = one.part.reference()
-    step = max(1, len(places) // _FORESEEN)
-    places, prompts = places.take(np.arange(0, len(places), step)), prompts[::step]
-    at = _places(cards, one)
-    table = _columns(one.prior.table(places, np.ones(len(places))), at)
-    return policy_pool(cards, table.p_correct.T, table.tokens.T, prompts), table, prompts
+    reference = one.part.reference
+    table = _columns(one.prior.table(reference.places, np.ones(len(reference))), _places(cards, one))
+    pool = policy_pool(cards, table.p_correct.T, table.tokens.T, reference.prompt_tokens)
+    return pool, table, reference.prompt_tokens
 
 
 def _columns(table: EstimateTable, models: Ints, rows: Ints | None = None) -> EstimateTable:

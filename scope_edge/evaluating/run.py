@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from scope_edge import assets
 from scope_edge.catalog import Catalog, load_catalog
@@ -44,6 +44,7 @@ class Request:
         pool: whose choices are replayed; None = the active pool, as far as it was measured.
         policy: "scope-edge", "paper" or "all". baselines: names in LEARNED_NAMES.
         anchors: a candidate is known by so many at most. seeds: of the splits.
+        bank: "refit" learns it from the data's training part; "bundled" is the one that comes along, as `route` uses it.
         prices: a file of prices. cache: whether vectors are kept.
     """
 
@@ -56,6 +57,7 @@ class Request:
     policy: str = "all"
     baselines: tuple[str, ...] = CHEAP
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    bank: Literal["refit", "bundled"] = "refit"
     prices: Path | None = None
     cache: bool = True
 
@@ -137,10 +139,11 @@ def _models(catalog: Catalog, data: Pooled, names: Sequence[str]) -> set[str]:
 
 def _predicted(setting: _Setting, one: Split) -> list[tuple[str, Predicted]]:
     """Every set's predictions by one split."""
-    from scope_edge.evaluating.fitting import fit, parts_of
+    from scope_edge.evaluating.fitting import bundled, refitted
 
     request, data = setting.request, setting.reading.data
     setting.progress(f"seed {one.seed}: learning", 0, 1)
+    parts = (bundled if request.bank == "bundled" else refitted)(data, one)
     coverage = setting.settings.coverage
     return [
         (
@@ -154,7 +157,7 @@ def _predicted(setting: _Setting, one: Split) -> list[tuple[str, Predicted]]:
                 setting.progress,
             ),
         )
-        for part in parts_of(data, one, fit(data, one))
+        for part in parts
     ]
 
 
@@ -252,6 +255,8 @@ def _pool(setting: _Setting, found: Sequence[Predicted]) -> tuple[ModelCard, ...
 def _words(setting: _Setting, found: Sequence[Predicted]) -> str:
     if setting.request.test:
         return "queries and models of the test folders only; all else teaches"
+    if setting.request.bank == "bundled":
+        return f"the bundled bank on {QUERY_SHARE:.0%} of the query families, by sha256; the rest teaches other routers"
     models = "the named models" if setting.request.unseen is not None else f"{MODEL_SHARE:.0%} of the models"
     return f"{QUERY_SHARE:.0%} of the query families and {models} held out, by sha256, for each seed"
 

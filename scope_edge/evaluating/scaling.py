@@ -62,11 +62,10 @@ def joining(cards: Sequence[ModelCard], found: Sequence[Predicted]) -> tuple[Joi
             material, taught = one.part.material, one.part.taught
             m = one.part.models[one.part.names.index(card.id)]
             tokens = (material.tokens[m, taught] + material.text_tokens[taught]) * card.token_factor
-            asked = np.isin(material.ids[taught], one.part.anchors[card.id].ids[: one.anchors])
-            if np.isfinite(tokens[asked]).any():
-                mean = np.nanmean(tokens)
-                flops = 2e9 * card.parameters_b
-                costs.append((flops * np.nanmean(tokens[asked]) * asked.sum(), flops * mean * len(taught)))
+            asked = min(one.anchors, int(np.isfinite(material.correct[m, taught]).sum()))
+            if np.isfinite(tokens).any():
+                each = 2e9 * card.parameters_b * float(np.nanmean(tokens))
+                costs.append((each * asked, each * len(taught)))
         if costs:
             anchors, everything = np.mean(costs, axis=0)
             rows.append(Joining(card.id, float(anchors), float(everything)))

@@ -91,7 +91,7 @@ def _length_population(data: Pooled, predicted: Floats) -> dict[str, Any]:
     if not levels:
         return _unknown_lengths(sets)
     pooled = np.sort(np.concatenate(standardised))
-    noise = [np.mean(one) if one else np.nan for one in squares]
+    noise = np.array([np.mean(one) if one else np.nan for one in squares])
     return {
         "length_mean": np.array([np.mean(levels), np.mean(slopes), *np.zeros(sets)]),
         "length_covariance": np.diag([np.var(levels) + 0.05, np.var(slopes) + 0.02, *[np.var(shifts) + 0.05] * sets]),
