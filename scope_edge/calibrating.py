@@ -27,7 +27,6 @@ from scope_edge.left_out import Predicted, is_fair, joined, predict
 from scope_edge.personal import Personal
 
 if TYPE_CHECKING:
-
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.prior import Basis
     from scope_edge.records import Floats, ModelCard
@@ -87,7 +86,8 @@ def calibrate_prior(
             " nothing new can be learned; `scope-edge import` brings yours, `scope-edge fingerprint MODEL` asks a model"
         )
     folds = _folds([one for card in mine for one in fingerprints[card.id] if one.own])
-    jobs, seen = (1 + FOLDS) * len(mine), []
+    jobs = (1 + FOLDS) * len(mine)
+    seen: list[Predicted] = []
     for left in (None, *range(FOLDS)):
         parts = []
         for i, card in enumerate(mine):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -125,7 +125,7 @@ def _compared(
 
 def joined(parts: Sequence[Predicted]) -> Predicted:
     """One after another; the model is the number of the part."""
-    columns = {
+    columns: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) if parts else np.zeros(0)
         for name in Predicted.__dataclass_fields__
     }

@@ -83,11 +83,11 @@ def look_ahead(
     seen = bank_traffic(standing.basis.reference) if traffic is None else traffic(standing.basis.map)
     everyone = (*cards, *others)
     prospect = _prospect(standing, everyone, seen, settings)
-    measured = np.isfinite(prospect.table.p_correct).all(axis=0)
-    if not measured[: len(cards)].any():
+    measured = np.isfinite(prospect.table.p_correct[0]).tolist()
+    if not any(measured[: len(cards)]):
         raise UsageError(f"no model of pool {settings.pool} was measured; `scope-edge fingerprint MODEL` measures one")
     target = None if matched is None else everyone.index(matched)
-    if matched is not None and not measured[target]:
+    if target is not None and not measured[target]:
         raise UsageError(f"how good {match} is is not known; `scope-edge fingerprint {match}` measures it")
     chosen = [choices(standing.prepared, prospect, alpha, settings.policy) for alpha in alphas]
     return Outlook(

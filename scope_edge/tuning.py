@@ -95,9 +95,10 @@ def choices(pool: PolicyPool, prospect: Prospect, alpha: float, policy: PolicyNa
     p, tokens = prospect.table.p_correct[:, :n], prospect.table.tokens[:, :n]
     cost = expected_costs(pool.columns, tokens, prospect.prompt_tokens, pool.value_of_time)
     chosen = choose_many(pool, p, cost, alpha, policy=policy, allowed=prospect.allowed)
-    if prospect.unlimited is None or (chosen >= 0).all():
-        return chosen
-    return np.where(chosen < 0, choose_many(pool, p, cost, 0.0, allowed=prospect.unlimited), chosen)
+    if prospect.unlimited is not None and (chosen < 0).any():
+        left = chosen < 0
+        chosen[left] = choose_many(pool, p, cost, 0.0, allowed=prospect.unlimited)[left]
+    return chosen
 
 
 def foreseen(alpha: float, one: Expected) -> Foreseen:
@@ -132,7 +133,8 @@ def lead(prospect: Prospect, chosen: Ints, model: int) -> tuple[float, float | N
     rows = np.flatnonzero(chosen >= 0)
 
     def ahead(p: Floats) -> Floats:
-        return p[rows, chosen[rows]] - p[rows, model]
+        apart: Floats = p[rows, chosen[rows]] - p[rows, model]
+        return apart
 
     apart = ahead(prospect.believed)
     return float(apart.mean()) if len(rows) else np.nan, _error(apart, [ahead(p) for p, _ in prospect.draws])
@@ -150,10 +152,8 @@ def _known(values: Floats) -> float | None:
     return mean if np.isfinite(mean) else None
 
 
-def believed(prior: Prior, places: Places, p: Floats) -> Floats:
-    """P(correct), (q, models), to judge choices by. p: what `prior.table` says at these places."""
-    blank = replace(places, traits=np.zeros_like(places.traits))
-    plain = prior.table(blank, np.ones(len(places))).p_correct
+def believed(p: Floats, plain: Floats) -> Floats:
+    """P(correct), (q, models), to judge choices by. p: what they are made by; plain: the same `without_traits`."""
     known = np.isfinite(p).all(axis=0)
     told = (p - plain)[:, known]
     # Only what tells models apart is doubted: neither how hard the query is for all, nor how able a model is.
@@ -162,6 +162,11 @@ def believed(prior: Prior, places: Places, p: Floats) -> Floats:
     found = p.copy()
     found[:, known] -= (1 - _TRAITS_TRUE) * told
     return found
+
+
+def without_traits(prior: Prior, places: Places) -> EstimateTable:
+    """What the prior says when it knows of each query no more than its difficulty, length and domains."""
+    return prior.table(replace(places, traits=np.zeros_like(places.traits)), np.ones(len(places)))
 
 
 def prospect_of(
@@ -174,7 +179,7 @@ def prospect_of(
         columns=columns,
         table=table,
         prompt_tokens=prompt_tokens,
-        believed=believed(prior, places, table.p_correct),
+        believed=believed(table.p_correct, without_traits(prior, places).p_correct),
         usd=expected_costs(columns, table.tokens_mean, prompt_tokens),
         draws=[
             (one.p_correct, expected_costs(columns, one.tokens_mean, prompt_tokens))

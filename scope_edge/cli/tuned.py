@@ -214,7 +214,8 @@ def _against(outlook: Outlook, wish: Wish, granted: Granted) -> Iterator[str]:
         return
     other, (lead, error) = outlook.alone[wish.match], granted.lead
     around = "" if error is None else f" +-{100 * _BAND * error:.1f}"
-    yield f"  {wish.match} alone: {_accuracy(other)} % right, {_dollars(other)} per 1,000; the difference is {100 * lead:+.1f}{around} points"
+    alone = f"{_accuracy(other)} % right, {_dollars(other)} per 1,000 queries"
+    yield f"  {wish.match} alone: {alone}; the difference is {100 * lead:+.1f}{around} points"
     if other.usd and granted.found.usd is not None:
         yield f"  at {100 * granted.found.usd / other.usd:.0f} % of its cost"
 
