@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,9 +25,10 @@ from scope_edge.ability import sigmoid
 from scope_edge.errors import UsageError
 from scope_edge.evaluating.scores import ece, ece_floor
 from scope_edge.left_out import Predicted, is_fair, joined, predict
-from scope_edge.personal import Personal
+from scope_edge.personal import Personal, file, save_personal
 
 if TYPE_CHECKING:
+    from scope_edge.config import Settings
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.prior import Basis
     from scope_edge.records import Floats, ModelCard
@@ -69,6 +71,38 @@ class Calibrated:
     helps: tuple[str, ...]
     before: Mapping[str, Figures]
     after: Mapping[str, Figures]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A calibration, whether it is in use from now on, and the file it would be kept in."""
+
+    calibrated: Calibrated
+    stored: bool
+    where: Path
+
+
+def calibrate_own(
+    settings: Settings,
+    *,
+    dry_run: bool = False,
+    anyway: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Kept:
+    """Calibrate for the active pool and keep what helps. anyway: keep all of it, even where it does not.
+
+    Raises UsageError (too little was measured), AssetError (a file is missing or damaged, or cannot be written).
+    """
+    from scope_edge.catalog import load_catalog
+    from scope_edge.fingerprints import load_fingerprints
+    from scope_edge.prior import load_basis
+
+    cards, fingerprints = load_catalog(settings).pool(settings.pool), load_fingerprints()[1]
+    found = calibrate_prior(load_basis(), cards, fingerprints, settings.coverage, progress)
+    store = not dry_run and (anyway or bool(found.helps))
+    if store:
+        save_personal(found.full if anyway else found.personal, fingerprints)
+    return Kept(found, store, file())
 
 
 def calibrate_prior(
