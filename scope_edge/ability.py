@@ -28,6 +28,8 @@ _STEPS = 50
 _SETTLED = 1e-8
 # What a population's residual is worth, in anchors, beside the model's own when its spread and upper bound are judged.
 _PRIOR_ANCHORS = 20.0
+# Standard deviations of log-length: beyond the last, answers of any length are to be expected.
+SPREADS = np.linspace(0.0, 4.0, 41)
 # Residuals of log-length kept of a model that taught the bank.
 _KEPT = 101
 
@@ -192,16 +194,31 @@ def spread_along(rows: Floats, covariances: Floats) -> Floats:
 
 
 def upper_residual(own: Floats, population: Floats, coverage: float) -> float:
-    """The standardised residual that a new one stays under with probability `coverage`: split-conformal on the model's own
-    leave-one-out residuals, with the population's worth `_PRIOR_ANCHORS` more, so that a few anchors give a sane bound.
+    """The standardised residual that a new one stays under with probability `coverage`: split-conformal on `_mixed` ones, so
+    that a few anchors give a sane bound.
     """
-    weights = np.concatenate([np.ones(len(own)), np.full(len(population), _PRIOR_ANCHORS / len(population))])
-    values = np.concatenate([own, population])
+    values, weights = _mixed(own, population)
     order = np.argsort(values, kind="stable")
     # Conformal: the new residual itself counts as one more, above all others.
     reached = np.cumsum(weights[order]) / (weights.sum() + 1.0)
     at = min(int(np.searchsorted(reached, coverage)), len(values) - 1)
     return float(values[order[at]])
+
+
+def mean_growth(own: Floats, population: Floats) -> Floats:
+    """(s,) log of mean over median length, for residuals of log-length as wide as each of `SPREADS`.
+
+    By what the residuals are like, not by the Gaussian's s^2 / 2 (Duan 1983): their tails decide.
+    """
+    values, weights = _mixed(own, population)
+    growth: Floats = np.log(np.exp(SPREADS[:, None] * values) @ weights / weights.sum())
+    return growth
+
+
+def _mixed(own: Floats, population: Floats) -> tuple[Floats, Floats]:
+    """A model's own leave-one-out residuals and the population's, worth `_PRIOR_ANCHORS`; and their weights."""
+    weights = np.concatenate([np.ones(len(own)), np.full(len(population), _PRIOR_ANCHORS / len(population))])
+    return np.concatenate([own, population]), weights
 
 
 def sigmoid(logits: Floats) -> Floats:

@@ -11,12 +11,14 @@ import numpy as np
 
 from scope_edge import assets
 from scope_edge.ability import (
+    SPREADS,
     Ability,
     Population,
     abilities_body,
     abilities_from_body,
     fit_ability,
     length_design,
+    mean_growth,
     population_body,
     population_from_body,
     query_row,
@@ -90,6 +92,7 @@ class Prior:
         self._length_covariance = np.array([one.length_covariance for one in known])
         self._spread = np.array([one.spread for one in known])
         self._upper = np.array([upper_residual(one.residuals, population.length_residuals, coverage) for one in known])
+        self._growth = [mean_growth(one.residuals, population.length_residuals) for one in known]
         self._factor = np.array([card.token_factor for card in pool])
         self._source = tuple("none" if ability is None else "prior" for ability in abilities)
 
@@ -127,13 +130,16 @@ class Prior:
         many = self._moments(rows, offsets, places.log_length, places.domains)
         p = probability(many.logit, many.ability_variance + many.query_variance, places.domains, self._calibration)
         factor = self._factor[:, None]
+        growth = np.array(
+            [np.interp(row, SPREADS, one) for row, one in zip(many.log_spread, self._growth, strict=True)]
+        )
         upper = self._calibration.widening * np.maximum(self._upper, 0.0)
         high = many.log_tokens + upper[:, None] * many.log_spread
         return EstimateTable(
             models=self.models,
             p_correct=p.T,
             tokens=(factor * np.exp(many.log_tokens)).T,
-            tokens_mean=(factor * np.exp(many.log_tokens + many.log_spread**2 / 2)).T,
+            tokens_mean=(factor * np.exp(many.log_tokens + growth)).T,
             tokens_hi=(factor * np.exp(high)).T,
             strong=(many.ability_variance <= PINNED**2).T & (similarity >= NEAR)[:, None],
         )

@@ -73,7 +73,8 @@ def _lines(kept: Kept, coverage: float, dry_run: bool) -> Iterator[str]:
     yield ""
     full = found.full
     yield f"logit p = {full.intercept:+.2f} {full.slope:+.2f} logit(prior): {_verdict(found, 'probability')}"
-    yield f"upper bound on tokens, to cover {100 * coverage:g} %: {full.widening:.2f} times as far from the median: {_verdict(found, 'length')}"
+    bound = f"upper bound on tokens, to cover {100 * coverage:g} %: {full.widening:.2f} times as far from the median"
+    yield f"{bound}: {_verdict(found, 'length')}"
     if kept.stored:
         yield f"stored in {kept.where}; `scope-edge calibrate --forget` removes it"
     elif dry_run:
