@@ -1,0 +1,250 @@
+"""Accuracy for cost: every router's curve, and every model of the pool alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from scope_edge.evaluating.report import Curve, Report, RoutingPoint
+from scope_edge.plotting.canvas import axes, percent_axis, ticks
+from scope_edge.plotting.cost_scale import CostScale
+from scope_edge.plotting.labels import Box, Named, placed
+from scope_edge.plotting.names import distinct, dollars, percent, plain
+from scope_edge.plotting.palette import INK, MARKERS, MUTED, OURS, PAPER, SOFT, Line, line_of
+from scope_edge.plotting.picture import Picture, nothing, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAME, TITLE = "accuracy-cost", "Accuracy for cost"
+_SIZE = (9.6, 5.6)
+# Labels beyond these would be a thicket; the data have every model.
+_MOST_NAMED = 16
+# Points nearer to each other than this share of the axes are one to the eye.
+_SAME = 0.006
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A point with a cost: what is there, its name or names, and its markers (none: a model alone)."""
+
+    label: str
+    usd: float
+    accuracy: float
+    markers: tuple[str, ...]
+
+
+def accuracy_cost(report: Report) -> Picture:
+    """The picture of a report's curves."""
+    rows = rows_of((*report.routing, *report.singles))
+    priced = [one for one in (*report.routing, *report.singles) if one.usd_per_1k is not None]
+    if not priced:
+        why = "No two models of the pool have both a price and outcomes on the same queries, so choices were not replayed."
+        return nothing(NAME, TITLE, why, rows)
+
+    def draw(figure: Figure) -> None:
+        _draw(figure, report)
+
+    return Picture(NAME, TITLE, headline(report), _caption(report), rows, _SIZE, draw)
+
+
+def swept(report: Report) -> list[Curve]:
+    """The curves of the routers that follow alpha, the one with the largest area first."""
+    routers = {point.router for point in report.routing if point.alpha is not None}
+    found = [curve for router, curve in report.curve.items() if router in routers and curve.usd_per_1k]
+    return sorted(found, key=lambda curve: (curve.area is None, -(curve.area or 0.0), curve.router))
+
+
+def spots(report: Report) -> list[Spot]:
+    """Models alone and routers without alpha; what lies on one point is one spot."""
+    names = distinct([point.router for point in report.singles], 26)
+    found: list[Spot] = []
+    fixed = [point for point in report.routing if point.alpha is None]
+    for point, label in [(one, names[one.router]) for one in report.singles] + [(one, one.router) for one in fixed]:
+        if point.usd_per_1k is None:
+            continue
+        markers = () if point in report.singles else (MARKERS.get(point.router, "P"),)
+        twin = next((i for i, spot in enumerate(found) if markers and _alike(spot, point)), None)
+        if twin is None:
+            found.append(Spot(label, point.usd_per_1k, point.accuracy, markers))
+        else:
+            spot = found[twin]
+            found[twin] = Spot(f"{spot.label}\n{label}", spot.usd, spot.accuracy, (*spot.markers, *markers))
+    return found
+
+
+def scale_of(report: Report) -> CostScale:
+    """The cost axis of a report's points."""
+    singles = [one.usd_per_1k for one in report.singles if one.usd_per_1k is not None]
+    return CostScale.of(singles, [one.usd_per_1k for one in report.routing if one.usd_per_1k is not None])
+
+
+def headline(report: Report) -> str:
+    """What the curve says, in a line or two."""
+    priced = [one for one in report.singles if one.usd_per_1k is not None]
+    curve = report.curve.get(OURS)
+    if curve is None or not curve.accuracy or not priced:
+        return "Accuracy and cost of every router"
+    best = max(priced, key=lambda one: one.accuracy)
+    name = plain(best.router) if len(best.router) <= 40 else "the best single model"
+    alone = f"{name} alone: {percent(best.accuracy)} for {dollars(best.usd_per_1k)}"
+    near = curve.usd_near_best_single
+    if near is None:
+        top = f"{percent(curve.accuracy[-1])} for {dollars(curve.usd_per_1k[-1])}"
+        return f"{OURS} reaches {top}; {alone} per 1,000 queries"
+    return f"{OURS} comes within half a point of the best single model for {dollars(near)} per 1,000 queries; {alone}"
+
+
+def _alike(spot: Spot, point: RoutingPoint) -> bool:
+    usd = point.usd_per_1k or 0.0
+    return abs(spot.accuracy - point.accuracy) < 1e-3 and abs(spot.usd - usd) <= 0.01 * max(spot.usd, usd)
+
+
+def _caption(report: Report) -> str:
+    unpriced = sorted({one.router for one in (*report.routing, *report.singles) if one.usd_per_1k is None})
+    text = (
+        f"Share of answers that are right against US dollars per 1,000 queries, on {report.common} outcomes that every"
+        " model of the pool has. A line is what a router reaches as alpha goes from 0 to 1, between two points a mix of"
+        " them; a circle is one model for all queries. Up and to the left is better. The axis is logarithmic, except"
+        " left of the break, where free lies. The oracle knows the outcome: nobody can build it."
+        " The figure beside a router is its mean accuracy along its curve, for spending from the cheapest model's to the"
+        " best single one's."
+    )
+    return text + (f" Without a price and so not drawn: {', '.join(map(plain, unpriced))}." if unpriced else "")
+
+
+def _draw(figure: Figure, report: Report) -> None:
+    scale, lines, points = scale_of(report), swept(report), spots(report)
+    ax = axes(figure, 0.75, 2.2 if lines else 0.3, 0.62)
+    heights = [value for curve in lines for value in curve.accuracy] + [spot.accuracy for spot in points]
+    pad = max(0.05 * (max(heights) - min(heights)), 0.01)
+    ax.set_xlim(-0.03, 1.05)
+    ax.set_ylim(min(heights) - pad, max(heights) + 1.6 * pad)
+    percent_axis(ax.yaxis, max(ax.get_ylim()[0], 0.0), min(ax.get_ylim()[1], 1.0))
+    ax.set_ylabel("right")
+    ax.set_xlabel("US dollars per 1,000 queries")
+    marks = scale.ticks()
+    ticks(ax.xaxis, [place for place, _ in marks], [text for _, text in marks])
+    if scale.foot:
+        ax.axvspan(-0.03, scale.foot, color=SOFT, lw=0, zorder=0)
+        ax.text(
+            scale.foot / 2, 0.012, "linear", transform=ax.get_xaxis_transform(), ha="center", color=MUTED, fontsize=9
+        )
+    paths = [_path(curve, scale) for curve in lines]
+    for rank, (curve, (x, y)) in enumerate(zip(lines, paths, strict=True)):
+        look = line_of(curve.router)
+        ax.plot(x, y, zorder=4 + (curve.router == OURS) - 0.01 * rank, **_stroke(look))
+    _dots(ax, lines, scale)
+    _spots(ax, points, scale, paths)
+    if lines:
+        _key(figure, lines)
+
+
+def _path(curve: Curve, scale: CostScale) -> tuple[list[float], list[float]]:
+    """A curve's line: between two points a mix of them, which on this axis is no straight one."""
+    x, y = [scale.place(curve.usd_per_1k[0])], [curve.accuracy[0]]
+    legs = list(zip(curve.usd_per_1k, curve.accuracy, strict=True))
+    for (usd0, right0), (usd1, right1) in pairwise(legs):
+        for step in range(1, 25):
+            # Finer at the dear end of a leg in the linear foot than a straight division would be.
+            share = (step / 24) ** 2
+            x.append(scale.place(usd0 + share * (usd1 - usd0)))
+            y.append(right0 + share * (right1 - right0))
+    return x, y
+
+
+def _stroke(look: Line) -> dict[str, Any]:
+    style: Any = (0, look.dashes) if look.dashes else "-"
+    return {"color": look.colour, "linewidth": look.width, "linestyle": style}
+
+
+def _dots(ax: Axes, lines: Sequence[Curve], scale: CostScale) -> None:
+    """Our own alphas, which the other lines have no room for."""
+    for curve in lines:
+        if curve.router == OURS or len(curve.usd_per_1k) == 1:
+            x = [scale.place(usd) for usd in curve.usd_per_1k]
+            ax.plot(x, curve.accuracy, "o", ms=4, color=line_of(curve.router).colour, mec=PAPER, mew=0.6, zorder=6)
+
+
+def _spots(
+    ax: Axes, points: Sequence[Spot], scale: CostScale, paths: Sequence[tuple[list[float], list[float]]]
+) -> None:
+    for spot in points:
+        place = scale.place(spot.usd)
+        if not spot.markers or len(spot.label.split("\n")) > len(spot.markers):
+            ax.plot(place, spot.accuracy, "o", ms=6, mfc=PAPER, mec=INK, mew=1.2, zorder=7)
+        for marker in spot.markers:
+            size = 13 if marker == "*" else 10
+            ax.plot(place, spot.accuracy, marker, ms=size, mfc="none", mec=INK, mew=1.1, zorder=8, clip_on=False)
+    named = sorted(points, key=lambda spot: (not spot.markers, not _unbeaten(spot, points), -spot.accuracy))[
+        :_MOST_NAMED
+    ]
+    _name(ax, named, points, scale, paths)
+
+
+def _unbeaten(spot: Spot, points: Sequence[Spot]) -> bool:
+    return not any(one.accuracy > spot.accuracy and one.usd <= spot.usd for one in points if not one.markers)
+
+
+def _name(
+    ax: Axes,
+    named: Sequence[Spot],
+    points: Sequence[Spot],
+    scale: CostScale,
+    paths: Sequence[tuple[list[float], list[float]]],
+) -> None:
+    """Labels where they cover nothing, with a thin line to points that are not next to theirs."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    inch = 72 / figure.dpi
+
+    def at(place: float, accuracy: float) -> tuple[float, float]:
+        x, y = ax.transData.transform((place, accuracy))
+        return float(x) * inch, float(y) * inch
+
+    texts = [ax.text(0, 0, spot.label, fontsize=9, linespacing=1.1, zorder=9) for spot in named]
+    sizes = [text.get_window_extent() for text in texts]
+    centres = [at(scale.place(spot.usd), spot.accuracy) for spot in named]
+    items = [Named(x, y, size.width * inch, size.height * inch) for (x, y), size in zip(centres, sizes, strict=True)]
+    around = [at(scale.place(spot.usd), spot.accuracy) for spot in points]
+    frame = ax.get_window_extent()
+    boxes = placed(
+        items,
+        [Box(x - 6, y - 6, x + 6, y + 6) for x, y in around],
+        [at(x, y) for path in paths for x, y in zip(*path, strict=True)],
+        Box(frame.x0 * inch + 2, frame.y0 * inch + 14, frame.x1 * inch, frame.y1 * inch + 4),
+    )
+    back = ax.transData.inverted()
+    for text, item, box in zip(texts, items, boxes, strict=True):
+        text.set_position(tuple(back.transform((box.x0 / inch, box.y0 / inch))))
+        text.set_verticalalignment("bottom")
+        near = (min(max(item.x, box.x0), box.x1), min(max(item.y, box.y0), box.y1))
+        if (near[0] - item.x) ** 2 + (near[1] - item.y) ** 2 > 100:
+            ends = back.transform([(item.x / inch, item.y / inch), (near[0] / inch, near[1] / inch)])
+            ax.plot(ends[:, 0], ends[:, 1], color=MUTED, lw=0.7, zorder=3)
+
+
+def _key(figure: Figure, lines: Sequence[Curve]) -> None:
+    """The routers beside the axes, best first, each with its line and its area."""
+    width, height = figure.get_size_inches()
+    left, top = width - 2.02, height - 0.85
+    figure.text((width - 0.2) / width, top / height, "mean accuracy", ha="right", color=MUTED, fontsize=9)
+    for rank, curve in enumerate(lines):
+        y = top - 0.28 - 0.26 * rank
+        look = line_of(curve.router)
+        bar = figure.add_artist(_segment(left / width, (left + 0.32) / width, y / height, look))
+        bar.set_transform(figure.transFigure)
+        weight = "bold" if curve.router == OURS else "normal"
+        how: dict[str, Any] = {"va": "center", "fontsize": 9.5, "fontweight": weight}
+        figure.text((left + 0.42) / width, y / height, plain(curve.router), **how)
+        area = "?" if curve.area is None else percent(curve.area)
+        figure.text((width - 0.2) / width, y / height, area, ha="right", **how)
+
+
+def _segment(x0: float, x1: float, y: float, look: Line) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([x0, x1], [y, y], **_stroke(look))
