@@ -32,6 +32,8 @@ POOL = {
     "llama-3.1-405b-instruct": (0.735, 0.22),
     "mistral-large-2407": (0.739, 1.52),
 }
+# As letters are given: free ones by name.
+BY_COST = sorted(POOL, key=lambda model: (POOL[model][1], model))
 ROUTERS = {"scope-edge": 0.0, "scope-paper": -0.05, "knn5": -0.06, "knn": -0.025, "logreg": -0.015, "svm": -0.03}
 CATEGORIES = ("math-grade-school", "code-reasoning", "math-competition-l5", "number-sense", "logic", "law")
 
@@ -103,10 +105,57 @@ def unpriced_report() -> Report:
         routing=tuple(_changed(one, **unknown) for one in whole.routing),
         singles=tuple(_changed(one, **unknown) for one in whole.singles),
         curve=curves,
-        prediction={"scope-edge": {"all": prediction(0.8, auc=None, length_log_mae=None, coverage=None, width=None)}},
+        prediction={"scope-edge": {"all": prediction(None, length_log_mae=None, coverage=None, width=None)}},
         lengths=(),
         tuned=tuple(_changed(one, expected_usd_per_1k=None, usd_per_1k=None) for one in whole.tuned),
         adaptation=tuple(_changed(one, auc=None) for one in whole.adaptation),
+    )
+
+
+def one_model_report() -> Report:
+    """A pool of one: one point, one alpha, one tenth."""
+    model = "qwen2.5-7b-instruct"
+    point = RoutingPoint("scope-edge", 0.5, 0.534, 0.0, 140.0, 1.0, None, 1.0, {model: 1.0})
+    return report(
+        models={model: "seen"},
+        pool=(model,),
+        routing=(point, _single("oracle", model)),
+        singles=(_single(model, model),),
+        curve={"scope-edge": curve("scope-edge", [point])},
+        reliability=(ReliabilityBin("scope-edge", 1, 0.5, 1.0),),
+        lengths=(Length(model, 10.0, 30.0, 12.0),),
+        fields=(FieldScore(model, "law", 1, 1.0, 0.5),),
+        adaptation=(Adaptation(250, None, 0.75, 0.5),),
+        evidence=(EvidenceScore("weak", 10, 0.0, 0.0, 0.0, 0.0),),
+        tuned=(Tuned(0.5, 0.5, 0.5, 0.0, 0.0),),
+    )
+
+
+def many_models_report() -> Report:
+    """A pool of sixty models in thirty fields, with names that differ only in the middle."""
+    dice = random.Random(7)
+    names = [f"a-family-of-models-with-a-long-name-{i:02d}-instruct-and-its-version-2024-08-06" for i in range(60)]
+    costs = {model: (0.0 if i < 10 else 0.01 * 1.15**i) for i, model in enumerate(names)}
+    singles = tuple(
+        RoutingPoint(m, None, dice.uniform(0.3, 0.9), costs[m], 100.0, 0.0, 0.5, 0.5, {m: 1.0}) for m in names
+    )
+    sweep = [
+        RoutingPoint("scope-edge", a, 0.5 + 0.4 * a, 20 * a * a, 100.0, 0.1, 0.5, 0.5, dict.fromkeys(names, 1 / 60))
+        for a in ALPHAS
+    ]
+    cells = tuple(
+        FieldScore(m, f"field-{k}", 50, dice.random(), dice.random())
+        for m in names
+        for k in range(30)
+        if dice.random() < 0.8
+    )
+    return report(
+        models=dict.fromkeys(names, "seen"),
+        pool=tuple(names),
+        routing=tuple(sweep),
+        singles=singles,
+        curve={"scope-edge": curve("scope-edge", sweep)},
+        fields=cells,
     )
 
 

@@ -6,5 +6,6 @@ reliability.py probabilities, lengths.py lengths, fields.py abilities: predicted
 adaptation.py  what anchors are worth      evidence.py   what the word evidence is worth
 canvas.py      the look, SVG and PNG      labels.py   names that do not cover each other      palette.py   colours
 cost_scale.py  a cost axis that has room for free      names.py   names, shares and dollars as they are shown
-page.py        index.html      writing.py   all files of a folder      text.py   the terminal's version
+page.py        index.html      writing.py   all files of a folder
+text.py        the terminal's version      text_curve.py   its curve
 """

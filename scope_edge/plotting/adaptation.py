@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scope_edge.evaluating.report import Adaptation, Report
-from scope_edge.plotting.canvas import panels, ticks
-from scope_edge.plotting.names import percent
+from scope_edge.plotting.canvas import name_points, panels, ticks
+from scope_edge.plotting.names import percent, plain
 from scope_edge.plotting.palette import BLUE, PAPER
 from scope_edge.plotting.picture import Picture, nothing, rows_of
 
@@ -32,7 +32,7 @@ def adaptation(report: Report) -> Picture:
         f"the {new} models that taught the bank nothing" if new else "all models (none was kept from teaching the bank)"
     )
     caption = (
-        f"Mean over {whose}: how well {report.data!r} is predicted for a model that has answered so many anchors. AUC: the"
+        f"Mean over {whose}: how well {plain(report.data)} is predicted for a model that has answered so many anchors. AUC: the"
         " chance that a right answer was given the higher p than a wrong one, 0.5 is guessing. Verdict: the share of"
         " outcomes on whose side of 50 % p was. Log-loss: lower is better. The axes do not begin at 0, so that the steps"
         " can be seen."
@@ -70,5 +70,4 @@ def _panel(ax: Axes, title: str, steps: Sequence[Adaptation], values: Sequence[f
     pad = 0.35 * (high - low) or 0.01
     ax.set_ylim(low - pad, high + pad)
     ax.plot([i for i, _ in known], [value for _, value in known], "-o", color=BLUE, lw=2.2, ms=7, mec=PAPER, mew=1)
-    for i, value in known:
-        ax.annotate(form.format(value), (i, value), (0, 8), textcoords="offset points", ha="center", fontsize=9)
+    name_points(ax, [(i, value, form.format(value)) for i, value in known], known, [tuple(zip(*known, strict=True))])

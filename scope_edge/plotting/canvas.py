@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import MissingExtraError
+from scope_edge.plotting.labels import Box, Named, placed
 from scope_edge.plotting.palette import GRID, INK, MUTED, PAPER
 from scope_edge.plotting.picture import Picture
 
@@ -52,6 +53,8 @@ _STYLE: dict[Any, Any] = {
 }
 _DPI = 160
 _HEADLINE_INCHES = 0.55
+# Points of print between the points that stand for a line.
+_NEAR = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +99,17 @@ def render(picture: Picture) -> Rendered:
 
 
 def _headline(figure: Figure, text: str) -> None:
+    """The headline, broken where the figure ends."""
     width, height = figure.get_size_inches()
-    lines = textwrap.wrap(text, int(width * 12.2))[:2]
-    figure.text(
-        0.14 / width,
-        1 - 0.1 / height,
-        "\n".join(lines),
-        va="top",
-        ha="left",
-        fontsize=11,
-        fontweight="bold",
-        linespacing=1.25,
-    )
+    lines = [""]
+    shown = figure.text(0.14 / width, 1 - 0.1 / height, "", va="top", fontsize=11, fontweight="bold", linespacing=1.25)
+    for word in text.split():
+        shown.set_text(f"{lines[-1]} {word}".strip())
+        if lines[-1] and shown.get_window_extent().width > (width - 0.3) * figure.dpi:
+            lines.append(word)
+        else:
+            lines[-1] = shown.get_text()
+    shown.set_text("\n".join(lines[:2]))
 
 
 def axes(figure: Figure, left: float, right: float, bottom: float, top: float = 0.1) -> Axes:
@@ -131,7 +133,7 @@ def percent_axis(axis: Any, low: float = 0.0, high: float = 1.0) -> None:
     step = next((s for s in (0.02, 0.05, 0.1, 0.2) if (high - low) / s <= 6.5), 0.25)
     first = int(low / step - 1e-9) + (low > 1e-9)
     ticks = [i * step for i in range(first, int(high / step + 1e-9) + 1)]
-    axis.set_ticks(ticks, [f"{100 * tick:.0f} %" for tick in ticks])
+    axis.set_ticks(ticks, [f"{100 * tick:.0f}%" for tick in ticks])
 
 
 def ticks(axis: Any, values: Sequence[float], labels: Sequence[str]) -> None:
@@ -141,3 +143,52 @@ def ticks(axis: Any, values: Sequence[float], labels: Sequence[str]) -> None:
     axis.set_major_locator(FixedLocator(list(values)))
     axis.set_major_formatter(FixedFormatter(list(labels)))
     axis.set_minor_locator(NullLocator())
+
+
+def name_points(
+    ax: Axes,
+    named: Sequence[tuple[float, float, str]],
+    points: Sequence[tuple[float, float]],
+    lines: Sequence[tuple[Sequence[float], ...]],
+) -> None:
+    """Write names beside points (x, y, name) so that they cover no point, line or name, with a thin line to far ones."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    inch = 72 / figure.dpi
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across, up = ax.transData.transform((x, y))
+        return float(across) * inch, float(up) * inch
+
+    texts = [ax.text(0, 0, name, fontsize=9, linespacing=1.1, zorder=9) for _, _, name in named]
+    extents = [text.get_window_extent() for text in texts]
+    items = [
+        Named(*at(x, y), extent.width * inch, extent.height * inch)
+        for (x, y, _), extent in zip(named, extents, strict=True)
+    ]
+    frame = ax.get_window_extent()
+    boxes = placed(
+        items,
+        [Box(x - 7, y - 7, x + 7, y + 7) for x, y in (at(*point) for point in points)],
+        sorted(set().union(*(_dense([at(*point) for point in zip(*line, strict=True)]) for line in lines))),
+        Box(frame.x0 * inch + 2, frame.y0 * inch + 2, frame.x1 * inch + 6, frame.y1 * inch + 4),
+    )
+    back = ax.transData.inverted()
+    for text, item, box in zip(texts, items, boxes, strict=True):
+        text.set_position(tuple(back.transform((box.x0 / inch, box.y0 / inch))))
+        text.set_verticalalignment("bottom")
+        near = (min(max(item.x, box.x0), box.x1), min(max(item.y, box.y0), box.y1))
+        if (near[0] - item.x) ** 2 + (near[1] - item.y) ** 2 > 9.5**2:
+            ends = back.transform([(item.x / inch, item.y / inch), (near[0] / inch, near[1] / inch)])
+            ax.plot(ends[:, 0], ends[:, 1], color=MUTED, lw=0.7, zorder=3)
+
+
+def _dense(line: Sequence[tuple[float, float]]) -> set[tuple[float, float]]:
+    """A line as points no further than a few points of print from each other, and no nearer."""
+    found = set()
+    for (x0, y0), (x1, y1) in pairwise(line):
+        steps = max(1, int(max(abs(x1 - x0), abs(y1 - y0)) / _NEAR))
+        for step in range(steps + 1):
+            x, y = x0 + step / steps * (x1 - x0), y0 + step / steps * (y1 - y0)
+            found.add((round(x / _NEAR) * _NEAR, round(y / _NEAR) * _NEAR))
+    return found

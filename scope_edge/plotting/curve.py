@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.evaluating.report import Curve, Report, RoutingPoint
-from scope_edge.plotting.canvas import axes, percent_axis, ticks
+from scope_edge.plotting.canvas import axes, name_points, percent_axis, ticks
 from scope_edge.plotting.cost_scale import CostScale
-from scope_edge.plotting.labels import Box, Named, placed
 from scope_edge.plotting.names import distinct, dollars, percent, plain
 from scope_edge.plotting.palette import INK, MARKERS, MUTED, OURS, PAPER, SOFT, Line, line_of
 from scope_edge.plotting.picture import Picture, nothing, rows_of
@@ -23,18 +22,16 @@ NAME, TITLE = "accuracy-cost", "Accuracy for cost"
 _SIZE = (9.6, 5.6)
 # Labels beyond these would be a thicket; the data have every model.
 _MOST_NAMED = 16
-# Points nearer to each other than this share of the axes are one to the eye.
-_SAME = 0.006
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A point with a cost: what is there, its name or names, and its markers (none: a model alone)."""
+    """A point with a cost: the model that lies there alone, if one does, and the routers without alpha that do."""
 
-    label: str
+    model: str | None
+    routers: tuple[str, ...]
     usd: float
     accuracy: float
-    markers: tuple[str, ...]
 
 
 def accuracy_cost(report: Report) -> Picture:
@@ -59,20 +56,17 @@ def swept(report: Report) -> list[Curve]:
 
 
 def spots(report: Report) -> list[Spot]:
-    """Models alone and routers without alpha; what lies on one point is one spot."""
-    names = distinct([point.router for point in report.singles], 26)
-    found: list[Spot] = []
-    fixed = [point for point in report.routing if point.alpha is None]
-    for point, label in [(one, names[one.router]) for one in report.singles] + [(one, one.router) for one in fixed]:
-        if point.usd_per_1k is None:
+    """Models alone and routers without alpha, as far as their cost is known; what lies on one point is one spot."""
+    priced = [point for point in report.singles if point.usd_per_1k is not None]
+    found = [Spot(point.router, (), point.usd_per_1k or 0.0, point.accuracy) for point in priced]
+    for point in report.routing:
+        if point.alpha is not None or point.usd_per_1k is None:
             continue
-        markers = () if point in report.singles else (MARKERS.get(point.router, "P"),)
-        twin = next((i for i, spot in enumerate(found) if markers and _alike(spot, point)), None)
+        twin = next((i for i, spot in enumerate(found) if _alike(spot, point)), None)
         if twin is None:
-            found.append(Spot(label, point.usd_per_1k, point.accuracy, markers))
+            found.append(Spot(None, (point.router,), point.usd_per_1k, point.accuracy))
         else:
-            spot = found[twin]
-            found[twin] = Spot(f"{spot.label}\n{label}", spot.usd, spot.accuracy, (*spot.markers, *markers))
+            found[twin] = replace(found[twin], routers=(*found[twin].routers, point.router))
     return found
 
 
@@ -106,10 +100,10 @@ def _alike(spot: Spot, point: RoutingPoint) -> bool:
 def _caption(report: Report) -> str:
     unpriced = sorted({one.router for one in (*report.routing, *report.singles) if one.usd_per_1k is None})
     text = (
-        f"Share of answers that are right against US dollars per 1,000 queries, on {report.common} outcomes that every"
+        f"Share of answers that are right against US dollars per 1,000 queries, on {report.common:,} outcomes that every"
         " model of the pool has. A line is what a router reaches as alpha goes from 0 to 1, between two points a mix of"
         " them; a circle is one model for all queries. Up and to the left is better. The axis is logarithmic, except"
-        " left of the break, where free lies. The oracle knows the outcome: nobody can build it."
+        " for the shaded part at its left, which begins with free. The oracle knows the outcome: nobody can build it."
         " The figure beside a router is its mean accuracy along its curve, for spending from the cheapest model's to the"
         " best single one's."
     )
@@ -118,22 +112,23 @@ def _caption(report: Report) -> str:
 
 def _draw(figure: Figure, report: Report) -> None:
     scale, lines, points = scale_of(report), swept(report), spots(report)
-    ax = axes(figure, 0.75, 2.2 if lines else 0.3, 0.62)
+    ax = axes(figure, 0.65, 2.45 if lines else 0.3, 0.62, 0.3)
     heights = [value for curve in lines for value in curve.accuracy] + [spot.accuracy for spot in points]
     pad = max(0.05 * (max(heights) - min(heights)), 0.01)
     ax.set_xlim(-0.03, 1.05)
     ax.set_ylim(min(heights) - pad, max(heights) + 1.6 * pad)
     percent_axis(ax.yaxis, max(ax.get_ylim()[0], 0.0), min(ax.get_ylim()[1], 1.0))
-    ax.set_ylabel("right")
+    ax.set_title("answers right", loc="left", fontsize=10)
     ax.set_xlabel("US dollars per 1,000 queries")
     marks = scale.ticks()
     ticks(ax.xaxis, [place for place, _ in marks], [text for _, text in marks])
     if scale.foot:
         ax.axvspan(-0.03, scale.foot, color=SOFT, lw=0, zorder=0)
-        ax.text(
-            scale.foot / 2, 0.012, "linear", transform=ax.get_xaxis_transform(), ha="center", color=MUTED, fontsize=9
+        below: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 9}
+        ax.annotate(
+            "linear", (0.6 * scale.foot, ax.get_ylim()[0]), (0, -7), color=MUTED, annotation_clip=False, **below
         )
-    paths = [_path(curve, scale) for curve in lines]
+    paths = [path(curve, scale) for curve in lines]
     for rank, (curve, (x, y)) in enumerate(zip(lines, paths, strict=True)):
         look = line_of(curve.router)
         ax.plot(x, y, zorder=4 + (curve.router == OURS) - 0.01 * rank, **_stroke(look))
@@ -143,7 +138,7 @@ def _draw(figure: Figure, report: Report) -> None:
         _key(figure, lines)
 
 
-def _path(curve: Curve, scale: CostScale) -> tuple[list[float], list[float]]:
+def path(curve: Curve, scale: CostScale) -> tuple[list[float], list[float]]:
     """A curve's line: between two points a mix of them, which on this axis is no straight one."""
     x, y = [scale.place(curve.usd_per_1k[0])], [curve.accuracy[0]]
     legs = list(zip(curve.usd_per_1k, curve.accuracy, strict=True))
@@ -174,63 +169,29 @@ def _spots(
 ) -> None:
     for spot in points:
         place = scale.place(spot.usd)
-        if not spot.markers or len(spot.label.split("\n")) > len(spot.markers):
+        if spot.model is not None:
             ax.plot(place, spot.accuracy, "o", ms=6, mfc=PAPER, mec=INK, mew=1.2, zorder=7)
-        for marker in spot.markers:
+        for router in spot.routers:
+            marker = MARKERS.get(router, "P")
             size = 13 if marker == "*" else 10
             ax.plot(place, spot.accuracy, marker, ms=size, mfc="none", mec=INK, mew=1.1, zorder=8, clip_on=False)
-    named = sorted(points, key=lambda spot: (not spot.markers, not _unbeaten(spot, points), -spot.accuracy))[
-        :_MOST_NAMED
+    names = distinct([spot.model for spot in points if spot.model is not None], 26)
+    chosen = sorted(points, key=lambda spot: (not spot.routers, not _unbeaten(spot, points), -spot.accuracy))
+    named = [
+        (scale.place(spot.usd), spot.accuracy, "\n".join([*([names[spot.model]] if spot.model else []), *spot.routers]))
+        for spot in chosen[:_MOST_NAMED]
     ]
-    _name(ax, named, points, scale, paths)
+    name_points(ax, named, [(scale.place(spot.usd), spot.accuracy) for spot in points], paths)
 
 
 def _unbeaten(spot: Spot, points: Sequence[Spot]) -> bool:
-    return not any(one.accuracy > spot.accuracy and one.usd <= spot.usd for one in points if not one.markers)
-
-
-def _name(
-    ax: Axes,
-    named: Sequence[Spot],
-    points: Sequence[Spot],
-    scale: CostScale,
-    paths: Sequence[tuple[list[float], list[float]]],
-) -> None:
-    """Labels where they cover nothing, with a thin line to points that are not next to theirs."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    inch = 72 / figure.dpi
-
-    def at(place: float, accuracy: float) -> tuple[float, float]:
-        x, y = ax.transData.transform((place, accuracy))
-        return float(x) * inch, float(y) * inch
-
-    texts = [ax.text(0, 0, spot.label, fontsize=9, linespacing=1.1, zorder=9) for spot in named]
-    sizes = [text.get_window_extent() for text in texts]
-    centres = [at(scale.place(spot.usd), spot.accuracy) for spot in named]
-    items = [Named(x, y, size.width * inch, size.height * inch) for (x, y), size in zip(centres, sizes, strict=True)]
-    around = [at(scale.place(spot.usd), spot.accuracy) for spot in points]
-    frame = ax.get_window_extent()
-    boxes = placed(
-        items,
-        [Box(x - 6, y - 6, x + 6, y + 6) for x, y in around],
-        [at(x, y) for path in paths for x, y in zip(*path, strict=True)],
-        Box(frame.x0 * inch + 2, frame.y0 * inch + 14, frame.x1 * inch, frame.y1 * inch + 4),
-    )
-    back = ax.transData.inverted()
-    for text, item, box in zip(texts, items, boxes, strict=True):
-        text.set_position(tuple(back.transform((box.x0 / inch, box.y0 / inch))))
-        text.set_verticalalignment("bottom")
-        near = (min(max(item.x, box.x0), box.x1), min(max(item.y, box.y0), box.y1))
-        if (near[0] - item.x) ** 2 + (near[1] - item.y) ** 2 > 100:
-            ends = back.transform([(item.x / inch, item.y / inch), (near[0] / inch, near[1] / inch)])
-            ax.plot(ends[:, 0], ends[:, 1], color=MUTED, lw=0.7, zorder=3)
+    return not any(one.accuracy > spot.accuracy and one.usd <= spot.usd for one in points if one.model)
 
 
 def _key(figure: Figure, lines: Sequence[Curve]) -> None:
     """The routers beside the axes, best first, each with its line and its area."""
     width, height = figure.get_size_inches()
-    left, top = width - 2.02, height - 0.85
+    left, top = width - 2.25, height - 1.0
     figure.text((width - 0.2) / width, top / height, "mean accuracy", ha="right", color=MUTED, fontsize=9)
     for rank, curve in enumerate(lines):
         y = top - 0.28 - 0.26 * rank

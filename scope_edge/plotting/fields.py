@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from scope_edge.evaluating.report import FieldScore, Report
 from scope_edge.plotting.canvas import axes
 from scope_edge.plotting.names import distinct
-from scope_edge.plotting.palette import GRID, INK, MUTED, OURS, PAPER, SOFT
+from scope_edge.plotting.palette import GRID, INK, MUTED, OURS, PAPER, SOFT, ink_on
 from scope_edge.plotting.picture import Picture, nothing, rows_of
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NAME, TITLE = "fields", "Who is good at what"
 _MODELS, _CATEGORIES = 28, 16
-_CELL = (0.62, 0.36)
+_CELL = (0.7, 0.36)
 # Below so many outcomes a share is mostly luck.
 FEW = 20
 
@@ -36,7 +36,7 @@ def fields(report: Report) -> Picture:
 
     size = (3.2 + _CELL[0] * max(len(categories), 4), 2.25 + _CELL[1] * len(models))
     gaps = sorted(abs(one.observed - one.predicted) for one in cells.values() if one.n >= FEW)
-    headline = "Share right in %, and below it what was predicted"
+    headline = "Share right in %, and beside it what was predicted"
     if gaps:
         headline += f"; half of the cells differ by less than {100 * gaps[len(gaps) // 2]:.1f} points"
     return Picture(NAME, TITLE, headline, _caption(cells, models, categories), rows_of(report.fields), size, draw)
@@ -102,6 +102,7 @@ def _draw(figure: Figure, models: Sequence[str], categories: Sequence[str], cell
 
 def _cell(ax: Axes, row: int, column: int, one: FieldScore | None) -> None:
     from matplotlib import colormaps
+    from matplotlib.colors import to_hex
     from matplotlib.patches import Rectangle
 
     place = (column, row)
@@ -109,8 +110,9 @@ def _cell(ax: Axes, row: int, column: int, one: FieldScore | None) -> None:
         ax.add_patch(Rectangle(place, 1, 1, facecolor=SOFT, edgecolor=GRID, hatch="////", lw=0))
         ax.add_patch(Rectangle(place, 1, 1, facecolor="none", edgecolor=PAPER, lw=1.6))
         return
-    ax.add_patch(Rectangle(place, 1, 1, facecolor=colormaps["cividis"](one.observed), edgecolor=PAPER, lw=1.6))
-    colour = "#ffffff" if one.observed < 0.55 else "#000000"
+    shade = to_hex(colormaps["cividis"](one.observed))
+    ax.add_patch(Rectangle(place, 1, 1, facecolor=shade, edgecolor=PAPER, lw=1.6))
+    colour = ink_on(shade)
     text = f"{100 * one.observed:.0f}"
     ax.text(
         column + 0.38,

@@ -35,12 +35,12 @@ def lengths(report: Report) -> Picture:
     whole = (
         ""
         if pooled is None or pooled.coverage is None
-        else f" Of all {pooled.n} outcomes it is {percent(pooled.coverage)}."
+        else f" Of all {pooled.n:,} outcomes it is {percent(pooled.coverage)}."
     )
     caption = (
         f"Each column is one answer of a sample of {len(sample)}"
-        + (f" (every {-(-len(sample) // _DRAWN)}th drawn)" if len(drawn) < len(sample) else "")
-        + ", in tokens of the model that gave it: across, the length that was predicted; up, from that median to the upper bound as"
+        + (f" (one in {-(-len(sample) // _DRAWN)} drawn)" if len(drawn) < len(sample) else "")
+        + ", in tokens: across, the length that was predicted; up, from that median to the upper bound as"
         " a grey bar, and what came as a dot. On the diagonal the median was right. Both axes are logarithmic."
         f" {percent(within)} of the sample stay within their bound.{whole}"
     )
@@ -92,7 +92,13 @@ def _draw(figure: Figure, drawn: Sequence[Length]) -> None:
     )
     ax.text(0.02, 0.92, "\u25cf within it", transform=ax.transAxes, va="top", color=BLUE, fontsize=9.5)
     ax.text(
-        0.02, 0.87, "bar: from the median to the bound", transform=ax.transAxes, va="top", color=MUTED, fontsize=9.5
+        0.02,
+        0.87,
+        "bar: from the predicted median (dashed) to the bound",
+        transform=ax.transAxes,
+        va="top",
+        color=MUTED,
+        fontsize=9.5,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 
 
@@ -41,17 +42,18 @@ def distinct(names: list[str], width: int) -> dict[str, str]:
 
 
 def percent(share: float) -> str:
-    """0.7431 -> "74.3 %"."""
-    return f"{100 * share:.1f} %"
+    """0.7431 -> "74.3%"."""
+    return f"{100 * share:.1f}%"
 
 
 def dollars(usd: float | None) -> str:
-    """US dollars to three digits; "free" for what costs nothing, "?" for what is not known."""
+    """US dollars to two digits or the cent; "free" for what costs nothing, "?" for what is not known."""
     if usd is None:
         return "?"
     if usd == 0:
         return "free"
-    if usd >= 99.95:
-        return f"${usd:,.0f}"
-    digits = f"{usd:.3g}"
-    return "$" + (f"{usd:.6f}".rstrip("0") if "e" in digits and usd >= 1e-6 else digits)
+    if usd >= 0.995:
+        text = f"{usd:,.2f}" if usd < 99.5 else f"{usd:,.0f}"
+        return "$" + text.removesuffix(".00")
+    digits = max(1, 1 - math.floor(math.log10(usd)))
+    return "$" + (f"{usd:.{digits}f}".rstrip("0") if usd >= 1e-6 else f"{usd:.0e}")

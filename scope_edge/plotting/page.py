@@ -8,16 +8,18 @@ from html import escape
 
 from scope_edge.evaluating.report import Report
 from scope_edge.plotting.names import plain
-from scope_edge.plotting.palette import GRID, INK, MUTED, PAPER, SOFT
+from scope_edge.plotting.palette import BLUE, GRID, INK, MUTED, PAPER, SOFT
 from scope_edge.plotting.picture import Picture, Row
 
 # Longer tables are in the files only.
 _MOST_ROWS = 250
-_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper", SOFT: "--soft"}
+_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper", SOFT: "--soft", BLUE: "--blue"}
 _CSS = """
-:root { color-scheme: light dark; --ink: #1c1d22; --muted: #62656e; --grid: #dfe1e6; --paper: #fefefe; --soft: #eef0f4; --link: #00598c }
+:root { color-scheme: light dark; --ink: #1c1d22; --muted: #62656e; --grid: #dfe1e6; --paper: #fefefe; --soft: #eef0f4; --link: #00598c;
+  --blue: #0072b2 }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e9ed; --muted: #a2a6b1; --grid: #363a44; --paper: #16181d; --soft: #23262e; --link: #7cc4f2 }
+  :root { --ink: #e8e9ed; --muted: #a2a6b1; --grid: #363a44; --paper: #16181d; --soft: #23262e; --link: #7cc4f2;
+    --blue: #3d9ddb }
 }
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1.25rem 4rem; background: var(--paper); color: var(--ink);

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from scope_edge.evaluating.report import Report, RoutingPoint
 from scope_edge.plotting.canvas import axes, percent_axis, ticks
-from scope_edge.plotting.labels import spread
 from scope_edge.plotting.names import distinct, dollars, percent
-from scope_edge.plotting.palette import MUTED, OURS, PAPER
+from scope_edge.plotting.palette import MUTED, OURS, PAPER, ink_on
 from scope_edge.plotting.picture import Picture, nothing
 
 if TYPE_CHECKING:
@@ -47,9 +46,10 @@ def bands(report: Report) -> list[Band]:
     models = list(dict.fromkeys(model for point in points for model in point.portfolio))
     shares = {model: tuple(point.portfolio.get(model, 0.0) for point in points) for model in models}
     by_size = sorted(models, key=lambda model: (-max(shares[model]), model))
-    large = [model for model in by_size[:_BANDS] if max(shares[model]) >= _SMALL]
+    kept = sum(max(shares[model]) >= _SMALL for model in by_size[:_BANDS])
+    large = by_size if kept >= len(by_size) - 1 else by_size[:kept]
     large.sort(key=lambda model: (costs.get(model) is None, costs.get(model) or 0.0, model))
-    names = distinct(large, 24)
+    names = distinct(large, 26)
     found = [Band(names[model], shares[model], costs.get(model)) for model in large]
     rest = [shares[model] for model in models if model not in names]
     if rest:
@@ -73,7 +73,7 @@ def portfolio(report: Report) -> Picture:
 
     caption = (
         f"Share of queries that {OURS} sends to each model, cheapest at the bottom, dearest on top; beside its name what"
-        f" 1,000 queries cost with that model alone. Alpha 0 is the cheapest choice, 1 the most accurate. {report.common}"
+        f" 1,000 queries cost with that model alone. Alpha 0 is the cheapest choice, 1 the most accurate. {report.common:,}"
         f" outcomes. Models that never get {_SMALL:.0%} of the queries are together."
     )
     return Picture(NAME, TITLE, _headline(points), caption, rows, _SIZE, draw)
@@ -93,9 +93,7 @@ def _headline(points: Sequence[RoutingPoint]) -> str:
 
 
 def _draw(figure: Figure, points: Sequence[RoutingPoint], found: Sequence[Band]) -> None:
-    from matplotlib import colormaps
-
-    ax = axes(figure, 0.75, 2.6, 0.6)
+    ax = axes(figure, 0.65, 3.0, 0.6, 0.3)
     alphas = [_alpha(point) for point in points]
     ax.set_xlim(alphas[0], alphas[-1])
     ax.set_ylim(0, 1)
@@ -104,56 +102,64 @@ def _draw(figure: Figure, points: Sequence[RoutingPoint], found: Sequence[Band])
     marked = alphas[:: max(1, len(alphas) // 10)]
     ticks(ax.xaxis, marked, [f"{alpha:g}" for alpha in marked])
     ax.set_xlabel("alpha: 0 = cheapest, 1 = most accurate")
-    ax.set_ylabel("queries")
+    ax.set_title("share of queries", loc="left", fontsize=10)
     low = [0.0] * len(alphas)
-    outside = []
-    for rank, band in enumerate(found):
-        shade = 0.04 + 0.93 * rank / max(len(found) - 1, 1)
+    for band, colour in zip(found, _colours(found), strict=True):
         top = [floor + share for floor, share in zip(low, band.shares, strict=True)]
-        ax.fill_between(alphas, low, top, color=colormaps["cividis"](shade), linewidth=0)
+        ax.fill_between(alphas, low, top, color=colour, linewidth=0)
         ax.plot(alphas, top, color=PAPER, lw=1.0)
-        if not _inside(ax, band, alphas, low, "#ffffff" if shade < 0.55 else "#000000"):
-            at = len(alphas) - 1
-            if band.shares[at] < 0.005:
-                at = max(range(len(alphas)), key=lambda i: band.shares[i])
-            outside.append((_label(band), alphas[at], low[at] + band.shares[at] / 2))
+        _inside(ax, band, alphas, (low, top), colour)
         low = top
-    _beside(ax, outside)
+    _key(figure, found)
 
 
-def _label(band: Band) -> str:
-    return band.label if band.usd is None else f"{band.label}  {dollars(band.usd)}"
+def _colours(found: Sequence[Band]) -> list[str]:
+    """From dark and cheap to light and dear; those whose cost is not known, grey."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    priced = sum(band.usd is not None for band in found)
+    shades = [to_hex(colormaps["viridis"](0.95 * i / max(priced - 1, 1))) for i in range(priced)]
+    greys = [f"#{value:02x}{value:02x}{value:02x}" for value in (0x90, 0xA6, 0xBA, 0xCC)]
+    return shades + [greys[i % len(greys)] for i in range(len(found) - priced)]
 
 
-def _inside(ax: Axes, band: Band, alphas: Sequence[float], low: Sequence[float], colour: str) -> bool:
-    """Write a band's name into it, where it has room for it."""
-    half = _CHARACTER * len(_label(band)) * (alphas[-1] - alphas[0]) / 2
+def _inside(
+    ax: Axes, band: Band, alphas: Sequence[float], edges: tuple[Sequence[float], Sequence[float]], colour: str
+) -> None:
+    """Write a band's name into it where it has the most room, if that is enough."""
+    import numpy as np
+
+    span = alphas[-1] - alphas[0]
+    half = _CHARACTER * (len(band.label) + 1) * span / 2
     best = (0.0, 0.0, 0.0)
-    for centre in alphas:
-        if centre - half < alphas[0] or centre + half > alphas[-1]:
-            continue
-        # The alphas the name spans, and one to each side, as bands are straight between alphas.
-        step = (alphas[-1] - alphas[0]) / (len(alphas) - 1)
-        under = [i for i, alpha in enumerate(alphas) if abs(alpha - centre) <= half + step]
-        floor, roof = max(low[i] for i in under), min(low[i] + band.shares[i] for i in under)
+    for centre in np.linspace(alphas[0] + half, alphas[-1] - half, 60).tolist():
+        under = np.linspace(centre - half, centre + half, 30)
+        floor = float(np.interp(under, alphas, edges[0]).max())
+        roof = float(np.interp(under, alphas, edges[1]).min())
         best = max(best, (roof - floor, centre, (roof + floor) / 2))
-    if best[0] < _INSIDE:
-        return False
-    ax.text(best[1], best[2], _label(band), color=colour, fontsize=9.5, ha="center", va="center")
-    return True
+    if half < span / 2 and best[0] >= _INSIDE:
+        _, x, y = best
+        ax.text(x, y, band.label, color=ink_on(colour), fontsize=9.5, ha="center", va="center")
 
 
-def _beside(ax: Axes, outside: Sequence[tuple[str, float, float]]) -> None:
-    heights = spread([middle for _, _, middle in outside], 0.058, 0.02, 0.98)
-    thin: dict[str, Any] = {"arrowstyle": "-", "color": MUTED, "lw": 0.7, "shrinkA": 2, "shrinkB": 0}
-    for (label, alpha, middle), height in zip(outside, heights, strict=True):
-        ax.annotate(
-            label,
-            (alpha, middle),
-            (1.03, height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=9.5,
-            annotation_clip=False,
-            arrowprops=thin,
-        )
+def _key(figure: Figure, found: Sequence[Band]) -> None:
+    """Names and costs beside the axes, in the order of the bands."""
+    from matplotlib.patches import Rectangle
+
+    width, height = figure.get_size_inches()
+    left, top = width - 2.8, height - 1.0
+    how: dict[str, Any] = {"va": "center", "fontsize": 9.5}
+    figure.text(
+        (width - 0.2) / width, top / height, "$ per 1,000 alone", ha="right", color=MUTED, va="center", fontsize=9
+    )
+    step = min(0.27, (top - 0.7) / len(found))
+    rows = list(zip(found, _colours(found), strict=True))[::-1]
+    for rank, (band, colour) in enumerate(rows):
+        y = (top - 0.3 - step * rank) / height
+        corner = (left / width, y - 0.075 / height)
+        box = Rectangle(corner, 0.2 / width, 0.15 / height, facecolor=colour, lw=0, transform=figure.transFigure)
+        figure.add_artist(box)
+        figure.text((left + 0.28) / width, y, band.label, **how)
+        if band.usd is not None:
+            figure.text((width - 0.2) / width, y, dollars(band.usd), ha="right", **how)

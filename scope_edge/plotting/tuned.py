@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scope_edge.evaluating.report import Report, Tuned
-from scope_edge.plotting.canvas import panels, percent_axis
-from scope_edge.plotting.names import dollars
+from scope_edge.plotting.canvas import panels, percent_axis, ticks
 from scope_edge.plotting.palette import OBSERVED, PAPER, PREDICTED
 from scope_edge.plotting.picture import Picture, nothing, rows_of
 
@@ -60,10 +60,11 @@ def _draw(figure: Figure, steps: Sequence[Tuned]) -> None:
         [one.expected_usd_per_1k for one in steps],
         [one.usd_per_1k for one in steps],
     )
-    cost.set_ylim(bottom=0)
-    marks = [float(tick) for tick in cost.get_yticks()]
     top = cost.get_ylim()[1]
-    cost.set_yticks(marks, ["$0" if not mark else dollars(round(mark, 10)) for mark in marks])
+    step = float(cost.get_yticks()[1] - cost.get_yticks()[0])
+    digits = max(0, math.ceil(-math.log10(step) - 1e-9))
+    marks = [i * step for i in range(int(top / step + 1e-9) + 1)]
+    ticks(cost.yaxis, marks, [f"${mark:.{digits}f}" for mark in marks])
     cost.set_ylim(0, top)
 
 
