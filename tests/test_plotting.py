@@ -157,7 +157,7 @@ def test_whatever_is_missing_there_is_a_picture(report: Report, tmp_path: Path) 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     write_pictures({"set": report_cases.unpriced_report()}, tmp_path)
     told = json.loads((tmp_path / "set" / "accuracy-cost.json").read_text("utf-8"))
-    assert told["headline"] == "Nothing to show" and "price" in told["caption"]
+    assert told["headline"] == "Nothing to show" and "cost" in told["caption"]
     assert all(row["usd_per_1k"] is None for row in told["rows"]), "an unknown cost became a number"
     shown = Page((tmp_path / "index.html").read_text("utf-8")).shown
     assert told["caption"] in shown

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scope_edge.evaluating.report import Adaptation, Report
-from scope_edge.plotting.canvas import name_points, panels, ticks
+from scope_edge.plotting.canvas import panels, ticks
 from scope_edge.plotting.names import percent, plain
-from scope_edge.plotting.palette import BLUE, PAPER
+from scope_edge.plotting.palette import BLUE, MUTED, PAPER
 from scope_edge.plotting.picture import Picture, nothing, rows_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _headline(steps: Sequence[Adaptation]) -> str:
 
 
 def _draw(figure: Figure, steps: Sequence[Adaptation]) -> None:
-    auc, verdict, loss = panels(figure, 3, 0.35, 0.45, 0.6, 0.3)
+    auc, verdict, loss = panels(figure, 3, 0.35, 0.45, 0.6, 0.45)
     _panel(auc, "AUC", steps, [one.auc for one in steps], "{:.3f}")
     _panel(verdict, "verdicts right", steps, [one.accuracy for one in steps], "{:.1%}")
     _panel(loss, "log-loss (lower is better)", steps, [one.logloss for one in steps], "{:.3f}")
@@ -56,7 +56,7 @@ def _draw(figure: Figure, steps: Sequence[Adaptation]) -> None:
 
 def _panel(ax: Axes, title: str, steps: Sequence[Adaptation], values: Sequence[float | None], form: str) -> None:
     """One score; anchors evenly spaced, as each step is several times the one before."""
-    ax.set_title(title, loc="left", fontsize=10)
+    ax.set_title(title, loc="left", fontsize=10, color=MUTED, pad=20)
     ax.set_xlim(-0.5, len(steps) - 0.5)
     ticks(ax.xaxis, range(len(steps)), [str(one.anchors) for one in steps])
     ax.set_xlabel("anchors")
@@ -67,7 +67,8 @@ def _panel(ax: Axes, title: str, steps: Sequence[Adaptation], values: Sequence[f
         ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center")
         return
     low, high = min(value for _, value in known), max(value for _, value in known)
-    pad = 0.35 * (high - low) or 0.01
+    pad = 0.2 * (high - low) or 0.01
     ax.set_ylim(low - pad, high + pad)
     ax.plot([i for i, _ in known], [value for _, value in known], "-o", color=BLUE, lw=2.2, ms=7, mec=PAPER, mew=1)
-    name_points(ax, [(i, value, form.format(value)) for i, value in known], known, [tuple(zip(*known, strict=True))])
+    for i, value in known:
+        ax.text(i, 1.0, form.format(value), transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=9.5)

@@ -130,10 +130,10 @@ def panels(figure: Figure, count: int, left: float, gap: float, bottom: float, t
 
 def percent_axis(axis: Any, low: float = 0.0, high: float = 1.0) -> None:
     """Shares from `low` to `high`, labelled in percent at round steps."""
-    step = next((s for s in (0.02, 0.05, 0.1, 0.2) if (high - low) / s <= 6.5), 0.25)
+    step = next((s for s in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / s <= 6.5), 0.25)
     first = int(low / step - 1e-9) + (low > 1e-9)
     ticks = [i * step for i in range(first, int(high / step + 1e-9) + 1)]
-    axis.set_ticks(ticks, [f"{100 * tick:.0f}%" for tick in ticks])
+    axis.set_ticks(ticks, [f"{100 * tick:.3g}%" for tick in ticks])
 
 
 def ticks(axis: Any, values: Sequence[float], labels: Sequence[str]) -> None:

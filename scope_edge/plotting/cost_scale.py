@@ -17,8 +17,8 @@ class CostScale:
     """Places of costs on an axis from 0 to 1.
 
     Attributes:
-        low, high: US dollars per 1,000 queries; logarithmic between them. foot: share of the axis below `low`, 0 where
-            nothing is free.
+        low, high: US dollars per 1,000 queries; logarithmic between them. foot: share of the axis below `low`; 0 where
+            nothing is free, 1 where all is.
     """
 
     low: float
@@ -30,7 +30,7 @@ class CostScale:
         """A scale for these costs. What models cost decides where it becomes logarithmic; mixtures may cost less."""
         paid = [usd for usd in (*models, *others) if usd > 0]
         if not paid:
-            return cls(1.0, 10.0, _FOOT)
+            return cls(1.0, 2.0, 1.0)
         free = len(paid) < len(models) + len(others)
         least = min((usd for usd in models if usd > 0), default=min(paid)) if free else min(paid)
         high = 1.04 * max(paid)
@@ -45,6 +45,8 @@ class CostScale:
 
     def ticks(self) -> list[tuple[float, str]]:
         """Places and what is written there, "free" first."""
+        if self.foot == 1:
+            return [(0.0, "free")]
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         for steps in ((1, 2, 5), (1, 3), (1,)):
             values = [step * 10.0**power for power in range(first, last + 1) for step in steps]

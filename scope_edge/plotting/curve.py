@@ -39,7 +39,7 @@ def accuracy_cost(report: Report) -> Picture:
     rows = rows_of((*report.routing, *report.singles))
     priced = [one for one in (*report.routing, *report.singles) if one.usd_per_1k is not None]
     if not priced:
-        why = "No two models of the pool have both a price and outcomes on the same queries, so choices were not replayed."
+        why = "No two models of the pool have a known cost on the same queries, so there is nothing to set accuracy against."
         return nothing(NAME, TITLE, why, rows)
 
     def draw(figure: Figure) -> None:
@@ -88,7 +88,7 @@ def headline(report: Report) -> str:
     near = curve.usd_near_best_single
     if near is None:
         top = f"{percent(curve.accuracy[-1])} for {dollars(curve.usd_per_1k[-1])}"
-        return f"{OURS} reaches {top}; {alone} per 1,000 queries"
+        return f"{OURS} reaches {top} per 1,000 queries; {alone}"
     return f"{OURS} comes within half a point of the best single model for {dollars(near)} per 1,000 queries; {alone}"
 
 
@@ -107,6 +107,8 @@ def _caption(report: Report) -> str:
         " The figure beside a router is its mean accuracy along its curve, for spending from the cheapest model's to the"
         " best single one's."
     )
+    if len(report.singles) > _MOST_NAMED:
+        text += " Of so many models only those are named that no cheaper one beats."
     return text + (f" Without a price and so not drawn: {', '.join(map(plain, unpriced))}." if unpriced else "")
 
 
@@ -122,11 +124,11 @@ def _draw(figure: Figure, report: Report) -> None:
     ax.set_xlabel("US dollars per 1,000 queries")
     marks = scale.ticks()
     ticks(ax.xaxis, [place for place, _ in marks], [text for _, text in marks])
-    if scale.foot:
+    if 0 < scale.foot < 1:
         ax.axvspan(-0.03, scale.foot, color=SOFT, lw=0, zorder=0)
         below: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": 9}
         ax.annotate(
-            "linear", (0.6 * scale.foot, ax.get_ylim()[0]), (0, -7), color=MUTED, annotation_clip=False, **below
+            "linear", (0.53 * scale.foot, ax.get_ylim()[0]), (0, -7), color=MUTED, annotation_clip=False, **below
         )
     paths = [path(curve, scale) for curve in lines]
     for rank, (curve, (x, y)) in enumerate(zip(lines, paths, strict=True)):
@@ -177,6 +179,8 @@ def _spots(
             ax.plot(place, spot.accuracy, marker, ms=size, mfc="none", mec=INK, mew=1.1, zorder=8, clip_on=False)
     names = distinct([spot.model for spot in points if spot.model is not None], 26)
     chosen = sorted(points, key=lambda spot: (not spot.routers, not _unbeaten(spot, points), -spot.accuracy))
+    if len(points) > _MOST_NAMED:
+        chosen = [spot for spot in chosen if spot.routers or _unbeaten(spot, points)]
     named = [
         (scale.place(spot.usd), spot.accuracy, "\n".join([*([names[spot.model]] if spot.model else []), *spot.routers]))
         for spot in chosen[:_MOST_NAMED]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
+from itertools import takewhile
 
 
 def plain(name: str) -> str:
@@ -27,18 +29,30 @@ def shortened(name: str, width: int) -> str:
     return text[: width - 2 - tail] + ".." + text[-tail:]
 
 
-def distinct(names: list[str], width: int) -> dict[str, str]:
-    """Each name shortened; those that would then look alike are numbered."""
+def distinct(names: Sequence[str], width: int) -> dict[str, str]:
+    """Each name shortened so that no two look alike: what alike ones begin with is left out, and numbers tell the last apart."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(shortened(name, width), []).append(name)
     shown: dict[str, str] = {}
     taken: set[str] = set()
-    for name in names:
-        text, number = shortened(name, width), 2
-        while text in taken:
-            mark = f"#{number}"
-            text, number = shortened(name, width - len(mark)) + mark, number + 1
-        taken.add(text)
-        shown[name] = text
+    for text, group in alike.items():
+        for name in group:
+            told, number = text if len(group) == 1 else _without_common(name, group, width), 2
+            while told in taken:
+                mark = f"#{number}"
+                told, number = shortened(name, width - len(mark)) + mark, number + 1
+            taken.add(told)
+            shown[name] = told
     return shown
+
+
+def _without_common(name: str, group: Sequence[str], width: int) -> str:
+    common = [
+        chars[0] for chars in takewhile(lambda chars: len(set(chars)) == 1, zip(*map(plain, group), strict=False))
+    ]
+    rest = ".." + plain(name)[1 + "".join(common).rfind("-") :]
+    return rest if len(rest) <= width else rest[: width - 2] + ".."
 
 
 def percent(share: float) -> str:
@@ -55,5 +69,7 @@ def dollars(usd: float | None) -> str:
     if usd >= 0.995:
         text = f"{usd:,.2f}" if usd < 99.5 else f"{usd:,.0f}"
         return "$" + text.removesuffix(".00")
-    digits = max(1, 1 - math.floor(math.log10(usd)))
-    return "$" + (f"{usd:.{digits}f}".rstrip("0") if usd >= 1e-6 else f"{usd:.0e}")
+    if usd < 1e-6:
+        return f"${usd:.0e}"
+    text = f"{usd:.{1 - math.floor(math.log10(usd))}f}".rstrip("0")
+    return "$" + text.ljust(len("0.00"), "0")

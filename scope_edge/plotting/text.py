@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from scope_edge.evaluating.report import Report, RoutingPoint
-from scope_edge.plotting.names import dollars, percent, plain
+from scope_edge.plotting.names import distinct, dollars, percent, plain
 from scope_edge.plotting.palette import OURS
 from scope_edge.plotting.portfolio import ours
 from scope_edge.plotting.reliability import off, routers
-from scope_edge.plotting.text_curve import NARROWEST, UNICODE, Marks, curve_lines, folded, letters, named
+from scope_edge.plotting.text_curve import NARROWEST, OTHER, UNICODE, Marks, curve_lines, folded, letters
 
 _STEPS = 11
 
@@ -36,7 +36,7 @@ def portfolio_lines(points: Sequence[RoutingPoint], costs: Mapping[str, float | 
     if not points:
         return folded(f"Who is chosen at which alpha: not known, as choices of {OURS} were not replayed.", width)
     models = {model for point in points for model in point.portfolio}
-    signs = letters({**dict.fromkeys(models), **costs})
+    signs = letters(points, {**dict.fromkeys(models), **costs})
     room = max(width, NARROWEST) - 36
     every = max(1, -(-(len(points) - 1) // (_STEPS - 1)))
     lines = ["alpha   right  $ per 1,000  device  who is chosen"]
@@ -44,13 +44,19 @@ def portfolio_lines(points: Sequence[RoutingPoint], costs: Mapping[str, float | 
         alpha = "-" if point.alpha is None else f"{point.alpha:.3g}"
         figures = f"{alpha:>5}{percent(point.accuracy):>8}{dollars(point.usd_per_1k):>13}{point.device_share:>8.0%}"
         lines.append(f"{figures}  {_bar(point.portfolio, signs, room)}".rstrip())
-    chosen = sorted(models, key=lambda model: (signs[model] == "?", signs[model], model))
-    return [*lines, *folded("  ".join(f"{signs[model]}={named(model)}" for model in chosen), width)]
+    lettered = sorted((model for model in models if signs[model] != OTHER), key=signs.__getitem__)
+    names = distinct(lettered, 28)
+    key = [f"{signs[model]}={names[model]}" for model in lettered]
+    left = len(models) - len(lettered)
+    return [*lines, *folded("  ".join([*key, *([f"{OTHER}={left}_others"] if left else [])]), width)]
 
 
 def _bar(portfolio: Mapping[str, float], signs: Mapping[str, str], room: int) -> str:
     """Letters in the shares of a portfolio, rounded so that they fill the room: who has most left over gets the next."""
-    order = sorted((model for model in portfolio if portfolio[model] > 0), key=lambda model: (signs[model], model))
+    order = sorted(
+        (model for model in portfolio if portfolio[model] > 0),
+        key=lambda model: (signs[model] == OTHER, signs[model], model),
+    )
     whole = sum(portfolio[model] for model in order) or 1.0
     exact = {model: room * portfolio[model] / whole for model in order}
     cells = {model: int(exact[model]) for model in order}

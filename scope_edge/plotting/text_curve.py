@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scope_edge.evaluating.report import Report
+from scope_edge.evaluating.report import Report, RoutingPoint
 from scope_edge.plotting.cost_scale import CostScale
 from scope_edge.plotting.curve import Spot, headline, path, scale_of, spots, swept
-from scope_edge.plotting.names import dollars, percent, plain, shortened
+from scope_edge.plotting.names import distinct, dollars, percent, plain
 from scope_edge.plotting.palette import OURS
+from scope_edge.plotting.portfolio import ours
 
 NARROWEST = 50
+OTHER = "+"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_MOST, _NAME = 20, 28
 _ROWS, _MARGIN = 15, 7
 
 
@@ -40,15 +43,18 @@ def folded(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, max(width, NARROWEST), break_on_hyphens=False)
 
 
-def named(model: str) -> str:
-    """A model's name in a key."""
-    return shortened(model, 28)
+def letters(points: Sequence[RoutingPoint], costs: Mapping[str, float | None]) -> dict[str, str]:
+    """A letter for each model, by what it costs alone; in a large pool for those only that are chosen most, "+" for the rest.
 
+    Args: points: of the router whose choices count. costs: model -> US dollars per 1,000 queries with it alone, if known.
+    """
+    share = {model: max((point.portfolio.get(model, 0.0) for point in points), default=0.0) for model in costs}
 
-def letters(costs: Mapping[str, float | None]) -> dict[str, str]:
-    """A letter for each model, by what it costs alone; "?" for those beyond the alphabet."""
-    order = sorted(costs, key=lambda model: (costs[model] is None, costs[model] or 0.0, model))
-    return {model: _LETTERS[i] if i < len(_LETTERS) else "?" for i, model in enumerate(order)}
+    def dear(model: str) -> tuple[bool, float, str]:
+        return costs[model] is None, costs[model] or 0.0, model
+
+    chosen = sorted(costs, key=lambda model: (-share[model], dear(model)))[:_MOST]
+    return dict.fromkeys(costs, OTHER) | dict(zip(sorted(chosen, key=dear), _LETTERS, strict=False))
 
 
 def curve_lines(report: Report, width: int = 80, marks: Marks = UNICODE) -> list[str]:
@@ -56,18 +62,18 @@ def curve_lines(report: Report, width: int = 80, marks: Marks = UNICODE) -> list
     found, curves = spots(report), swept(report)
     if not found and not curves:
         return folded("Accuracy for cost: not known, as choices were not replayed, or nothing has a price.", width)
-    signs = letters({point.router: point.usd_per_1k for point in report.singles})
+    signs = letters(ours(report), {point.router: point.usd_per_1k for point in report.singles})
     scale = scale_of(report)
     heights = [spot.accuracy for spot in found] + [right for curve in curves for right in curve.accuracy]
     sheet = _Sheet.of(max(width, NARROWEST) - _MARGIN - 1, min(heights), max(heights))
-    ours = next((curve for curve in curves if curve.router == OURS), None)
-    if ours is not None:
-        sheet.line(list(zip(*path(ours, scale), strict=True)), marks.line)
-        for usd, right in zip(ours.usd_per_1k, ours.accuracy, strict=True):
+    own = next((curve for curve in curves if curve.router == OURS), None)
+    if own is not None:
+        sheet.line(list(zip(*path(own, scale), strict=True)), marks.line)
+        for usd, right in zip(own.usd_per_1k, own.accuracy, strict=True):
             sheet.put(scale.place(usd), right, marks.point)
     for spot in sorted(found, key=lambda spot: spot.accuracy):
         sheet.put(scale.place(spot.usd), spot.accuracy, _sign(spot, signs))
-    told = f"{marks.point} {OURS} as alpha goes from 0 to 1" if ours is not None else ""
+    told = f"{marks.point} {OURS} as alpha goes from 0 to 1" if own is not None else ""
     worth = ", ".join(f"{plain(curve.router)} {percent(curve.area)}" for curve in curves if curve.area is not None)
     return [
         *folded(headline(report), width),
@@ -137,13 +143,13 @@ def _sign(spot: Spot, signs: Mapping[str, str]) -> str:
 
 def _key(found: Sequence[Spot], signs: Mapping[str, str], width: int) -> list[str]:
     """One line a spot: sign, accuracy, cost, names; models by cost, then the rest. Those without a letter are counted."""
-    lines, left = [], 0
-    for spot in sorted(found, key=lambda spot: (spot.model is None, spot.usd, spot.model or spot.routers[0])):
-        sign = _sign(spot, signs)
-        if sign == "?":
-            left += 1
-            continue
-        routers = ", ".join(spot.routers)
-        name = routers if spot.model is None else named(spot.model) + (f" ({routers})" if routers else "")
-        lines.append(f"{sign} {percent(spot.accuracy):>6} {dollars(spot.usd):>8}  {name}"[: max(width, NARROWEST)])
-    return [*lines, *([f"? {left} more, dearer ones"] if left else [])]
+    names = distinct([spot.model for spot in found if spot.model is not None], _NAME)
+    order = sorted(found, key=lambda spot: (spot.model is None, spot.usd, spot.model or spot.routers[0]))
+    lines = []
+    for spot in order:
+        sign, routers = _sign(spot, signs), ", ".join(spot.routers)
+        if sign != OTHER:
+            name = routers if spot.model is None else names[spot.model] + (f" ({routers})" if routers else "")
+            lines.append(f"{sign} {percent(spot.accuracy):>6} {dollars(spot.usd):>8}  {name}"[: max(width, NARROWEST)])
+    left = sum(_sign(spot, signs) == OTHER for spot in found)
+    return [*lines, f"{OTHER} {left} others"] if left else lines
