@@ -67,8 +67,9 @@ def _panel(ax: Axes, title: str, steps: Sequence[Adaptation], values: Sequence[f
         ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center")
         return
     low, high = min(value for _, value in known), max(value for _, value in known)
-    pad = 0.2 * (high - low) or 0.01
-    ax.set_ylim(low - pad, high + pad)
+    # Not less than a few points from bottom to top, or chance would look like progress.
+    middle, reach = (low + high) / 2, max(0.7 * (high - low), 0.03)
+    ax.set_ylim(middle - reach, middle + reach)
     ax.plot([i for i, _ in known], [value for _, value in known], "-o", color=BLUE, lw=2.2, ms=7, mec=PAPER, mew=1)
     for i, value in known:
         ax.text(i, 1.0, form.format(value), transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=9.5)

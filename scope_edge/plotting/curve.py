@@ -100,8 +100,8 @@ def _alike(spot: Spot, point: RoutingPoint) -> bool:
 def _caption(report: Report) -> str:
     unpriced = sorted({one.router for one in (*report.routing, *report.singles) if one.usd_per_1k is None})
     text = (
-        f"Share of answers that are right against US dollars per 1,000 queries, on {report.common:,} outcomes that every"
-        " model of the pool has. A line is what a router reaches as alpha goes from 0 to 1, between two points a mix of"
+        f"Share of answers that are right against US dollars per 1,000 queries, on {report.common:,} queries that every"
+        " model of the pool ran. A line is what a router reaches as alpha goes from 0 to 1, between two points a mix of"
         " them; a circle is one model for all queries. Up and to the left is better. The axis is logarithmic, except"
         " for the shaded part at its left, which begins with free. The oracle knows the outcome: nobody can build it."
         " The figure beside a router is its mean accuracy along its curve, for spending from the cheapest model's to the"

@@ -34,7 +34,7 @@ def fields(report: Report) -> Picture:
     def draw(figure: Figure) -> None:
         _draw(figure, models, categories, cells)
 
-    size = (3.2 + _CELL[0] * max(len(categories), 4), 2.25 + _CELL[1] * len(models))
+    size = (3.2 + _CELL[0] * max(len(categories), 5), 2.25 + _CELL[1] * len(models))
     gaps = sorted(abs(one.observed - one.predicted) for one in cells.values() if one.n >= FEW)
     headline = "Share right in %, and beside it what was predicted"
     if gaps:
@@ -43,13 +43,21 @@ def fields(report: Report) -> Picture:
 
 
 def _models(report: Report, cells: Cells) -> list[str]:
-    """The pool first in what is shown, then those measured most; the best on top."""
+    """The pool first in what is shown, then those measured most; on top who is furthest above the others, field by field."""
     n: dict[str, int] = {}
     for (model, _), one in cells.items():
         n[model] = n.get(model, 0) + one.n
     chosen = sorted(n, key=lambda model: (model not in report.pool, -n[model], model))[:_MODELS]
-    right = {m: sum(one.n * one.observed for (model, _), one in cells.items() if model == m) / n[m] for m in chosen}
-    return sorted(chosen, key=lambda model: (-right[model], model))
+    fields: dict[str, list[FieldScore]] = {}
+    for one in cells.values():
+        fields.setdefault(one.category, []).append(one)
+    usual = {name: sum(one.observed for one in scores) / len(scores) for name, scores in fields.items()}
+    # Not the plain mean: it would favour those that were spared the hard fields.
+    above = dict.fromkeys(chosen, 0.0)
+    for (model, category), one in cells.items():
+        if model in above:
+            above[model] += one.n * (one.observed - usual[category]) / n[model]
+    return sorted(chosen, key=lambda model: (-above[model], model))
 
 
 def _categories(cells: Cells) -> list[str]:
@@ -63,7 +71,8 @@ def _caption(cells: Cells, models: Sequence[str], categories: Sequence[str]) -> 
     every, kinds = {model for model, _ in cells}, {category for _, category in cells}
     parts = [
         "In each cell the large figure is the share of answers that were right, the small one the mean of what"
-        f" {OURS} predicted, in percent. Best models on top, largest fields to the left. Hatched: not measured, which is not 0."
+        f" {OURS} predicted, in percent. On top who is furthest above the others in the"
+        " same fields, largest fields to the left. Hatched: not measured, which is not 0."
         f" In brackets: fewer than {FEW} outcomes, mostly luck. Models that answered different queries of a field are not"
         " strictly comparable."
     ]
@@ -84,10 +93,10 @@ def _draw(figure: Figure, models: Sequence[str], categories: Sequence[str], cell
         ax.spines[side].set_visible(False)
     ax.tick_params(length=0)
     ax.xaxis.tick_top()
-    labels = distinct(list(categories), 20)
+    labels = distinct(_without_set(categories), 20)
     ax.set_xticks(
         [i + 0.35 for i in range(len(categories))],
-        [labels[category] for category in categories],
+        list(labels.values()),
         rotation=35,
         ha="left",
         rotation_mode="anchor",
@@ -98,6 +107,14 @@ def _draw(figure: Figure, models: Sequence[str], categories: Sequence[str], cell
         for column, category in enumerate(categories):
             _cell(ax, row, column, cells.get((model, category)))
     _scale(figure, ax)
+
+
+def _without_set(categories: Sequence[str]) -> list[str]:
+    """Categories without the name of their set, where all are of one."""
+    sets = {category.split("/")[0] for category in categories if "/" in category}
+    if len(sets) == 1 and all("/" in category for category in categories):
+        return [category.split("/", 1)[1] for category in categories]
+    return list(categories)
 
 
 def _cell(ax: Axes, row: int, column: int, one: FieldScore | None) -> None:

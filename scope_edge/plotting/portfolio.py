@@ -74,7 +74,7 @@ def portfolio(report: Report) -> Picture:
     caption = (
         f"Share of queries that {OURS} sends to each model, cheapest at the bottom, dearest on top; beside its name what"
         f" 1,000 queries cost with that model alone. Alpha 0 is the cheapest choice, 1 the most accurate. {report.common:,}"
-        f" outcomes. Models that never get {_SMALL:.0%} of the queries are together."
+        f" queries. Models that never get {_SMALL:.0%} of the queries are together."
     )
     return Picture(NAME, TITLE, _headline(points), caption, rows, _SIZE, draw)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ def _headline(steps: Sequence[Tuned]) -> str:
         for one in steps
         if one.usd_per_1k is not None and one.expected_usd_per_1k
     ]
-    return text + (f", cost at most {max(ratios):.0%}" if ratios else "")
+    return text + (f", cost at most {max(ratios):.0%} off" if ratios else "")
 
 
 def _draw(figure: Figure, steps: Sequence[Tuned]) -> None:
@@ -62,7 +61,7 @@ def _draw(figure: Figure, steps: Sequence[Tuned]) -> None:
     )
     top = cost.get_ylim()[1]
     step = float(cost.get_yticks()[1] - cost.get_yticks()[0])
-    digits = max(0, math.ceil(-math.log10(step) - 1e-9))
+    digits = next((n for n in range(9) if abs(round(step, n) - step) < 1e-3 * step), 9)
     marks = [i * step for i in range(int(top / step + 1e-9) + 1)]
     ticks(cost.yaxis, marks, [f"${mark:.{digits}f}" for mark in marks])
     cost.set_ylim(0, top)
