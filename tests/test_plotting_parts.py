@@ -57,8 +57,18 @@ def test_a_name_cannot_steer_a_terminal() -> None:
 
 @pytest.mark.parametrize(
     ("usd", "text"),
-    [(None, "?"), (0.0, "free"), (0.0000004, "$4e-07"), (0.0044, "$0.0044"), (0.1, "$0.10"), (0.9949, "$0.99")]
-    + [(1.0, "$1"), (1.52, "$1.52"), (99.4, "$99.40"), (1234.5, "$1,234")],
+    [
+        (None, "?"),
+        (0.0, "free"),
+        (4e-7, "$4e-07"),
+        (0.0044, "$0.0044"),
+        (0.1, "$0.10"),
+        (0.9949, "$0.99"),
+        (1.0, "$1"),
+        (1.52, "$1.52"),
+        (99.4, "$99.40"),
+        (1234.5, "$1,234"),
+    ],
 )
 def test_dollars_are_short_and_unknown_is_not_free(usd: float | None, text: str) -> None:
     assert dollars(usd) == text

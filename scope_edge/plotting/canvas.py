@@ -152,9 +152,7 @@ def name_points(
     lines: Sequence[tuple[Sequence[float], ...]],
 ) -> None:
     """Write names beside points (x, y, name) so that they cover no point, line or name, with a thin line to far ones."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    inch = 72 / figure.dpi
+    inch = 72 / ax.figure.dpi
 
     def at(x: float, y: float) -> tuple[float, float]:
         across, up = ax.transData.transform((x, y))

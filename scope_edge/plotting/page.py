@@ -30,8 +30,10 @@ h3 { font-size: 1.1rem; margin: 2.2rem 0 .6rem }
 a { color: var(--link) } nav a { display: inline-block; margin-right: 1rem; padding: .2rem 0 }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .6rem 0; font-size: .93rem }
 dt { color: var(--muted) } dd { margin: 0 }
-figure { margin: 0 } figure svg { display: block; width: 100%; height: auto; max-width: var(--wide) }
-.scroll { overflow-x: auto } figcaption, details { color: var(--muted); font-size: .93rem; margin-top: .5rem; max-width: 50rem }
+figure { margin: 0 } figure svg { display: block; width: 100%; height: auto; max-width: var(--wide);
+  min-width: min(var(--wide), 38rem) }
+.scroll { overflow-x: auto } figcaption, details { color: var(--muted); font-size: .93rem; margin-top: .5rem }
+figcaption { max-width: 50rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .1rem .7rem .1rem 0; text-align: left; white-space: nowrap }
 th { border-bottom: 1px solid var(--grid) }

@@ -48,7 +48,7 @@ def portfolio_lines(points: Sequence[RoutingPoint], costs: Mapping[str, float | 
     names = distinct(lettered, 28)
     key = [f"{signs[model]}={names[model]}" for model in lettered]
     left = len(models) - len(lettered)
-    return [*lines, *folded("  ".join([*key, *([f"{OTHER}={left}_others"] if left else [])]), width)]
+    return [*lines, *folded("  ".join([*key, *([f"{OTHER}={left} others"] if left else [])]), width)]
 
 
 def _bar(portfolio: Mapping[str, float], signs: Mapping[str, str], room: int) -> str:
