@@ -33,6 +33,7 @@ ROOMS = {
     "safetensors": ("estimator/checkpoint.py",),
     "huggingface_hub": ("remote.py",),
     "pyarrow": ("estimator/tables.py",),
+    "matplotlib": ("plotting/",),
 }
 # What opens connections, or is used to. remote.py and chat/client.py may, the llama worker talks over pipes.
 NETWORK = (
@@ -53,7 +54,7 @@ REMOTE = ("remote.py", "chat/client.py")
 BUILD_ONLY = ("build_scripts", "onnx", "pandas", "scipy", "sklearn", "torch", "transformers")
 # `router.py` may import these of the package and nothing else: words, errors and the contracts between parts.
 ROUTER_KNOWS = ("errors", "records", "protocols")
-HEAVY = ("numpy", "onnxruntime", "tokenizers", "hnswlib", "llama_cpp")
+HEAVY = ("numpy", "onnxruntime", "tokenizers", "hnswlib", "llama_cpp", "matplotlib")
 MAX_LINES = 350
 MAX_FUNCTION = 60
 
