@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scope_edge import assets
@@ -46,6 +47,10 @@ def load_router(settings: Settings) -> Router:
     p, tokens = (np.hstack(parts) for parts in zip(*(prior.on(one) for one in reference), strict=True))
     prompts = np.concatenate([one.prompt_tokens for one in reference])
     prepared = policy_pool(pool, p, tokens, prompts, value_of_time=settings.value_of_time)
+    if any(card.gguf is not None for card in pool):
+        from scope_edge.managing.loadable import unloadable
+
+        prepared = replace(prepared, unloadable=unloadable(pool))
     return Router(
         encoder=encoder(),
         bank=bank,

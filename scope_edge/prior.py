@@ -16,6 +16,7 @@ from scope_edge.ability import (
     length_design,
     population_from_body,
     query_row,
+    query_variance,
     upper_residual,
 )
 from scope_edge.calibration import Calibration, RawEstimates, calibrate, calibration_from_body, probability
@@ -116,7 +117,7 @@ class Prior:
         return _Moments(
             logit=self._mean @ rows.T + offsets,
             ability_variance=_spread_along(rows, self._covariance),
-            query_variance=rows[:, 0] ** 2 * (domains @ self._population.unexplained),
+            query_variance=query_variance(rows, domains, self._population),
             log_tokens=self._length_mean @ lengths.T,
             log_spread=np.sqrt(noise + _spread_along(lengths, self._length_covariance)),
         )
