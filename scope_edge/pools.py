@@ -92,6 +92,7 @@ def add_card(model: str, fields: Mapping[str, Any], pool: str | None, *, replace
     def edit(document: TOMLDocument) -> None:
         table = tomlkit.table()
         table.update(fields)
+        table.add(tomlkit.nl())
         document.setdefault("models", tomlkit.table(is_super_table=True))[model] = table
         if pool is not None and model not in catalog.pools.get(pool, ()):
             _own_list(document, catalog, pool).append(model)

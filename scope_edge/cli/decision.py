@@ -50,7 +50,7 @@ def infeasible(bound: Bound | None) -> str:
     if bound.limit == "local_only":
         return "no model on the device can be chosen; add one to the pool, or leave out --local-only"
     if bound.limit == "cannot_load":
-        return "no model that could be chosen can be loaded on this machine; the warnings say why"
+        return "no model that could be chosen can be loaded on this machine; `scope-edge doctor` says why"
     if bound.limit == "context":
         need, room = words.typeable(bound.needed or 0.0), words.typeable(bound.value or 0.0)
         return (

@@ -245,7 +245,10 @@ def _hints(model: str, fit: Fit | None, catalog: Catalog) -> list[str]:
             f"it goes by the fingerprint of that name ({', '.join(known)}); another --id if that is another model"
         )
     else:
-        found.append(f"next: `scope-edge fingerprint {model} --limit 25`; nothing is predicted for it before")
+        found.append(
+            f"nothing is predicted for it before it has answered anchors; next: `scope-edge models test {model}`,"
+            f" then `scope-edge fingerprint {model} --limit 25`"
+        )
     return found
 
 

@@ -69,7 +69,12 @@ def estimate_fit(path: Path) -> Fit:
     """Read a GGUF's header and plan for it. Raises UsageError (no such file), AssetError (no GGUF, or damaged)."""
     path = path.expanduser().absolute()
     if not path.is_file():
-        raise UsageError(f"{path}: no such file")
+        what = (
+            "is a folder; give the GGUF in it"
+            if path.is_dir()
+            else "no such file; a server's address begins with http://"
+        )
+        raise UsageError(f"{path}: {what}")
     header = read_header(path)
     return Fit(path, header, plan_device(header.shape, header.size))
 
