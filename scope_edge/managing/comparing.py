@@ -62,7 +62,7 @@ class Comparison:
 
     Attributes:
         shared: measured, paired, on anchors both answered; a set's row comes before those of its categories.
-        expected: of new questions like those of each bundled set, from the fitted abilities; nothing is paired there.
+        expected: on each bundled set, its anchors taken as new questions, from the fitted abilities; nothing is paired there.
         notes: sentences on what the figures cannot bear.
     """
 
