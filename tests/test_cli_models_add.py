@@ -254,7 +254,9 @@ def test_on_a_terminal_it_asks(tmp_path: Path, server: Server) -> None:
     assert "It serves small:7b, Big Model, large:480b-cloud" in done.out and "Does it run on this machine?" in done.out
     written = tomllib.loads((tmp_path / "config.toml").read_text())
     assert written["models"]["small:7b"]["where"] == "device" and written["pools"]["default"][-1] == "small:7b"
-    cloud = typed(tmp_path, ["models", "add", server.address], "large:480b-cloud", "big", "1.5", "$6", "n")
+    again = ["small:8b", "large:480b-cloud", "big", "a lot", "1.5", "$6", "n"]
+    cloud = typed(tmp_path, ["models", "add", server.address], *again)
+    assert "did you mean small:7b" in cloud.out and "the price must be" in cloud.out, "asked again"
     assert cloud.code == 0 and "Does it run on this machine?" not in cloud.out, "its name says that it does not"
     written = tomllib.loads((tmp_path / "config.toml").read_text())
     made = written["models"]["big"]

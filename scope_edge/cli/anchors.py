@@ -8,7 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from scope_edge.cli import words
-from scope_edge.cli.models_test import confirmed, tell_gone
+from scope_edge.cli.models_remove import confirmed, tell_gone
 from scope_edge.cli.options import complete_model
 from scope_edge.cli.output import one_line, out, out_json
 from scope_edge.cli.run import complain

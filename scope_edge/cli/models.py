@@ -12,7 +12,8 @@ from scope_edge.cli import words
 from scope_edge.cli.imports import print_facts
 from scope_edge.cli.models_add import add
 from scope_edge.cli.models_compare import compare_models
-from scope_edge.cli.models_test import remove_model, test_model
+from scope_edge.cli.models_remove import remove_model
+from scope_edge.cli.models_test import test_model
 from scope_edge.cli.options import complete_model
 from scope_edge.cli.output import out, out_json
 from scope_edge.cli.words import Column

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from scope_edge.cli.options import complete_pool, number
 from scope_edge.cli.output import one_line, out, out_json
 from scope_edge.cli.pool import active_pool
 from scope_edge.cli.run import complain
-from scope_edge.errors import UsageError
+from scope_edge.errors import AssetError, UsageError
 
 if TYPE_CHECKING:
     from scope_edge.catalog import Catalog
@@ -77,7 +78,8 @@ def add(context: click.Context, /, source: str | None, **options: Any) -> None:
     from scope_edge.managing.draft import Said, estimate_fit, is_address
 
     chosen = _Options(options)
-    source = source or chosen.ask("A GGUF file, or the address of a server such as http://127.0.0.1:11434/v1")
+    question = "A GGUF file, or the address of a server such as http://127.0.0.1:11434/v1"
+    source = source or chosen.ask(question, check=lambda text: is_address(text) or estimate_fit(Path(text)))
     if not source:
         raise UsageError("say what to add: a GGUF file, or the address of a server")
     said = Said(**{name: options[name] for name in Said.__dataclass_fields__})
@@ -107,12 +109,22 @@ class _Options:
         if self.pool is not None and self.no_pool:
             raise UsageError("--pool and --no-pool contradict each other; give one of them")
 
-    def ask(self, question: str, default: str | None = None) -> str:
-        """The answer, the default (or nothing) where nobody is asked."""
+    def ask(self, question: str, default: str = "", check: Callable[[str], object] | None = None) -> str:
+        """The answer, asked for again while `check` raises UsageError; the default where nobody is asked."""
         if not self.guided:
-            return default or ""
-        answer: str = click.prompt(question, default=default or "", show_default=bool(default), err=True)
-        return answer.strip()
+            return default
+
+        def read(text: str) -> str:
+            text = text.strip()
+            try:
+                if check is not None and text:
+                    check(text)
+            except UsageError as error:
+                raise click.BadParameter(one_line(str(error))) from error
+            return text
+
+        answer: str = click.prompt(question, default=default, show_default=bool(default), value_proc=read, err=True)
+        return answer
 
     def confirm(self, question: str, *, default: bool) -> bool:
         """Yes or no; the default where nobody is asked."""
@@ -143,7 +155,7 @@ def _from_server(address: str, said: Said, chosen: _Options) -> Draft:
             said, key_env=chosen.ask("Environment variable that holds its key (empty: it wants none)") or None
         )
     listed = _listed(listing_card(address, said)) if chosen.check else None
-    served = pick(listed, said.served_as or _chosen(listed, chosen), address)
+    served = pick(listed, said.served_as or _chosen(listed, address, chosen), address)
     if said.where is None and may_be_device(address, served.name):
         runs_here = chosen.confirm(
             "Does it run on this machine? A server here may forward what it is asked", default=False
@@ -164,15 +176,17 @@ def _listed(card: Any) -> Sequence[Served] | None:
         return client.served()
 
 
-def _chosen(listed: Sequence[Served] | None, chosen: _Options) -> str | None:
+def _chosen(listed: Sequence[Served] | None, address: str, chosen: _Options) -> str | None:
     """The name of one of the models of a server, asked for where there are several."""
+    from scope_edge.managing.draft import pick
+
     if listed is not None and len(listed) == 1:
         return None
     if chosen.guided and listed:
         names = ", ".join(one.name for one in listed[:_SHOWN])
         more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
         click.echo(f"It serves {one_line(names)}{more}.", err=True)
-    return chosen.ask("Which model") or None
+    return chosen.ask("Which model", check=lambda name: pick(listed, name, address)) or None
 
 
 def _called(proposed: str, said: Said, chosen: _Options) -> Said:
@@ -182,12 +196,15 @@ def _called(proposed: str, said: Said, chosen: _Options) -> Said:
 def _priced(said: Said, chosen: _Options) -> Said:
     from scope_edge.config import check_amount
 
+    def amount(text: str) -> float:
+        return check_amount("the price", number(text.lstrip("$")))
+
     prices: list[float] = []
     for what in ("prompt", "completion"):
-        text = chosen.ask(f"US dollars per million {what} tokens (empty: unknown)")
+        text = chosen.ask(f"US dollars per million {what} tokens (empty: unknown)", check=amount)
         if not text:
             return said
-        prices.append(check_amount("the price", number(text.lstrip("$"))))
+        prices.append(amount(text))
     return replace(said, usd_in=prices[0], usd_out=prices[1])
 
 
@@ -239,7 +256,9 @@ def _hints(model: str, fit: Fit | None, catalog: Catalog) -> list[str]:
         found.append(f"it is not chosen while it cannot be loaded: {fit.plan.why}")
     if fit is not None and not installed():
         found.append('to be asked it needs llama-cpp-python; pip install "scope-edge[llama]"')
-    known = fingerprint_names().get(model)
+    known: tuple[str, ...] = ()
+    with contextlib.suppress(AssetError):  # damaged files of others are not what this is about
+        known = fingerprint_names().get(model, ())
     if known:
         found.append(
             f"it goes by the fingerprint of that name ({', '.join(known)}); another --id if that is another model"

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +125,8 @@ def _memory(path: Path) -> Path:
 
 
 def _llama_version() -> str:
+    from importlib import metadata  # slow to import, and hardly ever needed
+
     try:
         return metadata.version("llama-cpp-python")
     except metadata.PackageNotFoundError:
