@@ -17,7 +17,7 @@ from scope_edge.cli.options import complete_pool, number
 from scope_edge.cli.output import one_line, out, out_json
 from scope_edge.cli.pool import active_pool
 from scope_edge.cli.run import complain
-from scope_edge.errors import AssetError, UsageError
+from scope_edge.errors import AssetError, ScopeEdgeError, UsageError
 
 if TYPE_CHECKING:
     from scope_edge.catalog import Catalog
@@ -83,6 +83,7 @@ def add(context: click.Context, /, source: str | None, **options: Any) -> None:
     if not source:
         raise UsageError("say what to add: a GGUF file, or the address of a server")
     said = Said(**{name: options[name] for name in Said.__dataclass_fields__})
+    pool = None if chosen.no_pool or chosen.estimate_only else chosen.pool or active_pool()
     if is_address(source):
         if chosen.estimate_only:
             raise UsageError("--estimate-only is for a GGUF; what a server needs of its machine it does not say")
@@ -92,7 +93,12 @@ def add(context: click.Context, /, source: str | None, **options: Any) -> None:
         if chosen.estimate_only:
             context.exit(_estimated(fit, chosen.as_json))
         draft = _from_file(fit, said, chosen)
-    _write(draft, fit, chosen)
+    if not _wanted(fit, chosen):
+        out("nothing is added")
+        return
+    if pool is not None and chosen.pool is None and not chosen.confirm(f"Put it in pool {pool}", default=True):
+        pool = None
+    _write(draft, fit, pool, chosen)
 
 
 class _Options:
@@ -110,7 +116,7 @@ class _Options:
             raise UsageError("--pool and --no-pool contradict each other; give one of them")
 
     def ask(self, question: str, default: str = "", check: Callable[[str], object] | None = None) -> str:
-        """The answer, asked for again while `check` raises UsageError; the default where nobody is asked."""
+        """The answer, asked for again while `check` refuses it; the default where nobody is asked."""
         if not self.guided:
             return default
 
@@ -119,7 +125,7 @@ class _Options:
             try:
                 if check is not None and text:
                     check(text)
-            except UsageError as error:
+            except ScopeEdgeError as error:
                 raise click.BadParameter(one_line(str(error))) from error
             return text
 
@@ -131,18 +137,21 @@ class _Options:
         return click.confirm(question, default=default, err=True) if self.guided else default
 
 
+def _wanted(fit: Fit | None, chosen: _Options) -> bool:
+    """Whether to add it, even if it cannot be loaded now."""
+    from scope_edge.llama.memory import Plan
+
+    if fit is None or isinstance(fit.plan, Plan) or not chosen.guided:
+        return True
+    return chosen.confirm(f"It cannot be loaded now: {fit.plan.why}. Add it all the same?", default=False)
+
+
 def _from_file(fit: Fit, said: Said, chosen: _Options) -> Draft:
-    from scope_edge.llama.memory import NoRoom
     from scope_edge.managing.draft import check_gguf, draft_gguf
 
     if chosen.check:
         check_gguf(fit)
-    draft = draft_gguf(fit, _called(draft_gguf(fit, said).id, said, chosen))
-    if isinstance(fit.plan, NoRoom) and not chosen.confirm(
-        f"It cannot be loaded now ({fit.plan.why}). Add it all the same?", default=not chosen.guided
-    ):
-        raise click.Abort
-    return draft
+    return draft_gguf(fit, _called(draft_gguf(fit, said).id, said, chosen))
 
 
 def _from_server(address: str, said: Said, chosen: _Options) -> Draft:
@@ -208,12 +217,9 @@ def _priced(said: Said, chosen: _Options) -> Said:
     return replace(said, usd_in=prices[0], usd_out=prices[1])
 
 
-def _write(draft: Draft, fit: Fit | None, chosen: _Options) -> None:
+def _write(draft: Draft, fit: Fit | None, pool: str | None, chosen: _Options) -> None:
     from scope_edge.pools import add_card
 
-    pool = None if chosen.no_pool else chosen.pool or active_pool()
-    if pool is not None and chosen.pool is None and not chosen.confirm(f"Put it in pool {pool}", default=True):
-        pool = None
     catalog = add_card(draft.id, draft.fields, pool, replace=chosen.replace)
     if chosen.as_json:
         out_json({"id": draft.id, **draft.fields, "pool": pool, "fit": None if fit is None else _fit_body(fit)})
