@@ -97,6 +97,12 @@ def query_row(
     return np.concatenate([a[..., None], a[..., None] * domains, traits], axis=-1), -a * difficulty
 
 
+def query_variance(rows: Floats, domains: Floats, population: Population) -> Floats:
+    """(q,) variance of log-odds for what the map does not know of queries: rows (q, d) of `query_row`, domains (q, sets)."""
+    variance: Floats = rows[:, 0] ** 2 * (domains @ population.unexplained)
+    return variance
+
+
 def fit_ability(parts: Sequence[Fingerprint], population: Population, known: Ability | None = None) -> Ability:
     """Fit one model from its fingerprints (one or more anchor sets, missing outcomes left out).
 

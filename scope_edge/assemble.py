@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scope_edge import assets
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
 
     from scope_edge.config import Settings
     from scope_edge.fingerprints import Fingerprint
+    from scope_edge.prior import Prior
     from scope_edge.records import ModelCard
+    from scope_edge.reference import Reference
     from scope_edge.router import Refiner, Router
+    from scope_edge.utility import PolicyPool
 
 
 def load_router(settings: Settings) -> Router:
@@ -28,11 +32,9 @@ def load_router(settings: Settings) -> Router:
     encoder = Encoder.loading(provider=settings.provider, threads=settings.threads)
     pool = load_catalog(settings).pool(settings.pool)
 
-    import numpy as np
-
     from scope_edge.anchors import load_bank
     from scope_edge.fingerprints import load_fingerprints
-    from scope_edge.policy import PoolPolicy, policy_pool
+    from scope_edge.policy import PoolPolicy
     from scope_edge.prior import Prior, load_basis
     from scope_edge.router import Router
 
@@ -40,12 +42,11 @@ def load_router(settings: Settings) -> Router:
     basis = load_basis()
     fingerprints = load_fingerprints()[1]
     prior = Prior(basis, pool, fingerprints, coverage=settings.coverage)
-    # What alpha means is read off a sample of the bank: it must not move because a user added anchors.
-    reference = basis.reference
-    table = prior.table(reference.places, np.ones(len(reference)))
-    prepared = policy_pool(
-        pool, table.p_correct.T, table.tokens.T, reference.prompt_tokens, value_of_time=settings.value_of_time
-    )
+    prepared = prepared_pool(pool, prior, basis.reference, settings.value_of_time)
+    if any(card.gguf is not None for card in pool):
+        from scope_edge.managing.loadable import unloadable
+
+        prepared = replace(prepared, unloadable=unloadable(pool))
     return Router(
         encoder=encoder(),
         bank=bank,
@@ -53,6 +54,21 @@ def load_router(settings: Settings) -> Router:
         policy=PoolPolicy(pool, prepared),
         refiner=_refiner(settings, pool, fingerprints),
     )
+
+
+def prepared_pool(
+    pool: Sequence[ModelCard], prior: Prior, reference: Reference, value_of_time: float = 0.0
+) -> PolicyPool:
+    """The pool as the policy knows it: what alpha means in it is read off what the prior says of the reference.
+
+    That is a fair sample of the bank, and does not move because a user added anchors.
+    """
+    import numpy as np
+
+    from scope_edge.policy import policy_pool
+
+    table = prior.table(reference.places, np.ones(len(reference)))
+    return policy_pool(pool, table.p_correct.T, table.tokens.T, reference.prompt_tokens, value_of_time=value_of_time)
 
 
 def _refiner(

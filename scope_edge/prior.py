@@ -19,6 +19,7 @@ from scope_edge.ability import (
     population_body,
     population_from_body,
     query_row,
+    query_variance,
     spread_along,
     upper_residual,
 )
@@ -75,7 +76,7 @@ class Prior:
         self._calibration = basis.calibration
         self._parts = fingerprints
         self.models = tuple(card.id for card in pool)
-        abilities = [_ability(basis, model, fingerprints.get(model, ())) for model in self.models]
+        abilities = [ability_of(basis, model, fingerprints.get(model, ())) for model in self.models]
         unknown = _unknown(population)
         known = [ability or unknown for ability in abilities]
         self._far: tuple[Evidence, ...] = tuple("none" if ability is None else "weak" for ability in abilities)
@@ -145,7 +146,7 @@ class Prior:
         return _Moments(
             logit=self._mean @ rows.T + offsets + self._shift @ domains.T,
             ability_variance=spread_along(rows, self._covariance),
-            query_variance=rows[:, 0] ** 2 * (domains @ self._population.unexplained),
+            query_variance=query_variance(rows, domains, self._population),
             log_tokens=self._length_mean @ lengths.T,
             log_spread=np.sqrt(noise + spread_along(lengths, self._length_covariance)),
         )
@@ -226,7 +227,7 @@ class _Moments:
     log_spread: Floats
 
 
-def _ability(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Ability | None:
+def ability_of(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Ability | None:
     """What is known of a model; None = nothing.
 
     A model that taught the bank is known by everything it did, not by its core anchors alone: they were chosen for what

@@ -191,7 +191,9 @@ def test_models_without_a_price_are_listed_and_a_file_gives_them_one(user: Path,
     assert report.left_out == {"other-2": "price unknown", "other-9": "price unknown"}
     assert not report.routing, "one model alone is no choice"
     prices = user / "prices.toml"
-    prices.write_text('[models."other-2"]\nusd_in = 0\nusd_out = 0\nwhere = "device"\n[models."other-9"]\nusd_in = 1\nusd_out = 2\n')
+    prices.write_text(
+        '[models."other-2"]\nusd_in = 0\nusd_out = 0\nwhere = "device"\n[models."other-9"]\nusd_in = 1\nusd_out = 2\n'
+    )
     priced = run(replace(request, prices=prices))
     assert set(priced.pool) == {"other-2", "other-9", "llama-3.1-405b-instruct"}
     assert {one.router: one.device_share for one in priced.singles}["other-2"] == 1.0
@@ -264,4 +266,4 @@ def test_sets_side_by_side_teach_one_bank_and_are_scored_each_by_itself(user: Pa
     second.write(root / "two")
     reports: Mapping[str, Report] = evaluate(Request(data=(root,), baselines=(), seeds=(0,)), load_settings())
     assert list(reports) == ["one", "two"]
-    assert all(set(kind.category.partition("/")[2] for kind in one.fields) <= set(KINDS) for one in reports.values())
+    assert all({kind.category.partition("/")[2] for kind in one.fields} <= set(KINDS) for one in reports.values())

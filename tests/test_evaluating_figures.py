@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scope_edge.evaluating.curves import ARENA_CHEAP, ARENA_DEAR, arena, area, at_cost, envelope, reach
+from scope_edge.evaluating.curves import ARENA_CHEAP, ARENA_DEAR, area, arena, at_cost, envelope, reach
 from scope_edge.evaluating.scores import ece, ece_floor, scores
 
 

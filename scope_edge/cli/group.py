@@ -11,9 +11,10 @@ from scope_edge import __version__
 PROGRAM = "scope-edge"
 COMMANDS = {
     "route": "Choose a model for a query.",
-    "models": "Show the model cards.",
+    "models": "Show the models; add, test, compare and remove yours.",
     "pool": "Show and change the pools.",
     "fingerprint": "Have a model answer the anchors, so that it becomes a candidate.",
+    "anchors": "List the anchor sets; remove those of yours.",
     "import": "Import outcomes measured elsewhere as anchors and fingerprints.",
     "export": "Write a fingerprint as a file to hand on.",
     "estimator": "Install language models that refine the estimates.",
