@@ -33,6 +33,7 @@ ROOMS = {
     "safetensors": ("estimator/checkpoint.py",),
     "huggingface_hub": ("remote.py",),
     "pyarrow": ("estimator/tables.py",),
+    "cryptography": ("signing/ed25519.py",),
 }
 # What opens connections, or is used to. remote.py and chat/client.py may, the llama worker talks over pipes.
 NETWORK = (

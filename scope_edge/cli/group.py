@@ -16,6 +16,7 @@ COMMANDS = {
     "fingerprint": "Have a model answer the anchors, so that it becomes a candidate.",
     "import": "Import outcomes measured elsewhere as anchors and fingerprints.",
     "export": "Write a fingerprint as a file to hand on.",
+    "signer": "Make a key to sign packs with; say whose packs are taken.",
     "estimator": "Install language models that refine the estimates.",
     "calibrate": "Learn how far to trust the installed estimator.",
     "doctor": "Show what works and what does not.",
