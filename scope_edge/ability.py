@@ -95,16 +95,31 @@ def query_row(
     return np.concatenate([a[..., None], a[..., None] * domains, traits], axis=-1), -a * difficulty
 
 
+def softening(slope: Floats | float, variance: Floats) -> Floats:
+    """By how much a logistic curve of this slope is flatter where its place is known but for a variance, averaged over that.
+
+    1 / sqrt(1 + pi slope^2 variance / 8) (MacKay 1992). Without it a model's ability would seem surer than such anchors tell.
+    """
+    factor: Floats = 1 / np.sqrt(1 + np.pi / 8 * slope**2 * variance)
+    return factor
+
+
 def fit_ability(parts: Sequence[Fingerprint], population: Population) -> Ability:
     """Fit one model from its fingerprints (one or more anchor sets, missing outcomes left out)."""
+    mean, covariance = fit_correct(parts, population)
+    measured = sum(int((~np.isnan(one.correct)).sum()) for one in parts)
+    return Ability(mean, covariance, measured, *_fit_length(parts, population))
+
+
+def fit_correct(parts: Sequence[Fingerprint], population: Population) -> tuple[Floats, Floats]:
+    """Mean (d,) and covariance (d, d) of g alone, which outcomes tell without their lengths."""
     rows, offsets, outcomes = [], [], []
     for one in parts:
         known = ~np.isnan(one.correct)
         rows.append(design(one.anchors)[known])
         offsets.append((-one.anchors.discrimination * one.anchors.difficulty)[known])
         outcomes.append(one.correct[known])
-    mean, covariance = _mode(np.vstack(rows), np.concatenate(offsets), np.concatenate(outcomes), population)
-    return Ability(mean, covariance, sum(map(len, outcomes)), *_fit_length(parts, population))
+    return _mode(np.vstack(rows), np.concatenate(offsets), np.concatenate(outcomes), population)
 
 
 def _mode(rows: Floats, offsets: Floats, outcomes: Floats, population: Population) -> tuple[Floats, Floats]:

@@ -39,6 +39,11 @@ def load_router(settings: Settings) -> Router:
     bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
     fitted, population, calibration = load_map()
     sets, fingerprints = load_fingerprints()
+    if any(one.own for one in sets):
+        from scope_edge.refit.use import refitted
+
+        asked = [card.id for card in pool]
+        fingerprints = refitted(fingerprints, population, asked, cache_dir=assets.user_cache_dir())
     prior = Prior(fitted, population, pool, fingerprints, calibration=calibration, coverage=settings.coverage)
     # What alpha means is read off the bundled sets alone: it must not move because a user added anchors, and the bundled
     # ones are spread over what people ask, which a user's set need not be.

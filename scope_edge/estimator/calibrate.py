@@ -68,10 +68,12 @@ def calibrate_estimator(
     from scope_edge.catalog import load_catalog
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.prior import load_map
+    from scope_edge.refit.use import refitted
 
     installed = _wanted(settings)
     pool = load_catalog(settings).pool(settings.pool)
-    left_out = LeftOut(load_map(), pool, load_fingerprints()[1])
+    learned = load_map()
+    left_out = LeftOut(learned, pool, refitted(load_fingerprints()[1], learned[1], [card.id for card in pool]))
     tasks = left_out.tasks(limit)
     if not tasks:
         raise UsageError(

@@ -1,0 +1,62 @@
+"""Difficulties and abilities in turns, until they agree: the joint fit of what the user has had measured.
+
+Models that were measured elsewhere too hold the scale, which stays the map's. The result is the same whatever the order in
+which models and files come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.ability import fit_correct
+from scope_edge.refit.told import Placed, Told, tell
+
+if TYPE_CHECKING:
+    from scope_edge.ability import Population
+    from scope_edge.fingerprints import Fingerprint
+
+    Fingerprints = Mapping[str, tuple[Fingerprint, ...]]
+
+_ROUNDS = 20
+# Logits of difficulty; outcomes cannot show as little.
+_SETTLED = 0.01
+
+
+def told_by_all(fingerprints: Fingerprints, placed: Mapping[str, Placed], population: Population) -> dict[str, Told]:
+    """What the models tell of every placed set, by its name. Milliseconds a model and round, of which there are about five."""
+    outcomes = {
+        name: {model: part.correct for model in sorted(fingerprints) if (part := _on(name, fingerprints[model]))}
+        for name in sorted(placed)
+    }
+    models = sorted({model for one in outcomes.values() for model in one})
+    # Sums differ in their last digits with the order.
+    parts = {model: sorted(fingerprints[model], key=lambda part: part.anchors.name) for model in models}
+    told: dict[str, Told] = {}
+    for _ in range(_ROUNDS):
+        abilities = {m: fit_correct(seen_by(m, parts[m], told, placed), population) for m in models}
+        before, told = told, {name: tell(placed[name], one, abilities) for name, one in outcomes.items()}
+        if before and all(
+            np.abs(one.difficulty - before[name].difficulty).max() < _SETTLED for name, one in told.items()
+        ):
+            break
+    return told
+
+
+def seen_by(
+    model: str, parts: Sequence[Fingerprint], told: Mapping[str, Told], placed: Mapping[str, Placed]
+) -> tuple[Fingerprint, ...]:
+    """A model's fingerprints, their anchors as hard as the other models tell."""
+    return tuple(
+        replace(part, anchors=told[name].by_others(model, placed[name]))
+        if (name := part.anchors.name) in told
+        else part
+        for part in parts
+    )
+
+
+def _on(name: str, parts: Sequence[Fingerprint]) -> Fingerprint | None:
+    return next((part for part in parts if part.anchors.name == name), None)
