@@ -2,11 +2,13 @@
 
     python build_scripts/measure_refit.py --data ROUTING_DATA/zeroeval ... --cache FILE.npz --write docs/benchmarks.md
 
-The splits are those of measure_prior.py. 250 of a set's training queries, drawn at random, play a set of the user's: placed by
-the map with their families left out of it, ordered as core-250 is, by what the map says. Some of the seed's training models
+The splits are those of measure_prior.py. Up to 250 of a set's training queries, drawn at random, play a set of the user's: placed
+by the map with their families left out of it, ordered as core-250 is, by what the map says. Some of the seed's training models
 "are measured" on it and refit it, known by their outcomes on the other sets' core anchors too where they have some; then every
-held-out model answers the first anchors and is predicted on held-out queries. Beside it the same with difficulties from the map
-alone, and from the joint fit of all training models. Differences are paired; intervals are a bootstrap over models and queries.
+held-out model answers the first anchors and is predicted on held-out queries: on such as the anchors are ("alike"), and, with
+anchors of one half of the set's categories, on those of the other half ("apart"). Beside it the same with difficulties from the
+map alone, and from the joint fit of all training models. Differences are paired; intervals are a bootstrap over models and
+queries.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 MEASURED = (1, 2, 5, 10, 20)
 SIZES = (25, 250)
 MAP, JOINT = "map", "joint fit"
+# Held-out queries of a set that are predicted, at most, drawn by the seed.
+QUERIES = 1000
 
 
 def main() -> None:
@@ -61,16 +65,25 @@ def main() -> None:
         known = data.take(
             ~held_out("models", data.models.tolist(), seed, 1 / 3) & ~data.base, np.ones(len(data.ids), bool)
         )
-        found += [one for part in unseen(data, seed, options.landmarks) for one in predicted(part, known)]
+        for part in unseen(data, seed, options.landmarks):
+            for apart in (False, True):
+                found += predicted(part, known, apart=apart)
     text = "\n\n".join(report(found))
     print(text)
     if options.write:
         write_figures(options.write, text, "refit")
 
 
-def predicted(part: Unseen, known: Pooled) -> Iterator[Scored]:
+def predicted(part: Unseen, known: Pooled, *, apart: bool) -> Iterator[Scored]:
     """Every held-out model of one set, by anchors as hard as each way has it. known: the training models."""
-    placed, joint = own_set(part)
+    rng = np.random.default_rng(part.seed)
+    own = part.train.sets == part.set_number
+    categories = rng.permutation(np.unique(part.train.categories[own]))
+    anchoring = set((categories[: len(categories) // 2] if apart else categories).tolist())
+    scoring = set(categories.tolist()) - anchoring if apart else anchoring
+    usable = [one for one in part.placed if part.test.categories[one[0]] in scoring]
+    part = replace(part, placed=[usable[i] for i in rng.permutation(len(usable))[:QUERIES]])
+    placed, joint = own_set(part, np.flatnonzero(own & np.isin(part.train.categories, list(anchoring))))
     ways = {MAP: placed, **refits(part, known, placed), JOINT: joint}
     p = {
         f"{way}, {size}": _probabilities(part, joint, anchors, size) for way, anchors in ways.items() for size in SIZES
@@ -78,9 +91,11 @@ def predicted(part: Unseen, known: Pooled) -> Iterator[Scored]:
     here = np.array([q for q, _ in part.placed])
     for column, m in enumerate(part.models):
         scored = np.isfinite(part.test.correct[m, here])
+        if scored.sum() < LEAST_SCORED or not len(_known(part.train, m, joint)):
+            continue
         yield Scored(
             seed=part.seed,
-            set_name=part.set_name,
+            set_name=f"{part.set_name}, {'apart' if apart else 'alike'}",
             model=str(part.test.models[m]),
             queries=here[scored],
             categories=part.test.categories[here[scored]],
@@ -91,11 +106,15 @@ def predicted(part: Unseen, known: Pooled) -> Iterator[Scored]:
         )
 
 
-def own_set(part: Unseen) -> tuple[AnchorSet, AnchorSet]:
-    """Training queries of the set as `placing.place` would make a user's set of them, and as the joint fit has them."""
+def _known(train: Pooled, model: int, anchors: AnchorSet) -> Floats:
+    outcomes = fingerprint(train, model, anchors).correct
+    return outcomes[np.isfinite(outcomes)]
+
+
+def own_set(part: Unseen, usable: NDArray[np.int64]) -> tuple[AnchorSet, AnchorSet]:
+    """Some of these training queries as `placing.place` would make a user's set of them, and as the joint fit has them."""
     learned, train = part.learned, part.train
-    rng = np.random.default_rng(part.seed)
-    rows = rng.permutation(np.flatnonzero(train.sets == part.set_number))[: SIZES[-1]]
+    rows = np.random.default_rng(part.seed).permutation(usable)[: SIZES[-1]]
     places = [learned.places[i] for i in rows]
     domains, difficulty = np.array([one.domains for one in places]), np.array([one.difficulty for one in places])
     joint = AnchorSet(

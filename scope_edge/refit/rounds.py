@@ -1,7 +1,7 @@
 """Difficulties and abilities in turns, until they agree: the joint fit of what the user has had measured.
 
-Models that were measured elsewhere too hold the scale, which stays the map's. The result is the same whatever the order in
-which models and files come.
+What models did on other sets, bundled ones above all, counts in their abilities. The result is the same whatever the order
+in which models and files come.
 """
 
 from __future__ import annotations

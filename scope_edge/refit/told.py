@@ -75,11 +75,23 @@ class Told:
 
     def by_others(self, model: str, placed: Placed) -> AnchorSet:
         """The set as the map and all models but this one tell."""
-        if model not in self.models:
-            return placed.seen(self.difficulty, 1 / self.information)
-        row = self.models.index(model)
-        left = self.information - self.shares[row]
-        return placed.seen(self.difficulty + self.pulls[row] / left, 1 / left)
+        difficulty, information = self.difficulty, self.information
+        if model in self.models:
+            row = self.models.index(model)
+            information = information - self.shares[row]
+            difficulty = difficulty + self.pulls[row] / information
+        return placed.seen(_centered(difficulty, information, placed), 1 / information)
+
+
+def _centered(difficulty: Floats, information: Floats, placed: Placed) -> Floats:
+    """Difficulties without what they have in common, as far as each was told: on the whole they stay as hard as the map says.
+
+    What all anchors seem harder by than the map says may be an error in the models' abilities; and if it is the map's, it errs
+    so about queries like these too, which are predicted by the map.
+    """
+    told = 1 - 1 / (placed.variance * information)
+    guess = placed.anchors.map_difficulty
+    return difficulty - told * ((told @ (difficulty - guess)) / max(float(told @ told), 1e-9))
 
 
 def tell(placed: Placed, outcomes: Mapping[str, Floats], abilities: Mapping[str, tuple[Floats, Floats]]) -> Told:
