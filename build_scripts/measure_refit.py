@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from core_anchors import choose_core
 from figures import write_figures
-from learn import COVERAGE, fingerprint
+from learn import fingerprint, pool_prior
 from measure_prior import CLIP, LEAST_SCORED, SEEDS, Scored, Unseen, interval, resampled, table, unseen
 from pooled import read_pooled
 from routing_data import held_out
@@ -32,8 +32,6 @@ from scope_edge.ability import design, softening
 from scope_edge.anchors import AnchorSet
 from scope_edge.calibration import calibrate
 from scope_edge.fingerprints import Fingerprint
-from scope_edge.prior import Prior
-from scope_edge.records import ModelCard
 from scope_edge.refit.use import anchors_for
 
 if TYPE_CHECKING:
@@ -85,9 +83,7 @@ def predicted(part: Unseen, known: Pooled, *, apart: bool) -> Iterator[Scored]:
     part = replace(part, placed=[usable[i] for i in rng.permutation(len(usable))[:QUERIES]])
     placed, joint = own_set(part, np.flatnonzero(own & np.isin(part.train.categories, list(anchoring))))
     ways = {MAP: placed, **refits(part, known, placed), JOINT: joint}
-    p = {
-        f"{way}, {size}": _probabilities(part, joint, anchors, size) for way, anchors in ways.items() for size in SIZES
-    }
+    p = {f"{way}, {size}": _probabilities(part, anchors, size) for way, anchors in ways.items() for size in SIZES}
     here = np.array([q for q, _ in part.placed])
     for column, m in enumerate(part.models):
         scored = np.isfinite(part.test.correct[m, here])
@@ -170,16 +166,10 @@ def _any(one: Fingerprint) -> bool:
     return bool(np.isfinite(one.correct).any())
 
 
-def _probabilities(part: Unseen, joint: AnchorSet, anchors: AnchorSet, size: int) -> Floats:
+def _probabilities(part: Unseen, anchors: AnchorSet, size: int) -> Floats:
     """P(correct) of every query and model, (queries, models), known by the first `size` anchors seen in one way."""
-    learned = part.learned
-    answers = [fingerprint(part.train, m, joint, size) for m in part.models]
-    fingerprints = {one.model: [replace(one, anchors=anchors)] for one in answers}
-    cards = [ModelCard(id=name, where="cloud") for name in fingerprints]
-    prior = Prior(
-        learned.map, learned.population, cards, fingerprints, calibration=learned.calibration, coverage=COVERAGE
-    )
-    return np.array([calibrate(prior.at(place, 1.0), learned.calibration).p_correct for _, place in part.placed])
+    prior = pool_prior(part.train, part.models, part.learned, anchors, size)
+    return np.array([calibrate(prior.at(place, 1.0), part.learned.calibration).p_correct for _, place in part.placed])
 
 
 def report(found: Sequence[Scored]) -> Iterator[str]:

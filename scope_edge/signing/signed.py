@@ -11,11 +11,11 @@ import hashlib
 
 from scope_edge.errors import PackError
 from scope_edge.packs import unpack
-from scope_edge.signing.signers import key_text
+from scope_edge.signing.signers import KEY_BYTES, key_text
 
 KIND = "signed-pack"
 _DOMAIN = b"scope-edge signed pack, version 1\n"
-_KEY_BYTES, _SIGNATURE_BYTES = 32, 64
+_SIGNATURE_BYTES = 64
 
 
 def message(pack: bytes) -> bytes:
@@ -34,7 +34,7 @@ def open_signed(blob: bytes, where: str) -> tuple[bytes, bytes]:
     pack, key, signature = (body.get(name) for name in ("pack", "key", "signature"))
     if not (isinstance(pack, bytes) and isinstance(key, bytes) and isinstance(signature, bytes)):
         raise PackError(f"{where}: a signed pack without pack, key or signature; get a fresh copy")
-    for what, found, expected in (("key", key, _KEY_BYTES), ("signature", signature, _SIGNATURE_BYTES)):
+    for what, found, expected in (("key", key, KEY_BYTES), ("signature", signature, _SIGNATURE_BYTES)):
         if len(found) != expected:
             raise PackError(f"{where}: its {what} has {len(found)} bytes, not {expected}; get a fresh copy")
     from scope_edge.signing.ed25519 import is_signed_by

@@ -18,7 +18,7 @@ from scope_edge.errors import AssetError, UsageError
 from scope_edge.packs import write_atomically
 
 PREFIX = "ed25519:"
-_KEY_BYTES = 32
+KEY_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9][\w.@+-]{0,63}", re.ASCII)
 
 
@@ -33,7 +33,7 @@ def key_from_text(text: str) -> bytes:
         key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    if not text.startswith(PREFIX) or len(key) != _KEY_BYTES:
+    if not text.startswith(PREFIX) or len(key) != KEY_BYTES:
         raise UsageError(
             f"{text[:60]!r} is no public key: {PREFIX} and 44 characters, as `scope-edge signer show` prints"
         )
