@@ -40,7 +40,12 @@ def load_router(settings: Settings) -> Router:
 
     bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
     basis = load_basis()
-    fingerprints = load_fingerprints()[1]
+    sets, fingerprints = load_fingerprints()
+    if any(one.own for one in sets):
+        from scope_edge.refit.use import refitted
+
+        asked = [card.id for card in pool]
+        fingerprints = refitted(fingerprints, basis, asked, cache_dir=assets.user_cache_dir())
     prior = Prior(basis, pool, fingerprints, coverage=settings.coverage)
     prepared = prepared_pool(pool, prior, basis.reference, settings.value_of_time)
     if any(card.gguf is not None for card in pool):

@@ -36,6 +36,7 @@ ROOMS = {
     "scipy": ("learning/",),
     "sklearn": ("evaluating/baselines.py",),
     "matplotlib": ("plotting/",),
+    "cryptography": ("signing/ed25519.py",),
 }
 # What opens connections, or is used to. remote.py and chat/client.py may, the llama worker talks over pipes.
 NETWORK = (

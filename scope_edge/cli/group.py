@@ -17,6 +17,7 @@ COMMANDS = {
     "anchors": "List the anchor sets; remove those of yours.",
     "import": "Import outcomes measured elsewhere as anchors and fingerprints.",
     "export": "Write a fingerprint as a file to hand on.",
+    "signer": "Make a key to sign packs with; say whose packs are taken.",
     "estimator": "Install language models that refine the estimates.",
     "calibrate": "Learn how far to trust the installed estimator.",
     "eval": "Replay labelled queries: what is the router worth?",
