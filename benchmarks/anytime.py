@@ -38,9 +38,10 @@ from scope_edge.estimator.prompt import BUNDLED
 from scope_edge.estimator.scope import Engine, Limits, ScopeEstimator
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.llama.jobs import Job, JobResult, Sample, Shape, Stats
-from scope_edge.policy import PoolPolicy, policy_pool
-from scope_edge.prior import Prior, load_map
+from scope_edge.policy import PoolPolicy
+from scope_edge.prior import Prior, load_basis
 from scope_edge.records import EncodedQuery, Estimates, ModelCard, Preference, Query
+from scope_edge.standing import prepared_pool
 
 if TYPE_CHECKING:
     from scope_edge.records import Floats
@@ -153,13 +154,10 @@ def replay(
 
 def stage(cards: tuple[ModelCard, ...], size: int | None) -> tuple[Prior, PoolPolicy]:
     """The prior from each model's first anchors of every set, and the pool's policy as `route` prepares it."""
-    fitted, population, calibration = load_map()
-    sets, everything = load_fingerprints()
+    basis, everything = load_basis(), load_fingerprints()[1]
     prints = {card.id: tuple(_first(part, size) for part in everything[card.id]) for card in cards}
-    prior = Prior(fitted, population, cards, prints, calibration=calibration, coverage=0.9)
-    p, tokens = (np.hstack(part) for part in zip(*(prior.on(one) for one in sets), strict=True))
-    prompts = np.concatenate([one.prompt_tokens for one in sets])
-    return prior, PoolPolicy(cards, policy_pool(cards, p, tokens, prompts))
+    prior = Prior(basis, cards, prints, coverage=0.9)
+    return prior, PoolPolicy(cards, prepared_pool(cards, prior, basis.reference))
 
 
 def estimator(cards: tuple[ModelCard, ...], oracle: Oracle, reach: float, folder: Path) -> ScopeEstimator:

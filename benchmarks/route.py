@@ -164,26 +164,25 @@ def warm(texts: Sequence[str], rounds: int, models: int) -> None:
 
 def large_router(size: int) -> Router:
     """A router over `size` models: the fingerprinted ones of the catalog over and over, under other names."""
-    import numpy as np
 
     from scope_edge.anchors import load_bank
     from scope_edge.catalog import load_catalog
     from scope_edge.config import load_settings
     from scope_edge.encoder import Encoder
     from scope_edge.fingerprints import load_fingerprints
-    from scope_edge.policy import PoolPolicy, policy_pool
-    from scope_edge.prior import Prior, load_map
+    from scope_edge.policy import PoolPolicy
+    from scope_edge.prior import Prior, load_basis
     from scope_edge.router import Router
+    from scope_edge.standing import prepared_pool
 
-    sets, real = load_fingerprints()
+    real = load_fingerprints()[1]
     measured = [card for card in load_catalog(load_settings()).cards if card.id in real]
     originals = list(islice(cycle(measured), size))
     pool = tuple(replace(card, id=f"{card.id}#{i}") for i, card in enumerate(originals))
     fingerprints = {copy.id: real[card.id] for copy, card in zip(pool, originals, strict=True)}
-    fitted, population, calibration = load_map()
-    prior = Prior(fitted, population, pool, fingerprints, calibration=calibration, coverage=0.9)
-    p, tokens = (np.hstack(parts) for parts in zip(*(prior.on(one) for one in sets), strict=True))
-    prepared = policy_pool(pool, p, tokens, np.concatenate([one.prompt_tokens for one in sets]))
+    basis = load_basis()
+    prior = Prior(basis, pool, fingerprints, coverage=0.9)
+    prepared = prepared_pool(pool, prior, basis.reference)
     return Router(encoder=Encoder.load(), bank=load_bank(), estimator=prior, policy=PoolPolicy(pool, prepared))
 
 

@@ -35,7 +35,7 @@ from scope_edge.fingerprints import Fingerprint
 from scope_edge.learning.pooled import read_pooled
 from scope_edge.placing import placed
 from scope_edge.prior import Prior
-from scope_edge.tuning import DRAWS, lead, prospect_of, without_traits
+from scope_edge.tuning import DRAWS, prospect_of, without_traits
 
 Floats = NDArray[np.float64]
 COVERAGE, ANCHORS, POOLS = 0.9, 250, 100
@@ -160,7 +160,9 @@ def _placed(part: Part, at: NDArray[np.intp], rows: NDArray[np.intp]) -> dict[st
         own=True,
     )
     return {
-        part.names[i]: [Fingerprint(part.names[i], anchors, data.correct[part.models[i], where], data.tokens[part.models[i], where])]
+        part.names[i]: [
+            Fingerprint(part.names[i], anchors, data.correct[part.models[i], where], data.tokens[part.models[i], where])
+        ]
         for i in at.tolist()
     }
 

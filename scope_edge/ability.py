@@ -99,6 +99,21 @@ def query_row(
     return np.concatenate([a[..., None], a[..., None] * domains, traits], axis=-1), -a * difficulty
 
 
+def query_variance(rows: Floats, domains: Floats, population: Population) -> Floats:
+    """(q,) variance of log-odds for what the map does not know of queries: rows (q, d) of `query_row`, domains (q, sets)."""
+    variance: Floats = rows[:, 0] ** 2 * (domains @ population.unexplained)
+    return variance
+
+
+def softening(slope: Floats | float, variance: Floats) -> Floats:
+    """By how much a logistic curve of this slope is flatter where its place is known but for a variance, averaged over that.
+
+    1 / sqrt(1 + pi slope^2 variance / 8) (MacKay 1992). Without it a model's ability would seem surer than such anchors tell.
+    """
+    factor: Floats = 1 / np.sqrt(1 + np.pi / 8 * slope**2 * variance)
+    return factor
+
+
 def fit_ability(parts: Sequence[Fingerprint], population: Population, known: Ability | None = None) -> Ability:
     """Fit one model from its fingerprints (one or more anchor sets, missing outcomes left out).
 
@@ -106,15 +121,20 @@ def fit_ability(parts: Sequence[Fingerprint], population: Population, known: Abi
     """
     if known is not None:
         population = replace(population, mean=known.mean, covariance=known.covariance)
+    mean, covariance = fit_correct(parts, population)
+    count = sum(int((~np.isnan(one.correct)).sum()) for one in parts) + (known.measured if known else 0)
+    return Ability(mean, covariance, count, *_lengths(parts, population, known))
+
+
+def fit_correct(parts: Sequence[Fingerprint], population: Population) -> tuple[Floats, Floats]:
+    """Mean (d,) and covariance (d, d) of g alone, which outcomes tell without their lengths."""
     rows, offsets, outcomes = [], [], []
     for one in parts:
-        measured = ~np.isnan(one.correct)
-        rows.append(design(one.anchors)[measured])
-        offsets.append((-one.anchors.discrimination * one.anchors.difficulty)[measured])
-        outcomes.append(one.correct[measured])
-    mean, covariance = _mode(np.vstack(rows), np.concatenate(offsets), np.concatenate(outcomes), population)
-    count = sum(map(len, outcomes)) + (known.measured if known else 0)
-    return Ability(mean, covariance, count, *_lengths(parts, population, known))
+        known = ~np.isnan(one.correct)
+        rows.append(design(one.anchors)[known])
+        offsets.append((-one.anchors.discrimination * one.anchors.difficulty)[known])
+        outcomes.append(one.correct[known])
+    return _mode(np.vstack(rows), np.concatenate(offsets), np.concatenate(outcomes), population)
 
 
 def _lengths(

@@ -96,9 +96,13 @@ def calibrate_own(
     from scope_edge.catalog import load_catalog
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.prior import load_basis
+    from scope_edge.refit.use import refitted
 
     cards, fingerprints = load_catalog(settings).pool(settings.pool), load_fingerprints()[1]
-    found = calibrate_prior(load_basis(), cards, fingerprints, settings.coverage, progress)
+    basis = load_basis()
+    # Abilities are known as `route` knows them: by anchors as hard as the user's other models found them.
+    known = refitted(fingerprints, basis, [card.id for card in cards])
+    found = calibrate_prior(basis, cards, known, settings.coverage, progress)
     store = not dry_run and (anyway or bool(found.helps))
     if store:
         save_personal(found.full if anyway else found.personal, fingerprints)

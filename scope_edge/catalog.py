@@ -31,7 +31,7 @@ CARDS = "models/cards.toml"
 STATUSES = ("available", "retired", "unknown")
 _PRICES = ("usd_in", "usd_out")
 # Names under which local servers list models that in truth run at a vendor's (Ollama: `name:size-cloud`, `name:cloud`).
-_FORWARDED = ("-cloud", ":cloud")
+FORWARDED = ("-cloud", ":cloud")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def _card(id: str, fields: Mapping[str, Any], where: str) -> ModelCard:
 
 def _misplaced(card: ModelCard) -> str | None:
     """What a card says of where and how its model is called that cannot be so, and what to write instead; None = nothing."""
-    if card.where == "device" and any(name.lower().endswith(_FORWARDED) for name in (card.id, card.served_as or "")):
+    if card.where == "device" and any(name.lower().endswith(FORWARDED) for name in (card.id, card.served_as or "")):
         return 'a name ending in -cloud runs at a vendor, never on the device; write where = "cloud"'
     if card.gguf is not None and card.endpoint is not None:
         return "has both an endpoint and a gguf; remove the one it is not to be called by"

@@ -22,10 +22,11 @@ from scope_edge.llama.probe import LlamaBuild, probe_llama
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings
+    from scope_edge.records import ModelCard
 
 # Distribution -> what it is for. Those of extras may be missing.
 NEEDED = ("numpy", "onnxruntime", "tokenizers", "msgpack", "click", "platformdirs", "tomlkit")
-OPTIONAL = ("hnswlib", "llama-cpp-python", "gguf", "safetensors", "huggingface-hub", "pyarrow", "httpx")
+OPTIONAL = ("hnswlib", "llama-cpp-python", "gguf", "safetensors", "huggingface-hub", "pyarrow", "httpx", "cryptography")
 _BUILD_FLAGS: Mapping[Maker, str] = {"nvidia": "-DGGML_CUDA=on", "amd": "-DGGML_HIP=on", "apple": "-DGGML_METAL=on"}
 _BACKENDS: Mapping[Maker, tuple[str, ...]] = {
     "nvidia": ("CUDA", "Vulkan"),
@@ -226,8 +227,9 @@ def _exists(path: Path) -> bool:
 
 def _settings(worst: _Worst) -> tuple[Settings | None, dict[str, tuple[str, str]], dict[str, str]]:
     """The settings in force, each with where it came from, and the active pool."""
-    from scope_edge.catalog import is_retired, load_catalog
+    from scope_edge.catalog import load_catalog
     from scope_edge.config import CHECKS, load_settings
+    from scope_edge.managing.loadable import unloadable
 
     settings = None
     table: dict[str, tuple[str, str]] = {}
@@ -235,10 +237,18 @@ def _settings(worst: _Worst) -> tuple[Settings | None, dict[str, tuple[str, str]
         settings = load_settings()
         table = {key: (_shown(getattr(settings, key)), settings.origin.get(key, "default")) for key in CHECKS}
         cards = load_catalog(settings).pool()
-        return settings, table, {card.id: card.where + (", retired" if is_retired(card) else "") for card in cards}
+        stuck = unloadable(cards)
+        return settings, table, {card.id: card.where + _remark(card, stuck.get(card.id)) for card in cards}
     except ScopeEdgeError as error:
         worst.note(error)
         return settings, table, {}
+
+
+def _remark(card: ModelCard, stuck: str | None) -> str:
+    """What else to know of a model of the pool. stuck: why it cannot be loaded."""
+    from scope_edge.catalog import is_retired
+
+    return (", retired" if is_retired(card) else "") + (f", cannot be loaded: {stuck}" if stuck else "")
 
 
 def _shown(value: object) -> str:

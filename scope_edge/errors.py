@@ -57,4 +57,11 @@ class MissingExtraError(ScopeEdgeError):
 
 
 class WorkerError(ScopeEdgeError):
-    """The llama.cpp worker failed: it could not be started, died, hung, or has no room. The next call may work again."""
+    """The llama.cpp worker failed: it could not be started, died, hung, or has no room. The next call may work again.
+
+    refused: llama.cpp itself would not load the model, or crashed over it; the same file will fare no better.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused

@@ -46,14 +46,14 @@ class Fingerprint:
 def load_anchor_sets() -> tuple[AnchorSet, ...]:
     """The core anchor sets, the bundled ones first, then the user's. Raises AssetError when one is missing or damaged."""
     bundled = _bundled_sets()
-    paths = _own_packs(OWN_SETS)
+    paths = own_packs(OWN_SETS)
     return (*bundled, *_own_sets(paths, bundled)) if paths else bundled
 
 
 def usable_anchor_sets() -> tuple[AnchorSet, ...]:
     """As `load_anchor_sets`, without packs of the user's that are damaged: for who is about to replace them."""
     found = _bundled_sets()
-    for path in _own_packs(OWN_SETS):
+    for path in own_packs(OWN_SETS):
         with contextlib.suppress(PackError):
             found += tuple(_own_sets([path], found))
     return found
@@ -79,11 +79,12 @@ def _bundled_sets() -> tuple[AnchorSet, ...]:
 def load_fingerprints() -> tuple[tuple[AnchorSet, ...], Mapping[str, tuple[Fingerprint, ...]]]:
     """The core sets, and every fingerprint by model: the bundled ones and the user's.
 
-    A model that the user measured on a bundled set again is known by the user's outcomes there, not by both.
+    A model that the user measured on a bundled set again is known by the user's outcomes there, not by both. Outcomes of
+    the user's on a set that is not there any more tell nothing and are left out (`scope-edge anchors list` shows them).
     Raises AssetError when a file is missing or damaged.
     """
     loaded = load_anchor_sets()
-    own = [(path, _own_body(path, "fingerprints")) for path in _own_packs(OWN_FINGERPRINTS)]
+    own = [(path, _own_body(path, "fingerprints")) for path in own_packs(OWN_FINGERPRINTS)]
     if any(ASKED in body.get("sets", ()) for _, body in own) and ASKED not in {one.name for one in loaded}:
         loaded = (*loaded, _asked_set())
     sets = {anchors.name: anchors for anchors in loaded}
@@ -91,7 +92,7 @@ def load_fingerprints() -> tuple[tuple[AnchorSet, ...], Mapping[str, tuple[Finge
     found: dict[str, dict[str, Fingerprint]] = {}
     _add(found, body, sets, FINGERPRINTS, "reinstall scope-edge", own=False)
     for path, one in own:
-        _add(found, one, sets, str(path), _AGAIN, own=True)
+        _add(found, _on(sets, one), sets, str(path), _AGAIN, own=True)
     return loaded, {model: tuple(parts.values()) for model, parts in found.items()}
 
 
@@ -126,7 +127,15 @@ def _add(
         raise PackError(f"{where}: cannot be used ({error!r}); {mend}") from error
 
 
-def _own_packs(folder: str) -> list[Path]:
+def _on(sets: Mapping[str, AnchorSet], body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A pack's body without outcomes on sets that are not there."""
+    parts = body.get("sets")
+    if not isinstance(parts, dict) or parts.keys() <= sets.keys():
+        return body
+    return {**body, "sets": {name: part for name, part in parts.items() if name in sets}}
+
+
+def own_packs(folder: str) -> list[Path]:
     """The user's packs of a kind, by name. Most users have none: looking costs one failed system call."""
     try:
         return sorted(path for path in (assets.user_data_dir() / folder).iterdir() if path.suffix == ".pack")

@@ -18,12 +18,17 @@ _AMD = "0x1002"
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU. memory_gb: in units of 2^30 bytes, None = unknown (Apple's is the machine's own). found_by: how we know of it."""
+    """One GPU.
+
+    memory_gb, free_gb: all of its memory, and what is free now, in units of 2^30 bytes; None = unknown (Apple's is the
+    machine's own). found_by: how we know of it.
+    """
 
     maker: Maker
     name: str
     memory_gb: float | None
     found_by: str
+    free_gb: float | None = None
 
 
 def find_gpus() -> tuple[Gpu, ...]:
@@ -32,19 +37,19 @@ def find_gpus() -> tuple[Gpu, ...]:
 
 
 def read_nvidia_smi(text: str) -> Iterator[Gpu]:
-    """The answer to `nvidia-smi --query-gpu=name,memory.total --format=csv,noheader,nounits`, a line a GPU, memory in MiB."""
+    """The answer to `nvidia-smi --query-gpu=name,memory.total,memory.free --format=csv,noheader,nounits`, a line a GPU, memory in MiB."""
     for line in text.splitlines():
-        name, comma, memory = line.rpartition(",")
-        if comma and name.strip():
-            known = memory.strip().isdigit()
-            yield Gpu("nvidia", name.strip(), int(memory) / 1024 if known else None, "nvidia-smi")
+        name, *memory = (part.strip() for part in line.rsplit(",", 2))
+        if len(memory) == 2 and name:
+            total, free = (int(one) / 1024 if one.isdigit() else None for one in memory)
+            yield Gpu("nvidia", name, total, "nvidia-smi", free)
 
 
 def _by_nvidia_smi() -> Iterator[Gpu]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return
-    command = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    command = [program, "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired, subprocess.CalledProcessError):
         answer = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=True
@@ -69,8 +74,8 @@ def _by_amd_driver(root: Path = Path("/sys/class/drm"), compute: Path = Path("/d
     for card in sorted(root.glob("card[0-9]*/device")):
         with contextlib.suppress(OSError, ValueError):
             if (card / "vendor").read_text().strip() == _AMD:
-                memory = int((card / "mem_info_vram_total").read_text()) / 2**30
-                yield Gpu("amd", f"AMD {(card / 'device').read_text().strip()}", memory, str(compute))
+                total, used = (int((card / f"mem_info_vram_{one}").read_text()) / 2**30 for one in ("total", "used"))
+                yield Gpu("amd", f"AMD {(card / 'device').read_text().strip()}", total, str(compute), total - used)
 
 
 def _apple() -> Iterator[Gpu]:

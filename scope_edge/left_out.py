@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scope_edge.difficulty import Places
 from scope_edge.prior import Basis, Prior
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from scope_edge.ability import Population
+    from scope_edge.anchors import AnchorSet
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.prior import EstimateTable
     from scope_edge.records import Floats, ModelCard
@@ -85,8 +88,15 @@ def predict(
         abilities = dict.fromkeys(versions, basis.abilities[card.id]) if card.id in basis.abilities else {}
         cards = [replace(card, id=name) for name in versions]
         prior = Prior(replace(basis, abilities=abilities), cards, versions, coverage=coverage)
-        found.append(_compared(prior.on(one.anchors), one, (rows, group), card.token_factor, fold))
+        table = prior.table(_places(one.anchors, basis.population), np.ones(len(fold)))
+        found.append(_compared(table, one, (rows, group), card.token_factor, fold))
     return joined(found)
+
+
+def _places(anchors: AnchorSet, population: Population) -> Places:
+    """Where the map placed these anchors, the blur that goes into fitting abilities taken off."""
+    sharp = anchors.domains @ population.discrimination / anchors.discrimination
+    return Places(anchors.map_difficulty, anchors.log_length, anchors.domains, anchors.traits * sharp[:, None])
 
 
 def _in_fold(part: Fingerprint, folds: Mapping[str, int], left: int) -> NDArray[np.intp]:

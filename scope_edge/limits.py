@@ -5,14 +5,15 @@ budget. A context length is a fact, not a budget: an unknown one rules nothing o
 unknown the prompt alone is held against it.
 
 `Candidate.excluded_by` and `Bound.limit` use these names only:
-"exclude" (named by the user), "local_only" (a cloud model), "context" (prompt + completion beyond the context length),
-"max_tokens", "max_usd", "max_seconds". A model ruled out by several carries the first in this order.
+"exclude" (named by the user), "local_only" (a cloud model), "cannot_load" (its GGUF is not there, damaged, or does not fit the
+machine), "context" (prompt + completion beyond the context length), "max_tokens", "max_usd", "max_seconds".
+A model ruled out by several carries the first in this order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from scope_edge.records import Floats
 
 BUDGETS = ("max_tokens", "max_usd", "max_seconds")
-# What no fallback lifts: the user's word, and what a model cannot hold.
-FORBIDDING = ("exclude", "local_only", "context")
+# What no fallback lifts: the user's word, what the machine cannot hold, and what a model cannot.
+FORBIDDING = ("exclude", "local_only", "cannot_load", "context")
 LIMITS = (*FORBIDDING, *BUDGETS)
+# Those that have no size, what is easiest given up first.
+_PLAIN = ("local_only", "exclude", "cannot_load")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,15 @@ class Limit:
     broken: Bools
 
 
-def limits_in_force(pool: PoolColumns, costs: Costs, tokens_hi: Floats, preference: Preference) -> tuple[Limit, ...]:
+def limits_in_force(
+    pool: PoolColumns, costs: Costs, tokens_hi: Floats, preference: Preference, unloadable: Collection[str] = ()
+) -> tuple[Limit, ...]:
     """The limits this decision is under, in the order of LIMITS. tokens_hi: shape (models,), own tokens.
 
-    Costs and tokens_hi may be of many queries, shape (queries, models): then so may what a limit rules out.
+    unloadable: models that cannot be loaded. Costs and tokens_hi may be of many queries, shape (queries, models): then so may
+    what a limit rules out.
     """
-    return tuple(_limits(pool, costs, tokens_hi, preference))
+    return tuple(_limits(pool, costs, tokens_hi, preference, unloadable))
 
 
 def check_preference(preference: Preference) -> None:
@@ -87,7 +93,7 @@ def binding(limits: Sequence[Limit]) -> tuple[Bound, str | None]:
     """The limit to blame when every model breaks one, and a warning if lifting it alone would not help.
 
     Blamed is the limit that alone keeps some model out and would have to give way least: budgets by relative change,
-    then a context length, then local_only and exclude, which have no size, last what no known value would satisfy.
+    then a context length, then what has no size (local_only, exclude, cannot_load), last what no known value would satisfy.
     Where every model breaks several, it is the first one broken by a model that breaks the fewest.
     """
     broken = np.sum([limit.broken for limit in limits], axis=0)
@@ -106,13 +112,16 @@ def context_need(prompt_tokens_hi: Floats, tokens_hi: Floats) -> Floats:
     return np.where(np.isnan(tokens_hi), prompt_tokens_hi, prompt_tokens_hi + tokens_hi)
 
 
-def _limits(pool: PoolColumns, costs: Costs, tokens_hi: Floats, preference: Preference) -> Iterator[Limit]:
+def _limits(
+    pool: PoolColumns, costs: Costs, tokens_hi: Floats, preference: Preference, unloadable: Collection[str]
+) -> Iterator[Limit]:
     unsized = np.full(len(pool.models), np.nan)
     if preference.exclude:
-        named = frozenset(preference.exclude)
-        yield Limit("exclude", unsized, unsized, np.array([model in named for model in pool.models], bool))
+        yield Limit("exclude", unsized, unsized, _among(pool, frozenset(preference.exclude)))
     if preference.local_only:
         yield Limit("local_only", unsized, unsized, pool.cloud)
+    if unloadable:
+        yield Limit("cannot_load", unsized, unsized, _among(pool, unloadable))
     need, at_least = costs.prompt_tokens_hi + tokens_hi, context_need(costs.prompt_tokens_hi, tokens_hi)
     yield Limit("context", pool.context_tokens, at_least, at_least > pool.context_tokens)
     budget = preference.budget
@@ -122,13 +131,17 @@ def _limits(pool: PoolColumns, costs: Costs, tokens_hi: Floats, preference: Pref
             yield Limit(name, np.full_like(needed, value), needed, ~(needed <= value))
 
 
+def _among(pool: PoolColumns, named: Collection[str]) -> Bools:
+    return np.array([model in named for model in pool.models], bool)
+
+
 def _ways_out(limit: Limit, only: Bools) -> Iterator[tuple[tuple[int, float], Bound]]:
     """For the models that break this limit only: (how hard it is to give way, the bound)."""
     models = np.flatnonzero(only)
     if not models.size:
         return
-    if limit.name in ("exclude", "local_only"):
-        yield (2, float(limit.name == "exclude")), _bound(limit, int(models[0]))
+    if limit.name in _PLAIN:
+        yield (2, float(_PLAIN.index(limit.name))), _bound(limit, int(models[0]))
         return
     need, value = limit.need[models], limit.value[models]
     with np.errstate(divide="ignore", over="ignore"):

@@ -30,22 +30,27 @@ def shifts(reference: Reference, population: Population, mean: Floats, covarianc
 
     mean: (n, d), covariance: (n, d, d), of the models' abilities; NaN gives NaN.
     """
-    sets = len(population.discrimination)
-    a = reference.discrimination[:, None]
-    own = np.hstack([a, a * np.eye(sets)[reference.sets], reference.places.traits])
-    true = _softened(mean @ own.T - a[:, 0] * reference.difficulty, spread_along(own, covariance))
+    own, own_offsets = own_rows(reference)
+    true = _softened(mean @ own.T + own_offsets, spread_along(own, covariance))
     places = reference.places
     rows, offsets = query_row(places.difficulty, places.domains, places.traits, population)
     blur = rows[:, 0] ** 2 * (places.domains @ population.unexplained)
     scale = 1 / np.sqrt(1 + _PROBIT * (spread_along(rows, covariance) + blur))
     logits = (mean @ rows.T + offsets) * scale
-    found = np.zeros((len(mean), sets))
-    for s in range(sets):
+    found = np.zeros((len(mean), places.domains.shape[1]))
+    for s in range(found.shape[1]):
         here = reference.sets == s
         if here.any():
             wanted = sigmoid(true[:, here]).mean(axis=1)
             found[:, s] = _solved(logits[:, here], scale[:, here], wanted)
     return found
+
+
+def own_rows(reference: Reference) -> tuple[Floats, Floats]:
+    """(h, offset), (q, d) and (q,), with logit = h . g + offset by each reference query's own difficulty."""
+    a = reference.discrimination[:, None]
+    domains = np.eye(reference.places.domains.shape[1])[reference.sets]
+    return np.hstack([a, a * domains, reference.places.traits]), -a[:, 0] * reference.difficulty
 
 
 def _softened(logits: Floats, variance: Floats) -> Floats:

@@ -35,12 +35,24 @@ def write_pack(path: Path, kind: str, body: Mapping[str, Any]) -> str:
     The file appears whole or not at all: temporary file beside it, fsync, rename.
     Raises PackError when the folder cannot be written.
     """
-    raw = msgpack.packb(dict(body), default=_encode_array, use_bin_type=True)
-    digest = hashlib.sha256(raw)
-    name = kind.encode("ascii")
-    blob = _HEAD.pack(MAGIC, FORMAT, len(name)) + name + _BODY.pack(len(raw), digest.digest()) + raw
+    blob = pack(kind, body)
     write_atomically(path, blob)
-    return digest.hexdigest()
+    digest: bytes = _BODY.unpack_from(blob, _HEAD.size + len(kind))[1]
+    return digest.hex()
+
+
+def pack(kind: str, body: Mapping[str, Any]) -> bytes:
+    """The bytes of a pack, as `write_pack` writes them."""
+    raw: bytes = msgpack.packb(dict(body), default=_encode_array, use_bin_type=True)
+    name = kind.encode("ascii")
+    return _HEAD.pack(MAGIC, FORMAT, len(name)) + name + _BODY.pack(len(raw), hashlib.sha256(raw).digest()) + raw
+
+
+def kind_of(blob: bytes) -> str | None:
+    """The kind that a pack's first bytes name; None when they are no pack's."""
+    if len(blob) < _HEAD.size or blob[:8] != MAGIC:
+        return None
+    return blob[_HEAD.size : _HEAD.size + _HEAD.unpack_from(blob)[2]].decode("ascii", "replace")
 
 
 def read_pack(path: Path, kind: str, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scope_edge.ability import softening
 from scope_edge.anchors import AnchorSet
 from scope_edge.encoder import Encoder
 from scope_edge.prior import load_basis
@@ -16,11 +17,6 @@ from scope_edge.records import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from scope_edge.ability import Population
-    from scope_edge.records import Floats
-
-_LOGIT_VARIANCE = np.pi / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,10 @@ def place(
             progress("placing anchors", done, len(questions))
     domains = np.array([place.domains for place in places])
     difficulty = np.array([place.difficulty for place in places])
-    slope, softening = _slopes(domains, basis.population)
+    population = basis.population
+    slope = domains @ population.discrimination
+    # The map does not know an anchor's own difficulty exactly: what it misses is averaged over, until models are measured.
+    factor = softening(slope, domains @ population.unexplained)
     return AnchorSet(
         name=name,
         ids=tuple(f"{name}/{one.id}" for one in questions),
@@ -57,24 +56,12 @@ def place(
         vectors=np.array(vectors),
         prompt_tokens=np.array([estimate_prompt_tokens(one.text).expected for one in questions]),
         difficulty=difficulty,
-        discrimination=slope,
+        discrimination=slope * factor,
         log_length=np.array([place.log_length for place in places]),
         map_difficulty=difficulty,
         domains=domains,
-        traits=np.array([place.traits for place in places]) * softening[:, None],
+        traits=np.array([place.traits for place in places]) * factor[:, None],
         linked=False,
         texts=tuple(one.text for one in questions),
         own=own,
     )
-
-
-def _slopes(domains: Floats, population: Population) -> tuple[Floats, Floats]:
-    """(discrimination, factor it was softened by), each (n,), for domains (n, sets).
-
-    The map does not know an anchor's own difficulty exactly. What it misses is averaged over: a logistic curve blurred by a
-    logit variance v is about one that is flatter by 1 / sqrt(1 + pi v / 8) (MacKay 1992). Without this a model's ability
-    would seem surer than these anchors can tell.
-    """
-    typical = domains @ population.discrimination
-    softening: Floats = 1 / np.sqrt(1 + _LOGIT_VARIANCE * typical**2 * (domains @ population.unexplained))
-    return typical * softening, softening

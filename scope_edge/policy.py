@@ -111,7 +111,7 @@ def weigh(
     if estimates.models != columns.models:
         raise ValueError("these estimates are not those of this pool's models, in its order")
     costs = query_costs(columns, estimates.tokens, estimates.tokens_hi, prompt, pool.value_of_time)
-    limits = limits_in_force(columns, costs, estimates.tokens_hi, preference)
+    limits = limits_in_force(columns, costs, estimates.tokens_hi, preference, pool.unloadable)
     allowed = keeping(limits, size)
     feasible, alpha, policy = bool(allowed.any()), preference.alpha, preference.policy
     if not feasible and preference.fallback == "cheapest":
@@ -248,6 +248,8 @@ def _warnings(weighed: Weighed, allowed: Bools, chosen: int, notice: str | None)
         yield from _named(columns, rest & unpriced, "price unknown, ranked after every priced model")
         yield from _named(columns, rest & ~unpriced, _why_unknown(weighed.pool))
         yield from _named(columns, apart & unmeasured, "no fingerprint, ranked after every measured model")
+    for model, why in weighed.pool.unloadable.items():
+        yield f"{model} cannot be loaded: {why}"
     if weighed.pool.retired:
         yield f"retired, may no longer answer: {_list(weighed.pool.retired)}"
 

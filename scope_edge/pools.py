@@ -1,10 +1,11 @@
-"""Edits to the user's settings file: which pool is active, what is in it, what was measured, profiles. Comments and layout are kept.
+"""Edits to the user's settings file: cards, pools, which one is active, profiles. Comments and layout of the file are kept.
 
 The bundled pools cannot be changed: the first edit of one copies it into the user's file, where it overrides the bundled one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,9 +45,7 @@ def add_to_pool(model: str, pool: str) -> tuple[str, ...]:
     Raises UsageError (unknown model, already in the pool) or ConfigError (the settings file cannot be read or written).
     """
     settings, catalog = _loaded()
-    check_name("the pool's name", pool)
-    if "," in pool:
-        raise UsageError(f"the pool's name must have no comma, not {pool!r}")
+    _check_pool_name(pool)
     catalog.card(model)
     before = catalog.pools.get(pool, ())
     if model in before:
@@ -70,6 +69,76 @@ def remove_from_pool(model: str, pool: str) -> tuple[str, ...]:
         )
     _edit(settings.file, lambda document: _own_list(document, catalog, pool).remove(model))
     return tuple(one for one in before if one != model)
+
+
+def add_card(model: str, fields: Mapping[str, Any], pool: str | None, *, replace: bool = False) -> Catalog:
+    """Write a card, and the model at the end of a pool (None = none), in one step; give the catalog as it is then.
+
+    replace: a card of the user's that is there is written anew. Raises UsageError (there is one, no name for a pool),
+    ConfigError (the card cannot be so, the settings file cannot be read or written).
+    """
+    import tomlkit
+
+    settings, catalog = _loaded()
+    if model in settings.models and not replace:
+        raise UsageError(
+            f"you have a card {model} already; give another --id, --replace to write it anew,"
+            f" or `scope-edge models remove {model}` first"
+        )
+    if pool is not None:
+        _check_pool_name(pool)
+    # The card is checked before anything is written, in the words that a card in the file is refused with.
+    load_catalog(dataclasses.replace(settings, models={**settings.models, model: dict(fields)}))
+
+    def edit(document: TOMLDocument) -> None:
+        table = tomlkit.table()
+        table.update(fields)
+        table.add(tomlkit.nl())
+        document.setdefault("models", tomlkit.table(is_super_table=True))[model] = table
+        if pool is not None and model not in catalog.pools.get(pool, ()):
+            _own_list(document, catalog, pool).append(model)
+
+    _edit(settings.file, edit)
+    return _loaded()[1]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Removed:
+    """What became of a card. pools: the model was taken out of. bundled: whether a bundled card of that id holds again."""
+
+    pools: tuple[str, ...]
+    bundled: bool
+
+
+def remove_card(model: str) -> Removed:
+    """Take a card of the user's out of the settings file, and the model out of the user's pools.
+
+    Where it lay over a bundled card, that one holds again and the pools stay as they are. Raises UsageError (no such card,
+    or a bundled one), ConfigError (the settings file cannot be read or written).
+    """
+    settings, catalog = _loaded()
+    if model not in settings.models:
+        catalog.card(model)
+        raise UsageError(
+            f"{model} is a bundled card and stays; `scope-edge pool remove {model}` takes it out of a pool"
+        )
+    bundled = model in load_catalog(dataclasses.replace(settings, models={})).by_id
+    pools = () if bundled else tuple(name for name, ids in settings.pools.items() if model in ids)
+
+    def edit(document: TOMLDocument) -> None:
+        del document["models"][model]
+        for name in pools:
+            _own_list(document, catalog, name).remove(model)
+        listed = [one.strip() for one in str(document.get("pool", "")).split(",")]
+        if not bundled and model in listed and document["pool"] not in catalog.pools:
+            left = ",".join(one for one in listed if one != model)
+            if left:
+                document["pool"] = left
+            else:
+                del document["pool"]
+
+    _edit(settings.file, edit)
+    return Removed(pools, bundled)
 
 
 def update_card(model: str, facts: Mapping[str, float]) -> None:
@@ -111,6 +180,12 @@ def save_profile(name: str, values: Mapping[str, Any]) -> Path:
 
     _edit(path, edit)
     return path
+
+
+def _check_pool_name(pool: str) -> None:
+    check_name("the pool's name", pool)
+    if "," in pool:
+        raise UsageError(f"the pool's name must have no comma, not {pool!r}")
 
 
 def _loaded() -> tuple[Settings, Catalog]:

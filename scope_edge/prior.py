@@ -22,6 +22,7 @@ from scope_edge.ability import (
     population_body,
     population_from_body,
     query_row,
+    query_variance,
     spread_along,
     upper_residual,
 )
@@ -80,7 +81,7 @@ class Prior:
         self._parts = fingerprints
         self.models = tuple(card.id for card in pool)
         self._calibration = basis.calibration if personal is None else personal.on(basis.calibration, self.models)
-        abilities = [_ability(basis, model, fingerprints.get(model, ())) for model in self.models]
+        abilities = [ability_of(basis, model, fingerprints.get(model, ())) for model in self.models]
         unknown = _unknown(population)
         known = [ability or unknown for ability in abilities]
         self._far: tuple[Evidence, ...] = tuple("none" if ability is None else "weak" for ability in abilities)
@@ -172,7 +173,7 @@ class Prior:
         return _Moments(
             logit=self._mean @ rows.T + offsets + self._shift @ domains.T,
             ability_variance=spread_along(rows, self._covariance),
-            query_variance=rows[:, 0] ** 2 * (domains @ self._population.unexplained),
+            query_variance=query_variance(rows, domains, self._population),
             log_tokens=self._length_mean @ lengths.T,
             log_spread=np.sqrt(noise + spread_along(lengths, self._length_covariance)),
         )
@@ -253,7 +254,7 @@ class _Moments:
     log_spread: Floats
 
 
-def _ability(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Ability | None:
+def ability_of(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Ability | None:
     """What is known of a model; None = nothing.
 
     A model that taught the bank is known by everything it did, not by its core anchors alone: they were chosen for what

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scope_edge import assets
 from scope_edge.fingerprints import load_fingerprints
 from scope_edge.personal import load_personal
 from scope_edge.prior import Basis, Prior, load_basis
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from scope_edge.config import Settings
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import ModelCard
+    from scope_edge.reference import Reference
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,12 +41,31 @@ def load_standing(settings: Settings, cards: Sequence[ModelCard], others: Sequen
 
     Raises AssetError (a file missing or damaged), UsageError (an empty pool).
     """
-    basis, fingerprints = load_basis(), load_fingerprints()[1]
-    personal = load_personal(fingerprints)
-    prior = Prior(basis, (*cards, *others), fingerprints, coverage=settings.coverage, personal=personal.found)
-    # What alpha means is read off a sample of the bank: it must not move because a user added anchors.
-    reference = basis.reference
-    table = prior.table(reference.places, np.ones(len(reference)))
-    p, tokens = (column[:, : len(cards)].T for column in (table.p_correct, table.tokens))
-    prepared = policy_pool(cards, p, tokens, reference.prompt_tokens, value_of_time=settings.value_of_time)
+    everyone = (*cards, *others)
+    basis, (sets, measured) = load_basis(), load_fingerprints()
+    fingerprints = measured
+    if any(one.own for one in sets):
+        from scope_edge.refit.use import refitted
+
+        asked = [card.id for card in everyone]
+        fingerprints = refitted(measured, basis, asked, cache_dir=assets.user_cache_dir())
+    personal = load_personal(measured).found
+    prior = Prior(basis, everyone, fingerprints, coverage=settings.coverage, personal=personal)
+    prepared = prepared_pool(cards, prior, basis.reference, settings.value_of_time)
+    if any(card.gguf is not None for card in cards):
+        from scope_edge.managing.loadable import unloadable
+
+        prepared = replace(prepared, unloadable=unloadable(cards))
     return Standing(tuple(cards), fingerprints, basis, prior, prepared)
+
+
+def prepared_pool(
+    pool: Sequence[ModelCard], prior: Prior, reference: Reference, value_of_time: float = 0.0
+) -> PolicyPool:
+    """The pool, the first models of the prior, as the policy knows it: what alpha means in it is read off the reference.
+
+    That is a fair sample of the bank, and does not move because a user added anchors.
+    """
+    table, n = prior.table(reference.places, np.ones(len(reference))), len(pool)
+    p, tokens = table.p_correct[:, :n].T, table.tokens[:, :n].T
+    return policy_pool(pool, p, tokens, reference.prompt_tokens, value_of_time=value_of_time)

@@ -195,6 +195,6 @@ def within_limits(
     n = len(pool.columns.models)
     tokens, high = table.tokens[:, :n], table.tokens_hi[:, :n]
     costs = many_costs(pool.columns, tokens, high, prompts, pool.value_of_time)
-    limits = limits_in_force(pool.columns, costs, high, preference)
+    limits = limits_in_force(pool.columns, costs, high, preference, pool.unloadable)
     allowed = keeping(limits, tokens.shape, LIMITS)
     return allowed, keeping(limits, tokens.shape, FORBIDDING) if preference.fallback == "cheapest" else None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +28,7 @@ class PolicyPool:
 
     Attributes:
         curve: what alpha means here. span: the paper's cost range. value_of_time: US dollars per second.
-        retired: models of the pool that can no longer be called.
+        retired: models of the pool that can no longer be called. unloadable: those that cannot be loaded here -> why.
     """
 
     columns: PoolColumns
@@ -36,6 +36,7 @@ class PolicyPool:
     span: CostRange
     value_of_time: float
     retired: tuple[str, ...]
+    unloadable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

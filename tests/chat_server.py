@@ -56,10 +56,12 @@ Answers = Callable[[str, int], Said]
 
 @dataclass
 class Server:
-    """Where it is, and what it was asked."""
+    """Where it is, and what it was asked. models: what it says it serves; None = it has no such address."""
 
     address: str = ""
+    models: list[dict[str, Any]] | None = None
     calls: list[Call] = field(default_factory=list)
+    listings: list[dict[str, str]] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -76,6 +78,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing: pytest's output is for its own words."""
+
+    def do_GET(self) -> None:
+        state = self.server_state
+        state.listings.append({name.lower(): value for name, value in self.headers.items()})
+        if state.models is None or self.path != "/v1/models":
+            self.send(404, b'{"error": {"message": "no such address"}}')
+        else:
+            self.send(200, json.dumps({"object": "list", "data": state.models}).encode())
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -198,8 +208,8 @@ def from_keys(right: Callable[[AnchorSpec], bool]) -> Answers:
     specs = {prompt_of(spec): spec for spec in load_core().specs}
 
     def answers(prompt: str, limit: int) -> Said:
-        spec = specs[prompt]
-        text = key_of(spec) if right(spec) else "I cannot say."
+        spec = specs.get(prompt)
+        text = key_of(spec) if spec is not None and right(spec) else "I cannot say."
         return Said(text, max(1, len(prompt) // 4), max(1, len(text) // 4))
 
     return answers

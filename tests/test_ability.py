@@ -11,12 +11,12 @@ from scope_edge.ability import Population, design, fit_ability, population_body,
 from scope_edge.anchors import AnchorSet
 from scope_edge.errors import PackError
 from scope_edge.fingerprints import Fingerprint, load_anchor_sets, load_fingerprints
-from scope_edge.prior import load_map
+from scope_edge.prior import load_basis
 
 
 @pytest.fixture(scope="module")
 def population() -> Population:
-    return load_map()[1]
+    return load_basis().population
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,9 @@ def refused(file: Path, text: str) -> str:
 
 
 def aliases() -> dict[str, dict[str, object]]:
-    table: dict[str, dict[str, object]] = tomllib.loads((ROOT / "build_scripts" / "aliases.toml").read_text())["models"]
+    table: dict[str, dict[str, object]] = tomllib.loads(
+        (ROOT / "scope_edge" / "learning" / "aliases.toml").read_text()
+    )["models"]
     return table
 
 

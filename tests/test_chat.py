@@ -146,6 +146,37 @@ def test_a_redirect_to_another_server_is_refused_and_nothing_is_sent_there(model
     assert KEY not in str(refused.value)
 
 
+def test_what_a_server_says_it_serves_is_read_with_distrust(model: Server) -> None:
+    model.models = [
+        {"id": "small", "context_length": 8192, "meta": {"n_params": 7_600_000_000}},
+        {"id": "plain"},
+        {"id": "odd", "max_model_len": -1, "context_window": "many", "meta": "none"},
+        {"id": "plain"},
+        {"id": "two\nlines"},
+        {"id": 7},
+    ]
+    with ChatClient(card(model), PATIENCE) as asking:
+        assert asking.served() == (
+            wire.Served("small", 8192, 7_600_000_000),
+            wire.Served("plain", None, None),
+            wire.Served("odd", None, None),
+        )
+    assert model.listings[0]["authorization"] == f"Bearer {KEY}" and model.calls == []
+    model.models = None
+    with ChatClient(card(model), PATIENCE) as asking:
+        assert asking.served() is None
+
+
+def test_a_server_that_lists_nothing_of_use_is_one_line(model: Server) -> None:
+    model.models = [{"name": "no id"}]
+    with ChatClient(card(model), PATIENCE) as asking, pytest.raises(RemoteError, match="is no list of models"):
+        asking.served()
+    nowhere = card(model, endpoint="http://127.0.0.1:9/v1")
+    with ChatClient(nowhere, PATIENCE) as asking, pytest.raises(RemoteError) as told:
+        asking.served()
+    assert str(told.value).startswith("http://127.0.0.1:9/v1: no connection") and KEY not in str(told.value)
+
+
 def test_a_redirect_on_the_same_server_is_followed(model: Server) -> None:
     with faulty(model, ["moved"]) as front:
         assert ask(front).text == "You said: Hello?"

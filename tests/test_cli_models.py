@@ -61,7 +61,7 @@ def test_a_card_shows_what_it_says_and_where_its_price_is_from(cli: Cli) -> None
 
 
 def test_the_json_of_a_card_is_documented(cli: Cli) -> None:
-    section = (DOCS / "json.md").read_text("utf-8").split("## scope-edge models")[1].split("\n## ")[0]
+    section = (DOCS / "json.md").read_text("utf-8").split("## scope-edge models\n")[1].split("\n## ")[0]
     more = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert list(cli("models", "show", "gpt-4o", "--json").json) == [*(one.name for one in fields(ModelCard)), *more]
 

@@ -18,7 +18,7 @@ from scope_edge.errors import PackError, UsageError
 from scope_edge.fingerprints import load_anchor_sets
 from scope_edge.fresh import TEMPLATES, drafted, fresh_anchor
 from scope_edge.grading.specs import KINDS, LETTERS, TIERS, spec_body, spec_from_body, text_of
-from scope_edge.prior import load_map
+from scope_edge.prior import load_basis
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "build_scripts"))
 import check_core
@@ -139,7 +139,7 @@ def test_the_pack_holds_what_the_source_says() -> None:
 
 
 def test_the_places_are_the_maps_and_begin_with_many_fields() -> None:
-    fitted, _, _ = load_map()
+    fitted = load_basis().map
     for row in (0, 100, 249):
         place = fitted.place_of(CORE.anchors.vectors[row], text_features(CORE.anchors.texts[row]))
         # The pack keeps vectors at half precision.

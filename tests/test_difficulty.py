@@ -20,13 +20,13 @@ from scope_edge.encoder import Encoder
 from scope_edge.errors import PackError
 from scope_edge.fingerprints import load_anchor_sets
 from scope_edge.packs import unpack
-from scope_edge.prior import MAP, load_map
+from scope_edge.prior import MAP, load_basis
 from scope_edge.records import Query
 
 
 @pytest.fixture(scope="module")
 def fitted() -> DifficultyMap:
-    return load_map()[0]
+    return load_basis().map
 
 
 @pytest.fixture(scope="module")

@@ -127,13 +127,16 @@ def test_the_command_is_one_the_systems_shell_runs() -> None:
 
 
 def test_nvidia_smi_is_read_a_line_a_gpu() -> None:
-    gpus = list(read_nvidia_smi("NVIDIA H200, 143771\nQuadro, K [N/A], [N/A]\n\nNo devices were found\n"))
-    assert [(gpu.name, gpu.memory_gb) for gpu in gpus] == [("NVIDIA H200", 143771 / 1024), ("Quadro, K [N/A]", None)]
+    gpus = list(read_nvidia_smi("NVIDIA H200, 143771, 1024\nQuadro, K [N/A], [N/A], [N/A]\n\nNo devices were found\n"))
+    assert [(gpu.name, gpu.memory_gb, gpu.free_gb) for gpu in gpus] == [
+        ("NVIDIA H200", 143771 / 1024, 1.0),
+        ("Quadro, K [N/A]", None, None),
+    ]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="runs a shell script in its place")
 @pytest.mark.parametrize(
-    ("script", "found"), [("echo 'Tesla T4, 15360'", ["Tesla T4"]), ("exit 9", []), ("printf '\\377'", [])]
+    ("script", "found"), [("echo 'Tesla T4, 15360, 15000'", ["Tesla T4"]), ("exit 9", []), ("printf '\\377'", [])]
 )
 def test_nvidia_smi_is_asked_and_may_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, found: list[str]
@@ -153,7 +156,9 @@ def test_drivers_tell_of_gpus_too(tmp_path: Path) -> None:
     assert (gpu.name, gpu.memory_gb, gpu.found_by) == ("NVIDIA GeForce RTX 4070", None, str(tmp_path))
     device = tmp_path / "drm" / "card1" / "device"
     device.mkdir(parents=True)
-    for name, text in {"vendor": "0x1002\n", "device": "0x744c\n", "mem_info_vram_total": str(24 * 2**30)}.items():
+    memory = {"mem_info_vram_total": str(24 * 2**30), "mem_info_vram_used": str(2**30)}
+    for name, text in {"vendor": "0x1002\n", "device": "0x744c\n", **memory}.items():
         (device / name).write_text(text)
-    assert [(gpu.name, gpu.memory_gb) for gpu in _by_amd_driver(tmp_path / "drm", tmp_path)] == [("AMD 0x744c", 24.0)]
+    (amd,) = _by_amd_driver(tmp_path / "drm", tmp_path)
+    assert (amd.name, amd.memory_gb, amd.free_gb) == ("AMD 0x744c", 24.0, 23.0)
     assert list(_by_amd_driver(tmp_path / "drm", tmp_path / "no-kfd")) == []

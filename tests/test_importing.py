@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from cli_cases import Cli
 
+from scope_edge import labelled
 from scope_edge.assets import user_data_dir
 from scope_edge.fingerprints import load_anchor_sets, load_fingerprints
-from scope_edge.importing import lines, routing_data
+from scope_edge.importing import lines
 
 LLAMA, CLAUDE = "llama-3.1-8b-instruct", "claude-3-haiku-20240307"
 HEADER = "query_id,model,correct,prompt_tokens,completion_tokens,cost_usd"
@@ -161,5 +162,5 @@ def test_a_file_that_unpacks_to_too_much_is_refused(cli: Cli, tmp_path: Path, mo
     source = folder(tmp_path / "mine", [f"q0,{CLAUDE},1,,,"])
     (source / "queries.jsonl.gz").write_bytes(gzip.compress(b" " * (lines.MAX_LINE + 1)))
     assert "a line over" in cli("import", str(source)).complaint
-    monkeypatch.setattr(routing_data, "MAX_QUERIES", 300)
+    monkeypatch.setattr(labelled, "MAX_QUERIES", 300)
     assert "over 300 in all" in cli("import", str(folder(source, [f"q0,{CLAUDE},1,,,"]))).complaint

@@ -19,7 +19,7 @@ from scope_edge.estimator.leave_one_out import JOURNAL, Journal, LeftOut, Said, 
 from scope_edge.estimator.scored import before_and_after, score
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.llama.jobs import Sample
-from scope_edge.prior import load_map
+from scope_edge.prior import load_basis
 from scope_edge.records import ModelCard
 
 MODELS = ("llama-3.1-70b-instruct", "gemma-2-2b-it")
@@ -46,7 +46,7 @@ def with_texts(anchors: AnchorSet) -> AnchorSet:
 
 
 def left_out(prints: Mapping[str, tuple[Fingerprint, ...]]) -> LeftOut:
-    return LeftOut(load_map(), CARDS, prints)
+    return LeftOut(load_basis(), CARDS, prints)
 
 
 def test_tasks_are_what_was_measured_the_first_anchors_first(prints: Mapping[str, tuple[Fingerprint, ...]]) -> None:
@@ -62,7 +62,7 @@ def test_tasks_are_what_was_measured_the_first_anchors_first(prints: Mapping[str
 def test_a_set_of_ones_own_is_asked_where_it_tells_most(prints: Mapping[str, tuple[Fingerprint, ...]]) -> None:
     anchors = replace(prints[MODELS[0]][0].anchors, own=True)
     own = {model: (replace(parts[0], anchors=anchors),) for model, parts in prints.items()}
-    population, a = load_map()[1], anchors.discrimination
+    population, a = load_basis().population, anchors.discrimination
     p = sigmoid(design(anchors) @ population.mean - a * anchors.difficulty)
     told = dict(zip(anchors.ids, (a**2 * p * (1 - p)).tolist(), strict=True))
     asked = [told[task.anchor] for task in left_out(own).tasks()]

@@ -97,6 +97,23 @@ def test_each_limit_names_itself() -> None:
     assert reasons(decided(cards, row, budget=Budget(tokens=349)))["cheap"] == "max_tokens"
 
 
+@pytest.mark.parametrize("fallback", ["none", "cheapest"])
+@pytest.mark.parametrize("policy", ["scope-edge", "paper"])
+def test_what_cannot_be_loaded_is_never_chosen_and_it_is_said_why(fallback: str, policy: str) -> None:
+    cards = [LOCAL, DEAR]
+    row = estimates(cards, [0.99, 0.1])
+    stuck = replace(pool_like(cards, row), unloadable={"local": "no file there"})
+    for alpha in (0.0, 0.5, 1.0):
+        verdict = decide(stuck, row, PROMPT, Preference(alpha, fallback=fallback, policy=policy))  # type: ignore[arg-type]
+        assert verdict.choice == "dear" and reasons(verdict) == {"local": "cannot_load", "dear": None}
+        assert "local cannot be loaded: no file there" in verdict.warnings
+    alone = decide(stuck, row, PROMPT, Preference(exclude=("dear",), fallback=fallback))  # type: ignore[arg-type]
+    assert alone.choice is None and alone.bound == Bound("exclude", None, None)
+    nothing = replace(pool_like([LOCAL], only := estimates([LOCAL], [0.9])), unloadable={"local": "no room"})
+    verdict = decide(nothing, only, PROMPT, Preference(fallback=fallback))  # type: ignore[arg-type]
+    assert verdict.choice is None and verdict.bound == Bound("cannot_load", None, None)
+
+
 def test_tokens_are_limited_in_the_models_own_tokens() -> None:
     cards = [card("plain", 1.0), card("wordy", 1.0, token_factor=2.0)]
     told = reasons(decided(cards, estimates(cards, [0.5, 0.5]), budget=Budget(tokens=350)))

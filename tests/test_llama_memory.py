@@ -80,3 +80,6 @@ def test_a_containers_limit_counts(tmp_path: Path, limit: str, used: str, left: 
     (tmp_path / "memory.max").write_text(limit)
     (tmp_path / "memory.current").write_text(used)
     assert memory._cgroup(tmp_path) == left
+    (tmp_path / "memory.stat").write_text("anon 3\ninactive_file 4\n")
+    given_up = None if left is None else max(0, int(limit) - int(used) + 4)
+    assert memory._cgroup(tmp_path) == given_up, "what was read of files can be had"

@@ -21,7 +21,7 @@ from scope_edge.estimator.paper_data import DATASETS, import_anchors, is_paper_m
 from scope_edge.fingerprints import load_anchor_sets, load_fingerprints
 from scope_edge.importing.naming import model_name
 from scope_edge.packs import read_pack
-from scope_edge.prior import load_map
+from scope_edge.prior import load_basis
 from scope_edge.records import Query
 
 COLUMNS = (
@@ -130,7 +130,7 @@ def test_the_texts_are_kept_and_the_questions_placed_on_the_map(data: Path) -> N
     assert anchors.ids[3] == "it/3"
     assert set(anchors.categories) == {"it/sums"}
     assert np.linalg.norm(anchors.vectors, axis=1) == pytest.approx(1, abs=1e-3)
-    _, population, _ = load_map()
+    population = load_basis().population
     typical = anchors.domains @ population.discrimination
     assert (anchors.discrimination < typical).all(), "what the map misses must make these anchors tell less"
     assert (anchors.discrimination > 0.3 * typical).all()

@@ -12,16 +12,15 @@ from scope_edge.difficulty import Place
 from scope_edge.encoder import Encoder
 from scope_edge.errors import PackError
 from scope_edge.fingerprints import load_fingerprints
-from scope_edge.prior import Prior, load_map
+from scope_edge.prior import Prior, load_basis
 from scope_edge.records import EncodedQuery, ModelCard, Query
 
 SMALL, LARGE, NEW = "gemma-2-2b-it", "llama-3.1-405b-instruct", "nobody-measured-this"
 
 
 def prior_of(*models: str, factors: dict[str, float] | None = None, coverage: float = 0.9) -> Prior:
-    fitted, population, calibration = load_map()
     cards = [ModelCard(id=m, where="cloud", token_factor=(factors or {}).get(m, 1.0)) for m in models]
-    return Prior(fitted, population, cards, load_fingerprints()[1], calibration=calibration, coverage=coverage)
+    return Prior(load_basis(), cards, load_fingerprints()[1], coverage=coverage)
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +90,17 @@ def test_slices_hold_what_the_model_really_did(encoded: EncodedQuery) -> None:
 def test_the_anchors_read_as_one_query_at_a_time_would() -> None:
     prior = prior_of(SMALL, LARGE)
     anchors = load_fingerprints()[1][SMALL][0].anchors
-    p, tokens = prior.on(anchors)
-    calibration = load_map()[2]
+    table = prior.on(anchors)
+    calibration = load_basis().calibration
     for i in (0, 17, len(anchors) - 1):
         place = Place(
             float(anchors.map_difficulty[i]), float(anchors.log_length[i]), anchors.domains[i], anchors.traits[i]
         )
         one = calibrate(prior.at(place, 0.8), calibration)
-        assert p[:, i] == pytest.approx(one.p_correct)
-        assert tokens[:, i] == pytest.approx(one.tokens)
+        assert table.p_correct[i] == pytest.approx(one.p_correct)
+        assert table.tokens[i] == pytest.approx(one.tokens)
+        assert table.tokens_hi[i] == pytest.approx(one.tokens_hi)
+        assert (table.tokens_mean[i] > table.tokens[i]).all()
 
 
 def test_doubt_pulls_towards_one_half() -> None:
@@ -109,7 +110,7 @@ def test_doubt_pulls_towards_one_half() -> None:
 
 
 def test_calibration_moves_what_it_says(encoded: EncodedQuery) -> None:
-    raw = prior_of(LARGE).at(load_map()[0].place(encoded), 0.8)
+    raw = prior_of(LARGE).at(load_basis().map.place(encoded), 0.8)
     sets = len(raw.domains)
     plain = Calibration.none(sets)
     assert calibrate(raw, Calibration(np.zeros(sets), np.zeros(sets))).p_correct[0] == pytest.approx(0.5)

@@ -1,9 +1,9 @@
 """Questions to a model behind an OpenAI-compatible endpoint. Beside remote.py the only room that opens a connection.
 
-One question, one POST to ENDPOINT/chat/completions, not streamed. The key goes to the endpoint's own origin and nowhere else:
-not along a redirect, not into an error, and what a server sends back is cleared of it. What may pass is tried again after a
-pause (429, 5xx, timeouts, broken connections, bodies that are cut off or no JSON); an answer that cannot be read whole is no
-answer, never a wrong one.
+One question, one POST to ENDPOINT/chat/completions, not streamed; what is served there, one GET of ENDPOINT/models. The key
+goes to the endpoint's own origin and nowhere else: not along a redirect, not into an error, and what a server sends back is
+cleared of it. What may pass is tried again after a pause (429, 5xx, timeouts, broken connections, bodies that are cut off or
+no JSON); an answer that cannot be read whole is no answer, never a wrong one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import urljoin
 from scope_edge import __version__
 from scope_edge.chat.endpoints import is_loopback, parse_endpoint
 from scope_edge.chat.keys import find_key
-from scope_edge.chat.wire import NotAnAnswerError, Reply, read_reply, retry_after, said
+from scope_edge.chat.wire import NotAnAnswerError, Reply, Served, read_models, read_reply, retry_after, said
 from scope_edge.errors import MissingExtraError, NoAnswerError, RemoteError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _LONGEST_RETRY_AFTER = 120.0
 _MAX_REDIRECTS = 3
 _AGAIN = (408, 409, 425, 429)
+_UNKNOWN_ADDRESS = (404, 405, 501)
+_CIRCLE = "it redirects in a circle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,26 @@ class ChatClient:
                 self._pace.hold(_pause(attempt, failed.retry_after), everyone=failed.retry_after is not None)
         raise NoAnswerError(self._line("it was not asked"))
 
+    def served(self) -> tuple[Served, ...] | None:
+        """The models that the server says it serves; None = it does not say. One call, never billed, not tried again.
+
+        Raises RemoteError: nobody is there, it refuses, it leads to another host, or what it sends is no list.
+        """
+        url = f"{self._endpoint.url}/models"
+        try:
+            for _ in range(_MAX_REDIRECTS + 1):
+                status, headers, raw = self._send("GET", url)
+                if status == 200:
+                    return read_models(raw)
+                if status in _UNKNOWN_ADDRESS:
+                    return None
+                if not 300 <= status < 400:
+                    raise self._refusal(status, headers, raw)
+                url = self._moved(url, str(headers.get("location", "")))
+            raise _Failed(_CIRCLE)
+        except (_Failed, NotAnAnswerError) as failed:
+            raise RemoteError(f"{self._endpoint.url}: {failed}") from failed
+
     def _call(self, prompt: str, max_tokens: int) -> Reply:
         """One call. Raises _Failed."""
         body = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "stream": False}
@@ -127,14 +149,14 @@ class ChatClient:
         for _ in range(_MAX_REDIRECTS + 2):
             started = time.monotonic()
             named = {self._tokens_name: max_tokens}
-            status, headers, raw = self._post(url, body | named | self._options)
+            status, headers, raw = self._send("POST", url, body | named | self._options)
             if 300 <= status < 400:
                 url = self._moved(url, str(headers.get("location", "")))
             elif status == 200:
                 return self._read(raw, prompt, max_tokens, time.monotonic() - started)
             elif not (status == 400 and self._adapted(raw)):
                 raise self._refusal(status, headers, raw)
-        raise _Failed("it redirects in a circle", final=True, for_all=True, unbilled=True)
+        raise _Failed(_CIRCLE, final=True, for_all=True, unbilled=True)
 
     def _read(self, raw: bytes, prompt: str, max_tokens: int, seconds: float) -> Reply:
         try:
@@ -142,11 +164,11 @@ class ChatClient:
         except NotAnAnswerError as error:
             raise _Failed(str(error)) from error
 
-    def _post(self, url: str, body: dict[str, Any]) -> tuple[int, Any, bytes]:
+    def _send(self, method: str, url: str, body: dict[str, Any] | None = None) -> tuple[int, Any, bytes]:
         """(status, headers, body), read whole. Raises _Failed."""
         raw, deadline = bytearray(), time.monotonic() + self._patience.timeout
         try:
-            with self._http.stream("POST", url, json=body) as response:
+            with self._http.stream(method, url, json=body) as response:
                 for chunk in response.iter_bytes():
                     raw += chunk
                     if len(raw) > MAX_BYTES:

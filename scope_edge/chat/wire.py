@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+_MOST_MODELS = 10_000
+# The format has no name for the context length; these are in use.
+_CONTEXT_NAMES = ("context_length", "max_model_len", "context_window", "max_context_length")
+
 
 class NotAnAnswerError(ValueError):
     """The body is no answer, or only a part of one."""
@@ -29,6 +33,15 @@ class Reply:
     prompt_tokens: int | None
     completion_tokens: int | None
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that a server says it serves: its name there; context length and number of weights, None = it does not say."""
+
+    name: str
+    context_tokens: int | None
+    parameters: int | None
 
 
 def read_reply(raw: bytes, prompt: str, max_tokens: int, seconds: float, key: str | None) -> Reply:
@@ -52,6 +65,26 @@ def read_reply(raw: bytes, prompt: str, max_tokens: int, seconds: float, key: st
         completion_tokens=_sane(usage.get("completion_tokens"), max(1, wrote // 64), max(4 * max_tokens, wrote) + 64),
         seconds=seconds,
     )
+
+
+def read_models(raw: bytes) -> tuple[Served, ...]:
+    """The list of models in a body, those left out whose name no card could have. Raises NotAnAnswerError."""
+    try:
+        rows = json.loads(raw)["data"]
+        found = [_served(row) for row in rows[:_MOST_MODELS]]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise NotAnAnswerError("what it sent is no list of models; is this an OpenAI-compatible address?") from error
+    return tuple({one.name: one for one in found if one is not None}.values())
+
+
+def _served(row: Any) -> Served | None:
+    name = row["id"]
+    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 200:
+        return None
+    meta = row.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    contexts = (_sane(row.get(key), 1, 2**31) for key in _CONTEXT_NAMES)
+    return Served(name, next(filter(None, contexts), None), _sane(meta.get("n_params"), 1, 2**50))
 
 
 def _text(message: Any) -> str:

@@ -5,7 +5,8 @@ group.py       the commands, loaded when they are used
 options.py     option types and shell completion
 inputs.py      text from standard input and files, within limits
 route.py       `route`        lines.py  its --jsonl       decision.py  its table
-models.py  pool.py  doctor.py  completion.py   the other commands
+models.py      `models`, with models_add.py, models_remove.py, models_test.py, models_compare.py
+pool.py  anchors.py  fingerprint.py  imports.py  export.py  estimator.py  calibrate.py  doctor.py  completion.py   the others
 words.py       numbers, tables and colours for people
 """
 

@@ -18,6 +18,7 @@ _OPTIONS = {"max_tokens": "--max-tokens", "max_usd": "--max-usd", "max_seconds":
 _EXCLUDED = {
     "exclude": "excluded",
     "local_only": "not local",
+    "cannot_load": "cannot load",
     "context": "too long",
     "max_tokens": "over tokens",
     "max_usd": "over usd",
@@ -48,6 +49,8 @@ def infeasible(bound: Bound | None) -> str:
         return "every model that could be chosen is excluded; exclude fewer"
     if bound.limit == "local_only":
         return "no model on the device can be chosen; add one to the pool, or leave out --local-only"
+    if bound.limit == "cannot_load":
+        return "no model that could be chosen can be loaded on this machine; `scope-edge doctor` says why"
     if bound.limit == "context":
         need, room = words.typeable(bound.needed or 0.0), words.typeable(bound.value or 0.0)
         return (

@@ -21,6 +21,7 @@ from scope_edge.estimator.quantize import QUANTS
 
 if TYPE_CHECKING:
     from scope_edge.estimator.installed import Damaged, Installed
+    from scope_edge.llama.jobs import Shape
     from scope_edge.llama.memo import Ready
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -162,7 +163,7 @@ def list_estimators(as_json: bool) -> None:
         return
     columns = [
         Column("estimator", [entry.name for entry in everything]),
-        Column("weights", [_weights(entry) for entry in sound] + ["damaged"] * len(damaged)),
+        Column("weights", [weights(entry.shape, entry.size) for entry in sound] + ["damaged"] * len(damaged)),
         Column("mode", [entry.mode for entry in sound] + [""] * len(damaged)),
         Column("template", [words.clipped(one_line(entry.template_from), 50) for entry in sound] + [""] * len(damaged)),
         Column("installed", [entry.installed[:10] for entry in sound] + [""] * len(damaged)),
@@ -265,9 +266,9 @@ def _texts() -> bool:
     return any(one.texts for one in usable_anchor_sets())
 
 
-def _weights(entry: Installed) -> str:
-    shape = entry.shape
-    return f"{shape.architecture}, {_count(shape.parameters)}, {shape.quantization}, {_size(entry.size)}"
+def weights(shape: Shape, size: int) -> str:
+    """A GGUF's weights on one line. size: in bytes."""
+    return f"{one_line(shape.architecture)}, {_count(shape.parameters)}, {shape.quantization}, {_size(size)}"
 
 
 def _count(parameters: int) -> str:
@@ -290,7 +291,7 @@ def _facts(entry: Installed, ready: Ready | None) -> dict[str, str]:
     sampling = entry.sampling
     return {
         "source": entry.source + revision,
-        "weights": _weights(entry),
+        "weights": weights(entry.shape, entry.size),
         "sha256": entry.sha256,
         "licence": entry.licence or "",
         "context": f"{entry.shape.context:,} tokens",

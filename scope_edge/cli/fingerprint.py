@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -253,7 +254,20 @@ def _lines(summary: Summary) -> Iterator[str]:
             Column("answers", [str(n) for _, n in summary.fields.values()], right=True),
         ]
     )
-    yield f"written to {summary.fingerprint}; `scope-edge pool add {summary.model}` makes it a candidate"
+    yield f"written to {summary.fingerprint}; {_next(summary.model)}"
+
+
+def _next(model: str) -> str:
+    """Whether it is a candidate now, or what makes it one."""
+    from scope_edge.catalog import load_catalog
+    from scope_edge.config import load_settings
+    from scope_edge.errors import ScopeEdgeError
+
+    # What is wrong with the pool is not this command's to say, which has done its work.
+    with contextlib.suppress(ScopeEdgeError):
+        if any(card.id == model for card in load_catalog(load_settings()).pool()):
+            return "it is a candidate of `scope-edge route`"
+    return f"`scope-edge pool add {model}` makes it a candidate"
 
 
 def _share(mean: float) -> str:

@@ -11,11 +11,13 @@ from scope_edge import __version__
 PROGRAM = "scope-edge"
 COMMANDS = {
     "route": "Choose a model for a query.",
-    "models": "Show the model cards.",
+    "models": "Show the models; add, test, compare and remove yours.",
     "pool": "Show and change the pools.",
     "fingerprint": "Have a model answer the anchors, so that it becomes a candidate.",
+    "anchors": "List the anchor sets; remove those of yours.",
     "import": "Import outcomes measured elsewhere as anchors and fingerprints.",
     "export": "Write a fingerprint as a file to hand on.",
+    "signer": "Make a key to sign packs with; say whose packs are taken.",
     "estimator": "Install language models that refine the estimates.",
     "calibrate": "Learn from known outcomes how far estimates can be trusted.",
     "eval": "Replay labelled queries: what is the router worth?",

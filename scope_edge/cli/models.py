@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scope_edge.cli import words
+from scope_edge.cli.imports import print_facts
+from scope_edge.cli.models_add import add
+from scope_edge.cli.models_compare import compare_models
+from scope_edge.cli.models_remove import remove_model
+from scope_edge.cli.models_test import test_model
 from scope_edge.cli.options import complete_model
 from scope_edge.cli.output import out, out_json
 from scope_edge.cli.words import Column
@@ -23,12 +28,19 @@ Examples:
   scope-edge models list
   scope-edge models list --json
   scope-edge models show llama-3.1-70b-instruct
+  scope-edge models add ./our-finetune-q4_k_m.gguf
+  scope-edge models test our-finetune
+  scope-edge models compare our-finetune gemma-2-2b-it
 """
 
 
 @click.group("models", epilog=_EPILOG)
 def command() -> None:
-    """Show what is known about the models: where they run, prices, fingerprints."""
+    """Show the models, add and remove yours, test and compare them."""
+
+
+for _command in (add, remove_model, test_model, compare_models):
+    command.add_command(_command)
 
 
 @command.command("list")
@@ -65,10 +77,7 @@ def show_model(model: str, as_json: bool) -> None:
         out_json(body)
         return
     out(click.style(body["id"], bold=True))
-    facts = _facts(catalog.card(model), body)
-    names = [f"  {name}" for name in facts]
-    for line in words.table([Column("", names), Column("", list(facts.values()))])[1:]:
-        out(line)
+    print_facts(_facts(catalog.card(model), body))
 
 
 def _loaded() -> tuple[Catalog, Mapping[str, tuple[str, ...]] | None]:
@@ -100,7 +109,16 @@ def _body(card: ModelCard, catalog: Catalog, fingerprints: Mapping[str, tuple[st
         "own": card.id in catalog.own_cards,
         "fingerprints": None if fingerprints is None else list(fingerprints.get(card.id, ())),
         "pools": [name for name, ids in catalog.pools.items() if card.id in ids],
+        "cannot_load": _cannot_load(card),
     }
+
+
+def _cannot_load(card: ModelCard) -> str | None:
+    if card.gguf is None:
+        return None
+    from scope_edge.managing.loadable import why_not
+
+    return why_not(card)
 
 
 def _columns(
@@ -128,6 +146,18 @@ def price(value: float | None) -> str:
     return words.UNKNOWN if value is None else f"{value:.10g}"
 
 
+def prices(card: ModelCard) -> str:
+    """What a card says of prices, in words."""
+    if card.usd_in is None:
+        return "unknown (never taken as free)"
+    return f"${price(card.usd_in)} in, ${price(card.usd_out)} out, per million tokens"
+
+
+def called(card: ModelCard) -> str:
+    """How a model is called; nothing when its card does not say."""
+    return card.gguf or ("" if card.endpoint is None else f"{card.served_as or card.id} at {card.endpoint}")
+
+
 def _status(card: ModelCard) -> str:
     if _retired(card):
         return "retired"
@@ -136,14 +166,13 @@ def _status(card: ModelCard) -> str:
 
 def _facts(card: ModelCard, body: Mapping[str, Any]) -> dict[str, str]:
     """What the card says, for people; what is not known is said to be."""
-    prices = f"${price(card.usd_in)} in, ${price(card.usd_out)} out, per million tokens"
-    if card.usd_in is None:
-        prices = "unknown (never taken as free)"
     sets = body["fingerprints"]
-    facts = {
+    return {
         "name": card.name,
         "where": card.where,
-        "price": prices,
+        "called": called(card),
+        "cannot load": body["cannot_load"] or "",
+        "price": prices(card),
         "price as of": card.price_as_of or "",
         "price from": card.price_source or "",
         "token factor": f"{card.token_factor:g} own tokens per cl100k token",
@@ -161,7 +190,6 @@ def _facts(card: ModelCard, body: Mapping[str, Any]) -> dict[str, str]:
         "card": "yours" if body["own"] else "bundled",
         "note": card.note,
     }
-    return {name: value for name, value in facts.items() if value}
 
 
 def _known(value: float | None, unit: str) -> str:

@@ -78,7 +78,7 @@ def add(model: str, pool: str | None) -> None:
     """Put a model at the end of a pool."""
     from scope_edge.pools import add_to_pool
 
-    name = pool if pool is not None else _active_pool()
+    name = pool if pool is not None else active_pool()
     _show(name, add_to_pool(model, name))
 
 
@@ -89,7 +89,7 @@ def remove(model: str, pool: str | None) -> None:
     """Take a model out of a pool."""
     from scope_edge.pools import remove_from_pool
 
-    name = pool if pool is not None else _active_pool()
+    name = pool if pool is not None else active_pool()
     _show(name, remove_from_pool(model, name))
 
 
@@ -106,7 +106,7 @@ def _remark(catalog: Catalog, id: str) -> str:
     return f"{card.where}{', retired' if is_retired(card) else ''}"
 
 
-def _active_pool() -> str:
+def active_pool() -> str:
     """The active pool's name. Raises UsageError when models are listed in its place."""
     from scope_edge.catalog import load_catalog
     from scope_edge.config import load_settings

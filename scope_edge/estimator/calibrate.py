@@ -68,10 +68,12 @@ def calibrate_estimator(
     from scope_edge.catalog import load_catalog
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.prior import load_basis
+    from scope_edge.refit.use import refitted
 
     installed = _wanted(settings)
     pool = load_catalog(settings).pool(settings.pool)
-    left_out = LeftOut(load_basis(), pool, load_fingerprints()[1])
+    basis = load_basis()
+    left_out = LeftOut(basis, pool, refitted(load_fingerprints()[1], basis, [card.id for card in pool]))
     tasks = left_out.tasks(limit)
     if not tasks:
         raise UsageError(

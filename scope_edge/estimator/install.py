@@ -50,14 +50,13 @@ from scope_edge.estimator.sources import (
 from scope_edge.estimator.use import memory_plan
 from scope_edge.llama.client import LlamaClient
 from scope_edge.llama.describe import describe_gguf
+from scope_edge.llama.header import writes_text
 from scope_edge.llama.jobs import Shape
 from scope_edge.llama.memo import Ready, remembered
 from scope_edge.llama.memory import NoRoom
 from scope_edge.packs import write_atomically
 from scope_edge.remote import Progress
 
-# What llama.cpp loads but cannot continue a text with: encoders and codecs.
-_NOT_GENERATING = re.compile(r".*bert.*|t5encoder|.*-embed.*|.*-embedding|clip|mmproj|wavtokenizer-dec")
 _A_DAY = 86_400
 
 
@@ -191,7 +190,7 @@ def _described(path: Path, origin: Origin) -> Shape:
     except AssetError as error:
         # What is said of the copy in the making is true of what the user gave.
         raise AssetError(str(error).replace(str(path), origin.source)) from error
-    if _NOT_GENERATING.fullmatch(shape.architecture):
+    if not writes_text(shape):
         raise AssetError(
             f"{origin.source}: a {shape.architecture} model writes no text; an estimator is a model that does"
         )

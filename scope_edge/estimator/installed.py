@@ -140,7 +140,7 @@ def check_gguf(installed: Installed) -> None:
     """
     path = installed.gguf
     try:
-        seen = _stamp(path)
+        seen = file_stamp(path)
         if seen["size"] != installed.size:
             raise AssetError(
                 f"{path}: {seen['size']} bytes where {installed.size} were installed; {_again(installed.name)}"
@@ -162,7 +162,7 @@ def remember_gguf(installed: Installed) -> None:
     from scope_edge.packs import write_atomically
 
     with contextlib.suppress(PackError, OSError):
-        write_atomically(_memory(installed), json.dumps(_stamp(installed.gguf)).encode())
+        write_atomically(_memory(installed), json.dumps(file_stamp(installed.gguf)).encode())
 
 
 def file_sha256(path: Path, progress: Callable[[int, int], None] | None = None) -> str:
@@ -319,7 +319,7 @@ def _again(name: str) -> str:
     return f"`scope-edge estimator remove {name}` and install it again"
 
 
-def _stamp(path: Path) -> dict[str, int]:
+def file_stamp(path: Path) -> dict[str, int]:
     """What changes when a file does. Raises OSError."""
     stat = path.stat()
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}

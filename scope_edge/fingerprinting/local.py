@@ -12,6 +12,8 @@ from scope_edge.errors import UsageError, WorkerError
 from scope_edge.fingerprinting.journal import Answer
 from scope_edge.llama.client import LlamaClient
 from scope_edge.llama.jobs import Job, JobResult, Message, Sampling
+from scope_edge.managing.draft import check_template
+from scope_edge.managing.loadable import gguf_path, note_loading, plan_device
 
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.questions import Question
@@ -53,18 +55,38 @@ def look_at(card: ModelCard, progress: Callable[[int, int], None] | None = None)
     from scope_edge.estimator.installed import file_sha256
     from scope_edge.llama.describe import describe_gguf
 
-    path = Path(card.gguf or "").expanduser()
+    path = gguf_path(card)
     if not path.is_file():
         raise UsageError(f"{card.id}: no file {path}; write the right gguf on its card")
     shape = describe_gguf(path)
-    if not shape.chat_template:
-        raise UsageError(
-            f"{path}: carries no chat template, so it cannot be asked; take the instruct version of the model"
-        )
+    check_template(path, shape.chat_template)
     try:
         return Gguf(path, file_sha256(path, progress), shape)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+
+
+def open_worker(gguf: Gguf, threads: int | None) -> tuple[LlamaClient, Plan]:
+    """A worker for it, not started yet, and how it will be loaded. Raises WorkerError: there is no room for it."""
+    from scope_edge.llama.memory import NoRoom
+
+    plan = plan_device(gguf.shape, gguf.path.stat().st_size)
+    if isinstance(plan, NoRoom):
+        raise WorkerError(f"{gguf.path.name}: {plan.why}")
+    plan = _threaded(plan, threads)
+    return LlamaClient(gguf.path, gguf.sha256, plan, cache_dir=assets.user_cache_dir()), plan
+
+
+def start_worker(client: LlamaClient, gguf: Gguf, timeout: float) -> Ready:
+    """Start it; `route` will know whether llama.cpp loads the model. Raises WorkerError."""
+    try:
+        ready = client.start(timeout)
+    except WorkerError as error:
+        if error.refused:
+            note_loading(gguf.path, str(error))
+        raise
+    note_loading(gguf.path, None)
+    return ready
 
 
 class LocalAsker:
@@ -72,14 +94,8 @@ class LocalAsker:
 
     def __init__(self, gguf: Gguf, *, max_tokens: int, threads: int | None) -> None:
         """Nothing is loaded yet. Raises WorkerError: there is no room for it."""
-        from scope_edge.gpus import find_gpus
-        from scope_edge.llama.memory import NoRoom, available_memory, plan_estimator
-
-        plan = plan_estimator(gguf.shape, gguf.path.stat().st_size, available=available_memory(), gpus=find_gpus())
-        if isinstance(plan, NoRoom):
-            raise WorkerError(f"{gguf.path.name}: {plan.why}")
-        self._gguf, self._plan, self._max_tokens = gguf, _threaded(plan, threads), max_tokens
-        self._client = LlamaClient(gguf.path, gguf.sha256, self._plan, cache_dir=assets.user_cache_dir())
+        self._gguf, self._max_tokens = gguf, max_tokens
+        self._client, self._plan = open_worker(gguf, threads)
         self._ready: Ready | None = None
         self._tokens, self._seconds = 0, 0.0
 
@@ -124,7 +140,7 @@ class LocalAsker:
         return False
 
     def _once(self, left: dict[str, Question], take: Callable[[Answer], bool]) -> bool:
-        self._ready = self._client.start(START_SECONDS)
+        self._ready = start_worker(self._client, self._gguf, START_SECONDS)
         asked = list(left.values())
         more = True
 

@@ -24,6 +24,7 @@ from scope_edge.fingerprinting.store import save_fingerprint
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.pools import update_card
 from scope_edge.prior import load_basis
+from scope_edge.refit.use import anchors_for, refitted
 
 if TYPE_CHECKING:
     from scope_edge.anchors import AnchorSet
@@ -71,7 +72,8 @@ class Fingerprinting:
         with Journal(self._card.id, self._way, again=self._wishes.again) as journal:
             purse = Purse(self._card, journal, self._wishes.max_usd)
             self._check_cap(self._projection(purse, journal.answers))
-            standing = Standing(self._anchors, self._basis.population, others)
+            anchors = anchors_for(self._card.id, self._anchors, fingerprints, self._basis)
+            standing = Standing(anchors, self._basis.population, others)
             asking = Asking(self._questions, self._wishes, journal, purse, standing, progress)
             speed = self._ask(asking, purse)
         if not asking.answers:
@@ -93,7 +95,8 @@ class Fingerprinting:
         path = save_fingerprint(own, {"asked": self._how, "seed": self._wishes.seed, **self._way})
         others = _elsewhere(fingerprints.get(self._card.id, ()), self._anchors)
         fingerprints[self._card.id] = (*others, own)
-        place = place_among(self._card, self._catalog.cards, fingerprints, self._anchors, self._basis)
+        told = refitted(fingerprints, self._basis, fingerprints)
+        place = place_among(self._card, self._catalog.cards, told, self._anchors, self._basis)
         written = self._write_speed(speed)
         answers, price_known = asking.answers, self._card.usd_in is not None
         return Summary(

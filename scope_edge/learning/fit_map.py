@@ -22,7 +22,7 @@ TRAITS = 24
 FOLDS = 5
 # Prior variances of the linear weights of embedding and features, against 1 of the noise; difficulty's noise that no model
 # accounts for. Chosen on development splits, see anchors/README.md.
-EMBEDDING_VARIANCE, FEATURE_VARIANCE, NOISE = 8.0, 0.05, 3.0
+EMBEDDING_VARIANCE, FEATURE_VARIANCE, NOISE = 0.5, 0.05, 3.0
 # Keeps near-identical landmarks apart, by more than the float32 products are off.
 NUGGET = 0.05
 # Traits are centred embeddings on their leading axes, scaled so that one is of order 1.

@@ -138,16 +138,16 @@ class LlamaClient:
         self._drop()
         deadline = time.monotonic() + timeout
         begin = memo.remembered_rung(self._sha256, self._cache_dir)
-        problem = "out of time before it was loaded"
+        problem, refused = "out of time before it was loaded", False
         for rung in rungs(self._plan.gpu_layers, begin):
             try:
                 return self._load(rung, deadline - time.monotonic())
             except _Gone as gone:
                 self._drop()
-                problem = gone.why
+                problem, refused = gone.why, gone.crashed or gone.refused
                 if not gone.crashed:
                     break
-        raise WorkerError(f"{self._path.name}: {problem}")
+        raise WorkerError(f"{self._path.name}: {problem}", refused=refused)
 
     def _load(self, rung: Rung, timeout: float) -> Ready:
         """One try. Raises _Gone; crashed when another rung may help."""
@@ -174,7 +174,7 @@ class LlamaClient:
         answer = child.ask(request, max(timeout, 0.0))
         if answer.get("type") != "ready":
             # A refusal is final, unless it may have been the GPU that had no room.
-            raise _Gone(str(answer.get("why", _STRANGE)), crashed=rung.gpu and plan.gpu_layers != 0)
+            raise _Gone(str(answer.get("why", _STRANGE)), crashed=rung.gpu and plan.gpu_layers != 0, refused=True)
         try:
             fields = {key: answer[key] for key in Ready.__dataclass_fields__ if key != "rung"}
         except KeyError as error:
@@ -204,11 +204,11 @@ class LlamaClient:
 
 
 class _Gone(Exception):
-    """A worker that will not answer. crashed: native code failed, so that another rung may do better."""
+    """A worker that will not answer. crashed: native code failed, so that another rung may do better. refused: it said no."""
 
-    def __init__(self, why: str, *, crashed: bool = False) -> None:
+    def __init__(self, why: str, *, crashed: bool = False, refused: bool = False) -> None:
         super().__init__(why)
-        self.why, self.crashed = why, crashed
+        self.why, self.crashed, self.refused = why, crashed, refused
 
 
 class _Child:

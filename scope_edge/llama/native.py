@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 import llama_cpp
 import numpy as np
 
-from scope_edge.llama.jobs import Shape
-
 if TYPE_CHECKING:
     from scope_edge.llama.engine import Logits
 
@@ -81,29 +79,9 @@ def open_model(path: Path, *, gpu_layers: int = 0, repack: bool = False, vocabul
     return model
 
 
-def shape_of(path: Path) -> Shape:
-    """What the GGUF says of itself, weights unread. Raises NativeError."""
-    model = open_model(path, vocabulary_only=True)
-    meta = _metadata(model)
-    architecture = meta.get("general.architecture", "unknown")
-
-    def number(key: str, default: int = 0) -> int:
-        text = meta.get(f"{architecture}.{key}", "")
-        return int(text) if text.isdigit() else default
-
-    layers, heads = number("block_count"), number("attention.head_count", 1)
-    head = number("embedding_length") // max(heads, 1)
-    widths = number("attention.key_length", head) + number("attention.value_length", head)
-    return Shape(
-        architecture=architecture,
-        quantization=_FILE_TYPES.get(meta.get("general.file_type", ""), "unknown"),
-        parameters=int(llama_cpp.llama_model_n_params(model)),
-        layers=layers,
-        context=number("context_length"),
-        vocabulary=int(llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))),
-        kv_bytes=2 * layers * number("attention.head_count_kv", heads) * widths,
-        chat_template="tokenizer.chat_template" in meta,
-    )
+def check(path: Path) -> None:
+    """Have llama.cpp read a GGUF's header and vocabulary, weights unread. Raises NativeError when it cannot."""
+    open_model(path, vocabulary_only=True)
 
 
 class Native:
@@ -252,23 +230,3 @@ def _metadata(model: Any) -> dict[str, str]:
 
 # Vocabularies whose own tokenizer composes characters (NFC) first, which llama.cpp leaves to its caller.
 _COMPOSING = ("qwen2",)
-# llama.cpp's numbers of file types, the common ones.
-_FILE_TYPES = {
-    "0": "F32",
-    "1": "F16",
-    "2": "Q4_0",
-    "3": "Q4_1",
-    "7": "Q8_0",
-    "8": "Q5_0",
-    "9": "Q5_1",
-    "10": "Q2_K",
-    "11": "Q3_K_S",
-    "12": "Q3_K_M",
-    "13": "Q3_K_L",
-    "14": "Q4_K_S",
-    "15": "Q4_K_M",
-    "16": "Q5_K_S",
-    "17": "Q5_K_M",
-    "18": "Q6_K",
-    "32": "BF16",
-}

@@ -1,4 +1,4 @@
-"""The child's side of describe.py: open a GGUF without its weights and say on one line of JSON what it is.
+"""The child's side of describe.py: open a GGUF without its weights and say on one line of JSON whether llama.cpp can read it.
 
 Run as a script, by its path, with the folders to import from (JSON) and the file.
 """
@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 
 def main() -> None:
-    """Print the fields of a `Shape`, or {"error"} with llama.cpp's reason."""
+    """Print {"error"}: llama.cpp's reason, null when it can read it."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     os.environ["GGML_NO_BACKTRACE"] = "1"
@@ -23,10 +22,11 @@ def main() -> None:
 
     native.start()
     try:
-        body: dict[str, object] = asdict(native.shape_of(Path(path)))
-    except (native.NativeError, ValueError) as error:
-        body = {"error": " ".join(str(error).split())}
-    answers.write(json.dumps(body) + "\n")
+        native.check(Path(path))
+        problem = None
+    except native.NativeError as error:
+        problem = " ".join(str(error).split())
+    answers.write(json.dumps({"error": problem}) + "\n")
     answers.flush()
 
 

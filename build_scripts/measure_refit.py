@@ -1,0 +1,236 @@
+"""Does a set that the map placed get better once models have been measured on it? On queries and models nothing was fitted on.
+
+    python build_scripts/measure_refit.py --data ROUTING_DATA/zeroeval ... --cache FILE.npz --write docs/benchmarks.md
+
+The splits are those of measure_prior.py. Up to 250 of a set's training queries, drawn at random, play a set of the user's: placed
+by the map with their families left out of it, ordered as core-250 is, by what the map says. Some of the seed's training models
+"are measured" on it and refit it, known by their outcomes on the other sets' core anchors too where they have some; then every
+held-out model answers the first anchors and is predicted on held-out queries: on such as the anchors are ("alike"), and, with
+anchors of one half of the set's categories, on those of the other half ("apart"). Beside it the same with difficulties from the
+map alone, and from the joint fit of all training models. Differences are paired; intervals are a bootstrap over models and
+queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from core_anchors import choose_core
+from figures import write_figures
+from learn import fingerprint, pool_prior
+from measure_prior import CLIP, LEAST_SCORED, SEEDS, Scored, Unseen, interval, resampled, table, unseen
+from pooled import read_pooled
+from routing_data import held_out
+from scores import scores
+
+from scope_edge.ability import design, softening
+from scope_edge.anchors import AnchorSet
+from scope_edge.calibration import calibrate
+from scope_edge.fingerprints import Fingerprint
+from scope_edge.refit.use import anchors_for
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pooled import Pooled
+
+    Floats = NDArray[np.float64]
+
+MEASURED = (1, 2, 5, 10, 20)
+SIZES = (25, 250)
+MAP, JOINT = "map", "joint fit"
+# What is set against the map alone.
+PAIRED = ("refit by 2", "refit by 10", JOINT)
+# Held-out queries of a set that are predicted, at most, drawn by the seed.
+QUERIES = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the routing data format")
+    parser.add_argument("--cache", type=Path, help="file that keeps embeddings between runs (.npz)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--landmarks", type=int, default=3072)
+    parser.add_argument(
+        "--write", type=Path, help="put the tables between the <!-- figures: refit --> marks of this file"
+    )
+    options = parser.parse_args()
+    data = read_pooled(options.data, options.cache)
+    found: list[Scored] = []
+    for seed in options.seeds:
+        known = data.take(
+            ~held_out("models", data.models.tolist(), seed, 1 / 3) & ~data.base, np.ones(len(data.ids), bool)
+        )
+        for part in unseen(data, seed, options.landmarks):
+            for apart in (False, True):
+                found += predicted(part, known, apart=apart)
+    text = "\n\n".join(report(found))
+    print(text)
+    if options.write:
+        write_figures(options.write, text, "refit")
+
+
+def predicted(part: Unseen, known: Pooled, *, apart: bool) -> Iterator[Scored]:
+    """Every held-out model of one set, by anchors as hard as each way has it. known: the training models."""
+    rng = np.random.default_rng(part.seed)
+    own = part.train.sets == part.set_number
+    categories = rng.permutation(np.unique(part.train.categories[own]))
+    anchoring = set((categories[: len(categories) // 2] if apart else categories).tolist())
+    scoring = set(categories.tolist()) - anchoring if apart else anchoring
+    usable = [one for one in part.placed if part.test.categories[one[0]] in scoring]
+    part = replace(part, placed=[usable[i] for i in rng.permutation(len(usable))[:QUERIES]])
+    placed, joint = own_set(part, np.flatnonzero(own & np.isin(part.train.categories, list(anchoring))))
+    ways = {MAP: placed, **refits(part, known, placed), JOINT: joint}
+    p = {f"{way}, {size}": _probabilities(part, anchors, size) for way, anchors in ways.items() for size in SIZES}
+    here = np.array([q for q, _ in part.placed])
+    for column, m in enumerate(part.models):
+        scored = np.isfinite(part.test.correct[m, here])
+        if scored.sum() < LEAST_SCORED or not len(_known(part.train, m, joint)):
+            continue
+        yield Scored(
+            seed=part.seed,
+            set_name=f"{part.set_name}, {'apart' if apart else 'alike'}",
+            model=str(part.test.models[m]),
+            queries=here[scored],
+            categories=part.test.categories[here[scored]],
+            correct=part.test.correct[m, here[scored]],
+            tokens=part.test.tokens[m, here[scored]],
+            p={name: np.clip(values[scored, column], CLIP, 1 - CLIP) for name, values in p.items()},
+            lengths={},
+        )
+
+
+def _known(train: Pooled, model: int, anchors: AnchorSet) -> Floats:
+    outcomes = fingerprint(train, model, anchors).correct
+    return outcomes[np.isfinite(outcomes)]
+
+
+def own_set(part: Unseen, usable: NDArray[np.int64]) -> tuple[AnchorSet, AnchorSet]:
+    """Some of these training queries as `placing.place` would make a user's set of them, and as the joint fit has them."""
+    learned, train = part.learned, part.train
+    rows = np.random.default_rng(part.seed).permutation(usable)[: SIZES[-1]]
+    places = [learned.places[i] for i in rows]
+    domains, difficulty = np.array([one.domains for one in places]), np.array([one.difficulty for one in places])
+    joint = AnchorSet(
+        name="own",
+        ids=tuple(train.ids[rows].tolist()),
+        categories=tuple(train.categories[rows].tolist()),
+        vectors=train.vectors[rows],
+        prompt_tokens=train.text_tokens[rows],
+        difficulty=learned.joint.b[rows],
+        discrimination=learned.joint.a[rows],
+        log_length=np.array([one.log_length for one in places]),
+        map_difficulty=difficulty,
+        domains=domains,
+        traits=np.array([one.traits for one in places]),
+        linked=False,
+    )
+    slope = domains @ learned.population.discrimination
+    factor = softening(slope, domains @ learned.population.unexplained)
+    placed = replace(joint, difficulty=difficulty, discrimination=slope * factor, traits=joint.traits * factor[:, None])
+    population = learned.population
+    offsets = -placed.discrimination * difficulty
+    order = choose_core(design(placed), offsets, population.mean, population.covariance, np.ones(len(rows)), len(rows))
+    return _ordered(placed, order), _ordered(joint, order)
+
+
+def _ordered(anchors: AnchorSet, order: Sequence[int]) -> AnchorSet:
+    parts = {}
+    for name in AnchorSet.__dataclass_fields__:
+        value = getattr(anchors, name)
+        parts[name] = value[order] if isinstance(value, np.ndarray) else value
+    for name in ("ids", "categories"):
+        parts[name] = tuple(parts[name][i] for i in order)
+    return AnchorSet(**parts)
+
+
+def refits(part: Unseen, known: Pooled, placed: AnchorSet) -> Mapping[str, AnchorSet]:
+    """The set refitted by the first so many training models, in an order drawn by the seed."""
+    others = [one for name, one in part.learned.anchors.items() if name != part.set_name]
+    measured: list[tuple[str, tuple[Fingerprint, ...]]] = []
+    for m in np.random.default_rng(part.seed).permutation(len(known.models)):
+        own = fingerprint(known, m, placed)
+        if np.isfinite(own.correct).sum() >= LEAST_SCORED:
+            elsewhere = [one for one in (fingerprint(known, m, anchors) for anchors in others) if _any(one)]
+            measured.append((own.model, (own, *elsewhere)))
+    return {
+        f"refit by {count}": anchors_for("", placed, dict(measured[:count]), part.learned.population)
+        for count in MEASURED
+        if count <= len(measured)
+    }
+
+
+def _any(one: Fingerprint) -> bool:
+    return bool(np.isfinite(one.correct).any())
+
+
+def _probabilities(part: Unseen, anchors: AnchorSet, size: int) -> Floats:
+    """P(correct) of every query and model, (queries, models), known by the first `size` anchors seen in one way."""
+    prior = pool_prior(part.train, part.models, part.learned, anchors, size)
+    return np.array([calibrate(prior.at(place, 1.0), part.learned.calibration).p_correct for _, place in part.placed])
+
+
+def report(found: Sequence[Scored]) -> Iterator[str]:
+    """The tables, as markdown."""
+    for name in dict.fromkeys(one.set_name for one in found):
+        here = [one for one in found if one.set_name == name]
+        models = len({one.model for one in here})
+        yield f"{name}, {models} unseen models, {len(here)} model-seed pairs:\n\n" + _scores(here)
+    rows = []
+    for name in dict.fromkeys(one.set_name for one in found):
+        for size in SIZES:
+            for way in PAIRED:
+                here = [one for one in found if one.set_name == name and f"{way}, {size}" in one.p]
+                if here:
+                    difference = resampled(list(here), f"{way}, {size}", f"{MAP}, {size}")
+                    rows.append([name, str(size), way, *(interval(difference[:, column]) for column in (0, 1, 3))])
+    head = ["set", "anchors", "difficulty from", "AUC", "accuracy", "log-loss (lower is better)"]
+    yield "Against the map alone (difference, 95 % interval):\n\n" + table(head, rows)
+
+
+def _ways(found: Sequence[Scored]) -> list[str]:
+    return [
+        way for way in (MAP, *(f"refit by {n}" for n in MEASURED), JOINT) if any(f"{way}, 25" in one.p for one in found)
+    ]
+
+
+def _scores(here: Sequence[Scored]) -> str:
+    rows = []
+    for size in SIZES:
+        for way in _ways(here):
+            values = [_row(one, way, size) for one in here if f"{way}, {size}" in one.p]
+            rows.append([str(size), way, str(len(values)), *(f"{value:.4f}" for value in np.nanmean(values, axis=0))])
+    return table(
+        [
+            "anchors",
+            "difficulty from",
+            "pairs",
+            "AUC",
+            "accuracy",
+            "log-loss",
+            "ability error, logit",
+            "error of mean p",
+        ],
+        rows,
+    )
+
+
+def _row(one: Scored, way: str, size: int) -> list[float]:
+    """Three scores, how far the mean log-odds lie from those by 250 jointly fitted anchors, mean p from the share correct."""
+    p, best = one.p[f"{way}, {size}"], one.p[f"{JOINT}, {SIZES[-1]}"]
+    measured = scores(p, one.correct, np.ones(len(p)), np.argsort(p, kind="stable"))
+    apart = float(np.mean(_logit(p)) - np.mean(_logit(best)))
+    return [measured.auc, measured.accuracy, measured.logloss, abs(apart), abs(float(p.mean() - one.correct.mean()))]
+
+
+def _logit(p: Floats) -> Floats:
+    odds: Floats = np.log(p) - np.log1p(-p)
+    return odds
+
+
+if __name__ == "__main__":
+    main()

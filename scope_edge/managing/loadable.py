@@ -1,0 +1,133 @@
+"""Whether the GGUF of a card can be loaded on this machine: it is there and whole, it fits, and llama.cpp did not refuse it.
+
+Headers are remembered in the cache folder by the file's stamp, so that `route` reads a page of text and not a vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scope_edge import assets
+from scope_edge.errors import AssetError, PackError
+from scope_edge.estimator.installed import file_stamp
+from scope_edge.llama.header import read_header
+from scope_edge.llama.jobs import Shape
+from scope_edge.llama.memory import NoRoom, Plan, available_memory, plan_estimator
+from scope_edge.packs import write_atomically
+
+if TYPE_CHECKING:
+    from scope_edge.gpus import Gpu
+    from scope_edge.records import ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a GGUF. refused: why the installed llama.cpp could not load it when it was last started; None = it was not."""
+
+    shape: Shape
+    size: int
+    refused: str | None = None
+
+
+def plan_device(shape: Shape, size: int) -> Plan | NoRoom:
+    """Where a model goes on this machine as it is now: on a GPU that llama.cpp can use, else on the processor."""
+    return plan_estimator(shape, size, available=available_memory(), gpus=usable_gpus())
+
+
+def usable_gpus() -> tuple[Gpu, ...]:
+    """The GPUs that the installed llama.cpp can use, with the memory that is free now in place of all of it."""
+    from scope_edge.gpus import find_gpus
+    from scope_edge.llama.probe import probe_llama
+
+    found = find_gpus()
+    if not found or probe_llama().gpu_offload is False:
+        return ()
+    return tuple(gpu if gpu.free_gb is None else replace(gpu, memory_gb=gpu.free_gb) for gpu in found)
+
+
+def unloadable(cards: Iterable[ModelCard]) -> Mapping[str, str]:
+    """Model id -> why it cannot be loaded now, for cards with a GGUF that cannot."""
+    found = {card.id: why_not(card) for card in cards if card.gguf is not None}
+    return {model: why for model, why in found.items() if why is not None}
+
+
+def why_not(card: ModelCard) -> str | None:
+    """Why the GGUF of a card cannot be loaded now, in words; None = nothing speaks against it, or it has none."""
+    if card.gguf is None:
+        return None
+    path = gguf_path(card)
+    if not path.is_file():
+        return f"no file {path}"
+    try:
+        known = look_up(path)
+    except AssetError as error:
+        return str(error)
+    if known.refused is not None:
+        return f"{known.refused} when it was last started; `scope-edge models test {card.id}` tries again"
+    # What fits beside the processor needs no look at GPUs, which takes longer than a decision.
+    if isinstance(plan_estimator(known.shape, known.size, available=available_memory()), Plan):
+        return None
+    plan = plan_device(known.shape, known.size)
+    return plan.why if isinstance(plan, NoRoom) else None
+
+
+def gguf_path(card: ModelCard) -> Path:
+    """The file a card names."""
+    return Path(card.gguf or "").expanduser()
+
+
+def look_up(path: Path) -> Known:
+    """What is known of a GGUF; its header is read again when the file was touched. Raises AssetError."""
+    stamp = _stamp(path)
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        body = json.loads(_memory(path).read_bytes())
+        if body["stamp"] == stamp:
+            refusal = body["refusal"]
+            current = refusal is not None and refusal["by"] == _llama_version()
+            return Known(Shape(**body["shape"]), stamp["size"], refusal["why"] if current else None)
+    header = read_header(path)
+    _keep(path, header.shape, None)
+    return Known(header.shape, header.size)
+
+
+def note_loading(path: Path, problem: str | None) -> None:
+    """Remember that llama.cpp refused to load a GGUF, and why; None = it loads. Costs nothing where nothing changes."""
+    with contextlib.suppress(AssetError):
+        known = look_up(path)
+        if known.refused != problem:
+            _keep(path, known.shape, problem)
+
+
+def _keep(path: Path, shape: Shape, refused: str | None) -> None:
+    """A cache that cannot be written costs time only."""
+    refusal = None if refused is None else {"why": refused, "by": _llama_version()}
+    with contextlib.suppress(PackError, AssetError):
+        body: dict[str, Any] = {"stamp": _stamp(path), "shape": asdict(shape), "refusal": refusal}
+        write_atomically(_memory(path), json.dumps(body).encode())
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    try:
+        return file_stamp(path)
+    except OSError as error:
+        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+
+
+def _memory(path: Path) -> Path:
+    place = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    return assets.user_cache_dir() / "gguf" / f"{place[:24]}.json"
+
+
+def _llama_version() -> str:
+    from importlib import metadata  # slow to import, and hardly ever needed
+
+    try:
+        return metadata.version("llama-cpp-python")
+    except metadata.PackageNotFoundError:
+        return "none"

@@ -1,0 +1,124 @@
+"""One tiny call: does a model answer, how fast, and what is wrong when it does not."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scope_edge.catalog import load_catalog
+from scope_edge.errors import ScopeEdgeError, UsageError, WorkerError
+from scope_edge.records import ModelCard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scope_edge.config import Settings
+
+PROMPT = "Reply with the one word: ready"
+MAX_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of one call.
+
+    Attributes:
+        how: what was called, in words. works: whether an answer came.
+        text: of the answer. cut: it was ended by the limit of `MAX_TOKENS`, as that of a model that thinks first may be.
+        seconds: from the question to the whole answer, loading aside. load_seconds: of a GGUF. tokens: own; None = not told.
+        problem: why there is no answer. exit_code: what the command ends with.
+    """
+
+    model: str
+    how: str
+    works: bool
+    text: str | None = None
+    cut: bool = False
+    seconds: float | None = None
+    load_seconds: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    problem: str | None = None
+    exit_code: int = 0
+
+
+def try_model(
+    settings: Settings, model: str, timeout: float, reading: Callable[[str, int, int], None] | None = None
+) -> Trial:
+    """Ask a model one tiny question. What goes wrong with it is in the result.
+
+    timeout: seconds for the answer. reading: told of the reading of a large file, as (what, done, in all).
+    Raises UsageError: no such model, or its card says not how it is called.
+    """
+    card = load_catalog(settings).card(model)
+    if card.gguf is None and card.endpoint is None:
+        raise UsageError(
+            f"the card of {model} says not how it is called; `scope-edge models add` writes one that does, with --id {model}"
+        )
+    how = card.gguf or f"{card.served_as or model} at {card.endpoint}"
+    try:
+        if card.gguf is not None:
+            return _try_gguf(settings, card, how, timeout, reading)
+        return _try_endpoint(settings, card, how, timeout)
+    except ScopeEdgeError as error:
+        return Trial(model, how, works=False, problem=str(error), exit_code=error.exit_code)
+
+
+def _try_gguf(
+    settings: Settings, card: ModelCard, how: str, timeout: float, reading: Callable[[str, int, int], None] | None
+) -> Trial:
+    from scope_edge.fingerprinting.local import START_SECONDS, look_at, open_worker, start_worker
+    from scope_edge.llama.jobs import Job, Message, Sampling
+
+    gguf = look_at(card, None if reading is None else lambda done, total: reading("reading the GGUF", done, total))
+    client, _ = open_worker(gguf, settings.threads)
+    job = Job((), 1, "text", MAX_TOKENS, Sampling(temperature=0.0), (Message("user", PROMPT),))
+    with client:
+        ready = start_worker(client, gguf, START_SECONDS)
+        started = time.monotonic()
+        (result,), _ = client.run([job], timeout)
+        seconds = time.monotonic() - started
+    if not result.samples:
+        raise WorkerError(f"{gguf.path.name}: {result.problem or 'it was not run'}")
+    (sample,) = result.samples
+    if sample.ending not in ("stop", "limit"):
+        raise WorkerError(f"{gguf.path.name}: no answer within {timeout:g} seconds ({sample.ending})")
+    return Trial(
+        model=card.id,
+        how=how,
+        works=True,
+        text=sample.text,
+        cut=sample.ending == "limit",
+        seconds=seconds,
+        load_seconds=ready.load_seconds,
+        prompt_tokens=result.prompt_tokens,
+        completion_tokens=sample.tokens,
+    )
+
+
+def _try_endpoint(settings: Settings, card: ModelCard, how: str, timeout: float) -> Trial:
+    from scope_edge.chat.client import ChatClient, Patience
+
+    with ChatClient(card, Patience(timeout, attempts=1), offline=settings.offline) as client:
+        reply = client.ask(PROMPT, MAX_TOKENS, _Unmetered())
+    return Trial(
+        model=card.id,
+        how=how,
+        works=True,
+        text=reply.text,
+        cut=reply.cut,
+        seconds=reply.seconds,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+    )
+
+
+class _Unmetered:
+    """One call of a few tokens needs no purse."""
+
+    def begin(self) -> bool:
+        return True
+
+    def unbilled(self) -> None:
+        pass

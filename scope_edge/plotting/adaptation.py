@@ -1,0 +1,75 @@
+"""Adaptation: what so many anchors of a new model are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from scope_edge.evaluating.report import Adaptation, Report
+from scope_edge.plotting.canvas import panels, ticks
+from scope_edge.plotting.names import percent, plain
+from scope_edge.plotting.palette import BLUE, MUTED, PAPER
+from scope_edge.plotting.picture import Picture, nothing, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAME, TITLE = "adaptation", "How many anchors a new model needs"
+
+
+def adaptation(report: Report) -> Picture:
+    """The picture of scores against anchors."""
+    steps = sorted(report.adaptation, key=lambda one: one.anchors)
+    if not steps:
+        return nothing(NAME, TITLE, "No model was scored with fewer anchors than it has.")
+
+    def draw(figure: Figure) -> None:
+        _draw(figure, steps)
+
+    new = sum(kind == "unseen" for kind in report.models.values())
+    whose = (
+        f"the {new} models that taught the bank nothing" if new else "all models (none was kept from teaching the bank)"
+    )
+    caption = (
+        f"Mean over {whose}: how well {plain(report.data)} is predicted for a model that has answered so many anchors. AUC: the"
+        " chance that a right answer was given the higher p than a wrong one, 0.5 is guessing. Verdict: the share of"
+        " outcomes on whose side of 50 % p was. Log-loss: lower is better. The axes do not begin at 0, so that the steps"
+        " can be seen."
+    )
+    return Picture(NAME, TITLE, _headline(steps), caption, rows_of(steps), (9.6, 3.9), draw)
+
+
+def _headline(steps: Sequence[Adaptation]) -> str:
+    first, last = steps[0], steps[-1]
+    if len(steps) == 1:
+        return f"With {first.anchors} anchors {percent(first.accuracy)} of the verdicts are right"
+    return f"From {first.anchors} to {last.anchors} anchors right verdicts go from {percent(first.accuracy)} to {percent(last.accuracy)}"
+
+
+def _draw(figure: Figure, steps: Sequence[Adaptation]) -> None:
+    auc, verdict, loss = panels(figure, 3, 0.35, 0.45, 0.6, 0.45)
+    _panel(auc, "AUC", steps, [one.auc for one in steps], "{:.3f}")
+    _panel(verdict, "verdicts right", steps, [one.accuracy for one in steps], "{:.1%}")
+    _panel(loss, "log-loss (lower is better)", steps, [one.logloss for one in steps], "{:.3f}")
+
+
+def _panel(ax: Axes, title: str, steps: Sequence[Adaptation], values: Sequence[float | None], form: str) -> None:
+    """One score; anchors evenly spaced, as each step is several times the one before."""
+    ax.set_title(title, loc="left", fontsize=10, color=MUTED, pad=20)
+    ax.set_xlim(-0.5, len(steps) - 0.5)
+    ticks(ax.xaxis, range(len(steps)), [str(one.anchors) for one in steps])
+    ax.set_xlabel("anchors")
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    known = [(i, value) for i, value in enumerate(values) if value is not None]
+    if not known:
+        ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center")
+        return
+    low, high = min(value for _, value in known), max(value for _, value in known)
+    # Not less than a few points from bottom to top, or chance would look like progress.
+    middle, reach = (low + high) / 2, max(0.7 * (high - low), 0.03)
+    ax.set_ylim(middle - reach, middle + reach)
+    ax.plot([i for i, _ in known], [value for _, value in known], "-o", color=BLUE, lw=2.2, ms=7, mec=PAPER, mew=1)
+    for i, value in known:
+        ax.text(i, 1.0, form.format(value), transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=9.5)

@@ -1,0 +1,1 @@
+"""Difficulty told by those who were measured: anchors that the map placed, updated by the models' outcomes on them."""

@@ -1,0 +1,212 @@
+"""Pictures of an evaluation: every one is there, shows the report's numbers, and stands whatever the report lacks."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import report_cases
+
+from scope_edge.errors import MissingExtraError, PackError
+from scope_edge.evaluating.report import Report
+from scope_edge.plotting.writing import PICTURES, write_pictures
+
+pytest.importorskip("matplotlib")
+
+NAMES = {make(report_cases.report()).name for make in PICTURES}
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "$\\frac{1}{0}$_^{",
+    '"><img/src=x>--&amp;',
+    "]]>-->" + "very-long-" * 20,
+    "\u6a21\u578b\u202e\u0007-x",
+)
+
+
+class Page(HTMLParser):
+    """What a browser would load or run, and what it would show."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.ids: list[str] = []
+        self.shown = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_data(self, data: str) -> None:
+        self.shown += data
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures({"zeroeval": report_cases.report()}, folder)
+    return folder
+
+
+def numbers(folder: Path, name: str) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = json.loads((folder / f"{name}.json").read_text("utf-8"))["rows"]
+    return rows
+
+
+def test_every_picture_is_written_as_svg_png_and_numbers(tmp_path: Path) -> None:
+    paths = write_pictures({"zeroeval": report_cases.report()}, tmp_path / "new" / "folder")
+    assert paths[0] == tmp_path / "new" / "folder" / "index.html"
+    assert {path.name for path in paths[1:]} == {f"{name}.{kind}" for name in NAMES for kind in ("svg", "png", "json")}
+    assert {path for path in (tmp_path / "new").rglob("*") if path.is_file()} == set(paths), "something was left behind"
+    for path in paths:
+        if path.suffix == ".svg":
+            assert ET.fromstring(path.read_bytes()).tag.endswith("svg")
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_numbers_are_the_reports(written: Path) -> None:
+    report = report_cases.report()
+    parts = {
+        "accuracy-cost": (*report.routing, *report.singles),
+        "reliability": report.reliability,
+        "lengths": report.lengths,
+        "fields": report.fields,
+        "adaptation": report.adaptation,
+        "evidence": report.evidence,
+        "tuned": report.tuned,
+    }
+    for name, records in parts.items():
+        assert numbers(written / "zeroeval", name) == [asdict(one) for one in records], name
+    shares = {(row["alpha"], row["model"]): row["share"] for row in numbers(written / "zeroeval", "portfolio")}
+    ours = [point for point in report.routing if point.router == "scope-edge"]
+    assert shares == {(point.alpha, model): share for point in ours for model, share in point.portfolio.items()}
+
+
+def test_the_page_needs_nothing_else(written: Path) -> None:
+    text = (written / "index.html").read_text("utf-8")
+    page = Page(text)
+    assert not {"script", "link", "iframe", "object", "embed", "img", "image", "base"} & set(page.tags)
+    assert page.tags.count("svg") == len(PICTURES)
+    for tag, name, value in page.attributes:
+        if name in ("href", "src", "xlink:href", "action", "data") and tag != "a":
+            assert value.startswith("#"), f"<{tag} {name}={value}> is loaded from elsewhere"
+        assert not name.startswith("on"), f"<{tag} {name}> runs a script"
+    assert not re.search(r"@import|url\((?!#)", text)
+    for target in [value for tag, name, value in page.attributes if tag == "a" and name == "href"]:
+        assert (written / target).is_file() or target.removeprefix("#") in page.ids, f"{target} leads nowhere"
+
+
+def test_pictures_on_a_page_keep_to_their_own_parts(tmp_path: Path) -> None:
+    write_pictures({"one": report_cases.report(), "two": report_cases.report()}, tmp_path)
+    page = Page((tmp_path / "index.html").read_text("utf-8"))
+    assert len(page.ids) == len(set(page.ids)), "two parts of the page have one id"
+    used = re.findall(r'(?:href="#|url\(#)([^")]+)', (tmp_path / "index.html").read_text("utf-8"))
+    assert set(used) <= set(page.ids)
+
+
+def test_several_sets_share_a_page_and_no_file(tmp_path: Path) -> None:
+    paths = write_pictures(
+        {"A/b": report_cases.report(), "a-b": report_cases.report(), "../..": report_cases.report()}, tmp_path
+    )
+    assert len(set(paths)) == len(paths) == 1 + 3 * 3 * len(PICTURES)
+    assert all(path.resolve().is_relative_to(tmp_path) for path in paths)
+    shown = Page((tmp_path / "index.html").read_text("utf-8")).shown
+    assert "A/b" in shown and "a-b" in shown
+
+
+def test_hostile_names_are_only_names(tmp_path: Path) -> None:
+    report = report_cases.renamed(HOSTILE)
+    write_pictures({HOSTILE[0]: report}, tmp_path)
+    text = (tmp_path / "index.html").read_text("utf-8")
+    page = Page(text)
+    assert not {"script", "img"} & set(page.tags)
+    for name in HOSTILE[:4]:
+        assert name in page.shown
+    assert "\u202e" not in text and "\x07" not in text
+    for path in tmp_path.rglob("*.svg"):
+        assert not [one for one in ET.fromstring(path.read_bytes()).iter() if one.tag.endswith(("script", "image"))]
+    folder = next(path for path in tmp_path.iterdir() if path.is_dir())
+    assert set(HOSTILE[1:]) <= {row["model"] for row in numbers(folder, "fields")}
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        pytest.param(report_cases.empty_report(), id="nothing"),
+        pytest.param(report_cases.unpriced_report(), id="nothing known"),
+        pytest.param(report_cases.report(lengths=(), adaptation=()), id="no lengths"),
+        pytest.param(report_cases.one_model_report(), id="one model"),
+        pytest.param(report_cases.many_models_report(), id="sixty models"),
+    ],
+)
+def test_whatever_is_missing_there_is_a_picture(report: Report, tmp_path: Path) -> None:
+    paths = write_pictures({"set": report}, tmp_path)
+    assert len(paths) == 1 + 3 * len(PICTURES)
+    assert "nan" not in (tmp_path / "index.html").read_text("utf-8").lower().split("<svg")[0]
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    write_pictures({"set": report_cases.unpriced_report()}, tmp_path)
+    told = json.loads((tmp_path / "set" / "accuracy-cost.json").read_text("utf-8"))
+    assert told["headline"] == "Nothing to show" and "cost" in told["caption"]
+    assert all(row["usd_per_1k"] is None for row in told["rows"]), "an unknown cost became a number"
+    shown = Page((tmp_path / "index.html").read_text("utf-8")).shown
+    assert told["caption"] in shown
+
+
+def test_cells_that_were_not_measured_are_hatched_and_not_zero() -> None:
+    from matplotlib.figure import Figure
+
+    from scope_edge.plotting.fields import fields
+
+    report = report_cases.report()
+    picture = fields(report)
+    figure = Figure(figsize=picture.size)
+    picture.draw(figure)
+    measured = {(one.model, one.category) for one in report.fields}
+    grid = len(report.pool) * len(report_cases.CATEGORIES)
+    axes = figure.axes[0]
+    assert sum(bool(patch.get_hatch()) for patch in axes.patches) == grid - len(measured)
+    figures = sorted(text.get_text().strip("()") for text in axes.texts)
+    wanted = [f"{100 * value:.0f}" for one in report.fields for value in (one.observed, one.predicted)]
+    assert figures == sorted(wanted)
+
+
+def test_the_same_report_gives_the_same_bytes(written: Path, tmp_path: Path) -> None:
+    for path in write_pictures({"zeroeval": report_cases.report()}, tmp_path):
+        assert path.read_bytes() == (written / path.relative_to(tmp_path)).read_bytes(), path.name
+
+
+def test_settings_of_a_users_own_change_nothing(written: Path, tmp_path: Path) -> None:
+    import matplotlib
+
+    with matplotlib.rc_context({"font.size": 30.0, "axes.grid": False, "text.parse_math": True}):
+        write_pictures({"zeroeval": report_cases.report()}, tmp_path)
+        assert matplotlib.rcParams["font.size"] == 30.0, "the user's own settings were lost"
+    name = "zeroeval/accuracy-cost.svg"
+    assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
+
+
+def test_without_matplotlib_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "scope-edge\[plots\]"') as told:
+        write_pictures({"set": report_cases.report()}, tmp_path / "out")
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(PackError, match="cannot be written") as told:
+        write_pictures({"set": report_cases.report()}, tmp_path / "out")
+    assert "\n" not in str(told.value)
+    assert (tmp_path / "out").read_text() == "a file"

@@ -1,0 +1,87 @@
+"""The terminal's version of an evaluation: it fits, says what is known, and needs no matplotlib."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import report_cases
+
+from scope_edge.evaluating.report import Report
+from scope_edge.plotting.text import portfolio_lines, text_lines
+from scope_edge.plotting.text_curve import ASCII, UNICODE
+
+REPORTS = {
+    "usual": report_cases.report(),
+    "nothing": report_cases.empty_report(),
+    "nothing known": report_cases.unpriced_report(),
+    "one model": report_cases.one_model_report(),
+    "sixty models": report_cases.many_models_report(),
+    "hostile": report_cases.renamed(["\u6a21" * 60, "\x1b[31mred\u202e", "a\nb", "x" * 300]),
+}
+
+
+@pytest.mark.parametrize("width", [50, 80, 132])
+@pytest.mark.parametrize("report", REPORTS.values(), ids=list(REPORTS))
+def test_it_fits_the_terminal(report: Report, width: int) -> None:
+    for line in text_lines(report, width):
+        assert len(line) <= width, line
+        assert line.isprintable(), "a name could steer the terminal, or break the line"
+
+
+@pytest.mark.parametrize("report", REPORTS.values(), ids=list(REPORTS))
+def test_a_terminal_without_unicode_gets_ascii(report: Report) -> None:
+    assert all(line.isascii() for line in text_lines(report, marks=ASCII))
+
+
+def test_models_are_found_on_the_curve_and_in_the_key() -> None:
+    lines = text_lines(REPORTS["usual"])
+    sheet = [line[8:] for line in lines if line[7:8] == "\u2502"]
+    for letter, model in zip("abcdefgh", report_cases.BY_COST, strict=True):
+        assert sum(letter in row for row in sheet) == 1, f"{model} is not on the curve"
+        right, _ = report_cases.POOL[model]
+        assert any(line.startswith(f"{letter} ") and model in line and f"{100 * right:.1f}%" in line for line in lines)
+    row = {letter: next(i for i, line in enumerate(sheet) if letter in line) for letter in "abcdefgh"}
+    assert row["a"] > row["e"] > row["b"] > row["c"] > row["d"] > row["f"], "the more accurate is not higher up"
+    column = {letter: next(line.index(letter) for line in sheet if letter in line) for letter in "abcdefgh"}
+    assert (
+        column["a"] == column["b"] == column["c"] < column["d"] < column["e"] < column["f"] < column["g"] < column["h"]
+    )
+
+
+def test_bars_have_the_shares_of_the_portfolio() -> None:
+    points = [point for point in report_cases.report().routing if point.router == "scope-edge"]
+    lines = portfolio_lines(points, {model: usd for model, (_, usd) in report_cases.POOL.items()}, 136)
+    assert [float(line.split()[0]) for line in lines[1:12]] == [round(0.1 * i, 1) for i in range(11)]
+    for point, line in zip(points[::2], lines[1:12], strict=True):
+        bar = line[36:]
+        assert len(bar) == 100
+        for letter, model in zip("abcdefgh", report_cases.BY_COST, strict=True):
+            assert abs(bar.count(letter) - 100 * point.portfolio.get(model, 0.0)) < 1
+
+
+def test_what_is_said_and_what_came_stand_side_by_side() -> None:
+    report = REPORTS["usual"]
+    text = "\n".join(text_lines(report, marks=UNICODE))
+    for one in report.reliability:
+        if one.router == "scope-edge":
+            assert f"{100 * one.predicted:.1f}%" in text and f"{100 * one.observed:.1f}%" in text
+
+
+def test_an_unknown_cost_is_not_free() -> None:
+    lines = text_lines(REPORTS["nothing known"])
+    assert not any("free" in line for line in lines)
+    assert any("?" in line for line in lines)
+
+
+def test_text_needs_no_matplotlib() -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; sys.path.insert(0, sys.argv[1]); import report_cases\n"
+        "from scope_edge.plotting.text import text_lines; print(len(text_lines(report_cases.report())))"
+    )
+    here = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-c", code, here], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 30
