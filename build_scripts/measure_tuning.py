@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scope_edge.ability import softening
 from scope_edge.anchors import AnchorSet
 from scope_edge.calibrating import calibrate_prior
 from scope_edge.catalog import Catalog, load_catalog
@@ -33,7 +34,6 @@ from scope_edge.evaluating.run import cards_of
 from scope_edge.evaluating.splits import split
 from scope_edge.fingerprints import Fingerprint
 from scope_edge.learning.pooled import read_pooled
-from scope_edge.placing import placed
 from scope_edge.prior import Prior
 from scope_edge.tuning import DRAWS, prospect_of, without_traits
 
@@ -149,13 +149,21 @@ def _core(part: Part, names: Sequence[str]) -> dict[str, list[Fingerprint]]:
 def _placed(part: Part, at: NDArray[np.intp], rows: NDArray[np.intp]) -> dict[str, list[Fingerprint]]:
     """Their outcomes on these scored queries, of which only the map is known, as of a user's own."""
     places, data, where = part.places.take(rows), part.data, part.rows[rows]
+    population = part.basis.population
+    slope = places.domains @ population.discrimination
+    factor = softening(slope, places.domains @ population.unexplained)
     anchors = AnchorSet(
         name="own",
         ids=tuple(data.ids[where].tolist()),
         categories=tuple(data.categories[where].tolist()),
         vectors=data.vectors[where],
         prompt_tokens=data.text_tokens[where],
-        **placed(places, part.basis.population),
+        difficulty=places.difficulty,
+        discrimination=slope * factor,
+        log_length=places.log_length,
+        map_difficulty=places.difficulty,
+        domains=places.domains,
+        traits=places.traits * factor[:, None],
         linked=False,
         own=True,
     )

@@ -14,7 +14,7 @@ its outcome, nor any of its fold: neither in the correction nor in the abilities
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +93,7 @@ def calibrate_own(
 
     Raises UsageError (too little was measured), AssetError (a file is missing or damaged, or cannot be written).
     """
+    from scope_edge.anchors import taught_by
     from scope_edge.catalog import load_catalog
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.prior import load_basis
@@ -102,7 +103,7 @@ def calibrate_own(
     basis = load_basis()
     # Abilities are known as `route` knows them: by anchors as hard as the user's other models found them.
     known = refitted(fingerprints, basis, [card.id for card in cards])
-    found = calibrate_prior(basis, cards, known, settings.coverage, progress)
+    found = calibrate_prior(basis, cards, known, settings.coverage, progress, taught=taught_by()[1])
     store = not dry_run and (anyway or bool(found.helps))
     if store:
         save_personal(found.full if anyway else found.personal, fingerprints)
@@ -115,8 +116,13 @@ def calibrate_prior(
     fingerprints: Mapping[str, Sequence[Fingerprint]],
     coverage: float,
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    taught: Collection[int] = (),
 ) -> Calibrated:
-    """Fit to what the user measured of these models. Raises UsageError when that is too little."""
+    """Fit to what the user measured of these models. Raises UsageError when that is too little.
+
+    taught: hashes of the questions that the bank was learned from.
+    """
     mine = [card for card in cards if any(map(is_fair, fingerprints.get(card.id, ())))]
     if not mine:
         raise UsageError(
@@ -131,12 +137,12 @@ def calibrate_prior(
         for i, card in enumerate(mine):
             if progress is not None:
                 progress(f"leaving anchors of {card.id} out", len(seen) * len(mine) + i, jobs)
-            parts.append(predict(basis, card, fingerprints[card.id], coverage, (folds, left)))
+            parts.append(predict(basis, card, fingerprints[card.id], coverage, (folds, left), taught))
         seen.append(joined(parts))
     everything, without = seen[0], seen[1:]
     if len(everything.correct) < LEAST_OUTCOMES:
         raise UsageError(
-            f"you measured {len(everything.correct)} outcomes of the pool's models, fewer than the {LEAST_OUTCOMES} that can"
+            f"you measured {len(everything.correct)} outcomes of the pool's models on questions that are new to the bank, fewer than the {LEAST_OUTCOMES} that can"
             " tell a correction from chance; measure more with `scope-edge fingerprint`"
         )
     names = tuple(card.id for card in mine)

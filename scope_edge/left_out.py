@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scope_edge.anchors import AnchorSet, text_hash
 from scope_edge.difficulty import Places
 from scope_edge.prior import Basis, Prior
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scope_edge.ability import Population
-    from scope_edge.anchors import AnchorSet
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.prior import EstimateTable
     from scope_edge.records import Floats, ModelCard
@@ -61,11 +61,13 @@ def predict(
     parts: Sequence[Fingerprint],
     coverage: float,
     leaving: tuple[Mapping[str, int], int | None],
+    taught: Collection[int] = (),
 ) -> Predicted:
     """One model's own outcomes, each by an ability that was fitted without it.
 
     leaving: the folds of the anchors, and the one to do without. With None each outcome is left out alone (or, of more than
-    `_GROUPS`, with a few others), else a whole fold at a time beside that one.
+    `_GROUPS`, with a few others), else a whole fold at a time beside that one. taught: hashes of questions that the map
+    was learned from, whose outcomes say nothing of new ones.
     """
     folds, left = leaving
     others = [one if left is None else _without(one, _in_fold(one, folds, left)) for one in parts]
@@ -74,7 +76,8 @@ def predict(
         if not is_fair(one):
             continue
         fold = np.array([folds[id] for id in one.anchors.ids])
-        rows = np.flatnonzero(np.isfinite(one.correct) & (fold != left))
+        fresh = np.array([text_hash(text) not in taught for text in one.anchors.texts] or [True] * len(fold))
+        rows = np.flatnonzero(np.isfinite(one.correct) & fresh & (fold != left))
         if not len(rows):
             continue
         group = np.arange(len(rows)) % _GROUPS if left is None else np.unique(fold[rows], return_inverse=True)[1]

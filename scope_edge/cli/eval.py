@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from scope_edge.cli.alphas import read_alphas
 from scope_edge.cli.options import Setting, complete_selection
 from scope_edge.cli.output import out, out_json
 from scope_edge.cli.progress import Progress
@@ -120,7 +121,6 @@ def command(
     Half of the queries and a third of the models are held out for each seed; bank, calibration and fingerprints are
     learned anew from the rest, so that nothing is scored with what was fitted on it. No model runs.
     """
-    from scope_edge.cli.alphas import read_alphas
     from scope_edge.config import load_settings
     from scope_edge.evaluating.run import Request, evaluate
 
