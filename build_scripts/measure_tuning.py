@@ -6,7 +6,8 @@ Prints, for every set and split:
 
 traits   what came true of the difference that traits make between two models, among pairs within 10 points of each other;
 pools    for random pools of unseen and seen models at alpha 1: expected minus realised accuracy, with traits believed in
-         full and as `tune` believes them, and how many standard errors apart (sd of z; 1 where errors are honest);
+         full and as `tune` believes them, and how many standard errors of abilities and of outcomes apart (sd of z; 1 where posteriors
+         say all there is);
 own      a correction fitted to 250 outcomes of four unseen models: log-loss before and after on queries they are scored on,
          fitted to a core set and to queries at random.
 """

@@ -142,8 +142,8 @@ def calibrate_prior(
     everything, without = seen[0], seen[1:]
     if len(everything.correct) < LEAST_OUTCOMES:
         raise UsageError(
-            f"you measured {len(everything.correct)} outcomes of the pool's models on questions that are new to the bank, fewer than the {LEAST_OUTCOMES} that can"
-            " tell a correction from chance; measure more with `scope-edge fingerprint`"
+            f"you measured {len(everything.correct)} outcomes of the pool's models on questions new to the bank; it takes"
+            f" {LEAST_OUTCOMES} to tell a correction from chance, and `scope-edge fingerprint` measures more"
         )
     names = tuple(card.id for card in mine)
     after = _cross_validated(everything, without, coverage)
