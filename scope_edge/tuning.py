@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from scope_edge.utility import PolicyPool
 
 # How much of what traits say of the difference between two models on a query came true, among models within 10 points of
-# each other, on models and queries that nothing was fitted on: 0.59 to 0.92 (build_scripts/measure_tuning.py).
+# each other, on models and queries that nothing was fitted on: 0.59 to 0.86 (build_scripts/measure_tuning.py).
 _TRAITS_TRUE = 0.7
 # Expectations of held-out models scattered so much wider around what came than posteriors of abilities say (same script).
 _WIDER = 1.3
@@ -158,6 +158,8 @@ def _known(values: Floats) -> float | None:
 def believed(p: Floats, plain: Floats) -> Floats:
     """P(correct), (q, models), to judge choices by. p: what they are made by; plain: the same `without_traits`."""
     known = np.isfinite(p).all(axis=0)
+    if not known.any():
+        return p
     told = (p - plain)[:, known]
     # Only what tells models apart is doubted: neither how hard the query is for all, nor how able a model is.
     told = told - told.mean(axis=1, keepdims=True)

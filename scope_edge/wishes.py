@@ -55,9 +55,9 @@ class Granted:
 
 
 def grant(outlook: Outlook, wish: Wish) -> Granted:
-    """The alpha of the outlook that keeps to the wish. Rows at which some queries are not served at all keep to none."""
+    """The alpha of the outlook that keeps to the wish, with the queries that limits leave a model for."""
     parts = tuple(_parts(outlook, wish))
-    served = [i for i, row in enumerate(outlook.rows) if row.unserved == 0]
+    served = [i for i, row in enumerate(outlook.rows) if row.unserved < 1]
     good = [i for i in served if all(part.excess[i] <= 0 for part in parts)]
     at = _best(outlook, good, wish) if good else _nearest(parts, served)
     lead = outlook.leads[at] if at is not None and wish.match is not None else None

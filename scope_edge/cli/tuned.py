@@ -206,7 +206,8 @@ def _limit(dollars: float) -> str:
 def _numbers(row: Foreseen) -> str:
     tokens = "" if row.tokens is None else f", {words.count(row.tokens)} tokens a query"
     cost = "free" if row.usd == 0 else f"{_dollars(row)} per 1,000 queries" if row.usd is not None else "cost unknown"
-    return f"{_accuracy(row)} % right, {cost}{tokens}, {100 * row.device_share:.0f} % on the device"
+    left = f"; for {100 * row.unserved:.1f} % of queries nothing keeps to the limits" if row.unserved else ""
+    return f"{_accuracy(row)} % right, {cost}{tokens}, {100 * row.device_share:.0f} % on the device{left}"
 
 
 def _against(outlook: Outlook, wish: Wish, granted: Granted) -> Iterator[str]:
