@@ -20,18 +20,17 @@ from pathlib import Path
 
 import numpy as np
 from check_core import read_source, verify, verify_fresh
-from core_anchors import choose_core
 from manifest import ROOT, record
 
 from scope_edge import assets
-from scope_edge.ability import design
 from scope_edge.anchors import BANK, AnchorSet
 from scope_edge.core_set import CoreSet, core_body
 from scope_edge.fresh import TEMPLATES, fresh_anchor
 from scope_edge.grading.specs import AnchorSpec, prompt_of, text_of
+from scope_edge.learning.learn import core_of
 from scope_edge.packs import unpack, write_pack
 from scope_edge.placing import Question, place
-from scope_edge.prior import load_map
+from scope_edge.prior import load_basis
 from scope_edge.prompt_tokens import estimate_prompt_tokens
 from scope_edge.vectors import from_body
 
@@ -95,16 +94,11 @@ def _checked() -> tuple[list[AnchorSpec], Counter[str]]:
 
 def _ordered(specs: Sequence[AnchorSpec], placed: AnchorSet) -> CoreSet:
     """Most informative first, by what the population of models measured so far says of a new one."""
-    _, population, _ = load_map()
-    offsets = -placed.discrimination * placed.difficulty
-    order = choose_core(
-        design(placed), offsets, population.mean, population.covariance, np.ones(len(placed)), len(placed)
-    )
-    names = ("discrimination", "domains", "log_length", "map_difficulty", "difficulty", "traits", "vectors")
-    columns = {name: getattr(placed, name)[order] for name in names}
-    prompts = [estimate_prompt_tokens(prompt_of(specs[i])).expected for i in order]
-    words = {name: tuple(getattr(placed, name)[i] for i in order) for name in ("ids", "categories", "texts")}
-    return CoreSet(replace(placed, **columns, **words, prompt_tokens=np.array(prompts)), tuple(specs[i] for i in order))
+    ordered = core_of(placed, np.ones(len(placed)), load_basis().population, len(placed))
+    by_id = dict(zip(placed.ids, specs, strict=True))
+    chosen = tuple(by_id[id] for id in ordered.ids)
+    prompts = [estimate_prompt_tokens(prompt_of(one)).expected for one in chosen]
+    return CoreSet(replace(ordered, prompt_tokens=np.array(prompts)), chosen)
 
 
 def compare(specs: Sequence[AnchorSpec], placed: AnchorSet, data: Path) -> Nearest:

@@ -1,8 +1,8 @@
 """How many anchors does a new model need, and does their order matter? On queries and models that nothing was fitted on.
 
-    python build_scripts/measure_anchors.py --data ROUTING_DATA/zeroeval ... --cache FILE.npz --write docs/benchmarks.md
+    python build_scripts/measure_anchors.py --data ROUTING_DATA/zeroeval ... --cache FOLDER --write docs/benchmarks.md
 
-The splits are those of measure_prior.py. Each held-out model is known by its outcomes on the first anchors of the core set
+The splits are those of `scope-edge eval`. Each held-out model is known by its outcomes on the first anchors of the core set
 (most informative first), or on as many drawn from the same 250 at random, and predicted on held-out queries. Differences are
 paired (same models, same queries); intervals are a bootstrap over models and queries.
 """
@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from figures import write_figures
-from learn import COVERAGE, fingerprint
-from measure_prior import CLIP, SEEDS, Scored, Unseen, interval, resampled, table, unseen
-from pooled import read_pooled
-from scores import scores
+from unseen import CLIP, SEEDS, Scored, Unseen, interval, read, resampled, table, unseen
 
-from scope_edge.calibration import calibrate
+from scope_edge.evaluating.scores import scores
+from scope_edge.learning.learn import COVERAGE, fingerprint
 from scope_edge.prior import Prior
 from scope_edge.records import ModelCard
 
@@ -37,15 +35,14 @@ ALL = "first 250"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the routing data format")
-    parser.add_argument("--cache", type=Path, help="file that keeps embeddings between runs (.npz)")
+    parser.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--landmarks", type=int, default=3072)
     parser.add_argument(
         "--write", type=Path, help="put the tables between the <!-- figures: anchors --> marks of this file"
     )
     options = parser.parse_args()
-    data = read_pooled(options.data, options.cache)
-    found = [one for seed in options.seeds for part in unseen(data, seed, options.landmarks) for one in predicted(part)]
+    data = read(options.data, options.cache)
+    found = [one for seed in options.seeds for part in unseen(data, seed) for one in predicted(part)]
     text = "\n\n".join(report(found))
     print(text)
     if options.write:
@@ -56,7 +53,7 @@ def predicted(part: Unseen) -> Iterator[Scored]:
     """Every held-out model of one set, known by so many anchors chosen one way or the other."""
     anchors = part.learned.anchors[part.set_name]
     random = np.random.default_rng(part.seed).permutation(len(anchors))
-    here = np.array([q for q, _ in part.placed])
+    here = part.rows
     p: dict[str, Floats] = {}
     for size in SIZES:
         for name, chosen in ((f"first {size}", np.arange(size)), (f"random {size}", random[:size])):
@@ -69,11 +66,8 @@ def predicted(part: Unseen) -> Iterator[Scored]:
             set_name=part.set_name,
             model=str(part.test.models[m]),
             queries=here[scored],
-            categories=part.test.categories[here[scored]],
             correct=part.test.correct[m, here[scored]],
-            tokens=part.test.tokens[m, here[scored]],
             p={name: np.clip(values[scored, column], CLIP, 1 - CLIP) for name, values in p.items()},
-            lengths={},
         )
 
 
@@ -88,10 +82,8 @@ def _probabilities(part: Unseen, chosen: NDArray[np.int64]) -> Floats:
         one.tokens[left_out] = np.nan
         fingerprints[one.model] = [one]
     cards = [ModelCard(id=name, where="cloud") for name in fingerprints]
-    prior = Prior(
-        learned.map, learned.population, cards, fingerprints, calibration=learned.calibration, coverage=COVERAGE
-    )
-    return np.array([calibrate(prior.at(place, 1.0), learned.calibration).p_correct for _, place in part.placed])
+    prior = Prior(learned.basis, cards, fingerprints, coverage=COVERAGE)
+    return prior.table(part.places, np.ones(len(part.places))).p_correct
 
 
 def report(found: list[Scored]) -> Iterator[str]:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +30,12 @@ from ask_llama import ask  # noqa: E402
 from figures import write_figures  # noqa: E402
 from hard_texts import HARD_TEXTS  # noqa: E402
 from numpy_qwen3 import log_softmax  # noqa: E402
-from routing_data import read_set  # noqa: E402
 from tiny_qwen3 import sentences, tokenizer, write_json  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 from scope_edge.estimator.convert import convert_checkpoint  # noqa: E402
 from scope_edge.estimator.quantize import QUANTS, quantize_gguf  # noqa: E402
+from scope_edge.labelled import read_queries  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -258,7 +259,7 @@ def _queries(folders: Sequence[Path]) -> list[str]:
     """As many of each set, evenly from its beginning to its end."""
     found: list[str] = []
     for folder in folders:
-        texts = read_set(folder).texts
+        texts = [one.text for one in read_queries(folder, Counter()).values()]
         some = np.linspace(0, len(texts) - 1, QUERIES // len(folders)).astype(int)
         found += [texts[i] for i in some]
     return found

@@ -1,8 +1,8 @@
 """Does a set that the map placed get better once models have been measured on it? On queries and models nothing was fitted on.
 
-    python build_scripts/measure_refit.py --data ROUTING_DATA/zeroeval ... --cache FILE.npz --write docs/benchmarks.md
+    python build_scripts/measure_refit.py --data ROUTING_DATA/zeroeval ... --cache FOLDER --write docs/benchmarks.md
 
-The splits are those of measure_prior.py. Up to 250 of a set's training queries, drawn at random, play a set of the user's: placed
+The splits are those of `scope-edge eval`. Up to 250 of a set's training queries, drawn at random, play a set of the user's: placed
 by the map with their families left out of it, ordered as core-250 is, by what the map says. Some of the seed's training models
 "are measured" on it and refit it, known by their outcomes on the other sets' core anchors too where they have some; then every
 held-out model answers the first anchors and is predicted on held-out queries: on such as the anchors are ("alike"), and, with
@@ -20,25 +20,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from core_anchors import choose_core
 from figures import write_figures
-from learn import fingerprint, pool_prior
-from measure_prior import CLIP, LEAST_SCORED, SEEDS, Scored, Unseen, interval, resampled, table, unseen
-from pooled import read_pooled
-from routing_data import held_out
-from scores import scores
+from unseen import CLIP, LEAST_SCORED, SEEDS, Scored, Unseen, interval, read, resampled, table, unseen
 
-from scope_edge.ability import design, softening
+from scope_edge.ability import softening
 from scope_edge.anchors import AnchorSet
-from scope_edge.calibration import calibrate
+from scope_edge.evaluating.scores import scores
+from scope_edge.evaluating.splits import split
 from scope_edge.fingerprints import Fingerprint
+from scope_edge.learning.learn import core_of, fingerprint, pool_prior
 from scope_edge.refit.use import anchors_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from pooled import Pooled
 
-    Floats = NDArray[np.float64]
+    from scope_edge.learning.pooled import Pooled
+    from scope_edge.records import Floats
 
 MEASURED = (1, 2, 5, 10, 20)
 SIZES = (25, 250)
@@ -52,20 +49,17 @@ QUERIES = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the routing data format")
-    parser.add_argument("--cache", type=Path, help="file that keeps embeddings between runs (.npz)")
+    parser.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--landmarks", type=int, default=3072)
     parser.add_argument(
         "--write", type=Path, help="put the tables between the <!-- figures: refit --> marks of this file"
     )
     options = parser.parse_args()
-    data = read_pooled(options.data, options.cache)
+    data = read(options.data, options.cache)
     found: list[Scored] = []
     for seed in options.seeds:
-        known = data.take(
-            ~held_out("models", data.models.tolist(), seed, 1 / 3) & ~data.base, np.ones(len(data.ids), bool)
-        )
-        for part in unseen(data, seed, options.landmarks):
+        known = data.take(~split(data, seed).unseen & ~data.base, np.ones(len(data), bool))
+        for part in unseen(data, seed):
             for apart in (False, True):
                 found += predicted(part, known, apart=apart)
     text = "\n\n".join(report(found))
@@ -81,12 +75,13 @@ def predicted(part: Unseen, known: Pooled, *, apart: bool) -> Iterator[Scored]:
     categories = rng.permutation(np.unique(part.train.categories[own]))
     anchoring = set((categories[: len(categories) // 2] if apart else categories).tolist())
     scoring = set(categories.tolist()) - anchoring if apart else anchoring
-    usable = [one for one in part.placed if part.test.categories[one[0]] in scoring]
-    part = replace(part, placed=[usable[i] for i in rng.permutation(len(usable))[:QUERIES]])
+    usable = np.flatnonzero(np.isin(part.test.categories[part.rows], list(scoring)))
+    kept = rng.permutation(usable)[:QUERIES]
+    part = replace(part, rows=part.rows[kept], places=part.places.take(kept))
     placed, joint = own_set(part, np.flatnonzero(own & np.isin(part.train.categories, list(anchoring))))
     ways = {MAP: placed, **refits(part, known, placed), JOINT: joint}
     p = {f"{way}, {size}": _probabilities(part, anchors, size) for way, anchors in ways.items() for size in SIZES}
-    here = np.array([q for q, _ in part.placed])
+    here = part.rows
     for column, m in enumerate(part.models):
         scored = np.isfinite(part.test.correct[m, here])
         if scored.sum() < LEAST_SCORED or not len(_known(part.train, m, joint)):
@@ -96,11 +91,8 @@ def predicted(part: Unseen, known: Pooled, *, apart: bool) -> Iterator[Scored]:
             set_name=f"{part.set_name}, {'apart' if apart else 'alike'}",
             model=str(part.test.models[m]),
             queries=here[scored],
-            categories=part.test.categories[here[scored]],
             correct=part.test.correct[m, here[scored]],
-            tokens=part.test.tokens[m, here[scored]],
             p={name: np.clip(values[scored, column], CLIP, 1 - CLIP) for name, values in p.items()},
-            lengths={},
         )
 
 
@@ -113,39 +105,29 @@ def own_set(part: Unseen, usable: NDArray[np.int64]) -> tuple[AnchorSet, AnchorS
     """Some of these training queries as `placing.place` would make a user's set of them, and as the joint fit has them."""
     learned, train = part.learned, part.train
     rows = np.random.default_rng(part.seed).permutation(usable)[: SIZES[-1]]
-    places = [learned.places[i] for i in rows]
-    domains, difficulty = np.array([one.domains for one in places]), np.array([one.difficulty for one in places])
+    places = learned.places.take(rows)
+    domains, difficulty = places.domains, places.difficulty
     joint = AnchorSet(
-        name="own",
+        name=part.set_name,
         ids=tuple(train.ids[rows].tolist()),
         categories=tuple(train.categories[rows].tolist()),
         vectors=train.vectors[rows],
         prompt_tokens=train.text_tokens[rows],
         difficulty=learned.joint.b[rows],
         discrimination=learned.joint.a[rows],
-        log_length=np.array([one.log_length for one in places]),
+        log_length=places.log_length,
         map_difficulty=difficulty,
         domains=domains,
-        traits=np.array([one.traits for one in places]),
+        traits=places.traits,
         linked=False,
     )
-    slope = domains @ learned.population.discrimination
-    factor = softening(slope, domains @ learned.population.unexplained)
+    population = learned.basis.population
+    slope = domains @ population.discrimination
+    factor = softening(slope, domains @ population.unexplained)
     placed = replace(joint, difficulty=difficulty, discrimination=slope * factor, traits=joint.traits * factor[:, None])
-    population = learned.population
-    offsets = -placed.discrimination * difficulty
-    order = choose_core(design(placed), offsets, population.mean, population.covariance, np.ones(len(rows)), len(rows))
-    return _ordered(placed, order), _ordered(joint, order)
-
-
-def _ordered(anchors: AnchorSet, order: Sequence[int]) -> AnchorSet:
-    parts = {}
-    for name in AnchorSet.__dataclass_fields__:
-        value = getattr(anchors, name)
-        parts[name] = value[order] if isinstance(value, np.ndarray) else value
-    for name in ("ids", "categories"):
-        parts[name] = tuple(parts[name][i] for i in order)
-    return AnchorSet(**parts)
+    ordered = core_of(placed, np.ones(len(rows)), population, len(rows))
+    at = {id: i for i, id in enumerate(joint.ids)}
+    return ordered, joint.take([at[id] for id in ordered.ids])
 
 
 def refits(part: Unseen, known: Pooled, placed: AnchorSet) -> Mapping[str, AnchorSet]:
@@ -158,7 +140,7 @@ def refits(part: Unseen, known: Pooled, placed: AnchorSet) -> Mapping[str, Ancho
             elsewhere = [one for one in (fingerprint(known, m, anchors) for anchors in others) if _any(one)]
             measured.append((own.model, (own, *elsewhere)))
     return {
-        f"refit by {count}": anchors_for("", placed, dict(measured[:count]), part.learned.population)
+        f"refit by {count}": anchors_for("", placed, dict(measured[:count]), part.learned.basis)
         for count in MEASURED
         if count <= len(measured)
     }
@@ -171,7 +153,7 @@ def _any(one: Fingerprint) -> bool:
 def _probabilities(part: Unseen, anchors: AnchorSet, size: int) -> Floats:
     """P(correct) of every query and model, (queries, models), known by the first `size` anchors seen in one way."""
     prior = pool_prior(part.train, part.models, part.learned, anchors, size)
-    return np.array([calibrate(prior.at(place, 1.0), part.learned.calibration).p_correct for _, place in part.placed])
+    return prior.table(part.places, np.ones(len(part.places))).p_correct
 
 
 def report(found: Sequence[Scored]) -> Iterator[str]:

@@ -255,7 +255,7 @@ def test_edits_are_the_same_every_time_and_leave_most_of_a_text(edit: str) -> No
 
 def test_too_little_data_is_refused_in_one_line(user: Path) -> None:
     few = labelled(40).write(user / "few")
-    with pytest.raises(UsageError, match="left to learn from, fewer than 60 and 3"):
+    with pytest.raises(UsageError, match="left to learn from, fewer than 40 and 3"):
         evaluate(Request(data=(few,)), load_settings())
 
 
@@ -267,3 +267,40 @@ def test_sets_side_by_side_teach_one_bank_and_are_scored_each_by_itself(user: Pa
     reports: Mapping[str, Report] = evaluate(Request(data=(root,), baselines=(), seeds=(0,)), load_settings())
     assert list(reports) == ["one", "two"]
     assert all({kind.category.partition("/")[2] for kind in one.fields} <= set(KINDS) for one in reports.values())
+
+
+def test_a_limit_scores_fewer_queries_and_teaches_no_more(user: Path, whole: Labelled) -> None:
+    reading = read(whole.write(user / "made"), Encoder.load())
+    one = split(reading.data, 0)
+    few = one.limited(20)
+    assert few.scored.sum() == 20
+    assert (few.scored <= one.scored).all() and (few.taught == one.taught).all()
+    assert run(Request(data=(user / "made",), baselines=(), seeds=(0,), limit=20)).queries == 20
+
+
+def test_an_installed_estimator_is_scored_in_the_priors_place(
+    user: Path, whole: Labelled, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real GGUF of random weights: its word is noise, and the report must show that it was asked."""
+    pytest.importorskip("llama_cpp")
+    from dataclasses import replace as changed
+
+    from scope_edge.estimator.install import Wishes, install
+    from scope_edge.estimator.installed import write_manifest
+
+    installed = install(str(tiny_gguf), Wishes(name="tiny", mode="direct"))
+    write_manifest(changed(installed, samples=1))
+    names = ("llama-3.1-70b-instruct", "llama-3.1-405b-instruct", "gemma-2-2b-it", *NEW)
+    request = Request(data=(whole.only(models=names).write(user / "made"),), baselines=(), seeds=(0,), limit=12)
+    with_prior, with_gguf = (run(changed(request, estimator=kind)) for kind in ("prior", "gguf"))  # type: ignore[arg-type]
+    before, after = (one.prediction["scope-edge"][ALL] for one in (with_prior, with_gguf))
+    assert before.n == after.n
+    assert before.logloss != after.logloss
+
+
+def test_without_an_estimator_none_is_scored(user: Path, whole: Labelled) -> None:
+    from scope_edge.errors import AssetError
+
+    request = Request(data=(whole.write(user / "made"),), baselines=(), seeds=(0,), estimator="gguf")
+    with pytest.raises(AssetError, match="no estimator is installed"):
+        evaluate(request, load_settings())

@@ -54,17 +54,17 @@ def core_of(parts: tuple[Fingerprint, ...]) -> AnchorSet:
 
 
 def test_with_nobody_or_one_model_the_map_is_all_there_is() -> None:
-    assert refitted(BUNDLED, POPULATION, BUNDLED) is BUNDLED
+    assert refitted(BUNDLED, BASIS, BUNDLED) is BUNDLED
     one = measured(KNOWN[:1], truth())
-    assert core_of(refitted(one, POPULATION, one)[KNOWN[0]]) is CORE
-    assert anchors_for(KNOWN[0], CORE, one, POPULATION) is CORE
+    assert core_of(refitted(one, BASIS, one)[KNOWN[0]]) is CORE
+    assert anchors_for(KNOWN[0], CORE, one, BASIS) is CORE
 
 
 def test_the_more_models_the_nearer_to_the_truth() -> None:
     difficulty = truth()
     errors = [np.sqrt(np.mean((CORE.difficulty - difficulty) ** 2))]
     for count in (2, 6, 20):
-        found = anchors_for("new", CORE, measured(KNOWN[:count], difficulty), POPULATION)
+        found = anchors_for("new", CORE, measured(KNOWN[:count], difficulty), BASIS)
         errors.append(float(np.sqrt(np.mean((found.difficulty - difficulty) ** 2))))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.7 * errors[0]
@@ -72,7 +72,7 @@ def test_the_more_models_the_nearer_to_the_truth() -> None:
 
 def test_a_model_asked_what_the_map_misjudges_is_placed_better_and_surer() -> None:
     difficulty = truth()
-    found = anchors_for("new", CORE, measured(KNOWN[:20], difficulty), POPULATION)
+    found = anchors_for("new", CORE, measured(KNOWN[:20], difficulty), BASIS)
     hardest = np.argsort(CORE.map_difficulty - difficulty)[:50]
     errors: dict[str, list[float]] = {"map": [], "refit": []}
     for seed, model in enumerate(KNOWN[20:40]):
@@ -98,7 +98,7 @@ def test_a_model_is_not_judged_by_what_it_said_itself() -> None:
     other = {**pair, second: (*BUNDLED[second], turned)}
     gap: dict[str, list[float]] = {first: [], second: []}
     for parts in (pair, other):
-        for model, seen in refitted(parts, POPULATION, parts).items():
+        for model, seen in refitted(parts, BASIS, parts).items():
             away = core_of(seen).difficulty - CORE.map_difficulty
             gap[model].append(float(away[~early].mean() - away[early].mean()))
     assert abs(gap[second][1] - gap[second][0]) < 0.1
@@ -142,9 +142,9 @@ def test_the_mode_is_a_mode() -> None:
 def test_the_scale_stays_the_maps() -> None:
     """A set on which everybody did better than the map says is not taken to be easier: queries like these are so, too."""
     known = measured(KNOWN[:12], truth() - 1.0)
-    after = refitted(known, POPULATION, known)
+    after = refitted(known, BASIS, known)
     assert abs(np.mean(core_of(after[KNOWN[0]]).difficulty - CORE.map_difficulty)) < 0.1
-    found = anchors_for("new", CORE, known, POPULATION)
+    found = anchors_for("new", CORE, known, BASIS)
     away = found.difficulty - CORE.map_difficulty
     assert np.corrcoef(away, truth() - CORE.map_difficulty)[0, 1] > 0.6, "which of them are harder is learned"
 
@@ -152,13 +152,13 @@ def test_the_scale_stays_the_maps() -> None:
 def test_order_does_not_matter() -> None:
     known = measured(KNOWN[:5], truth())
     turned = {model: known[model][::-1] for model in reversed(known)}
-    first, second = (refitted(one, POPULATION, known)[KNOWN[2]] for one in (known, turned))
+    first, second = (refitted(one, BASIS, known)[KNOWN[2]] for one in (known, turned))
     assert np.array_equal(core_of(first).difficulty, core_of(second).difficulty)
 
 
 def test_what_bundled_sets_say_stays() -> None:
     known = measured(KNOWN[:3], truth())
-    after = refitted(known, POPULATION, known)
+    after = refitted(known, BASIS, known)
     for before, now in zip(known[KNOWN[0]][:-1], after[KNOWN[0]], strict=False):
         assert not is_placed(before.anchors) and now is before
 
@@ -214,7 +214,7 @@ def test_own_sets_whose_difficulty_was_measured_stay(data: Path) -> None:
     rows = [replace(BUNDLED[m][0], anchors=mine) for m in KNOWN[:2] if len(BUNDLED[m][0].anchors) == len(mine)]
     write_pack(data / "data" / "fingerprints" / "mine.pack", "fingerprints", fingerprints_body({"mine": rows}))
     found = load_fingerprints()[1]
-    after = refitted(found, POPULATION, KNOWN[:2])[rows[0].model]
+    after = refitted(found, BASIS, KNOWN[:2])[rows[0].model]
     assert np.array_equal(next(p.anchors for p in after if p.anchors.name == "mine").difficulty, mine.difficulty)
 
 

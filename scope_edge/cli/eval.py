@@ -90,6 +90,14 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     show_default=True,
     help="Learn a bank from the data's training part, or score the one that comes along and your fingerprints.",
 )
+@click.option(
+    "--estimator",
+    type=click.Choice(["prior", "gguf"]),
+    default="prior",
+    show_default=True,
+    help="Whose word is scored as ours: the prior's, or that of the installed language model, for every query and model.",
+)
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Score at most N queries of each split.")
 @click.option("--coverage", metavar="SHARE", type=Setting("coverage"), help="Of the upper bound on tokens.")
 @click.option("--no-cache", is_flag=True, help="Keep no vectors of the queries for the next time.")
 @click.option(
@@ -111,6 +119,8 @@ def command(
     seeds: str,
     prices: Path | None,
     bank: Literal["refit", "bundled"],
+    estimator: Literal["prior", "gguf"],
+    limit: int | None,
     coverage: float | None,
     no_cache: bool,
     plots: Path | None,
@@ -136,6 +146,8 @@ def command(
         baselines=_baselines(baselines),
         seeds=_seeds(seeds),
         bank=bank,
+        estimator=estimator,
+        limit=limit,
         prices=prices,
         cache=not no_cache,
     )

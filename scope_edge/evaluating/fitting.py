@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from scope_edge.records import Floats, ModelCard
 
 # A bank of fewer is no map, and a population of fewer is none.
-LEAST_QUERIES, LEAST_MODELS = 60, 3
+LEAST_QUERIES, LEAST_MODELS = 40, 3
 # A model is scored on a set where this many outcomes can teach and as many can be scored.
 LEAST_OUTCOMES = 10
 

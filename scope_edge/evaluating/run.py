@@ -45,6 +45,7 @@ class Request:
         policy: "scope-edge", "paper" or "all". baselines: names in LEARNED_NAMES.
         anchors: a candidate is known by so many at most. seeds: of the splits.
         bank: "refit" learns it from the data's training part; "bundled" is the one that comes along, as `route` uses it.
+        estimator: "gguf" scores the installed estimator's word in the prior's place. limit: queries scored of a split.
         prices: a file of prices. cache: whether vectors are kept.
     """
 
@@ -58,6 +59,8 @@ class Request:
     baselines: tuple[str, ...] = CHEAP
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     bank: Literal["refit", "bundled"] = "refit"
+    estimator: Literal["prior", "gguf"] = "prior"
+    limit: int | None = None
     prices: Path | None = None
     cache: bool = True
 
@@ -92,6 +95,7 @@ def evaluate(request: Request, settings: Settings, progress: Progress = lambda *
     cache = assets.user_cache_dir() if request.cache else None
     reading = read_pooled(sources, catalog, encoder, cache=cache, progress=progress)
     setting = _Setting(request, settings, catalog, reading, encoder, progress)
+    _wanted_pool(setting)  # what cannot be is said before the work begins
     start = perf_counter()
     found: dict[str, list[Predicted]] = {}
     for one in _splits(setting):
@@ -114,9 +118,10 @@ def _check_extra(request: Request) -> None:
 def _splits(setting: _Setting) -> list[Split]:
     request, reading = setting.request, setting.reading
     unseen = None if request.unseen is None else _models(setting.catalog, reading.data, request.unseen)
+    splits = [split(reading.data, seed, unseen) for seed in request.seeds]
     if request.test:
-        return [split_by_folder(reading, unseen or ())]
-    return [split(reading.data, seed, unseen) for seed in request.seeds]
+        splits = [split_by_folder(reading, unseen or ())]
+    return splits if request.limit is None else [one.limited(request.limit) for one in splits]
 
 
 def _models(catalog: Catalog, data: Pooled, names: Sequence[str]) -> set[str]:
@@ -141,24 +146,18 @@ def _predicted(setting: _Setting, one: Split) -> list[tuple[str, Predicted]]:
     """Every set's predictions by one split."""
     from scope_edge.evaluating.fitting import bundled, refitted
 
-    request, data = setting.request, setting.reading.data
+    request, settings = setting.request, setting.settings
     setting.progress(f"seed {one.seed}: learning", 0, 1)
-    parts = (bundled if request.bank == "bundled" else refitted)(data, one)
-    coverage = setting.settings.coverage
-    return [
-        (
-            part.name,
-            predict(
-                part,
-                cards_of(setting.catalog, part.names),
-                request.anchors,
-                coverage,
-                request.baselines,
-                setting.progress,
-            ),
-        )
-        for part in parts
-    ]
+    found = []
+    for part in (bundled if request.bank == "bundled" else refitted)(setting.reading.data, one):
+        cards = cards_of(setting.catalog, part.names)
+        predicted = predict(part, cards, request.anchors, settings.coverage, request.baselines, setting.progress)
+        if request.estimator == "gguf":
+            from scope_edge.evaluating.refining import refined
+
+            predicted = refined(predicted, cards, settings, setting.progress)
+        found.append((part.name, predicted))
+    return found
 
 
 def cards_of(catalog: Catalog, names: Sequence[str]) -> tuple[ModelCard, ...]:
@@ -239,15 +238,23 @@ def _routed(setting: _Setting, cards: Sequence[ModelCard], found: Sequence[Predi
     )
 
 
+def _wanted_pool(setting: _Setting) -> tuple[ModelCard, ...] | None:
+    """The pool that was asked for; None when none was. Raises UsageError for a model that is neither known nor measured."""
+    wanted = setting.request.pool
+    if wanted is None:
+        return None
+    if wanted in setting.catalog.pools or wanted in setting.catalog.by_id:
+        return setting.catalog.pool(wanted)
+    names = [one.strip() for one in wanted.split(",") if one.strip()]
+    return cards_of(setting.catalog, sorted(_models(setting.catalog, setting.reading.data, names)))
+
+
 def _pool(setting: _Setting, found: Sequence[Predicted]) -> tuple[ModelCard, ...]:
     """The pool asked for; by default the active one, or everything measured where that holds fewer than two of it."""
+    wanted = _wanted_pool(setting)
+    if wanted is not None:
+        return wanted
     names = {name for one in found for name in one.part.names}
-    if setting.request.pool is not None:
-        wanted = setting.request.pool
-        if wanted in setting.catalog.pools or wanted in setting.catalog.by_id:
-            return setting.catalog.pool(wanted)
-        models = _models(setting.catalog, setting.reading.data, [one for one in wanted.split(",") if one.strip()])
-        return cards_of(setting.catalog, sorted(models))
     active = tuple(card for card in setting.catalog.pool(setting.settings.pool) if card.id in names)
     return active if len(active) > 1 else cards_of(setting.catalog, sorted(names))
 

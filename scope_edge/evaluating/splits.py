@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +34,13 @@ class Split:
     scored: Bools
     taught: Bools
     unseen: Bools
+
+    def limited(self, limit: int) -> Split:
+        """With at most so many scored queries, drawn by the seed; the others are not used at all."""
+        scored = np.flatnonzero(self.scored)
+        kept = np.zeros(len(self.scored), bool)
+        kept[np.random.default_rng(self.seed).permutation(scored)[:limit]] = True
+        return replace(self, scored=kept)
 
 
 def split(data: Pooled, seed: int, unseen: Collection[str] | None = None) -> Split:

@@ -34,8 +34,9 @@ def choose_core(
     for level, weight in zip(levels, _WEIGHTS / _WEIGHTS.sum(), strict=True):
         p = 1 / (1 + np.exp(-(rows[:, 0] * level + offsets)))
         told += weight * p * (1 - p)
+    # Where right and wrong are as good as sure, no better estimate turns a verdict: those queries count for little.
+    average = (rows * told[:, None]).T @ rows / told.sum()
     told *= usable
-    average = rows.T @ rows / len(rows)
     current = covariance.copy()
     free = told > 0
     chosen: list[int] = []

@@ -159,8 +159,10 @@ def _whole_set(data: Pooled, here: NDArray[np.int64], joint: JointFit, crossed: 
 
 def core_of(whole: AnchorSet, usable: Floats, population: Population, size: int = CORE_SIZE) -> AnchorSet:
     """The core set out of an anchor set, most informative first. usable: (n,) as in `choose_core`."""
-    offsets = -whole.discrimination * whole.difficulty
-    chosen = choose_core(design(whole), offsets, population.mean, population.covariance, usable, size)
+    # By what questions of a set usually tell: an anchor chosen for its own discrimination is one that was overestimated.
+    typical = replace(whole, discrimination=whole.domains @ population.discrimination)
+    offsets = -typical.discrimination * typical.difficulty
+    chosen = choose_core(design(typical), offsets, population.mean, population.covariance, usable, size)
     return whole.take(chosen)
 
 

@@ -1,0 +1,113 @@
+"""How long an evaluation takes beside encoding: many queries, models and alphas replayed, on made-up outcomes and vectors.
+
+    python benchmarks/replay.py --queries 10000 --models 30
+
+The map is the bundled one; the queries are random unit vectors near its bank's. What is timed is what `scope-edge eval` does with
+one split once a bank is learned: placing, estimating, choosing at 21 alphas by both policies, and scoring.
+"""
+
+from __future__ import annotations
+
+import argparse
+from time import perf_counter
+
+import numpy as np
+
+from scope_edge.anchors import load_bank_vectors
+from scope_edge.difficulty import FEATURES
+from scope_edge.evaluating import curves, predictions, routing
+from scope_edge.evaluating.fitting import Part, nearest_similarity
+from scope_edge.evaluating.predicting import Predicted
+from scope_edge.evaluating.splits import Split
+from scope_edge.fingerprints import load_fingerprints
+from scope_edge.learning.pooled import Pooled
+from scope_edge.prior import load_basis
+from scope_edge.records import ModelCard
+
+ALPHAS = tuple(round(0.05 * i, 2) for i in range(21))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--models", type=int, default=30)
+    options = parser.parse_args()
+    basis, prints = load_basis(), load_fingerprints()[1]
+    names = sorted(prints)[: options.models]
+    data = made_up(names, options.queries)
+    every = np.ones(options.queries, bool)
+    start = perf_counter()
+    part = Part(
+        data=data,
+        split=Split(0, every, ~every, np.zeros(len(names), bool)),
+        set_number=0,
+        basis=basis,
+        reference=basis.reference,
+        material=data.take(np.ones(len(names), bool), np.arange(options.queries) < 250),
+        rows=np.arange(options.queries),
+        places=basis.map.places_of(data.vectors, data.features),
+        similarity=nearest_similarity(data.vectors, load_bank_vectors()),
+        prompts=(data.text_tokens, 2 * data.text_tokens),
+        models=np.arange(len(names)),
+        unseen=np.zeros(len(names), bool),
+        prints={name: prints[name] for name in names},
+    )
+    cards = [
+        ModelCard(id=name, where="cloud", usd_in=0.1 * (i + 1), usd_out=0.3 * (i + 1)) for i, name in enumerate(names)
+    ]
+    prior = part.prior(cards, 250, 0.9)
+    table = prior.table(part.places, part.similarity)
+    found = Predicted(
+        part=part,
+        anchors=250,
+        prior=prior,
+        table=table,
+        p={"scope-edge": np.clip(table.p_correct, 1e-4, 1 - 1e-4)},
+        correct=data.correct.T,
+        tokens=data.tokens.T,
+        by_size={250: table},
+        mean_tokens=np.full(len(names), 200.0),
+    )
+    estimated = perf_counter()
+    replayed = routing.replay(cards, [found], ALPHAS)
+    points, singles = routing.points(replayed), routing.singles(replayed)
+    curves.curves(points, singles)
+    chosen = perf_counter()
+    predictions.prediction_scores([found])
+    done = perf_counter()
+    print(f"| {options.queries:,} queries x {len(names)} models | seconds |\n|---|---|")
+    print(f"| placed and estimated | {estimated - start:.1f} |")
+    print(f"| chosen at {len(ALPHAS)} alphas by both policies, and weighed | {chosen - estimated:.1f} |")
+    print(f"| predictions scored | {done - chosen:.1f} |")
+    print(f"| in all (goal 20) | {done - start:.1f} |")
+
+
+def made_up(models: list[str], queries: int) -> Pooled:
+    """Outcomes by chance, on vectors near the bank's."""
+    rng = np.random.default_rng(0)
+    bank = load_bank_vectors()
+    vectors = bank[rng.integers(0, len(bank), queries)] + 0.02 * rng.standard_normal((queries, bank.shape[1]))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    shape = (len(models), queries)
+    ids = np.array([f"q{i}" for i in range(queries)])
+    return Pooled(
+        models=np.array(models),
+        base=np.zeros(len(models), bool),
+        correct=(rng.random(shape) < 0.6).astype(np.float64),
+        tokens=rng.integers(20, 800, shape).astype(np.float64),
+        prompt_tokens=np.full(shape, np.nan),
+        usd=np.full(shape, np.nan),
+        set_names=("made-up",),
+        sets=np.zeros(queries, np.int64),
+        ids=ids,
+        texts=ids.astype(object),
+        groups=ids.astype(object),
+        categories=np.full(queries, "made-up/any"),
+        text_tokens=rng.integers(20, 400, queries).astype(np.float64),
+        vectors=vectors,
+        features=rng.standard_normal((queries, FEATURES)),
+    )
+
+
+if __name__ == "__main__":
+    main()
