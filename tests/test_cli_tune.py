@@ -88,6 +88,17 @@ def test_limits_of_a_query_count(cli: Cli) -> None:
     assert 0 < tight["unserved"] < 1
 
 
+def test_limits_that_nothing_keeps_to_are_named_as_the_reason(cli: Cli) -> None:
+    ended = cli("tune", "--alphas", "1", "--max-tokens", "1", "--max-usd-per-1k", "5")
+    assert ended.code == 3 and "nothing keeps to the limits of a single query" in ended.out
+
+
+def test_a_profile_with_a_blank_in_its_name_is_shown_as_it_must_be_typed(cli: Cli) -> None:
+    ended = cli("tune", "--alphas", "1", "--pool", "gemma-2-2b-it", "--save", "my work")
+    assert "--profile 'my work'" in ended.out
+    assert cli("route", "--profile", "my work", "--quiet", QUERY).out == "gemma-2-2b-it\n"
+
+
 def test_the_users_own_queries_need_no_labels(cli: Cli) -> None:
     lines = "What is 2 + 2?\n\n" + '{"text": "What is 3 * 17?", "system": "Be brief.", "id": 7}\n' + QUERY + "\n"
     body = cli("tune", "--queries", "-", "--json", "--alphas", "0,1", input=lines).json

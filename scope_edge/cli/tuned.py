@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,7 +33,8 @@ def lines(
     saved: Saved | None,
 ) -> Iterator[str]:
     """All of it."""
-    yield f"pool {settings.pool}: {words.plural(len(outlook.pool), 'model')}; {_traffic(outlook)}"
+    name = f"pool {settings.pool}: " if "," not in settings.pool else ""
+    yield f"{name}{words.plural(len(outlook.pool), 'model')}; {_traffic(outlook)}"
     yield from _warnings(outlook)
     yield ""
     yield from _table(outlook, shown)
@@ -46,7 +48,7 @@ def lines(
         yield from _answer(outlook, wish, granted)
     if saved is not None:
         name, path, values = saved
-        yield f"profile {name} is in {path}: alpha {values['alpha']:g}; use it with `scope-edge route --profile {name}`"
+        yield f"profile {name} is in {path}: alpha {values['alpha']:g}; use it with `scope-edge route --profile {quote(name)}`"
 
 
 def body(
@@ -179,6 +181,9 @@ def _answer(outlook: Outlook, wish: Wish, granted: Granted) -> Iterator[str]:
         yield from _against(outlook, wish, granted)
         return
     yield click.style(f"{_said(wish)}: no alpha does that", bold=True)
+    if all(one.unserved == 1 for one in outlook.rows):
+        yield "  nothing keeps to the limits of a single query, whatever the alpha"
+        return
     for missed in granted.missed:
         yield f"  {_missed(missed)}"
     if not granted.missed and granted.nearest is not None:
