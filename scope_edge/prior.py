@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +58,7 @@ PINNED = 0.6
 
 
 class Prior:
-    """Estimates every model of one pool from its fingerprints."""
+    """Estimates every model of one pool from its fingerprints. calibration: of each of its models."""
 
     name = "prior"
 
@@ -80,7 +80,8 @@ class Prior:
         self._population = population
         self._parts = fingerprints
         self.models = tuple(card.id for card in pool)
-        self._calibration = basis.calibration if personal is None else personal.on(basis.calibration, self.models)
+        calibration = _calibration(basis, self.models, fingerprints)
+        self.calibration = calibration if personal is None else personal.on(calibration, self.models)
         abilities = [ability_of(basis, model, fingerprints.get(model, ())) for model in self.models]
         unknown = _unknown(population)
         known = [ability or unknown for ability in abilities]
@@ -99,7 +100,7 @@ class Prior:
 
     def estimate(self, encoded: EncodedQuery, similarity: float) -> tuple[Estimates, EstimatorReport]:
         """What every model of the pool is expected to do. similarity: of the nearest anchor of the bank."""
-        return calibrate(self.at(self._map.place(encoded), similarity), self._calibration), EstimatorReport(self.name)
+        return calibrate(self.at(self._map.place(encoded), similarity), self.calibration), EstimatorReport(self.name)
 
     def slices(self, encoded: EncodedQuery) -> tuple[Slice, ...]:
         """Every measured model's outcomes on its own anchors nearest to the query."""
@@ -129,12 +130,12 @@ class Prior:
         """What `estimate` says of each of q queries, as columns. similarity: (q,), of the nearest anchor of the bank."""
         rows, offsets = query_row(places.difficulty, places.domains, places.traits, self._population)
         many = self._moments(rows, offsets, places.log_length, places.domains)
-        p = probability(many.logit, many.ability_variance + many.query_variance, places.domains, self._calibration)
+        p = probability(many.logit, many.ability_variance + many.query_variance, places.domains, self.calibration)
         factor = self._factor[:, None]
         growth = np.array(
             [np.interp(row, SPREADS, one) for row, one in zip(many.log_spread, self._growth, strict=True)]
         )
-        upper = self._calibration.widening * np.maximum(self._upper, 0.0)
+        upper = self.calibration.widening * np.maximum(self._upper, 0.0)
         high = many.log_tokens + upper[:, None] * many.log_spread
         return EstimateTable(
             models=self.models,
@@ -261,11 +262,25 @@ def ability_of(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Abilit
     they seemed to tell of just these models, and would tell it again. Where the user measured it on a bundled set anew,
     that replaces what was known; on other sets it adds to it.
     """
-    taught = basis.abilities.get(model)
-    own = [one for one in parts if one.own]
-    if taught is None or any(not one.anchors.own for one in own):
+    taught = _taught(basis, model, parts)
+    if taught is None:
         return fit_ability(parts, basis.population) if parts else None
+    own = [one for one in parts if one.own]
     return fit_ability(own, basis.population, taught) if own else taught
+
+
+def _taught(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Ability | None:
+    """What the bank knows of a model that taught it, unless the user measured it anew."""
+    return None if any(one.own and not one.anchors.own for one in parts) else basis.abilities.get(model)
+
+
+def _calibration(basis: Basis, models: Sequence[str], fingerprints: Mapping[str, Sequence[Fingerprint]]) -> Calibration:
+    """Of each model. The intercept mends what a few chosen anchors tell wrong of a new model's accuracy as a whole. Of a
+    model that taught the bank that is known, by all it did: matching.py has seen to it, and an intercept would undo it.
+    """
+    plain = basis.calibration
+    new = np.array([_taught(basis, model, fingerprints.get(model, ())) is None for model in models])[:, None]
+    return replace(plain, slope=np.ones_like(new) * plain.slope, intercept=np.where(new, plain.intercept, 0.0))
 
 
 def _root(covariances: Floats) -> Floats:

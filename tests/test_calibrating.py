@@ -172,7 +172,7 @@ def test_one_query_and_many_are_corrected_alike(basis: Basis, anchors: AnchorSet
     np.testing.assert_allclose(after.p_correct[:, 1], before.p_correct[:, 1])
     reach = np.log(after.tokens_hi / after.tokens) / np.log(before.tokens_hi / before.tokens)
     np.testing.assert_allclose(reach, [[1.5, 1.0]] * 3)
-    one = calibrate(mine.at(places.row(1), 1.0), personal.on(basis.calibration, MODELS))
+    one = calibrate(mine.at(places.row(1), 1.0), mine.calibration)
     np.testing.assert_allclose(one.p_correct, after.p_correct[1], rtol=1e-9)
     np.testing.assert_allclose(one.tokens_hi, after.tokens_hi[1], rtol=1e-9)
 

@@ -91,12 +91,11 @@ def test_the_anchors_read_as_one_query_at_a_time_would() -> None:
     prior = prior_of(SMALL, LARGE)
     anchors = load_fingerprints()[1][SMALL][0].anchors
     table = prior.on(anchors)
-    calibration = load_basis().calibration
     for i in (0, 17, len(anchors) - 1):
         place = Place(
             float(anchors.map_difficulty[i]), float(anchors.log_length[i]), anchors.domains[i], anchors.traits[i]
         )
-        one = calibrate(prior.at(place, 0.8), calibration)
+        one = calibrate(prior.at(place, 0.8), prior.calibration)
         assert table.p_correct[i] == pytest.approx(one.p_correct)
         assert table.tokens[i] == pytest.approx(one.tokens)
         assert table.tokens_hi[i] == pytest.approx(one.tokens_hi)
@@ -131,3 +130,16 @@ def test_a_calibration_without_numbers_is_refused() -> None:
         calibration_from_body({"slope": np.ones(2)}, "some.pack")
     with pytest.raises(PackError, match="shapes"):
         calibration_from_body({"slope": np.ones(2), "intercept": np.zeros(3)}, "some.pack")
+
+
+def test_an_intercept_moves_new_models_and_not_those_that_taught_the_bank() -> None:
+    basis, fingerprints = load_basis(), load_fingerprints()[1]
+    moved = replace(basis, calibration=replace(basis.calibration, intercept=basis.calibration.intercept + 1))
+    cards = [ModelCard(id=model, where="cloud") for model in (LARGE, NEW)]
+    prints = {LARGE: fingerprints[LARGE], NEW: fingerprints[SMALL]}
+    before, after = (
+        Prior(one, cards, prints, coverage=0.9).table(basis.reference.places, np.ones(len(basis.reference))).p_correct
+        for one in (basis, moved)
+    )
+    assert after[:, 0] == pytest.approx(before[:, 0])
+    assert after[:, 1].mean() > before[:, 1].mean() + 0.1

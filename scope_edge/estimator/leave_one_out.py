@@ -150,7 +150,7 @@ class LeftOut:
             anchors.domains[row],
             anchors.traits[row],
         )
-        estimate = calibrate(prior.at(place, 1.0), self._basis.calibration)
+        estimate = calibrate(prior.at(place, 1.0), prior.calibration)
         real = float(outcome.tokens[row]) * card.token_factor
         return float(estimate.p_correct[0]), float(estimate.tokens[0]), float(outcome.correct[row]), real
 
