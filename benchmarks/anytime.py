@@ -28,7 +28,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "build_scripts"))
 from figures import write_figures
 
-from scope_edge.assemble import prepared_pool
 from scope_edge.catalog import is_retired, load_catalog
 from scope_edge.config import Settings
 from scope_edge.encoder import Encoder
@@ -42,6 +41,7 @@ from scope_edge.llama.jobs import Job, JobResult, Sample, Shape, Stats
 from scope_edge.policy import PoolPolicy
 from scope_edge.prior import Prior, load_basis
 from scope_edge.records import EncodedQuery, Estimates, ModelCard, Preference, Query
+from scope_edge.standing import prepared_pool
 
 if TYPE_CHECKING:
     from scope_edge.records import Floats

@@ -166,7 +166,6 @@ def large_router(size: int) -> Router:
     """A router over `size` models: the fingerprinted ones of the catalog over and over, under other names."""
 
     from scope_edge.anchors import load_bank
-    from scope_edge.assemble import prepared_pool
     from scope_edge.catalog import load_catalog
     from scope_edge.config import load_settings
     from scope_edge.encoder import Encoder
@@ -174,6 +173,7 @@ def large_router(size: int) -> Router:
     from scope_edge.policy import PoolPolicy
     from scope_edge.prior import Prior, load_basis
     from scope_edge.router import Router
+    from scope_edge.standing import prepared_pool
 
     real = load_fingerprints()[1]
     measured = [card for card in load_catalog(load_settings()).cards if card.id in real]

@@ -196,7 +196,9 @@ def _alphas(pool: Reports) -> Iterator[str]:
             if one.router == OURS and one.alpha is not None and round(one.alpha * 20) % 2 == 0
         ]
         rows += [[f"*always {one.router}*", *_bought(one), "", ""] for one in report.singles]
-        rows += [[f"*{one.router}*", *_bought(one), "", ""] for one in report.routing if one.router in ("oracle", "random")]
+        rows += [
+            [f"*{one.router}*", *_bought(one), "", ""] for one in report.routing if one.router in ("oracle", "random")
+        ]
         head = ["alpha", "accuracy", "$ per 1,000", "on the device", "paper: accuracy", "paper: $"]
         if rows:
             yield f"### {name}: {report.common} scored queries in {len(report.seeds)} splits\n\n" + table(head, rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scope_edge import assets
@@ -13,11 +12,8 @@ if TYPE_CHECKING:
 
     from scope_edge.config import Settings
     from scope_edge.fingerprints import Fingerprint
-    from scope_edge.prior import Prior
     from scope_edge.records import ModelCard
-    from scope_edge.reference import Reference
     from scope_edge.router import Refiner, Router
-    from scope_edge.utility import PolicyPool
 
 
 def load_router(settings: Settings) -> Router:
@@ -33,47 +29,19 @@ def load_router(settings: Settings) -> Router:
     pool = load_catalog(settings).pool(settings.pool)
 
     from scope_edge.anchors import load_bank
-    from scope_edge.fingerprints import load_fingerprints
     from scope_edge.policy import PoolPolicy
-    from scope_edge.prior import Prior, load_basis
     from scope_edge.router import Router
+    from scope_edge.standing import load_standing
 
     bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
-    basis = load_basis()
-    sets, fingerprints = load_fingerprints()
-    if any(one.own for one in sets):
-        from scope_edge.refit.use import refitted
-
-        asked = [card.id for card in pool]
-        fingerprints = refitted(fingerprints, basis, asked, cache_dir=assets.user_cache_dir())
-    prior = Prior(basis, pool, fingerprints, coverage=settings.coverage)
-    prepared = prepared_pool(pool, prior, basis.reference, settings.value_of_time)
-    if any(card.gguf is not None for card in pool):
-        from scope_edge.managing.loadable import unloadable
-
-        prepared = replace(prepared, unloadable=unloadable(pool))
+    standing = load_standing(settings, pool)
     return Router(
         encoder=encoder(),
         bank=bank,
-        estimator=prior,
-        policy=PoolPolicy(pool, prepared),
-        refiner=_refiner(settings, pool, fingerprints),
+        estimator=standing.prior,
+        policy=PoolPolicy(pool, standing.prepared),
+        refiner=_refiner(settings, pool, standing.fingerprints),
     )
-
-
-def prepared_pool(
-    pool: Sequence[ModelCard], prior: Prior, reference: Reference, value_of_time: float = 0.0
-) -> PolicyPool:
-    """The pool as the policy knows it: what alpha means in it is read off what the prior says of the reference.
-
-    That is a fair sample of the bank, and does not move because a user added anchors.
-    """
-    import numpy as np
-
-    from scope_edge.policy import policy_pool
-
-    table = prior.table(reference.places, np.ones(len(reference)))
-    return policy_pool(pool, table.p_correct.T, table.tokens.T, reference.prompt_tokens, value_of_time=value_of_time)
 
 
 def _refiner(

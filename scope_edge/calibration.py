@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,11 +49,14 @@ class RawEstimates:
 class Calibration:
     """Platt scaling of the log-odds (Platt 1999), fitted on models and queries that the estimates had not seen.
 
-    slope, intercept: shape (sets,). A query gets the mixture of the sets it is like.
+    Attributes:
+        slope, intercept: shape (sets,), or (models, sets) where models differ. A query gets the mixture of the sets it is like.
+        widening: of the way from the expected log-length to its upper bound; shape (), or (models,).
     """
 
     slope: Floats
     intercept: Floats
+    widening: Floats = field(default_factory=lambda: np.ones(()))
 
     @classmethod
     def none(cls, sets: int) -> Calibration:
@@ -66,7 +69,7 @@ def probability(logit: Floats, variance: Floats, domains: Floats, calibration: C
 
     logit, variance: shape (models, ...); domains: (..., sets), of the queries, as in `Place`.
     """
-    slope, intercept = domains @ calibration.slope, domains @ calibration.intercept
+    slope, intercept = (domains @ calibration.slope.T).T, (domains @ calibration.intercept.T).T
     return sigmoid(slope * logit / np.sqrt(1 + _PROBIT * variance) + intercept)
 
 
@@ -83,7 +86,8 @@ def calibrate(raw: RawEstimates, calibration: Calibration) -> Estimates:
         p_low=np.minimum(low, p),
         p_high=np.maximum(high, p),
         tokens=raw.token_factor * np.exp(raw.log_tokens),
-        tokens_hi=raw.token_factor * np.exp(raw.log_tokens + np.maximum(raw.upper, 0.0) * raw.log_spread),
+        tokens_hi=raw.token_factor
+        * np.exp(raw.log_tokens + calibration.widening * np.maximum(raw.upper, 0.0) * raw.log_spread),
         evidence=raw.evidence,
         source=raw.source,
     )

@@ -17,7 +17,8 @@ from typing import Any, get_args
 
 from scope_edge import assets
 from scope_edge.chat.endpoints import Endpoint, is_loopback, is_private, parse_endpoint
-from scope_edge.config import Settings, check_amount, check_choice, check_name, label, suggestion
+from scope_edge.checks import check_amount, check_choice, check_name, label, suggestion
+from scope_edge.config import Settings
 from scope_edge.errors import AssetError, ConfigError, UsageError
 from scope_edge.records import ModelCard, Where
 

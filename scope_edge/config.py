@@ -1,24 +1,37 @@
-"""Settings: defaults < the user's settings file < environment variables SCOPE_EDGE_* < arguments.
+"""Settings: defaults < the user's settings file < a profile in it < environment variables SCOPE_EDGE_* < arguments.
 
 The file is TOML at `assets.user_config_file()` and may be absent. Besides the keys of `Settings` it may hold the user's own
-model cards (`[models."id"]`) and pools (`[pools]`), which catalog.py reads. Anything it says that cannot be used is refused
-in one line that names the file (or variable), the key, the value, what is allowed and, for a typo, the nearest key.
-The checks are the CLI's too, so that an option and a line of the file are refused for the same reasons.
+model cards (`[models."id"]`) and pools (`[pools]`), which catalog.py reads, and profiles (`[profiles.NAME]`): settings that
+hold together, when one asks for them by name. Anything it says that cannot be used is refused in one line that names the
+file (or variable), the key, the value, what is allowed and, for a typo, the nearest key. The checks are the CLI's too, so
+that an option and a line of the file are refused for the same reasons.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from scope_edge import assets
+from scope_edge.checks import (
+    check_alpha,
+    check_amount,
+    check_choice,
+    check_count,
+    check_coverage,
+    check_flag,
+    check_name,
+    label,
+    near,
+    shown,
+    suggestion,
+)
 from scope_edge.errors import ConfigError, UsageError
 from scope_edge.records import Budget, Fallback, PolicyName, Preference
 
@@ -34,7 +47,7 @@ PREFIX = "SCOPE_EDGE_"
 # Variables of this prefix that other rooms read.
 _OTHER_VARIABLES = ("ASSETS", "CACHE_DIR", "CONFIG", "DATA_DIR", "ROUTING_DATA")
 MAX_FILE_BYTES = 1024 * 1024
-_TABLES = ("models", "pools")
+_TABLES = ("models", "pools", "profiles")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -43,6 +56,7 @@ class Settings:
     """Every setting with its value, checked.
 
     Attributes:
+        profile: which of the file's profiles is in force; None = none.
         alpha: 0 = cheapest, 1 = most accurate. pool: name of the active pool, or model ids joined by commas.
         index: "auto" searches exactly below 20,000 vectors and by HNSW above. top_k: neighbors shown.
         max_tokens, max_usd, max_seconds: limits for one query; None = no limit.
@@ -52,11 +66,13 @@ class Settings:
         estimate_seconds, estimate_tokens: what it may take for one query; None = no limit, except that "auto" takes 2 s.
         provider: where the encoder runs. threads: cores to use; None = all of them.
         offline: refuse to download, also what is asked for by name.
-        models, pools: the user's own cards, as written, and pools, by name.
+        models, pools, profiles: the user's own cards, as written, pools, and profiles, their values checked; by name.
         file: the settings file these were read from, whether or not it exists.
-        origin: key -> where its value came from (the file, a variable or "argument"); a key at its default is not in it.
+        origin: key -> where its value came from (the file, "profile NAME", a variable or "argument"); a key at its default
+            is not in it.
     """
 
+    profile: str | None = None
     alpha: float = 0.5
     pool: str = "default"
     policy: PolicyName = "scope-edge"
@@ -78,6 +94,7 @@ class Settings:
     offline: bool = False
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     file: Path = Path()
     origin: Mapping[str, str] = field(default_factory=dict)
 
@@ -101,18 +118,25 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     path = assets.user_config_file()
     written = read_file(path)
     models, pools = _own_models(path, written.pop("models", {})), _own_pools(path, written.pop("pools", {}))
-    values: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    for key, value in written.items():
-        values[key], origin[key] = _from_file(path, key, value), str(path)
-    for variable, (key, text) in _environment().items():
-        values[key], origin[key] = _from_variable(variable, key, text), variable
-    for key, value in (overrides or {}).items():
-        if key not in CHECKS:
-            raise UsageError(f"{key} is not a setting{suggestion(key, CHECKS)}")
-        if value is not None:
-            values[key], origin[key] = CHECKS[key](key, value), "argument"
-    return Settings(**values, models=models, pools=pools, file=path, origin=origin)
+    profiles = _own_profiles(path, written.pop("profiles", {}))
+    # What wins comes last. The profile that the others name goes between the file and them.
+    layers = [
+        {key: (_from_file(path, key, value), str(path)) for key, value in written.items()},
+        {key: (_from_variable(name, key, text), name) for name, (key, text) in _environment().items()},
+        {
+            key: (_from_argument(key, value), "argument")
+            for key, value in (overrides or {}).items()
+            if value is not None
+        },
+    ]
+    name, asked = next((layer["profile"] for layer in reversed(layers) if "profile" in layer), (None, ""))
+    if name is not None:
+        chosen = _chosen_profile(profiles, str(name), asked, path)
+        layers.insert(1, {key: (value, f"profile {name}") for key, value in chosen.items()})
+    merged = {key: one for layer in layers for key, one in layer.items()}
+    values: dict[str, Any] = {key: value for key, (value, _) in merged.items()}
+    origin = {key: source for key, (_, source) in merged.items()}
+    return Settings(**values, models=models, pools=pools, profiles=profiles, file=path, origin=origin)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -147,90 +171,22 @@ def parse(raw: bytes, path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}; mend the line or remove it") from error
 
 
-def check_alpha(value: object, name: str = "alpha") -> float:
-    """A number from 0 to 1. Raises UsageError."""
-    number = _number(name, value, "a number from 0 (cheapest) to 1 (most accurate)")
-    if not 0.0 <= number <= 1.0:
-        raise UsageError(f"{name} must be a number from 0 (cheapest) to 1 (most accurate), not {_shown(value)}")
-    return number
-
-
-def check_amount(name: str, value: object) -> float:
-    """A finite number of at least 0: dollars, seconds. 0 and 1e308 are valid. Raises UsageError."""
-    allowed = "a finite number of at least 0"
-    number = _number(name, value, allowed)
-    if not (math.isfinite(number) and number >= 0):
-        raise UsageError(f"{name} must be {allowed}, not {_shown(value)}")
-    return number
-
-
-def check_count(name: str, value: object, least: int = 0) -> int:
-    """A whole number of at least `least`, finite as a float; 1e308 is one. Raises UsageError."""
-    allowed = f"a finite whole number of at least {least}"
-    number = _number(name, value, allowed)
-    if not (math.isfinite(number) and number >= least and number == math.floor(number)):
-        raise UsageError(f"{name} must be {allowed}, not {_shown(value)}")
-    return value if isinstance(value, int) else int(number)
-
-
-def check_limit(name: str, value: object) -> float:
-    """A per-query limit by its setting's name: max_tokens (whole), max_usd or max_seconds. Raises UsageError."""
-    return check_count(name, value) if name == "max_tokens" else check_amount(name, value)
-
-
-def check_coverage(name: str, value: object) -> float:
-    """A share strictly between 0 and 1. Raises UsageError."""
-    number = _number(name, value, "a number between 0 and 1")
-    if not 0.0 < number < 1.0:
-        raise UsageError(f"{name} must be a number between 0 and 1, neither included, not {_shown(value)}")
-    return number
-
-
-def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
-    """One of `choices`. Raises UsageError naming them and the nearest."""
-    allowed = tuple(choices)
-    if isinstance(value, str) and value in allowed:
-        return value
-    hint = suggestion(value, allowed) if isinstance(value, str) else ""
-    raise UsageError(f"{name} must be one of {', '.join(allowed)}, not {_shown(value)}{hint}")
-
-
-def check_name(name: str, value: object) -> str:
-    """Text that is not blank, on one line. Raises UsageError."""
-    if isinstance(value, str) and value.strip() and value.isprintable():
-        return value.strip()
-    raise UsageError(f"{name} must be text on one line, not blank, not {_shown(value)}")
-
-
-def check_flag(name: str, value: object) -> bool:
-    """True or false. Raises UsageError."""
-    if isinstance(value, bool):
-        return value
-    raise UsageError(f"{name} must be true or false, not {_shown(value)}")
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """The words "; did you mean X?" when one of `known` is near to `word`, else nothing."""
-    near = _near(word.lower(), known, cutoff=0.6)
-    return f"; did you mean {near}?" if near else ""
-
-
-def label(name: str) -> str:
-    """A name fit for a one-line message: as it is, or quoted where it would break the line."""
-    return name if name.isprintable() else repr(name)
-
-
-def _from_file(path: Path, key: str, value: object) -> object:
-    if key not in CHECKS:
-        known = (*CHECKS, *_TABLES)
-        raise ConfigError(
-            f"{_place(path, key)}: {label(key)} is not a setting{suggestion(key, known)};"
-            f" the settings are {', '.join(known)}"
-        )
+def _from_file(path: Path, key: str, value: object, profile: str | None = None) -> object:
+    """A checked value of the file, or of a profile in it. Raises ConfigError."""
+    place, known = _place(path, key, profile), (*CHECKS, *_TABLES) if profile is None else PROFILED
+    if key not in known or key not in CHECKS:
+        what = "is not a setting" if profile is None else f"is nothing profile {label(profile)} can set"
+        raise ConfigError(f"{place}: {label(key)} {what}{suggestion(key, known)}; the settings are {', '.join(known)}")
     try:
         return CHECKS[key](key, value)
     except UsageError as error:
-        raise ConfigError(f"{_place(path, key)}: {error}") from error
+        raise ConfigError(f"{place}: {error}") from error
+
+
+def _from_argument(key: str, value: object) -> object:
+    if key not in CHECKS:
+        raise UsageError(f"{key} is not a setting{suggestion(key, CHECKS)}")
+    return CHECKS[key](key, value)
 
 
 def _environment() -> dict[str, tuple[str, str]]:
@@ -242,9 +198,9 @@ def _environment() -> dict[str, tuple[str, str]]:
             if text.strip():
                 found[variable] = (settings[variable], text.strip())
         elif variable.startswith(PREFIX) and variable.removeprefix(PREFIX) not in _OTHER_VARIABLES:
-            near = _near(variable, settings, cutoff=0.9)
-            if near is not None:
-                raise ConfigError(f"{variable}: not a setting; did you mean {near}?")
+            meant = near(variable, settings, cutoff=0.9)
+            if meant is not None:
+                raise ConfigError(f"{variable}: not a setting; did you mean {meant}?")
     return found
 
 
@@ -275,9 +231,7 @@ def _own_pools(path: Path, table: object) -> Mapping[str, tuple[str, ...]]:
     pools: dict[str, tuple[str, ...]] = {}
     for name, ids in table.items():
         if not isinstance(ids, list) or not all(isinstance(one, str) and one.strip() for one in ids):
-            raise ConfigError(
-                f"{_place(path, name)}: pool {label(name)} must be a list of model ids, not {_shown(ids)}"
-            )
+            raise ConfigError(f"{_place(path, name)}: pool {label(name)} must be a list of model ids, not {shown(ids)}")
         twice = next((one for one in ids if ids.count(one) > 1), None)
         if twice is not None:
             raise ConfigError(f"{_place(path, name)}: pool {label(name)} lists {label(twice)} twice; remove one")
@@ -285,33 +239,53 @@ def _own_pools(path: Path, table: object) -> Mapping[str, tuple[str, ...]]:
     return pools
 
 
-def _place(path: Path, key: str) -> str:
-    """The file, and the line where exactly one line begins with `key`."""
+def _own_profiles(path: Path, table: object) -> Mapping[str, Mapping[str, Any]]:
+    if not isinstance(table, dict):
+        raise ConfigError(
+            f"{_place(path, 'profiles')}: profiles must be tables of settings: [profiles.cheap] and alpha = 0.2"
+        )
+    profiles: dict[str, Mapping[str, Any]] = {}
+    for name, values in table.items():
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"{_place(path, name)}: profile {label(name)} must be a table of settings, not {shown(values)}"
+            )
+        profiles[name] = {key: _from_file(path, key, value, name) for key, value in values.items()}
+    return profiles
+
+
+def _chosen_profile(profiles: Mapping[str, Mapping[str, Any]], name: str, asked: str, path: Path) -> Mapping[str, Any]:
+    """The profile of that name, which `asked` (the file, a variable, "argument") names. Raises UsageError or ConfigError."""
+    if name in profiles:
+        return profiles[name]
+    known = f"; the profiles are {', '.join(map(label, profiles))}" if profiles else ""
+    missing = f"unknown profile {name!r}{suggestion(name, profiles)}{known or f'; {path} has none'}"
+    if asked == "argument":
+        raise UsageError(missing)
+    raise ConfigError(f"{_place(path, 'profile') if asked == str(path) else asked}: {missing}")
+
+
+def _place(path: Path, key: str, profile: str | None = None) -> str:
+    """The file, and the line where exactly one line begins with `key`: one of the profile's table, where one is named."""
     with contextlib.suppress(OSError):
         lines = path.read_text("utf-8", errors="replace").splitlines()
+        inside = lines if profile is None else _table_lines(lines, profile)
         pattern = re.compile(rf"""\s*\[*["']?{re.escape(key)}["']?\s*[\].=]""")
-        hits = [number for number, line in enumerate(lines, 1) if pattern.match(line)]
+        hits = [number for number, line in enumerate(inside, 1) if pattern.match(line)]
         if len(hits) == 1:
             return f"{path}, line {hits[0]}"
     return str(path)
 
 
-def _number(name: str, value: object, allowed: str) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            return float(value)
-    raise UsageError(f"{name} must be {allowed}, not {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _near(word: str, known: Iterable[str], cutoff: float) -> str | None:
-    import difflib
-
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)), None)
+def _table_lines(lines: list[str], profile: str) -> list[str]:
+    """The lines with all but those of a profile's table made empty."""
+    head = re.compile(rf"""\s*\[\s*profiles\s*\.\s*["']?{re.escape(profile)}["']?\s*\]""")
+    within, found = False, []
+    for line in lines:
+        if line.lstrip().startswith("["):
+            within = head.match(line) is not None
+        found.append(line if within else "")
+    return found
 
 
 def _choice(type_: Any) -> Callable[[str, object], str]:
@@ -324,6 +298,7 @@ def _at_least_one(name: str, value: object) -> int:
 
 # Setting -> its check: (name, value) -> the value as stored. Each raises UsageError.
 CHECKS: Mapping[str, Callable[[str, object], object]] = {
+    "profile": check_name,
     "alpha": lambda name, value: check_alpha(value, name),
     "pool": check_name,
     "policy": _choice(PolicyName),
@@ -344,4 +319,6 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "threads": _at_least_one,
     "offline": check_flag,
 }
-_TEXTS = ("pool", "policy", "index", "fallback", "estimator", "estimator_name", "provider")
+# What a profile may set: anything but which profile holds.
+PROFILED = tuple(key for key in CHECKS if key != "profile")
+_TEXTS = ("profile", "pool", "policy", "index", "fallback", "estimator", "estimator_name", "provider")

@@ -93,15 +93,34 @@ def query_costs(
     pool: PoolColumns, tokens: Floats, tokens_hi: Floats, prompt: PromptTokens, value_of_time: float
 ) -> Costs:
     """Price one query. tokens, tokens_hi: shape (models,), own tokens. value_of_time: US dollars per second."""
-    prompt_tokens, prompt_hi = prompt.expected * pool.token_factor, prompt.high * pool.token_factor
-    usd, seconds = _usd(pool, prompt_tokens, tokens), _seconds(pool, prompt_tokens, tokens)
+    return _costs(
+        pool, (tokens, tokens_hi), (prompt.expected * pool.token_factor, prompt.high * pool.token_factor), value_of_time
+    )
+
+
+def many_costs(
+    pool: PoolColumns, tokens: Floats, tokens_hi: Floats, prompts: tuple[Floats, Floats], value_of_time: float
+) -> Costs:
+    """Price many queries: the columns of `Costs` have shape (queries, models), as tokens have.
+
+    prompts: (queries,) each, expected and upper bound, cl100k.
+    """
+    expected, high = (tokens_[:, None] * pool.token_factor for tokens_ in prompts)
+    return _costs(pool, (tokens, tokens_hi), (expected, high), value_of_time)
+
+
+def _costs(
+    pool: PoolColumns, tokens: tuple[Floats, Floats], prompts: tuple[Floats, Floats], value_of_time: float
+) -> Costs:
+    """tokens, prompts: expected and upper bound, own tokens."""
+    usd, seconds = _usd(pool, prompts[0], tokens[0]), _seconds(pool, prompts[0], tokens[0])
     return Costs(
-        prompt_tokens=prompt_tokens,
-        prompt_tokens_hi=prompt_hi,
+        prompt_tokens=prompts[0],
+        prompt_tokens_hi=prompts[1],
         usd=usd,
-        usd_hi=_usd(pool, prompt_hi, tokens_hi),
+        usd_hi=_usd(pool, prompts[1], tokens[1]),
         seconds=seconds,
-        seconds_hi=_seconds(pool, prompt_hi, tokens_hi),
+        seconds_hi=_seconds(pool, prompts[1], tokens[1]),
         cost=usd + seconds * value_of_time if value_of_time else usd,
     )
 

@@ -115,7 +115,7 @@ def examine() -> Report:
         pool=pool,
         routing=routing,
         offline=_offline(pool, routing),
-        degraded=(*_degraded(built_with, llama), *without_text),
+        degraded=(*_degraded(built_with, llama), *without_text, *_ignored()),
         exit_code=worst.code,
         estimators=estimators,
     )
@@ -297,6 +297,21 @@ def _estimators(settings: Settings | None) -> tuple[tuple[Check, ...], tuple[str
         # What is wrong with the pool or the bundled files is said where they are looked at.
         return (), ()
     return found, () if missing is None else (missing,)
+
+
+def _ignored() -> tuple[str, ...]:
+    """Why the user's calibration is not used, where there is one and it is not."""
+    from scope_edge.fingerprints import load_fingerprints
+    from scope_edge.personal import file, load_personal
+
+    if not file().exists():
+        return ()
+    try:
+        ignored = load_personal(load_fingerprints()[1]).ignored
+    except ScopeEdgeError:
+        # A damaged file is told of where files are looked at, and routing does not work without.
+        return ()
+    return () if ignored is None else (f"your calibration is not used: {ignored}",)
 
 
 def _offline(pool: Mapping[str, str], routing: Check) -> tuple[str, ...]:

@@ -55,7 +55,8 @@ def limits_in_force(
 ) -> tuple[Limit, ...]:
     """The limits this decision is under, in the order of LIMITS. tokens_hi: shape (models,), own tokens.
 
-    unloadable: models that cannot be loaded.
+    unloadable: models that cannot be loaded. Costs and tokens_hi may be of many queries, shape (queries, models): then so may
+    what a limit rules out.
     """
     return tuple(_limits(pool, costs, tokens_hi, preference, unloadable))
 
@@ -70,8 +71,8 @@ def check_preference(preference: Preference) -> None:
             raise UsageError(f"{name} must be 0 or more, not {value}")
 
 
-def keeping(limits: Sequence[Limit], models: int, names: Sequence[str] = LIMITS) -> Bools:
-    """Which models keep to all of the named limits, shape (models,)."""
+def keeping(limits: Sequence[Limit], models: int | tuple[int, ...], names: Sequence[str] = LIMITS) -> Bools:
+    """Which models keep to all of the named limits, shape (models,); or (queries, models) where that is given."""
     kept = np.ones(models, bool)
     for limit in limits:
         if limit.name in names:

@@ -1,4 +1,4 @@
-"""Edits to the user's settings file: cards, pools, which one is active. Comments and layout of the file are kept.
+"""Edits to the user's settings file: cards, pools, which one is active, profiles. Comments and layout of the file are kept.
 
 The bundled pools cannot be changed: the first edit of one copies it into the user's file, where it overrides the bundled one.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.catalog import Catalog, load_catalog, nearest
-from scope_edge.config import Settings, check_name, load_settings, parse
+from scope_edge.checks import check_name
+from scope_edge.config import CHECKS, Settings, load_settings, parse
 from scope_edge.errors import ConfigError, PackError, UsageError
 
 if TYPE_CHECKING:
@@ -152,6 +153,33 @@ def update_card(model: str, facts: Mapping[str, float]) -> None:
             cards[model][name] = value
 
     _edit(settings.file, edit)
+
+
+def check_profile_name(name: str) -> str:
+    """A name a profile may have. Raises UsageError."""
+    return check_name("the profile's name", name)
+
+
+def save_profile(name: str, values: Mapping[str, Any]) -> Path:
+    """Write a profile, in the place of one of that name; give the settings file.
+
+    values: setting -> value, as `config.PROFILED` names them. Raises UsageError (a name or value that cannot be), ConfigError
+    (the settings file cannot be read or written).
+    """
+    name, path = check_profile_name(name), load_settings().file
+    checked = {key: CHECKS[key](key, value) for key, value in values.items()}
+
+    def edit(document: TOMLDocument) -> None:
+        import tomlkit
+
+        profiles = document.setdefault("profiles", tomlkit.table(is_super_table=True))
+        profile = profiles.setdefault(name, tomlkit.table())
+        for key in [key for key in profile if key not in checked]:
+            del profile[key]
+        profile.update(checked)
+
+    _edit(path, edit)
+    return path
 
 
 def _check_pool_name(pool: str) -> None:

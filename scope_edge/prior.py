@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ import numpy as np
 
 from scope_edge import assets
 from scope_edge.ability import (
+    SPREADS,
     Ability,
     Population,
     abilities_body,
     abilities_from_body,
     fit_ability,
     length_design,
+    mean_growth,
     population_body,
     population_from_body,
     query_row,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
     from scope_edge.anchors import AnchorSet
     from scope_edge.fingerprints import Fingerprint
+    from scope_edge.personal import Personal
     from scope_edge.records import EncodedQuery, Estimates, Evidence, Floats, ModelCard, Slice
 
 MAP = "anchors/map.pack"
@@ -65,28 +69,31 @@ class Prior:
         fingerprints: Mapping[str, Sequence[Fingerprint]],
         *,
         coverage: float,
+        personal: Personal | None = None,
     ) -> None:
         """Fit the ability of every model of the pool that has a fingerprint (about 2 ms a model).
 
-        coverage: of the upper bound on completion tokens, in (0, 1).
+        coverage: of the upper bound on completion tokens, in (0, 1). personal: what the user's own fingerprints correct.
         """
         population = basis.population
         self._map = basis.map
         self._population = population
-        self._calibration = basis.calibration
         self._parts = fingerprints
         self.models = tuple(card.id for card in pool)
+        self._calibration = basis.calibration if personal is None else personal.on(basis.calibration, self.models)
         abilities = [ability_of(basis, model, fingerprints.get(model, ())) for model in self.models]
         unknown = _unknown(population)
         known = [ability or unknown for ability in abilities]
         self._far: tuple[Evidence, ...] = tuple("none" if ability is None else "weak" for ability in abilities)
         self._mean = np.array([one.mean for one in known])
         self._covariance = np.array([one.covariance for one in known])
+        self._reference = basis.reference
         self._shift = shifts(basis.reference, population, self._mean, self._covariance)
         self._length_mean = np.array([one.length_mean for one in known])
         self._length_covariance = np.array([one.length_covariance for one in known])
         self._spread = np.array([one.spread for one in known])
         self._upper = np.array([upper_residual(one.residuals, population.length_residuals, coverage) for one in known])
+        self._growth = [mean_growth(one.residuals, population.length_residuals) for one in known]
         self._factor = np.array([card.token_factor for card in pool])
         self._source = tuple("none" if ability is None else "prior" for ability in abilities)
 
@@ -124,15 +131,35 @@ class Prior:
         many = self._moments(rows, offsets, places.log_length, places.domains)
         p = probability(many.logit, many.ability_variance + many.query_variance, places.domains, self._calibration)
         factor = self._factor[:, None]
-        high = many.log_tokens + np.maximum(self._upper, 0.0)[:, None] * many.log_spread
+        growth = np.array(
+            [np.interp(row, SPREADS, one) for row, one in zip(many.log_spread, self._growth, strict=True)]
+        )
+        upper = self._calibration.widening * np.maximum(self._upper, 0.0)
+        high = many.log_tokens + upper[:, None] * many.log_spread
         return EstimateTable(
             models=self.models,
             p_correct=p.T,
             tokens=(factor * np.exp(many.log_tokens)).T,
-            tokens_mean=(factor * np.exp(many.log_tokens + many.log_spread**2 / 2)).T,
+            tokens_mean=(factor * np.exp(many.log_tokens + growth)).T,
             tokens_hi=(factor * np.exp(high)).T,
             strong=(many.ability_variance <= PINNED**2).T & (similarity >= NEAR)[:, None],
         )
+
+    def drawn(self, count: int) -> Iterator[Prior]:
+        """The same, `count` times, with abilities drawn from what is known of them and then taken to be exactly so."""
+        rng = np.random.default_rng(0)
+        half, length_half = _root(self._covariance), _root(self._length_covariance)
+        for _ in range(count):
+            other = copy(self)
+            other._mean = self._mean + np.einsum("nij,nj->ni", half, rng.standard_normal(self._mean.shape))
+            other._covariance = np.zeros_like(self._covariance)
+            other._shift = shifts(self._reference, self._population, other._mean, other._covariance)
+            away = np.einsum("nij,nj->ni", length_half, rng.standard_normal(self._length_mean.shape))
+            other._length_mean, other._length_covariance = (
+                self._length_mean + away,
+                np.zeros_like(self._length_covariance),
+            )
+            yield other
 
     def on(self, anchors: AnchorSet) -> EstimateTable:
         """What it says of a core set's anchors as if each were a new query, near to what is known."""
@@ -239,6 +266,13 @@ def ability_of(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Abilit
     if taught is None or any(not one.anchors.own for one in own):
         return fit_ability(parts, basis.population) if parts else None
     return fit_ability(own, basis.population, taught) if own else taught
+
+
+def _root(covariances: Floats) -> Floats:
+    """(n, d, d) R with R R' = C for every covariance; zero where it is not known, as the mean is not either."""
+    values, axes = np.linalg.eigh(np.nan_to_num(covariances))
+    root: Floats = axes * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+    return root
 
 
 def _unknown(population: Population) -> Ability:

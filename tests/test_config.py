@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from scope_edge.config import CHECKS, MAX_FILE_BYTES, Settings, check_alpha, check_limit, load_settings
+from scope_edge.checks import check_alpha, check_limit
+from scope_edge.config import CHECKS, MAX_FILE_BYTES, Settings, load_settings
 from scope_edge.errors import ConfigError, UsageError
 
 
@@ -62,8 +63,9 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
         "alpha": "0.25", "pool": "a,b", "policy": "paper", "index": "exact", "top_k": "7", "fallback": "cheapest",
         "local_only": "yes", "max_tokens": "100", "max_usd": "0", "max_seconds": "1.5", "value_of_time": "0.01",
         "coverage": "0.8", "provider": "cuda", "threads": "2", "offline": "1", "estimator": "gguf",
-        "estimator_name": "mine", "estimate_seconds": "30", "estimate_tokens": "9000",
+        "estimator_name": "mine", "estimate_seconds": "30", "estimate_tokens": "9000", "profile": "work",
     }  # fmt: skip
+    file.write_text("[profiles.work]\n")
     assert set(given) == set(CHECKS), "a new setting needs a row here"
     for key, text in given.items():
         monkeypatch.setenv("SCOPE_EDGE_" + key.upper(), text)
@@ -73,7 +75,7 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
     assert (settings.max_tokens, settings.max_usd, settings.max_seconds) == (100, 0.0, 1.5)
     assert (settings.value_of_time, settings.coverage, settings.provider, settings.threads) == (0.01, 0.8, "cuda", 2)
     assert settings.offline
-    assert (settings.estimator, settings.estimator_name) == ("gguf", "mine")
+    assert (settings.profile, settings.estimator, settings.estimator_name) == ("work", "gguf", "mine")
     assert (settings.estimate_seconds, settings.estimate_tokens) == (30.0, 9000)
 
 
@@ -230,3 +232,57 @@ def test_loading_settings_and_cards_imports_nothing_heavy(file: Path) -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
+
+
+PROFILES = 'alpha = 0.1\nmax_usd = 1\n\n[profiles.work]\nalpha = 0.2\nmax_usd = 2\npool = "device"\n\n[profiles.home]\nalpha = 0.3\n'
+
+
+def test_a_profile_wins_over_the_file_and_loses_to_variables_and_arguments(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(PROFILES)
+    assert load_settings().alpha == 0.1
+    monkeypatch.setenv("SCOPE_EDGE_MAX_USD", "3")
+    settings = load_settings({"profile": "work", "pool": "default"})
+    assert (settings.alpha, settings.max_usd, settings.pool) == (0.2, 3.0, "default")
+    assert settings.origin["alpha"] == "profile work"
+
+
+def test_a_profile_is_named_by_argument_before_variable_before_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text('profile = "work"\n' + PROFILES)
+    assert load_settings().alpha == 0.2
+    monkeypatch.setenv("SCOPE_EDGE_PROFILE", "home")
+    assert load_settings().alpha == 0.3
+    assert load_settings({"profile": "work"}).alpha == 0.2
+
+
+def test_an_unknown_profile_is_named_with_where_it_was_asked_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(PROFILES)
+    with pytest.raises(UsageError, match=r"unknown profile 'wrok'; did you mean work[?]; the profiles are work, home"):
+        load_settings({"profile": "wrok"})
+    monkeypatch.setenv("SCOPE_EDGE_PROFILE", "x")
+    with pytest.raises(ConfigError, match=r"^SCOPE_EDGE_PROFILE: unknown profile 'x'"):
+        load_settings()
+    monkeypatch.delenv("SCOPE_EDGE_PROFILE")
+    file.write_text('\nprofile = "x"\n')
+    with pytest.raises(ConfigError, match=r"line 2: unknown profile 'x'.*has none"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("alpha = 1\n[profiles.work]\nalpha = 2\n", "line 3: alpha must be a number from 0"),
+        ("[profiles.work]\nalhpa = 1\n", "line 2: alhpa is nothing profile work can set; did you mean alpha?"),
+        ('[profiles.work]\nprofile = "home"\n', "line 2: profile is nothing profile work can set"),
+        ("profiles = 3\n", "line 1: profiles must be tables of settings"),
+        ("[profiles]\nwork = 3\n", "line 2: profile work must be a table of settings"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused_with_its_line(file: Path, text: str, words: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    assert words in str(caught.value) and str(file) in str(caught.value)

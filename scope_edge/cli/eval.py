@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from scope_edge.cli.alphas import read_alphas
 from scope_edge.cli.options import Setting, complete_selection
 from scope_edge.cli.output import out, out_json
 from scope_edge.cli.progress import Progress
@@ -23,8 +24,6 @@ Examples:
   scope-edge eval --data mine --test held_back --json > report.json
 """
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-# A sweep of more alphas than this shows nothing that fewer would not.
-_MOST_ALPHAS = 1001
 
 
 @click.command("eval", epilog=_EPILOG)
@@ -142,7 +141,7 @@ def command(
         unseen=None if unseen_models is None else _names(unseen_models),
         pool=pool,
         anchors=anchors,
-        alphas=_alphas(alphas),
+        alphas=read_alphas(alphas),
         policy=policy,
         baselines=_baselines(baselines),
         seeds=_seeds(seeds),
@@ -187,23 +186,6 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise UsageError("--unseen-models names no model; give ids joined by commas")
     return names
-
-
-def _alphas(text: str) -> tuple[float, ...]:
-    """Numbers in [0, 1]: "0:1:0.05" or "0,0.5,1". Raises UsageError."""
-    from scope_edge.config import check_alpha
-
-    try:
-        if ":" in text:
-            first, last, step = (float(part) for part in text.split(":"))
-            if not step > 0 or not last >= first or (last - first) / step >= _MOST_ALPHAS:
-                raise ValueError
-            numbers = [round(first + i * step, 10) for i in range(int((last - first) / step + 1e-9) + 1)]
-        else:
-            numbers = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--alphas must be FROM:TO:STEP or numbers joined by commas, not {text!r}") from error
-    return tuple(sorted({check_alpha(number, "--alphas") for number in numbers}))
 
 
 def _baselines(text: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ COMMANDS = {
     "export": "Write a fingerprint as a file to hand on.",
     "signer": "Make a key to sign packs with; say whose packs are taken.",
     "estimator": "Install language models that refine the estimates.",
-    "calibrate": "Learn how far to trust the installed estimator.",
+    "calibrate": "Learn from known outcomes how far estimates can be trusted.",
     "eval": "Replay labelled queries: what is the router worth?",
     "tune": "Show what alpha buys in a pool, and find the one that keeps to a wish.",
     "doctor": "Show what works and what does not.",

@@ -203,7 +203,7 @@ def _called(proposed: str, said: Said, chosen: _Options) -> Said:
 
 
 def _priced(said: Said, chosen: _Options) -> Said:
-    from scope_edge.config import check_amount
+    from scope_edge.checks import check_amount
 
     def amount(text: str) -> float:
         return check_amount("the price", number(text.lstrip("$")))

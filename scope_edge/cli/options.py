@@ -32,7 +32,7 @@ class Setting(AnyParamType):
         """The value as config.py stores it. Raises UsageError."""
         from scope_edge.config import CHECKS
 
-        read = value if self.choices or self.key == "pool" else number(value)
+        read = value if self.choices or self.key in ("pool", "profile") else number(value)
         return CHECKS[self.key](f"--{self.key.replace('_', '-')}", read)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -58,6 +58,15 @@ def complete_pool(ctx: click.Context, param: click.Parameter, incomplete: str) -
     """Pool names."""
     catalog = _catalog()
     return _items(catalog.pools, incomplete) if catalog else []
+
+
+def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of the user's profiles."""
+    from scope_edge.config import load_settings
+
+    with contextlib.suppress(ScopeEdgeError):
+        return _items(load_settings().profiles, incomplete)
+    return []
 
 
 def complete_selection(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

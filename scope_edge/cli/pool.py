@@ -123,8 +123,9 @@ def _show(name: str, ids: tuple[str, ...]) -> None:
 
 
 def _warn_if_overruled() -> None:
-    from scope_edge.config import PREFIX, load_settings
+    from scope_edge.config import load_settings
 
-    origin = load_settings().origin.get("pool", "")
-    if origin.startswith(PREFIX):
-        complain(f"{origin} is set and wins over the settings file", 0)
+    settings = load_settings()
+    origin = settings.origin.get("pool", "")
+    if origin and origin != str(settings.file):
+        complain(f"{origin} sets a pool too and wins over `pool` in the settings file", 0)

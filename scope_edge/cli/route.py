@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scope_edge.cli.options import Setting, complete_model, complete_selection
+from scope_edge.cli.options import Setting, complete_model, complete_profile, complete_selection
 from scope_edge.cli.output import out, out_json, out_line
 from scope_edge.errors import UsageError
 
@@ -70,6 +70,13 @@ Exit codes:
     type=Setting("pool"),
     shell_complete=complete_selection,
     help="A pool's name, or model ids joined by commas.  [default: default]",
+)
+@click.option(
+    "--profile",
+    metavar="NAME",
+    type=Setting("profile"),
+    shell_complete=complete_profile,
+    help="Use a profile of your settings file; `scope-edge tune --list` shows them.",
 )
 @click.option(
     "--exclude",
@@ -137,7 +144,7 @@ def command(
     """Choose a model for a query, before any of them runs.
 
     The text is one argument, or - for standard input. Options win over environment variables SCOPE_EDGE_*, which win
-    over the settings file; `scope-edge doctor` shows what is in force.
+    over a profile and the rest of the settings file; `scope-edge doctor` shows what is in force.
     """
     if len(texts) + (file is not None) + (jsonl is not None) > 1:
         _refuse_several(texts, file, jsonl)

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from scope_edge import assets
-from scope_edge.config import check_choice
+from scope_edge.checks import check_choice
 from scope_edge.errors import AssetError, UsageError, WorkerError
 from scope_edge.estimator.card import mode_from_card, template_from_card
 from scope_edge.estimator.installed import (

@@ -46,7 +46,7 @@ def live_router(cards: Sequence[ModelCard], one: Predicted, encoder: Encoder, co
         encoder=encoder,
         bank=bank,
         estimator=one.part.prior(cards, one.anchors, coverage),
-        policy=PoolPolicy(cards, prepare(cards, one)[0]),
+        policy=PoolPolicy(cards, prepare(cards, one)),
     )
 
 

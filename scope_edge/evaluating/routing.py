@@ -15,8 +15,7 @@ from scope_edge.evaluating.report import RoutingPoint, Tuned
 from scope_edge.limits import context_need
 from scope_edge.policy import choose_many, policy_pool
 from scope_edge.prior import EstimateTable
-from scope_edge.prompt_tokens import CHAT_WRAPPING
-from scope_edge.tuning import foresee
+from scope_edge.tuning import Prospect, believed, choices, foresee, without_traits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +111,7 @@ def replay(
 def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[float], policies: str = "all") -> Replay:
     at = _places(cards, one)
     data, models = one.part.data, one.part.models[at]
-    prepared, reference, reference_prompts = prepare(cards, one)
+    prepared = prepare(cards, one)
     columns = prepared.columns
     free = columns.usd_out == 0
     rows = np.flatnonzero((np.isfinite(one.correct[:, at]) & (np.isfinite(one.tokens[:, at]) | free)).all(axis=1))
@@ -140,29 +139,36 @@ def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[floa
     others = {router: p[np.ix_(rows, at)] for router, p in one.p.items() if router != OURS}
     chosen |= {router: sweep(p, flat) for router, p in others.items()}
     chosen |= {name: {None: pick} for name, pick in _fixed(one, at, prepared, correct, usd, cost).items()}
-    foreseen = foresee(prepared, reference, reference_prompts + CHAT_WRAPPING.expected, _TUNED)
-    line = np.arange(len(rows))
-    tuned = []
-    for seen in foreseen:
-        pick = choose_many(prepared, table.p_correct, cost, seen.alpha, allowed=allowed)
-        tuned.append(
-            Tuned(
-                seen.alpha,
-                seen.accuracy,
-                float(correct[line, pick].mean()),
-                None if seen.usd is None else seen.usd * 1e3,
-                float(usd[line, pick].mean() * 1e3),
-            )
-        )
+    # As `tune` foresees the user's own queries: their texts are known, what will become of them is not.
+    prospect = Prospect(
+        columns=columns,
+        table=table,
+        prompt_tokens=expected_prompts,
+        believed=believed(table.p_correct, without_traits(one.prior, one.part.places).p_correct[np.ix_(rows, at)]),
+        usd=expected_costs(columns, table.tokens_mean, expected_prompts),
+        allowed=allowed,
+    )
+    tuned = _tuned(prepared, prospect, correct, usd)
     return Replay(columns, correct, spent, usd, prompts, chosen, where, [(len(rows), tuned)])
 
 
-def prepare(cards: Sequence[ModelCard], one: Predicted) -> tuple[PolicyPool, EstimateTable, Floats]:
-    """The pool as the policy knows it, and the reference it was read off: estimates and prompt tokens of training queries."""
+def _tuned(pool: PolicyPool, prospect: Prospect, correct: Floats, usd: Floats) -> list[Tuned]:
+    """What was foreseen of the queries at some alphas, and what came."""
+    line = np.arange(len(correct))
+    found = []
+    for seen in foresee(pool, prospect, _TUNED):
+        pick = choices(pool, prospect, seen.alpha)
+        usd_per_1k = None if seen.usd is None else seen.usd * 1e3
+        came = float(correct[line, pick].mean()), float(usd[line, pick].mean() * 1e3)
+        found.append(Tuned(seen.alpha, seen.accuracy, came[0], usd_per_1k, came[1]))
+    return found
+
+
+def prepare(cards: Sequence[ModelCard], one: Predicted) -> PolicyPool:
+    """The pool as the policy knows it, read off training queries."""
     reference = one.part.reference
     table = _columns(one.prior.table(reference.places, np.ones(len(reference))), _places(cards, one))
-    pool = policy_pool(cards, table.p_correct.T, table.tokens.T, reference.prompt_tokens)
-    return pool, table, reference.prompt_tokens
+    return policy_pool(cards, table.p_correct.T, table.tokens.T, reference.prompt_tokens)
 
 
 def _columns(table: EstimateTable, models: Ints, rows: Ints | None = None) -> EstimateTable:

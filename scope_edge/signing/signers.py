@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scope_edge import assets
-from scope_edge.config import suggestion
+from scope_edge.checks import suggestion
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.packs import write_atomically
 

@@ -1,0 +1,108 @@
+"""What alpha buys in the user's pool: every alpha, and every model alone, over the traffic it is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.catalog import load_catalog
+from scope_edge.costs import pool_columns
+from scope_edge.errors import UsageError
+from scope_edge.standing import load_standing
+from scope_edge.traffic import Traffic, bank_traffic
+from scope_edge.tuning import (
+    DRAWS,
+    Expected,
+    Foreseen,
+    Prospect,
+    choices,
+    expected,
+    foreseen,
+    lead,
+    prospect_of,
+    within_limits,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scope_edge.config import Settings
+    from scope_edge.difficulty import DifficultyMap
+    from scope_edge.records import ModelCard
+    from scope_edge.standing import Standing
+
+# Fine enough that a wish is met to the hundredth of alpha.
+GRID = tuple(round(i / 100, 2) for i in range(101))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlook:
+    """What to expect.
+
+    Attributes:
+        rows: at every alpha, rising. leads: how far each is ahead of the model to match, with the standard error of that.
+        alone: model -> what it would do with all queries, limits aside; models of the pool
+            that were measured, and the one to match.
+        unmeasured: models of the pool without a fingerprint, of which nothing is expected.
+    """
+
+    pool: tuple[str, ...]
+    rows: tuple[Foreseen, ...]
+    leads: tuple[tuple[float, float | None], ...]
+    alone: Mapping[str, Expected]
+    traffic: Traffic
+    unmeasured: tuple[str, ...]
+
+
+def look_ahead(
+    settings: Settings,
+    alphas: Sequence[float] = GRID,
+    *,
+    match: str | None = None,
+    traffic: Callable[[DifficultyMap], Traffic] | None = None,
+) -> Outlook:
+    """What to expect of the settings' pool, policy and limits.
+
+    Args:
+        match: a model to look at alone, in the pool or not.
+        traffic: makes it from the map; None = the bank's reference.
+
+    Raises UsageError (unknown model or pool, nothing measured), AssetError (a bundled file is missing or damaged).
+    """
+    if settings.policy == "paper":
+        # It goes by each model's own anchors nearest to a query, which places alone do not tell.
+        raise UsageError("what the paper's policy will choose cannot be foreseen; leave `policy` at scope-edge")
+    catalog = load_catalog(settings)
+    cards = catalog.pool(settings.pool)
+    matched = None if match is None else catalog.card(match)
+    others = () if matched is None or matched in cards else (matched,)
+    standing = load_standing(settings, cards, others)
+    seen = bank_traffic(standing.basis.reference) if traffic is None else traffic(standing.basis.map)
+    everyone = (*cards, *others)
+    prospect = _prospect(standing, everyone, seen, settings)
+    measured = np.isfinite(prospect.table.p_correct[0]).tolist()
+    if not any(measured[: len(cards)]):
+        raise UsageError(f"no model of pool {settings.pool} was measured; `scope-edge fingerprint MODEL` measures one")
+    target = None if matched is None else everyone.index(matched)
+    if target is not None and not measured[target]:
+        raise UsageError(f"how good {match} is is not known; `scope-edge fingerprint {match}` measures it")
+    chosen = [choices(standing.prepared, prospect, alpha, settings.policy) for alpha in alphas]
+    return Outlook(
+        pool=tuple(card.id for card in cards),
+        rows=tuple(foreseen(alpha, expected(prospect, one)) for alpha, one in zip(alphas, chosen, strict=True)),
+        leads=() if target is None else tuple(lead(prospect, one, target) for one in chosen),
+        alone={card.id: expected(prospect, np.full(len(seen), i)) for i, card in enumerate(everyone) if measured[i]},
+        traffic=seen,
+        unmeasured=tuple(card.id for card, known in zip(cards, measured, strict=False) if not known),
+    )
+
+
+def _prospect(standing: Standing, everyone: Sequence[ModelCard], traffic: Traffic, settings: Settings) -> Prospect:
+    """These models, the pool's first, over the traffic, under the settings' limits."""
+    plain = prospect_of(pool_columns(everyone), standing.prior, traffic.places, traffic.prompt_tokens, draws=DRAWS)
+    prompts = traffic.prompt_tokens, traffic.prompt_tokens_hi
+    allowed, unlimited = within_limits(standing.prepared, plain.table, prompts, settings.preference())
+    return replace(plain, allowed=allowed, unlimited=unlimited)

@@ -1,0 +1,71 @@
+"""What is known of a pool before any query: the prior of its models, and what alpha means among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge import assets
+from scope_edge.fingerprints import load_fingerprints
+from scope_edge.personal import load_personal
+from scope_edge.prior import Basis, Prior, load_basis
+from scope_edge.utility import PolicyPool, policy_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from scope_edge.config import Settings
+    from scope_edge.fingerprints import Fingerprint
+    from scope_edge.records import ModelCard
+    from scope_edge.reference import Reference
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """A pool as routing knows it.
+
+    prior: of the pool's models, in its order, and then of any others that were asked for. prepared: of the pool alone.
+    """
+
+    cards: tuple[ModelCard, ...]
+    fingerprints: Mapping[str, Sequence[Fingerprint]]
+    basis: Basis
+    prior: Prior
+    prepared: PolicyPool
+
+
+def load_standing(settings: Settings, cards: Sequence[ModelCard], others: Sequence[ModelCard] = ()) -> Standing:
+    """From bundled files and the user's own. others: models to estimate that cannot be chosen.
+
+    Raises AssetError (a file missing or damaged), UsageError (an empty pool).
+    """
+    everyone = (*cards, *others)
+    basis, (sets, measured) = load_basis(), load_fingerprints()
+    fingerprints = measured
+    if any(one.own for one in sets):
+        from scope_edge.refit.use import refitted
+
+        asked = [card.id for card in everyone]
+        fingerprints = refitted(measured, basis, asked, cache_dir=assets.user_cache_dir())
+    personal = load_personal(measured).found
+    prior = Prior(basis, everyone, fingerprints, coverage=settings.coverage, personal=personal)
+    prepared = prepared_pool(cards, prior, basis.reference, settings.value_of_time)
+    if any(card.gguf is not None for card in cards):
+        from scope_edge.managing.loadable import unloadable
+
+        prepared = replace(prepared, unloadable=unloadable(cards))
+    return Standing(tuple(cards), fingerprints, basis, prior, prepared)
+
+
+def prepared_pool(
+    pool: Sequence[ModelCard], prior: Prior, reference: Reference, value_of_time: float = 0.0
+) -> PolicyPool:
+    """The pool, the first models of the prior, as the policy knows it: what alpha means in it is read off the reference.
+
+    That is a fair sample of the bank, and does not move because a user added anchors.
+    """
+    table, n = prior.table(reference.places, np.ones(len(reference))), len(pool)
+    p, tokens = table.p_correct[:, :n].T, table.tokens[:, :n].T
+    return policy_pool(pool, p, tokens, reference.prompt_tokens, value_of_time=value_of_time)
