@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import query_row, sigmoid, spread_along
+from scope_edge.ability import query_row, query_variance, sigmoid, spread_along
 
 if TYPE_CHECKING:
     from scope_edge.ability import Population
@@ -34,16 +34,12 @@ def shifts(reference: Reference, population: Population, mean: Floats, covarianc
     true = _softened(mean @ own.T + own_offsets, spread_along(own, covariance))
     places = reference.places
     rows, offsets = query_row(places.difficulty, places.domains, places.traits, population)
-    blur = rows[:, 0] ** 2 * (places.domains @ population.unexplained)
-    scale = 1 / np.sqrt(1 + _PROBIT * (spread_along(rows, covariance) + blur))
-    logits = (mean @ rows.T + offsets) * scale
-    found = np.zeros((len(mean), places.domains.shape[1]))
-    for s in range(found.shape[1]):
-        here = reference.sets == s
-        if here.any():
-            wanted = sigmoid(true[:, here]).mean(axis=1)
-            found[:, s] = _solved(logits[:, here], scale[:, here], wanted)
-    return found
+    blur = spread_along(rows, covariance) + query_variance(rows, places.domains, population)
+    scale = 1 / np.sqrt(1 + _PROBIT * blur)
+    sets = np.eye(places.domains.shape[1])[reference.sets]
+    # (q, sets): weighs a sum over queries into means over those of each set.
+    share = sets / np.maximum(sets.sum(axis=0), 1.0)
+    return _solved((mean @ rows.T + offsets) * scale, scale, places.domains, share, sigmoid(true) @ share)
 
 
 def own_rows(reference: Reference) -> tuple[Floats, Floats]:
@@ -58,11 +54,18 @@ def _softened(logits: Floats, variance: Floats) -> Floats:
     return logits / np.sqrt(1 + _PROBIT * variance)
 
 
-def _solved(logits: Floats, scale: Floats, wanted: Floats) -> Floats:
-    """(n,) the shift with which the mean of sigmoid(logits + scale shift) is `wanted`, (n, q) and (n,): Newton, kept in bounds."""
-    shift = np.zeros(len(logits))
+def _solved(logits: Floats, scale: Floats, domains: Floats, share: Floats, wanted: Floats) -> Floats:
+    """(n, sets) the shifts with which every set's mean of sigmoid(logits + scale shift) is `wanted`: Newton, kept in bounds.
+
+    logits, scale: (n, q). domains: (q, sets), how a query's shift is mixed. share: (q, sets). wanted: (n, sets).
+    """
+    shift = np.zeros_like(wanted)
+    absent = np.diag((share.sum(axis=0) == 0).astype(np.float64))
     for _ in range(_STEPS):
-        p = sigmoid(logits + scale * shift[:, None])
-        slope = (p * (1 - p) * scale).mean(axis=1)
-        shift = np.clip(shift + np.clip((wanted - p.mean(axis=1)) / np.maximum(slope, 1e-6), -1.0, 1.0), -_MOST, _MOST)
+        p = sigmoid(logits + scale * (shift @ domains.T))
+        slope = p * (1 - p) * scale
+        # (n, sets, sets): how each set's mean moves with each shift.
+        moves = np.einsum("nq,qs,qt->nst", slope, share, domains, optimize=True) + absent + 1e-6 * np.eye(len(absent))
+        step = np.linalg.solve(moves, (wanted - p @ share)[..., None])[..., 0]
+        shift = np.clip(shift + np.clip(step, -1.0, 1.0), -_MOST, _MOST)
     return shift

@@ -55,6 +55,8 @@ NEAR = 0.5
 # Anchors in a slice.
 SLICE = 10
 PINNED = 0.6
+# How far a user's copy of a model may be from the one that was measured, as a share of how far apart models are (variances).
+DRIFT = 0.05
 
 
 class Prior:
@@ -260,13 +262,22 @@ def ability_of(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Abilit
 
     A model that taught the bank is known by everything it did, not by its core anchors alone: they were chosen for what
     they seemed to tell of just these models, and would tell it again. Where the user measured it on a bundled set anew,
-    that replaces what was known; on other sets it adds to it.
+    that replaces what was known; on other sets it adds to it, and soon outweighs it: what runs under the name there may be
+    quantized, or served otherwise.
     """
     taught = _taught(basis, model, parts)
     if taught is None:
         return fit_ability(parts, basis.population) if parts else None
     own = [one for one in parts if one.own]
-    return fit_ability(own, basis.population, taught) if own else taught
+    if not own:
+        return taught
+    population = basis.population
+    loosened = replace(
+        taught,
+        covariance=taught.covariance + DRIFT * population.covariance,
+        length_covariance=taught.length_covariance + DRIFT * population.length_covariance,
+    )
+    return fit_ability(own, population, loosened)
 
 
 def _taught(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Ability | None:

@@ -124,7 +124,8 @@ def test_a_test_folder_of_known_queries_scores_nothing(cli: Cli, made: Path) -> 
 
 def test_a_test_query_with_another_text_is_refused(cli: Cli, made: Path, tmp_path: Path) -> None:
     other = labelled(150).write(tmp_path / "other")
-    rows = [json.loads(line) for line in gzip.open(other / "queries.jsonl.gz", "rt")]
+    with gzip.open(other / "queries.jsonl.gz", "rt") as file:
+        rows = [json.loads(line) for line in file]
     rows[0]["text"] = "Something else altogether?"
     with gzip.open(other / "queries.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -11,8 +11,8 @@ from scope_edge.calibration import Calibration, calibrate, calibration_from_body
 from scope_edge.difficulty import Place
 from scope_edge.encoder import Encoder
 from scope_edge.errors import PackError
-from scope_edge.fingerprints import load_fingerprints
-from scope_edge.prior import Prior, load_basis
+from scope_edge.fingerprints import Fingerprint, load_fingerprints
+from scope_edge.prior import Prior, ability_of, load_basis
 from scope_edge.records import EncodedQuery, ModelCard, Query
 
 SMALL, LARGE, NEW = "gemma-2-2b-it", "llama-3.1-405b-instruct", "nobody-measured-this"
@@ -143,3 +143,39 @@ def test_an_intercept_moves_new_models_and_not_those_that_taught_the_bank() -> N
     )
     assert after[:, 0] == pytest.approx(before[:, 0])
     assert after[:, 1].mean() > before[:, 1].mean() + 0.1
+
+
+def test_a_model_that_taught_the_bank_is_known_by_all_it_did_not_by_its_core_anchors() -> None:
+    basis, prints = load_basis(), load_fingerprints()[1]
+    for model in (SMALL, LARGE):
+        taught = ability_of(basis, model, prints[model])
+        assert taught is basis.abilities[model]
+        assert taught.measured > sum(int(np.isfinite(one.correct).sum()) for one in prints[model])
+
+
+def test_what_the_user_measured_soon_outweighs_what_was_known() -> None:
+    """A quantized copy that fails at nearly everything is no longer taken for the model that was measured."""
+    from scope_edge.core_set import load_core
+
+    basis, prints = load_basis(), load_fingerprints()[1]
+    anchors = replace(load_core().anchors, own=True)
+    expected = Prior(basis, [ModelCard(id=LARGE, where="cloud")], prints, coverage=0.9).on(anchors).p_correct.mean()
+    shares = []
+    for count in (10, 50, 250):
+        correct = np.where(np.arange(len(anchors)) < count, 0.0, np.nan)
+        own = Fingerprint(LARGE, anchors, correct, np.full(len(anchors), np.nan))
+        known = {LARGE: (*prints[LARGE], own)}
+        shares.append(
+            Prior(basis, [ModelCard(id=LARGE, where="cloud")], known, coverage=0.9).on(anchors).p_correct.mean()
+        )
+    assert expected > shares[0] > shares[1] > shares[2]
+    assert shares[2] < expected / 2
+
+
+def test_outcomes_on_a_bundled_set_measured_anew_replace_what_was_known() -> None:
+    basis, prints = load_basis(), load_fingerprints()[1]
+    first = prints[SMALL][0]
+    anew = replace(first, correct=np.ones(len(first.correct)), own=True)
+    found = ability_of(basis, SMALL, (anew, *prints[SMALL][1:]))
+    assert found is not None
+    assert found.mean[0] > basis.abilities[SMALL].mean[0]

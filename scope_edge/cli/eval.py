@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ from scope_edge.errors import UsageError
 
 if TYPE_CHECKING:
     from scope_edge.evaluating.report import Report
+    from scope_edge.evaluating.run import Request
 
 _EPILOG = """\b
 Examples:
@@ -107,50 +108,16 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     help="Write pictures, and a page of them, there.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/evaluation.md).")
-def command(
-    data: tuple[Path, ...],
-    test: tuple[Path, ...],
-    unseen_models: str | None,
-    anchors: int,
-    pool: str | None,
-    alphas: str,
-    policy: str,
-    baselines: str,
-    seeds: str,
-    prices: Path | None,
-    bank: Literal["refit", "bundled"],
-    estimator: Literal["prior", "gguf"],
-    limit: int | None,
-    coverage: float | None,
-    no_cache: bool,
-    plots: Path | None,
-    as_json: bool,
-) -> None:
+def command(coverage: float | None, plots: Path | None, as_json: bool, **wishes: Any) -> None:
     """Replay labelled queries: what routing would have got right and cost, and how good the predictions were.
 
     Half of the queries and a third of the models are held out for each seed; bank, calibration and fingerprints are
     learned anew from the rest, so that nothing is scored with what was fitted on it. No model runs.
     """
     from scope_edge.config import load_settings
-    from scope_edge.evaluating.run import Request, evaluate
+    from scope_edge.evaluating.run import evaluate
 
-    settings = load_settings({"coverage": coverage})
-    request = Request(
-        data=data,
-        test=test,
-        unseen=None if unseen_models is None else _names(unseen_models),
-        pool=pool,
-        anchors=anchors,
-        alphas=read_alphas(alphas),
-        policy=policy,
-        baselines=_baselines(baselines),
-        seeds=_seeds(seeds),
-        bank=bank,
-        estimator=estimator,
-        limit=limit,
-        prices=prices,
-        cache=not no_cache,
-    )
+    settings, request = load_settings({"coverage": coverage}), _request(**wishes)
     if plots is not None:
         from scope_edge.plotting.canvas import check_matplotlib
 
@@ -171,6 +138,22 @@ def command(
         out("\n".join(lines(report)))
     if written:
         out(f"{len(written)} files in {plots}; open {plots / 'index.html'}" if plots else "")
+
+
+def _request(
+    *, unseen_models: str | None, alphas: str, baselines: str, seeds: str, no_cache: bool, **given: Any
+) -> Request:
+    """What the options ask for; `given` are those that need no reading. Raises UsageError."""
+    from scope_edge.evaluating.run import Request
+
+    return Request(
+        unseen=None if unseen_models is None else _names(unseen_models),
+        alphas=read_alphas(alphas),
+        baselines=_baselines(baselines),
+        seeds=_seeds(seeds),
+        cache=not no_cache,
+        **given,
+    )
 
 
 def _body(reports: Mapping[str, Report]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import click
 from scope_edge.cli import words
 from scope_edge.cli.words import Column
 from scope_edge.evaluating.report import ALL, UNSEEN
+from scope_edge.plotting.text import text_lines
+from scope_edge.plotting.text_curve import ASCII, UNICODE, Marks
 
 if TYPE_CHECKING:
     from scope_edge.evaluating.report import Difference, Prediction, Report, RoutingPoint
@@ -46,7 +49,17 @@ def lines(report: Report) -> Iterator[str]:
         yield click.style(f"not in the choices: {model} ({why})", dim=True)
     yield from _section("Anchors a new model answered", _adaptation(report))
     yield from _section("Evidence", _evidence(report))
+    yield from _section("", text_lines(report, min(max(words.screen_width(), 50), 100), _marks()))
     yield from _section("", _ends(report))
+
+
+def _marks() -> Marks:
+    """Blocks and dots where the terminal can show them."""
+    try:
+        "".join(UNICODE.__getattribute__(name) for name in UNICODE.__slots__).encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return ASCII
+    return UNICODE
 
 
 def _about(report: Report) -> str:
@@ -108,8 +121,16 @@ def _paired(rows: Sequence[Difference]) -> Iterator[str]:
         if by:
             note = " (less is better)" if metric in _LESS else ""
             columns.append(Column(title + note, [_difference(by.get(other)) for other in others]))
-    if others:
+    if others and words.table_width(columns) <= words.screen_width():
         yield from words.table(columns)
+    elif others:
+        yield from words.table(
+            [
+                Column("against", [row.against for row in rows]),
+                Column("metric", [_METRICS[row.metric] for row in rows]),
+                Column("difference", [_difference(row) for row in rows]),
+            ]
+        )
 
 
 def _difference(row: Difference | None) -> str:

@@ -35,8 +35,8 @@ Exit codes:
 def compare_models(a: str, b: str, as_json: bool) -> None:
     """Show where one model is better than another, by category, with how sure that is.
 
-    First on anchors both were measured on, pair by pair. Then what their abilities let expect on the bundled sets, taken as
-    new questions. Intervals hold in 95 of 100 cases, for one row at a time: of 20 rows one may be off by chance.
+    First on anchors both were measured on, pair by pair. Then what their abilities let expect on a fair sample of the bundled
+    sets' questions. Intervals hold in 95 of 100 cases, for one row at a time: of 20 rows one may be off by chance.
     """
     from scope_edge.config import load_settings
     from scope_edge.managing.comparing import compare
@@ -48,7 +48,7 @@ def compare_models(a: str, b: str, as_json: bool) -> None:
     if found.shared:
         _print(f"measured on the same anchors, correct %, {a} - {b}", a, b, found.shared)
         out("")
-    _print(f"expected, of each set's anchors as new questions, correct %, {a} - {b}", a, b, found.expected)
+    _print(f"expected on a fair sample of each set's questions, correct %, {a} - {b}", a, b, found.expected)
     for note in found.notes:
         complain(note, 0)
 
