@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from scope_edge.utility import PolicyPool
 
 # How much of what traits say of the difference between two models on a query came true, among models within 10 points of
-# each other, on models and queries that nothing was fitted on: 0.59 to 0.86 (build_scripts/measure_tuning.py).
+# each other, on models and queries that nothing was fitted on: 0.58 to 0.86 (build_scripts/measure_tuning.py).
 _TRAITS_TRUE = 0.7
 # Expectations of held-out models scattered so much wider around what came than posteriors of abilities say (same script).
 _WIDER = 1.3
