@@ -124,7 +124,9 @@ def check(data: list[Counted], texts: Texts) -> None:
     names = np.concatenate([[one.name] * len(one.queries) for one in data])
     rows: list[tuple[NDArray[np.str_], Floats, Floats, Floats]] = []
     for seed in SEEDS:
-        out = np.concatenate([held_out(one.name, one.groups, seed, HELD_OUT) for one in data])
+        out = np.concatenate(
+            [held_out([f"{one.name}:{group}" for group in one.groups], seed, HELD_OUT) for one in data]
+        )
         expected, high = fit(texts.take(~out))
         left = texts.take(out)
         bound = np.minimum(left.counts @ high, left.size)

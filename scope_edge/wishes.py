@@ -85,8 +85,10 @@ def _parts(outlook: Outlook, wish: Wish) -> Iterator[_Part]:
             yield _Part(name, most, values, excess)
     if wish.match is not None:
         least = outlook.alone[wish.match].accuracy - wish.within
+        # On the queries that limits leave a model for: there alone the two can be compared.
+        behind = tuple(-lead - wish.within for lead, _ in outlook.leads)
         right = tuple(row.accuracy for row in outlook.rows)
-        yield _Part("match", least, right, tuple((least - one) / max(least, 1e-12) for one in right))
+        yield _Part("match", least, right, tuple(one / max(least, 1e-12) for one in behind))
 
 
 def _best(outlook: Outlook, good: list[int], wish: Wish) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.evaluating.paired import RESAMPLES, interval
+from scope_edge.evaluating.paired import interval, query_weights
 from scope_edge.evaluating.predicting import OURS
 from scope_edge.evaluating.report import Curve, Difference, RoutingPoint
 
@@ -27,11 +27,14 @@ _GRID = 101
 def curves(points: Sequence[RoutingPoint], singles: Sequence[RoutingPoint]) -> Mapping[str, Curve]:
     """Router -> its curve. Routers with one point have a curve of one."""
     best = max(singles, key=lambda one: one.accuracy)
-    low, high = min(_usd(one) for one in singles), _usd(best)
+    cheapest = min(singles, key=lambda one: (_usd(one), -one.accuracy))
+    low, high = _usd(cheapest), _usd(best)
     found = {}
     for router in dict.fromkeys(point.router for point in points):
         mine = [point for point in points if point.router == router]
-        usd, accuracy = envelope(np.array([_usd(p) for p in mine]), np.array([p.accuracy for p in mine]))
+        # Whoever can spend more can also spend no more than the cheapest model: a curve begins there.
+        begun = [*mine, cheapest] if len(mine) > 1 else mine
+        usd, accuracy = envelope(np.array([_usd(p) for p in begun]), np.array([p.accuracy for p in begun]))
         found[router] = Curve(
             router=router,
             usd_per_1k=tuple(usd.tolist()),
@@ -79,14 +82,12 @@ def arena(accuracy: float, usd_per_1k: float) -> float:
 
 
 def ahead(one: Replay, singles: Sequence[RoutingPoint]) -> tuple[Difference, ...]:
-    """Ours against every other router with a curve: mean difference of accuracy at equal cost, bootstrap over queries."""
+    """Ours against every other router with a curve: mean difference of accuracy at equal cost, bootstrap over query families."""
     best = max(singles, key=lambda single: single.accuracy)
     low, high = min(_usd(single) for single in singles), _usd(best)
     if not low < high:
         return ()
-    size = int(one.query.max()) + 1
-    drawn = np.random.default_rng(0).poisson(1.0, (RESAMPLES, size))
-    weights = np.vstack([np.ones(len(one.query)), drawn[:, one.query]])
+    weights = query_weights(one.groups)
     weights /= weights.sum(axis=1, keepdims=True)
     mine = _areas(one, OURS, weights, low, high)
     rows = []
@@ -102,7 +103,8 @@ def ahead(one: Replay, singles: Sequence[RoutingPoint]) -> tuple[Difference, ...
 def _areas(one: Replay, router: str, weights: NDArray[np.float64], low: float, high: float) -> Floats:
     """(draws,) mean accuracy over spending, for weights (draws, queries)."""
     line = np.arange(len(one.query))
-    picks = list(one.chosen[router].values())
+    cheapest = one.usd.mean(axis=0).argmin()
+    picks = [*one.chosen[router].values(), np.full(len(one.query), cheapest)]
     right = weights @ np.array([one.correct[line, pick] for pick in picks]).T
     usd = weights @ np.array([one.usd[line, pick] for pick in picks]).T * 1e3
     found = [area(*envelope(usd[i], right[i]), low, high) for i in range(len(weights))]

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from scope_edge.anchors import AnchorSet
+    from scope_edge.anchors import AnchorSet, Bank
     from scope_edge.difficulty import Places
     from scope_edge.evaluating.splits import Split
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.learning.learn import Learned
     from scope_edge.learning.pooled import Pooled
+    from scope_edge.personal import Personal
     from scope_edge.prior import Basis
     from scope_edge.records import Floats, ModelCard
 
@@ -44,7 +45,8 @@ class Part:
         rows: (q,) scored queries of this set, index in `data`. places: theirs. similarity: (q,), to the nearest taught query.
         prompts: (q,) cl100k tokens of theirs as prompts, as `route` estimates them: expected, and the 95 % bound.
         models: (m,) candidates, index in `data`. unseen: (m,) which of them taught the bank nothing.
-        prints: their fingerprints, the most informative anchors first.
+        prints: their fingerprints, the most informative anchors first. personal: the user's own calibration, if there is one.
+        bank: what a user would see similar questions of; None = the training queries.
     """
 
     data: Pooled
@@ -60,6 +62,8 @@ class Part:
     models: NDArray[np.intp]
     unseen: NDArray[np.bool_]
     prints: Mapping[str, tuple[Fingerprint, ...]]
+    personal: Personal | None = None
+    bank: Bank | None = None
 
     @property
     def name(self) -> str:
@@ -82,7 +86,7 @@ class Part:
 
     def prior(self, cards: Sequence[ModelCard], size: int, coverage: float) -> Prior:
         """The prior of candidates, each known by its first `size` anchors."""
-        return Prior(self.basis, cards, self.fingerprints(size), coverage=coverage)
+        return Prior(self.basis, cards, self.fingerprints(size), coverage=coverage, personal=self.personal)
 
 
 def _first(one: Fingerprint, size: int) -> Fingerprint:
@@ -117,11 +121,14 @@ def refitted(data: Pooled, split: Split) -> list[Part]:
 def bundled(data: Pooled, split: Split) -> list[Part]:
     """The sets that can be scored by the bank that comes along and the fingerprints that are there, as `route` uses them.
 
-    Raises UsageError when the bank holds one of the queries that would be scored, by id or by text.
+    What the user has had measured on a query that is scored is left out of the fingerprints. Raises UsageError when the
+    bank holds one of those queries, by id or by text.
     """
-    from scope_edge.anchors import load_bank_vectors, taught_by, text_hash
+    from scope_edge.anchors import load_bank, load_bank_vectors, taught_by, text_hash
     from scope_edge.fingerprints import load_fingerprints
+    from scope_edge.personal import load_personal
     from scope_edge.prior import load_basis
+    from scope_edge.refit.use import refitted as told
 
     ids, hashes = taught_by()
     for i in np.flatnonzero(split.scored):
@@ -130,7 +137,15 @@ def bundled(data: Pooled, split: Split) -> list[Part]:
                 f"query {data.ids[i]!r} is in the bundled bank: it would be scored by what was fitted on it;"
                 " leave --bank out, and the bank is learned anew without it"
             )
-    basis, prints = load_basis(), load_fingerprints()[1]
+    basis, measured = load_basis(), load_fingerprints()[1]
+    asked = frozenset(text_hash(text) for text in data.texts[split.scored])
+    prints = {model: tuple(_without(one, asked) for one in parts) for model, parts in measured.items()}
+    # A calibration rests on all that was measured: where that is part of what is scored, it cannot be used.
+    clean = all(a is b for model, parts in measured.items() for a, b in zip(parts, prints[model], strict=True))
+    personal = load_personal(measured).found if clean else None
+    if any(one.anchors.own for parts in prints.values() for one in parts):
+        prints = dict(told(prints, basis, prints))
+    bank = load_bank("auto")
     material = data.take(np.ones(len(data.models), bool), split.taught)
     found = []
     for part in _parts(data, split, basis, material, load_bank_vectors()):
@@ -144,9 +159,21 @@ def bundled(data: Pooled, split: Split) -> list[Part]:
                     models=models,
                     unseen=np.array([name not in basis.abilities for name in names], bool),
                     prints={name: prints.get(name, ()) for name in names},
+                    personal=personal,
+                    bank=bank,
                 )
             )
     return found
+
+
+def _without(one: Fingerprint, asked: frozenset[int]) -> Fingerprint:
+    """The fingerprint without outcomes on questions whose text is one of these, by hash; itself where there is none."""
+    from scope_edge.anchors import text_hash
+
+    same = np.array([text_hash(text) in asked for text in one.anchors.texts], bool)
+    if not same.any():
+        return one
+    return replace(one, correct=np.where(same, np.nan, one.correct), tokens=np.where(same, np.nan, one.tokens))
 
 
 def _parts(data: Pooled, split: Split, basis: Basis, material: Pooled, bank: NDArray[np.float32]) -> list[Part]:
@@ -183,7 +210,7 @@ def _reference(learned: Learned, material: Pooled, set_number: int) -> Reference
     from scope_edge.reference import SIZE
 
     here = np.flatnonzero(material.sets == set_number)
-    here = here[:: max(1, len(here) // SIZE)]
+    here = here[:: max(1, -(-len(here) // SIZE))]
     joint = learned.joint
     return Reference(
         learned.places.take(here), joint.b[here], joint.a[here], material.sets[here], material.text_tokens[here]

@@ -31,7 +31,7 @@ _TYPOS = 0.03  # of the letters
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """latency_ms: "encode", "decide" and "decide p95", medians but for the last. stability: by kind of edit."""
+    """latency_ms: "whole" and, without encoding, "decide", medians, and "decide_p95". stability: by kind of edit."""
 
     latency_ms: Mapping[str, float]
     stability: tuple[Stability, ...]
@@ -39,9 +39,10 @@ class Live:
 
 def live_router(cards: Sequence[ModelCard], one: Predicted, encoder: Encoder, coverage: float) -> Router:
     """A router of the pool as this split lets it be, put together as `assemble.py` does."""
-    material = one.part.material
-    index = build_index(pack_vectors(material.vectors), "exact", cache_dir=None, identity="")
-    bank = Bank(material.ids.tolist(), material.categories.tolist(), index)
+    material, bank = one.part.material, one.part.bank
+    if bank is None:
+        index = build_index(pack_vectors(material.vectors), "exact", cache_dir=None, identity="")
+        bank = Bank(material.ids.tolist(), material.categories.tolist(), index)
     return Router(
         encoder=encoder,
         bank=bank,

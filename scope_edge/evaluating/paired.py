@@ -12,6 +12,8 @@ from scope_edge.evaluating.report import Difference
 from scope_edge.evaluating.scores import scores
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from scope_edge.records import Floats
 
 METRICS = ("auc", "accuracy", "brier", "logloss")
@@ -22,10 +24,12 @@ LEVEL = (0.025, 0.975)
 def paired(found: Sequence[Predicted]) -> tuple[Difference, ...]:
     """Ours against every other router, on models that joined: mean over them of each metric's difference.
 
-    The interval is a bootstrap: a draw weighs every model and every query by how often it came (Poisson), the same
-    query alike in all splits it stands in.
+    The interval is a bootstrap: a draw weighs every model and every family of queries by how often it came (Poisson), the
+    same query alike in all splits it stands in. Empty where no model was both right and wrong.
     """
     others = [router for router in found[0].p if router != OURS]
+    if not _pairs(found):
+        return ()
     drawn = {router: _drawn(found, router) for router in (OURS, *others)}
     rows = []
     for other in others:
@@ -35,6 +39,13 @@ def paired(found: Sequence[Predicted]) -> tuple[Difference, ...]:
             weights = _model_weights(found)
             rows.append(_difference(other, metric, measured, draws, weights))
     return tuple(rows)
+
+
+def query_weights(groups: NDArray[np.object_]) -> Floats:
+    """(1 + resamples, queries): ones, then how often each query's family came in a draw. groups: (queries,)."""
+    names, family = np.unique(groups.astype(str), return_inverse=True)
+    drawn = np.random.default_rng(0).poisson(1.0, (RESAMPLES, len(names)))
+    return np.vstack([np.ones(len(groups)), drawn[:, family]])
 
 
 def interval(draws: Floats) -> tuple[float, float]:
@@ -68,9 +79,7 @@ def _two_kinds(one: Predicted, column: int) -> bool:
 
 def _drawn(found: Sequence[Predicted], router: str) -> Floats:
     """(1 + resamples, pairs, metrics): as measured, then with resampled queries."""
-    size = len(found[0].part.data)
-    rng = np.random.default_rng(0)
-    weights = np.vstack([np.ones(size), rng.poisson(1.0, (RESAMPLES, size))])
+    weights = query_weights(found[0].part.data.groups)
     out = []
     for one, column in _pairs(found):
         at = one.known[:, column]

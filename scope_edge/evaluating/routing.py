@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     Ints = NDArray[np.intp]
 
 PAPER = "scope-paper"
-FIXED = ("random", "cheapest", "dearest", "best-single", "always-device", "oracle")
+# Choices on fewer queries than this say nothing.
+LEAST_COMMON = 10
 # A query's alphas at which what was foreseen is compared with what came.
 _TUNED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -38,7 +39,7 @@ class Replay:
     Attributes:
         columns: of the pool. correct, tokens, usd: what came, tokens and US dollars a query; prompts: (queries, models) own.
         chosen: router -> alpha (None: it has no such knob) -> (queries,) the model chosen, index in the pool.
-        query: (queries,) which query of the data it is.
+        query, groups: (queries,) which query of the data it is, and of which family.
         tuned: what was foreseen of each alpha, split by split, and how many queries the split scored.
     """
 
@@ -49,6 +50,7 @@ class Replay:
     prompts: Floats
     chosen: Mapping[str, Mapping[float | None, Ints]]
     query: Ints
+    groups: NDArray[np.object_]
     tuned: Sequence[tuple[int, Sequence[Tuned]]]
 
 
@@ -79,6 +81,9 @@ def pool_of(cards: Sequence[ModelCard], found: Sequence[Predicted]) -> tuple[tup
         worst = max(without, key=lambda model: (without[model], model))
         left_out[worst] = "ran few of the queries that the others ran"
         del ran[worst]
+    if ran and np.all(list(ran.values()), axis=0).sum() < LEAST_COMMON:
+        left_out |= dict.fromkeys(ran, "has too few queries in common with the others")
+        ran = {}
     return tuple(card for card in cards if card.id in ran), left_out
 
 
@@ -102,7 +107,7 @@ def replay(
         }
     joined = {
         name: np.concatenate([getattr(one, name) for one in parts])
-        for name in ("correct", "tokens", "usd", "prompts", "query")
+        for name in ("correct", "tokens", "usd", "prompts", "query", "groups")
     }
     tuned = [row for one in parts for row in one.tuned]
     return Replay(columns=parts[0].columns, chosen=chosen, tuned=tuned, **joined)
@@ -114,7 +119,12 @@ def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[floa
     prepared = prepare(cards, one)
     columns = prepared.columns
     free = columns.usd_out == 0
-    rows = np.flatnonzero((np.isfinite(one.correct[:, at]) & (np.isfinite(one.tokens[:, at]) | free)).all(axis=1))
+    ran = (np.isfinite(one.correct[:, at]) & (np.isfinite(one.tokens[:, at]) | free)).all(axis=1)
+    fits = context_need(one.part.prompts[1][:, None] * columns.token_factor, one.table.tokens_hi[:, at])
+    allowed = ~(fits > columns.context_tokens)
+    # A query that no context holds is nobody's to answer.
+    rows = np.flatnonzero(ran & allowed.any(axis=1))
+    allowed = allowed[rows]
     where = one.part.rows[rows]
     correct, spent = one.correct[np.ix_(rows, at)], one.tokens[np.ix_(rows, at)]
     counted = data.prompt_tokens[np.ix_(models, where)].T
@@ -122,12 +132,10 @@ def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[floa
     paid = prompts * columns.usd_in + np.where(free, 0.0, spent * columns.usd_out)
     told = data.usd[np.ix_(models, where)].T
     usd = np.where(np.isfinite(told), told, paid)
-    expected_prompts, high_prompts = (tokens[rows] for tokens in one.part.prompts)
+    expected_prompts = one.part.prompts[0][rows]
     table = _columns(one.table, at, rows)
     cost = expected_costs(columns, table.tokens, expected_prompts)
     flat = expected_costs(columns, np.broadcast_to(one.mean_tokens[at], table.tokens.shape), expected_prompts)
-    fits = context_need(high_prompts[:, None] * columns.token_factor, table.tokens_hi)
-    allowed = ~(fits > columns.context_tokens)
 
     def sweep(p: Floats, cost: Floats, **how: Any) -> dict[float | None, Ints]:
         return {alpha: choose_many(prepared, p, cost, alpha, allowed=allowed, **how) for alpha in alphas}
@@ -149,7 +157,8 @@ def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[floa
         allowed=allowed,
     )
     tuned = _tuned(prepared, prospect, correct, usd)
-    return Replay(columns, correct, spent, usd, prompts, chosen, where, [(len(rows), tuned)])
+    groups = data.groups[where]
+    return Replay(columns, correct, spent, usd, prompts, chosen, where, groups, [(len(rows), tuned)])
 
 
 def _tuned(pool: PolicyPool, prospect: Prospect, correct: Floats, usd: Floats) -> list[Tuned]:
@@ -194,11 +203,12 @@ def _fixed(
 ) -> dict[str, Ints]:
     """The routers that look at no query, as far as they choose; and the oracle, which looks at the outcome."""
     taught = one.part.material.correct[np.ix_(one.part.models[at], one.part.taught)]
-    share = np.nanmean(taught, axis=1)
+    common = np.isfinite(taught).all(axis=0)
+    # Models that ran different queries are compared on those that all of them ran, if there are enough.
+    share = np.nanmean(taught[:, common] if common.sum() >= LEAST_COMMON else taught, axis=1)
     mean_cost = cost.mean(axis=0)
     n = len(correct)
     device = np.flatnonzero(~pool.columns.cloud)
-    right = np.where(correct > 0.5, usd, np.inf)
     found = {
         "cheapest": int(np.lexsort((-share, mean_cost))[0]),
         "dearest": int(np.lexsort((-share, -mean_cost))[0]),
@@ -206,8 +216,8 @@ def _fixed(
     }
     if device.size:
         found["always-device"] = int(device[np.argmax(share[device])])
-    # Where no model is right, the oracle too pays for a wrong answer: the cheapest.
-    oracle = np.where(np.isfinite(right).any(axis=1), right.argmin(axis=1), usd.argmin(axis=1))
+    # The cheapest of those that did best; where no model is right, the oracle too pays for a wrong answer.
+    oracle = np.where(correct == correct.max(axis=1, keepdims=True), usd, np.inf).argmin(axis=1)
     return {**{name: np.full(n, model) for name, model in found.items()}, "oracle": oracle}
 
 

@@ -42,8 +42,9 @@ def embed(
     keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
     path = None if folder is None else folder / f"embeddings-{encoder.identity[:16]}.pack"
     known = {} if path is None else _read(path, encoder)
-    # A text that stands twice is encoded once.
-    wanted = sorted({key: i for i, key in enumerate(keys) if key not in known}.values())
+    # A text that stands twice is encoded once, where it stands first.
+    first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
+    wanted = sorted(first.values())
     saved = 0
     try:
         for done, encoded in enumerate(encoder.encode_many(Query(texts[i]) for i in wanted), 1):

@@ -197,10 +197,24 @@ def _grouped(data: Pooled, sources: Sequence[str]) -> Pooled:
         here = np.flatnonzero(data.sets == s)
         if in_families(data.vectors[here], origin[here]):
             groups[here] = origin[here]
+    return replace(data, groups=_joined(groups, data.texts))
+
+
+def _joined(groups: NDArray[np.object_], texts: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Groups with those made one that have a text in common."""
+    above: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while group in above:
+            group = above[group]
+        return group
+
     first: dict[str, str] = {}
-    for i, text in enumerate(data.texts):
-        groups[i] = first.setdefault(text, groups[i])
-    return replace(data, groups=groups)
+    for group, text in zip(groups.tolist(), texts.tolist(), strict=True):
+        one, other = root(first.setdefault(text, group)), root(group)
+        if one != other:
+            above[other] = one
+    return np.array([root(group) for group in groups.tolist()], object)
 
 
 def in_families(vectors: Vector, sources: NDArray[np.object_]) -> bool:
@@ -218,7 +232,7 @@ def in_families(vectors: Vector, sources: NDArray[np.object_]) -> bool:
     return near > len(vectors) / 2
 
 
-def held_out(name: str, keys: Sequence[str], seed: int, share: float) -> Bools:
-    """Which keys a seed holds out: sha256 of "seed:set:key" below `share`. A fixed rule, not a draw."""
-    digests = (hashlib.sha256(f"{seed}:{name}:{key}".encode()).digest()[:8] for key in keys)
+def held_out(keys: Sequence[str], seed: int, share: float) -> Bools:
+    """Which keys ("set:key") a seed holds out: sha256 of "seed:set:key" below `share`. A fixed rule, not a draw."""
+    digests = (hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8] for key in keys)
     return np.array([int.from_bytes(d, "big") < share * 2.0**64 for d in digests], bool)
