@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--write", type=Path, help="put the tables between the <!-- figures: eval --> marks of this file"
     )
+    parser.add_argument("--alpha", type=Path, help="and what alpha buys between the <!-- figures --> marks of this one")
     options = parser.parse_args()
     request = Request(data=tuple(options.data), seeds=tuple(options.seeds), baselines=CHEAP)
     runs = {

@@ -69,7 +69,7 @@ def read_queries(folder: Path, dropped: Counter[str]) -> dict[str, LabelledQuery
                 continue
             row = json.loads(line)
             if not isinstance(row, Mapping) or not {"id", "text"} <= row.keys():
-                raise AssetError(f"{where}: expected an object with id and text; see docs/fingerprints.md")
+                raise AssetError(f"{where}: expected an object with id and text; see docs/evaluation.md")
             if not isinstance(row["text"], str) or not row["text"].strip():
                 dropped["blank questions"] += 1
                 continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 
 import click
@@ -38,7 +37,7 @@ def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float
         lines += ["", *_explanation(decision, value_of_time), "", *_neighbors(decision, width)]
     notices = list(_notices(decision))
     lines += ["", *notices] if notices else []
-    return "\n".join(part for line in lines for part in _wrapped(line, width))
+    return "\n".join(part for line in lines for part in words.wrapped(line, width))
 
 
 def infeasible(bound: Bound | None) -> str:
@@ -243,11 +242,3 @@ def _notice(kind: str) -> str:
 
 def _chosen(decision: Decision) -> Candidate | None:
     return next((row for row in decision.candidates if row.model == decision.choice), None)
-
-
-def _wrapped(line: str, width: int) -> list[str]:
-    """Prose folded to the width; tables are fitted before and stay as they are."""
-    plain = click.unstyle(line)
-    if words.columns_of(plain) <= width or plain.startswith("  ") or plain != line:
-        return [line]
-    return textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scope_edge.cli import words
 from scope_edge.cli.alphas import read_alphas
 from scope_edge.cli.options import Setting, complete_selection
 from scope_edge.cli.output import out, out_json
@@ -135,7 +136,7 @@ def command(coverage: float | None, plots: Path | None, as_json: bool, **wishes:
     from scope_edge.cli.evaluation import lines
 
     for report in reports.values():
-        out("\n".join(lines(report)))
+        out(words.folded(lines(report)))
     if written:
         out(f"{len(written)} files in {plots}; open {plots / 'index.html'}" if plots else "")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scope_edge.cli import words
+from scope_edge.cli.output import one_line
 from scope_edge.cli.words import Column
 from scope_edge.evaluating.report import ALL, UNSEEN
 from scope_edge.plotting.text import text_lines
@@ -32,23 +33,24 @@ _METRICS = {
 
 def lines(report: Report) -> Iterator[str]:
     """The report, section by section."""
-    yield click.style(report.data, bold=True) + f": {_about(report)}"
+    yield click.style(one_line(report.data), bold=True)
+    yield _about(report)
     yield report.split
     for warning in report.warnings:
-        yield click.style(warning, dim=True)
+        yield one_line(warning)
     yield from _section("Predictions" + _whom(report), _predictions(report))
     yield from _section(
         "Ahead? (scope-edge minus the other, 95 % interval; *: it does not hold 0)", _paired(report.paired)
     )
     if report.routing:
-        pool = f"{words.plural(len(report.pool), 'model')}, {words.plural(report.common, 'common query')}"
-        yield from _section(f"Choices ({pool.replace('querys', 'queries')})", _routing(report))
+        common = words.plural(report.common, "common query", "common queries")
+        yield from _section(f"Choices ({words.plural(len(report.pool), 'model')}, {common})", _routing(report))
         yield from _section("Accuracy for cost", _curves(report))
         yield from _section("What `tune` foresaw, and what came", _tuned(report))
     for model, why in report.left_out.items():
-        yield click.style(f"not in the choices: {model} ({why})", dim=True)
+        yield f"not in the choices: {model} ({why})"
     yield from _section("Anchors a new model answered", _adaptation(report))
-    yield from _section("Evidence", _evidence(report))
+    yield from _section("Evidence (+: beyond what these p would give if they were true)", _evidence(report))
     yield from _section("", text_lines(report, min(max(words.screen_width(), 50), 100), _marks()))
     yield from _section("", _ends(report))
 
@@ -66,8 +68,8 @@ def _about(report: Report) -> str:
     seen = sum(kind == "seen" for kind in report.models.values())
     unseen = len(report.models) - seen
     return (
-        f"{report.queries:,} scored queries in {words.plural(len(report.seeds), 'split')}, {seen} models that taught the"
-        f" bank in every split and {unseen} that did not in some, each known by {report.anchors} anchors"
+        f"{report.queries:,} scored queries in {words.plural(len(report.seeds), 'split')}; {seen} models taught the bank in"
+        f" every split, {unseen} did not in some and are known there by at most {report.anchors} anchors"
     )
 
 
@@ -155,9 +157,9 @@ def _points(points: Sequence[RoutingPoint]) -> Iterator[str]:
             Column("accuracy", [f"{point.accuracy:.3f}" for point in points], right=True),
             Column("$ per 1,000", [_cell(point.usd_per_1k, "{:.4f}") for point in points], right=True),
             Column("tokens", [words.count(point.tokens) for point in points], right=True),
-            Column("on the device", [f"{point.device_share:.0%}" for point in points], right=True),
+            Column("device", [f"{point.device_share:.0%}" for point in points], right=True),
             Column("PGR", [_cell(point.pgr, "{:.3f}") for point in points], right=True),
-            Column("cheapest right", [_cell(point.cheapest_correct, "{:.3f}") for point in points], right=True),
+            Column("cheapest", [_cell(point.cheapest_correct, "{:.3f}") for point in points], right=True),
         ]
     )
 
@@ -191,7 +193,7 @@ def _tuned(report: Report) -> Iterator[str]:
         yield from words.table(
             [
                 Column("alpha", [f"{row.alpha:g}" for row in rows], right=True),
-                Column("accuracy foreseen", [f"{row.expected_accuracy:.3f}" for row in rows], right=True),
+                Column("right foreseen", [f"{row.expected_accuracy:.3f}" for row in rows], right=True),
                 Column("came", [f"{row.accuracy:.3f}" for row in rows], right=True),
                 Column("$ per 1,000 foreseen", [_cell(row.expected_usd_per_1k, "{:.4f}") for row in rows], right=True),
                 Column("came", [_cell(row.usd_per_1k, "{:.4f}") for row in rows], right=True),
@@ -217,10 +219,10 @@ def _evidence(report: Report) -> Iterator[str]:
         [
             Column("evidence", [row.evidence for row in rows]),
             Column("predictions", [f"{row.n:,}" for row in rows], right=True),
-            Column("mean p - share right", [f"{row.signed_error:+.3f}" for row in rows], right=True),
+            Column("p - right", [f"{row.signed_error:+.3f}" for row in rows], right=True),
             Column("by category", [f"{row.calibration_error:.3f}" for row in rows], right=True),
-            Column("excess log-loss", [f"{row.excess_logloss:+.3f}" for row in rows], right=True),
-            Column("excess Brier", [f"{row.excess_brier:+.4f}" for row in rows], right=True),
+            Column("log-loss +", [f"{row.excess_logloss:+.3f}" for row in rows], right=True),
+            Column("Brier +", [f"{row.excess_brier:+.4f}" for row in rows], right=True),
         ]
     )
 

@@ -125,7 +125,7 @@ def command(
     else:
         from scope_edge.cli.tuned import lines
 
-        out("\n".join(lines(outlook, shown, settings, (wish, granted), saved)))
+        out(words.folded(lines(outlook, shown, settings, (wish, granted), saved)))
     if granted is not None and granted.found is None:
         if save is not None:
             complain("no alpha keeps to the wish, so no profile was written", CANNOT)
@@ -201,7 +201,7 @@ def _list(settings: Settings, as_json: bool) -> None:
     for name, one in settings.profiles.items():
         active = "  (active)" if name == settings.profile else ""
         values = ", ".join(f"{key} {_shown(value)}" for key, value in one.items()) or "sets nothing"
-        out(click.style(name, bold=True) + f"{active}  {values}")
+        out(click.style(one_line(name), bold=True) + f"{active}  {values}")
 
 
 def _shown(value: object) -> str:

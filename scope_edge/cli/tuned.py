@@ -48,7 +48,7 @@ def lines(
         yield from _answer(outlook, wish, granted)
     if saved is not None:
         name, path, values = saved
-        yield f"profile {name} is in {path}: alpha {values['alpha']:g}; use it with `scope-edge route --profile {quote(name)}`"
+        yield f"profile {one_line(name)} is in {path}: alpha {values['alpha']:g}; use it with `scope-edge route --profile {quote(name)}`"
 
 
 def body(
@@ -195,7 +195,7 @@ def _answer(outlook: Outlook, wish: Wish, granted: Granted) -> Iterator[str]:
 def _said(wish: Wish) -> str:
     parts = []
     if wish.match is not None:
-        less = f" but for {100 * wish.within:g} points" if wish.within else ""
+        less = f" but for {words.plural(100 * wish.within, 'point')}" if wish.within else ""
         parts.append(f"right as often as {wish.match}{less}, at the least cost")
     if wish.usd is not None:
         parts.append(f"at most {_limit(1000 * wish.usd)} per 1,000 queries")

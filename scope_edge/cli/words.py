@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
@@ -59,6 +60,19 @@ def columns_of(text: str) -> int:
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """Prose folded to the width; rows of a table are fitted before and stay as they are."""
+    if columns_of(line) <= width or _GAP in line or "\x1b" in line:
+        return [line]
+    return textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def folded(lines: Iterable[str]) -> str:
+    """Lines as one text, its prose folded to the screen's width."""
+    width = screen_width()
+    return "\n".join(piece for line in lines for piece in wrapped(line, width))
 
 
 def clipped(text: str, width: int) -> str:
@@ -116,9 +130,9 @@ def typeable(value: float, digits: int = 3) -> str:
     return _plain(rounded) if abs(rounded.adjusted()) < 15 else f"{float(rounded)!r}"
 
 
-def plural(number: int, word: str) -> str:
-    """ "1 model", "2 models"."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+def plural(number: float, word: str, several: str | None = None) -> str:
+    """ "1 model", "2 models"; `several` is for words that take no s."""
+    return f"{number:g} {word}" if number == 1 else f"{number:g} {several or word + 's'}"
 
 
 def _plain(value: Decimal) -> str:

@@ -1,4 +1,4 @@
-"""What an evaluation found, as records; `Report.as_dict` is the documented JSON (docs/json.md). Unknown numbers are None."""
+"""What an evaluation found, as records; `Report.as_dict` is the documented JSON (docs/evaluation.md). Unknown numbers are None."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class Report:
     """All of it. Figures are means over seeds, unless said otherwise.
 
     Attributes:
-        data, test: the folders. split: how it was parted, in words. seeds: which.
+        data: the set's name. test: the folders of what was held back. split: how it was parted, in words. seeds: which.
         queries: scored in all, over seeds. models: model -> "seen" (taught the bank) or "unseen" (known by its anchors only).
         anchors: how many a model was known by, at most. pool: whose choices were replayed. common: queries they all ran.
         left_out: model -> why it is not in the pool's figures.

@@ -137,7 +137,9 @@ def _models(catalog: Catalog, data: Pooled, names: Sequence[str]) -> set[str]:
             continue
         known = {naming(one, catalog)(name, name) for one in data.set_names} | {name, cards.known_as(name)}
         if not known & here:
-            raise UsageError(f"{name} has no outcome in the data; its models are {', '.join(sorted(here))}")
+            raise UsageError(
+                f"{name} is no pool, and a model without an outcome in the data; its models are {', '.join(sorted(here))}"
+            )
         found |= known & here
     return found
 
@@ -181,7 +183,7 @@ def _report(setting: _Setting, name: str, found: Sequence[Predicted], seconds: f
     report = Report(
         data=name,
         test=", ".join(map(str, request.test)) or None,
-        split=_words(setting, found),
+        split=_words(setting),
         seeds=tuple(one.part.split.seed for one in found),
         queries=sum(len(one.part.rows) for one in found),
         models={model: "unseen" if model in joined else "seen" for model in sorted(every)},
@@ -238,30 +240,29 @@ def _routed(setting: _Setting, cards: Sequence[ModelCard], found: Sequence[Predi
     )
 
 
-def _wanted_pool(setting: _Setting) -> tuple[ModelCard, ...] | None:
-    """The pool that was asked for; None when none was. Raises UsageError for a model that is neither known nor measured."""
-    wanted = setting.request.pool
-    if wanted is None:
-        return None
-    if wanted in setting.catalog.pools or wanted in setting.catalog.by_id:
-        return setting.catalog.pool(wanted)
+def _wanted_pool(setting: _Setting) -> tuple[ModelCard, ...]:
+    """The pool that was asked for, or the active one, in its order. Raises UsageError: a model neither known nor measured."""
+    catalog, wanted = setting.catalog, setting.request.pool
+    if wanted is None or wanted in catalog.pools or wanted in catalog.by_id:
+        return catalog.pool(wanted if wanted is not None else setting.settings.pool)
     names = [one.strip() for one in wanted.split(",") if one.strip()]
-    return cards_of(setting.catalog, sorted(_models(setting.catalog, setting.reading.data, names)))
+    ids = [id for name in names for id in sorted(_models(catalog, setting.reading.data, (name,)))]
+    return cards_of(catalog, tuple(dict.fromkeys(ids)))
 
 
 def _pool(setting: _Setting, found: Sequence[Predicted]) -> tuple[ModelCard, ...]:
     """The pool asked for; by default the active one, or everything measured where that holds fewer than two of it."""
-    wanted = _wanted_pool(setting)
-    if wanted is not None:
+    wanted, names = _wanted_pool(setting), {name for one in found for name in one.part.names}
+    if setting.request.pool is not None or sum(card.id in names for card in wanted) > 1:
         return wanted
-    names = {name for one in found for name in one.part.names}
-    active = tuple(card for card in setting.catalog.pool(setting.settings.pool) if card.id in names)
-    return active if len(active) > 1 else cards_of(setting.catalog, sorted(names))
+    return cards_of(setting.catalog, sorted(names))
 
 
-def _words(setting: _Setting, found: Sequence[Predicted]) -> str:
+def _words(setting: _Setting) -> str:
     if setting.request.test:
-        return "queries and models of the test folders only; all else teaches"
+        named = ", but for the models named unseen" if setting.request.unseen is not None else ""
+        taught = "nothing is learned" if setting.request.bank == "bundled" else f"all else teaches{named}"
+        return f"scored are queries that stand in the test folders only; {taught}"
     if setting.request.bank == "bundled":
         return f"the bundled bank on {QUERY_SHARE:.0%} of the query families, by sha256; the rest teaches other routers"
     models = "the named models" if setting.request.unseen is not None else f"{MODEL_SHARE:.0%} of the models"
