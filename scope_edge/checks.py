@@ -38,11 +38,6 @@ def check_count(name: str, value: object, least: int = 0) -> int:
     return value if isinstance(value, int) else int(number)
 
 
-def check_limit(name: str, value: object) -> float:
-    """A per-query limit by its setting's name: max_tokens (whole), max_usd or max_seconds. Raises UsageError."""
-    return check_count(name, value) if name == "max_tokens" else check_amount(name, value)
-
-
 def check_coverage(name: str, value: object) -> float:
     """A share strictly between 0 and 1. Raises UsageError."""
     number = _number(name, value, "a number between 0 and 1")

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from scope_edge.checks import check_alpha, check_limit
+from scope_edge.checks import check_alpha, check_amount
 from scope_edge.config import CHECKS, MAX_FILE_BYTES, Settings, load_settings
 from scope_edge.errors import ConfigError, UsageError
 
@@ -218,10 +218,10 @@ def test_alpha_is_accepted_exactly_between_0_and_1(value: float) -> None:
 def test_limits_are_accepted_exactly_when_finite_and_not_negative(value: float) -> None:
     if value >= 0 and math.isfinite(value):
         # Dollars are a float: a whole number beyond 2**53 is rounded to the nearest one.
-        assert check_limit("max_usd", value) == float(value)
+        assert check_amount("max_usd", value) == float(value)
     else:
         with pytest.raises(UsageError):
-            check_limit("max_usd", value)
+            check_amount("max_usd", value)
 
 
 def test_loading_settings_and_cards_imports_nothing_heavy(file: Path) -> None:

@@ -176,12 +176,8 @@ def _curves(report: Report) -> Iterator[str]:
         [
             Column("router", [one.router for one in rows]),
             Column("area", [_cell(one.area, "{:.4f}") for one in rows], right=True),
-            Column(
-                "$ at the best single's", [_cell(one.usd_at_best_single, "{:.4f}", "never") for one in rows], right=True
-            ),
-            Column(
-                "$ within 0.5 points", [_cell(one.usd_near_best_single, "{:.4f}", "never") for one in rows], right=True
-            ),
+            Column("$ at best single", [_cell(one.usd_at_best_single, "{:.4f}", "never") for one in rows], right=True),
+            Column("$ within 0.5", [_cell(one.usd_near_best_single, "{:.4f}", "never") for one in rows], right=True),
             Column("arena score", [_cell(one.arena, "{:.4f}") for one in rows], right=True),
         ]
     )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scope_edge.cli import words
 from scope_edge.cli.options import Setting, complete_model, complete_profile, complete_selection
-from scope_edge.cli.output import out, out_json
+from scope_edge.cli.output import one_line, out, out_json
 from scope_edge.cli.progress import Progress
 from scope_edge.cli.run import complain
 from scope_edge.errors import UsageError

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scope_edge.cli import words
+from scope_edge.cli.output import one_line
 from scope_edge.cli.words import Column
 
 if TYPE_CHECKING:

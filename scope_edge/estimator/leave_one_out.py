@@ -143,7 +143,9 @@ class LeftOut:
         row = anchors.ids.index(task.anchor)
         outcome = next(part for part in self._parts[task.model] if part.anchors.name == task.set)
         parts = tuple(_without(part, text, task) for part in self._parts[task.model])
-        prior = Prior(self._basis, [card], {card.id: parts}, coverage=_COVERAGE)
+        # What a model that taught the bank is known by holds this outcome too, unless the user measured it.
+        basis = self._basis if outcome.own else replace(self._basis, abilities={})
+        prior = Prior(basis, [card], {card.id: parts}, coverage=_COVERAGE)
         place = Place(
             float(anchors.map_difficulty[row]),
             float(anchors.log_length[row]),

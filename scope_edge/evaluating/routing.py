@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scope_edge.costs import PoolColumns, expected_costs
+from scope_edge.costs import PoolColumns, expected_costs, pool_columns
 from scope_edge.evaluating.paper import statistics
 from scope_edge.evaluating.predicting import OURS, Predicted
 from scope_edge.evaluating.report import RoutingPoint, Tuned
@@ -81,10 +81,20 @@ def pool_of(cards: Sequence[ModelCard], found: Sequence[Predicted]) -> tuple[tup
         worst = max(without, key=lambda model: (without[model], model))
         left_out[worst] = "ran few of the queries that the others ran"
         del ran[worst]
-    if ran and np.all(list(ran.values()), axis=0).sum() < LEAST_COMMON:
-        left_out |= dict.fromkeys(ran, "has too few queries in common with the others")
-        ran = {}
-    return tuple(card for card in cards if card.id in ran), left_out
+    kept = tuple(card for card in cards if card.id in ran)
+    if kept and sum(len(_common(kept, one)[0]) for one in found) < LEAST_COMMON:
+        return (), left_out | dict.fromkeys(ran, "has too few queries in common with the others")
+    return kept, left_out
+
+
+def _common(cards: Sequence[ModelCard], one: Predicted) -> tuple[Ints, NDArray[np.bool_]]:
+    """Scored queries that all these models ran and one's context holds, (rows,), and whose context does, (rows, models)."""
+    at, columns = _places(cards, one), pool_columns(cards)
+    ran = (np.isfinite(one.correct[:, at]) & (np.isfinite(one.tokens[:, at]) | (columns.usd_out == 0))).all(axis=1)
+    need = context_need(one.part.prompts[1][:, None] * columns.token_factor, one.table.tokens_hi[:, at])
+    allowed = ~(need > columns.context_tokens)
+    rows = np.flatnonzero(ran & allowed.any(axis=1))
+    return rows, allowed[rows]
 
 
 def _places(cards: Sequence[ModelCard], one: Predicted) -> Ints:
@@ -119,12 +129,7 @@ def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[floa
     prepared = prepare(cards, one)
     columns = prepared.columns
     free = columns.usd_out == 0
-    ran = (np.isfinite(one.correct[:, at]) & (np.isfinite(one.tokens[:, at]) | free)).all(axis=1)
-    fits = context_need(one.part.prompts[1][:, None] * columns.token_factor, one.table.tokens_hi[:, at])
-    allowed = ~(fits > columns.context_tokens)
-    # A query that no context holds is nobody's to answer.
-    rows = np.flatnonzero(ran & allowed.any(axis=1))
-    allowed = allowed[rows]
+    rows, allowed = _common(cards, one)
     where = one.part.rows[rows]
     correct, spent = one.correct[np.ix_(rows, at)], one.tokens[np.ix_(rows, at)]
     counted = data.prompt_tokens[np.ix_(models, where)].T
