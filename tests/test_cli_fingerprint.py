@@ -51,9 +51,9 @@ def card(server: Server, **fields: Any) -> str:
 def test_after_it_the_model_is_a_candidate_like_any_other(cli: Cli, server: Server) -> None:
     before = cli("route", "--pool", "both", "--json", QUERY, settings=card(server)).json
     assert {row["model"]: row["evidence"] for row in before["candidates"]}["mine"] == "none"
-    done = cli("fingerprint", "mine", "--limit", "30")
+    done = cli("fingerprint", "mine", "--limit", "60")
     assert (done.code, done.err) == (0, "")
-    assert "mine has a fingerprint on core-250" in done.out and "answers     30, 30 of them in this run" in done.out
+    assert "mine has a fingerprint on core-250" in done.out and "answers     60, 60 of them in this run" in done.out
     assert re.search(r"rank +\d+ of \d+ models: after ", done.out)
     row = {row["model"]: row for row in cli("route", "--pool", "both", "--json", QUERY).json["candidates"]}["mine"]
     assert row["evidence"] in ("weak", "strong") and 0 < row["p_correct"] < 1 and row["tokens"] > 0
