@@ -305,6 +305,9 @@ def typed(folder: Path, args: list[str], *answers: str) -> Ended:
 
 def _take_terminal() -> None:
     import fcntl
+    import signal
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # A shell that runs the tests in the background has its children ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
