@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PROBIT = np.pi / 8
 _STEPS = 12
+_SETTLED = 1e-4
 # No shift is larger: beyond it a mean share is as good as 0 or 1.
 _MOST = 6.0
 
@@ -68,4 +69,6 @@ def _solved(logits: Floats, scale: Floats, domains: Floats, share: Floats, wante
         moves = np.einsum("nq,qs,qt->nst", slope, share, domains, optimize=True) + absent + 1e-6 * np.eye(len(absent))
         step = np.linalg.solve(moves, (wanted - p @ share)[..., None])[..., 0]
         shift = np.clip(shift + np.clip(step, -1.0, 1.0), -_MOST, _MOST)
+        if not np.nanmax(np.abs(step), initial=0.0) > _SETTLED:
+            break
     return shift

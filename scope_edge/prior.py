@@ -91,7 +91,7 @@ class Prior:
         self._mean = np.array([one.mean for one in known])
         self._covariance = np.array([one.covariance for one in known])
         self._reference = basis.reference
-        self._shift = shifts(basis.reference, population, self._mean, self._covariance)
+        self._shift = shifts(basis.by_set, population, self._mean, self._covariance)
         self._length_mean = np.array([one.length_mean for one in known])
         self._length_covariance = np.array([one.length_covariance for one in known])
         self._spread = np.array([one.spread for one in known])
@@ -190,12 +190,18 @@ class Prior:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Basis:
-    """What was learned from every model ever measured, and every estimate rests on. abilities: of those models."""
+    """What was learned from every model ever measured, and every estimate rests on.
+
+    Attributes:
+        reference: a fair sample of the bank. by_set: as many queries of a small set as of a large one, for `matching.py`:
+            the mean over a set must be known to a point. abilities: of the models measured.
+    """
 
     map: DifficultyMap
     population: Population
     calibration: Calibration
     reference: Reference
+    by_set: Reference
     abilities: Mapping[str, Ability]
 
 
@@ -211,20 +217,22 @@ def basis_body(basis: Basis) -> dict[str, Any]:
         "population": population_body(basis.population),
         "calibration": calibration_body(basis.calibration),
         "reference": reference_body(basis.reference),
+        "by_set": reference_body(basis.by_set),
         "abilities": abilities_body(basis.abilities),
     }
 
 
 def basis_from_body(body: Mapping[str, Any], where: str) -> Basis:
     """All of it out of a pack's body. Raises PackError when a part is missing or does not fit."""
-    names = ("map", "population", "calibration", "reference", "abilities")
-    fitted, told, calibration, reference, abilities = (body.get(name, {}) for name in names)
+    names = ("map", "population", "calibration", "reference", "by_set", "abilities")
+    fitted, told, calibration, reference, by_set, abilities = (body.get(name, {}) for name in names)
     population = population_from_body(told, where)
     return Basis(
         map_from_body(fitted, where),
         population,
         calibration_from_body(calibration, where),
         reference_from_body(reference, where),
+        reference_from_body(by_set, where),
         abilities_from_body(abilities, population, where),
     )
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Queries in it: enough that shares are known to a point, few enough to be weighed in milliseconds at every start.
 SIZE = 2_000
+# Of one set, where every set is to be known as well as the others.
+OF_A_SET = 1_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -89,10 +89,10 @@ def test_what_is_expected_agrees_with_the_prior() -> None:
     from scope_edge.catalog import load_catalog
 
     cards = load_catalog(load_settings()).pool([A, B])
-    table = Prior(basis, cards, fingerprints, coverage=0.9).table(basis.reference.places, np.ones(len(basis.reference)))
+    table = Prior(basis, cards, fingerprints, coverage=0.9).table(basis.by_set.places, np.ones(len(basis.by_set)))
     for row in compared(A, B).expected:
         number = [one.name for one in sets].index(row.anchor_set)
-        a, b = table.p_correct[basis.reference.sets == number].mean(axis=0)
+        a, b = table.p_correct[basis.by_set.sets == number].mean(axis=0)
         # Calibration, learned on other models, comes on top there.
         assert (row.a, row.b) == pytest.approx((a, b), abs=0.07)
         assert row.low < row.difference < row.high

@@ -26,7 +26,7 @@ def basis() -> Basis:
 
 def shares(basis: Basis) -> tuple[np.ndarray, np.ndarray]:
     """(models, sets) mean P(correct) over the reference, by its questions' own difficulties and by the map."""
-    reference = basis.reference
+    reference = basis.by_set
     prior = Prior(basis, [ModelCard(id=model, where="cloud") for model in MODELS], {}, coverage=0.9)
     said = prior.table(reference.places, np.ones(len(reference))).p_correct
     rows, offsets = own_rows(reference)
@@ -47,7 +47,7 @@ def test_on_every_set_a_model_is_as_accurate_by_the_map_as_by_its_questions(basi
 
 def test_without_a_reference_nothing_is_shifted(basis: Basis) -> None:
     able = basis.abilities[MODELS[0]]
-    one = basis.reference
+    one = basis.by_set
     empty = replace(
         one,
         places=one.places.take(np.zeros(0, int)),
@@ -62,7 +62,7 @@ def test_without_a_reference_nothing_is_shifted(basis: Basis) -> None:
 def test_what_is_not_known_stays_unknown(basis: Basis) -> None:
     able = basis.abilities[MODELS[0]]
     found = shifts(
-        basis.reference,
+        basis.by_set,
         basis.population,
         np.full((1, len(able.mean)), np.nan),
         np.full((1, *able.covariance.shape), np.nan),

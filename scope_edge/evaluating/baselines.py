@@ -88,15 +88,24 @@ def _logreg() -> Any:
 
 def _svm() -> Any:
     from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.model_selection import StratifiedKFold
     from sklearn.svm import SVC
 
-    return CalibratedClassifierCV(SVC(C=1.0, gamma="scale"), cv=3, ensemble=False)
+    # Queries come in the order of their kinds: folds that are not shuffled would leave out a kind at a time.
+    folds = StratifiedKFold(3, shuffle=True, random_state=_SEED)
+    return CalibratedClassifierCV(SVC(C=1.0, gamma="scale"), cv=folds, ensemble=False)
 
 
 def _mlp() -> Any:
     from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    return MLPClassifier((64,), alpha=1e-2, early_stopping=True, max_iter=200, random_state=_SEED)
+    # Inputs of an embedding's size would keep it from learning at all.
+    network = MLPClassifier(
+        (64,), alpha=1.0, learning_rate_init=3e-3, early_stopping=True, max_iter=200, random_state=_SEED
+    )
+    return make_pipeline(StandardScaler(), network)
 
 
 def _gboost() -> Any:

@@ -18,7 +18,7 @@ from scope_edge.learning.fit_population import fit_population
 from scope_edge.learning.joint_fit import JointFit, fit_joint, fit_lengths
 from scope_edge.prior import Basis, Prior
 from scope_edge.records import ModelCard
-from scope_edge.reference import SIZE, Reference
+from scope_edge.reference import OF_A_SET, SIZE, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,7 +94,7 @@ def _around(
     return Learned(
         joint=joint,
         log_length=log_length,
-        basis=Basis(fitted, population, Calibration.none(sets), _reference(data, joint, places), {}),
+        basis=Basis(fitted, population, Calibration.none(sets), *_references(data, joint, places), {}),
         whole=whole,
         anchors=anchors,
         places=places,
@@ -115,9 +115,15 @@ def _abilities(data: Pooled, learned: Learned) -> Mapping[str, Ability]:
     return found
 
 
-def _reference(data: Pooled, joint: JointFit, places: Places) -> Reference:
-    """A fair sample of the table's queries."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:SIZE])
+def _references(data: Pooled, joint: JointFit, places: Places) -> tuple[Reference, Reference]:
+    """A fair sample of the table's queries, and one with as many of every set, as far as there are."""
+    order = np.random.default_rng(0).permutation(len(data))
+    of_sets = [order[data.sets[order] == s][:OF_A_SET] for s in range(len(data.set_names))]
+    return _reference(data, joint, places, order[:SIZE]), _reference(data, joint, places, np.concatenate(of_sets))
+
+
+def _reference(data: Pooled, joint: JointFit, places: Places, chosen: NDArray[np.int64]) -> Reference:
+    chosen = np.sort(chosen)
     return Reference(places.take(chosen), joint.b[chosen], joint.a[chosen], data.sets[chosen], data.text_tokens[chosen])
 
 

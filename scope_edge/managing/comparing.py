@@ -128,9 +128,9 @@ def _expected(
     draw = np.random.default_rng(0)
     models = [parts[0].model for parts in pair]
     abilities = [_draws(ability_of(basis, parts[0].model, parts), draw) for parts in pair]
-    rows, offsets = own_rows(basis.reference)
+    rows, offsets = own_rows(basis.by_set)
     for number, anchors in enumerate(sets):
-        here = basis.reference.sets == number
+        here = basis.by_set.sets == number
         if not here.any():
             continue
         a, b = (sigmoid(one @ rows[here].T + offsets[here]).mean(axis=1) for one in abilities)
