@@ -117,7 +117,8 @@ def test_leaving_one_out_is_as_if_it_had_not_been_there() -> None:
         assert seen.difficulty == pytest.approx(without.by_others("", placed).difficulty, abs=0.12)
         assert seen.discrimination == pytest.approx(without.by_others("", placed).discrimination, rel=0.04)
     alone = tell(placed, {models[0]: outcomes[models[0]]}, abilities)
-    assert alone.by_others(models[0], placed).difficulty == pytest.approx(CORE.map_difficulty, abs=1e-6)
+    # The mode is found to within a ten-thousandth of a logit.
+    assert alone.by_others(models[0], placed).difficulty == pytest.approx(CORE.map_difficulty, abs=1e-4)
 
 
 def test_the_mode_is_a_mode() -> None:

@@ -204,7 +204,7 @@ def test_calibration_goes_on_where_it_was_interrupted_and_is_used(entry: Install
     assert whole["stored"] is True and whole["prompts"] + whole["unusable"] == len(QUESTIONS) * len(MODELS)
     lines = (entry.folder / JOURNAL).read_text().splitlines()
     assert lines[:4] == journal[:4] and len(lines) == 1 + len(QUESTIONS) * len(MODELS)
-    section = (DOCS / "json.md").read_text("utf-8").split("## scope-edge calibrate")[1].split("\n## ")[0]
+    section = (DOCS / "json.md").read_text("utf-8").split("With `--estimator gguf`:")[1].split("\n## ")[0]
     assert list(whole) == re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert set(whole["scores"]) == {"prior", "estimator", "half-way", "calibrated"}
     assert (entry.folder / FILE).is_file()
