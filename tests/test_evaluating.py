@@ -363,3 +363,23 @@ def test_what_the_user_measured_on_a_scored_query_is_not_used(user: Path, whole:
         mine = before.prediction["scope-edge"][model]
         assert figures.n == mine.n
         assert figures.logloss > 0.25 * mine.logloss, "scored on outcomes that it knew"
+
+
+def test_a_split_without_a_common_query_does_not_spoil_the_others(
+    user: Path, whole: Labelled, encoder: Encoder
+) -> None:
+    data = read(whole.write(user / "made"), encoder).data
+    first, second = (split(data, seed).scored for seed in (0, 1))
+    shared = set(data.ids[first & ~second].tolist())
+    alternate = {str(row["id"]): i % 2 for i, row in enumerate(whole.queries)}
+    kept = tuple(
+        row
+        for row in whole.outcomes
+        if row["model"] not in (POOL[0], POOL[3])
+        or row["query_id"] in shared
+        or alternate[str(row["query_id"])] == (row["model"] == POOL[0])
+    )
+    folder = Labelled(whole.queries, kept).write(user / "holes")
+    report = run(Request(data=(folder,), pool=f"{POOL[0]},{POOL[3]}", baselines=(), seeds=(0, 1)))
+    assert report.common == len(shared)
+    assert all(np.isfinite([row.accuracy, row.expected_accuracy]).all() for row in report.tuned)

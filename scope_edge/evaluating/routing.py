@@ -82,12 +82,12 @@ def pool_of(cards: Sequence[ModelCard], found: Sequence[Predicted]) -> tuple[tup
         left_out[worst] = "ran few of the queries that the others ran"
         del ran[worst]
     kept = tuple(card for card in cards if card.id in ran)
-    if kept and sum(len(_common(kept, one)[0]) for one in found) < LEAST_COMMON:
+    if kept and sum(len(common(kept, one)[0]) for one in found) < LEAST_COMMON:
         return (), left_out | dict.fromkeys(ran, "has too few queries in common with the others")
     return kept, left_out
 
 
-def _common(cards: Sequence[ModelCard], one: Predicted) -> tuple[Ints, NDArray[np.bool_]]:
+def common(cards: Sequence[ModelCard], one: Predicted) -> tuple[Ints, NDArray[np.bool_]]:
     """Scored queries that all these models ran and one's context holds, (rows,), and whose context does, (rows, models)."""
     at, columns = _places(cards, one), pool_columns(cards)
     ran = (np.isfinite(one.correct[:, at]) & (np.isfinite(one.tokens[:, at]) | (columns.usd_out == 0))).all(axis=1)
@@ -129,7 +129,7 @@ def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[floa
     prepared = prepare(cards, one)
     columns = prepared.columns
     free = columns.usd_out == 0
-    rows, allowed = _common(cards, one)
+    rows, allowed = common(cards, one)
     where = one.part.rows[rows]
     correct, spent = one.correct[np.ix_(rows, at)], one.tokens[np.ix_(rows, at)]
     counted = data.prompt_tokens[np.ix_(models, where)].T

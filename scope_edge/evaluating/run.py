@@ -227,6 +227,8 @@ class _Routed:
 
 def _routed(setting: _Setting, cards: Sequence[ModelCard], found: Sequence[Predicted]) -> _Routed:
     request = setting.request
+    # A split may have drawn no query that all of them ran.
+    found = [one for one in found if len(routing.common(cards, one)[0])]
     one = routing.replay(cards, found, request.alphas, request.policy)
     points, singles = routing.points(one), routing.singles(one)
     return _Routed(
