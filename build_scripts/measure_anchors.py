@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from figures import write_figures
-from unseen import CLIP, SEEDS, Scored, Unseen, interval, read, resampled, table, unseen
+from unseen import CLIP, SEEDS, Scored, Unseen, interval, logit, read, resampled, table, unseen
 
 from scope_edge.evaluating.scores import scores
 from scope_edge.learning.learn import COVERAGE, fingerprint
@@ -118,13 +118,8 @@ def _row(one: Scored, name: str) -> list[float]:
     """AUC, accuracy, how far the mean log-odds lie from those with all anchors, how far mean p from the share correct."""
     p = one.p[name]
     measured = scores(p, one.correct, np.ones(len(p)), np.argsort(p, kind="stable"))
-    apart = float(np.mean(_logit(p)) - np.mean(_logit(one.p[ALL])))
+    apart = float(np.mean(logit(p)) - np.mean(logit(one.p[ALL])))
     return [measured.auc, measured.accuracy, abs(apart), abs(float(p.mean() - one.correct.mean()))]
-
-
-def _logit(p: Floats) -> Floats:
-    odds: Floats = np.log(p) - np.log1p(-p)
-    return odds
 
 
 if __name__ == "__main__":

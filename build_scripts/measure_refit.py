@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from figures import write_figures
-from unseen import CLIP, LEAST_SCORED, SEEDS, Scored, Unseen, interval, read, resampled, table, unseen
+from unseen import CLIP, LEAST_SCORED, SEEDS, Scored, Unseen, interval, logit, read, resampled, table, unseen
 
 from scope_edge.ability import softening
 from scope_edge.anchors import AnchorSet
@@ -205,13 +205,8 @@ def _row(one: Scored, way: str, size: int) -> list[float]:
     """Three scores, how far the mean log-odds lie from those by 250 jointly fitted anchors, mean p from the share correct."""
     p, best = one.p[f"{way}, {size}"], one.p[f"{JOINT}, {SIZES[-1]}"]
     measured = scores(p, one.correct, np.ones(len(p)), np.argsort(p, kind="stable"))
-    apart = float(np.mean(_logit(p)) - np.mean(_logit(best)))
+    apart = float(np.mean(logit(p)) - np.mean(logit(best)))
     return [measured.auc, measured.accuracy, measured.logloss, abs(apart), abs(float(p.mean() - one.correct.mean()))]
-
-
-def _logit(p: Floats) -> Floats:
-    odds: Floats = np.log(p) - np.log1p(-p)
-    return odds
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import click
@@ -58,7 +60,7 @@ def lines(report: Report) -> Iterator[str]:
 def _marks() -> Marks:
     """Blocks and dots where the terminal can show them."""
     try:
-        "".join(UNICODE.__getattribute__(name) for name in UNICODE.__slots__).encode(sys.stdout.encoding or "ascii")
+        "".join(astuple(UNICODE)).encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return ASCII
     return UNICODE
@@ -110,7 +112,7 @@ def _predictions(report: Report) -> Iterator[str]:
 def _length(one: Prediction) -> Iterator[str]:
     if one.length_log_mae is not None and one.coverage is not None and one.width is not None:
         yield (
-            f"length: off by a factor of {2.718281828**one.length_log_mae:.2f} in the median;"
+            f"length: off by a factor of {math.exp(one.length_log_mae):.2f} in the median;"
             f" {one.coverage:.1%} stay below the upper bound, which is {one.width:.2f} times what is expected"
         )
 

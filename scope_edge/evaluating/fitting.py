@@ -12,7 +12,6 @@ from scope_edge.errors import UsageError
 from scope_edge.prior import Prior
 from scope_edge.prompt_tokens import query_prompt_tokens
 from scope_edge.records import Query
-from scope_edge.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from scope_edge.personal import Personal
     from scope_edge.prior import Basis
     from scope_edge.records import Floats, ModelCard
+    from scope_edge.reference import Reference
 
 # A bank of fewer is no map, and a population of fewer is none.
 LEAST_QUERIES, LEAST_MODELS = 40, 3
@@ -207,14 +207,12 @@ def _parts(data: Pooled, split: Split, basis: Basis, material: Pooled, bank: NDA
 
 def _reference(learned: Learned, material: Pooled, set_number: int) -> Reference:
     """The set's training queries, as the map has them with their family left out: all of them, or evenly `SIZE`."""
+    from scope_edge.learning.learn import reference_of
     from scope_edge.reference import SIZE
 
     here = np.flatnonzero(material.sets == set_number)
     here = here[:: max(1, -(-len(here) // SIZE))]
-    joint = learned.joint
-    return Reference(
-        learned.places.take(here), joint.b[here], joint.a[here], material.sets[here], material.text_tokens[here]
-    )
+    return reference_of(material, learned.joint, learned.places, here)
 
 
 def nearest_similarity(vectors: NDArray[np.float32], bank: NDArray[np.float32]) -> Floats:

@@ -119,11 +119,12 @@ def _references(data: Pooled, joint: JointFit, places: Places) -> tuple[Referenc
     """A fair sample of the table's queries, and one with as many of every set, as far as there are."""
     order = np.random.default_rng(0).permutation(len(data))
     of_sets = [order[data.sets[order] == s][:OF_A_SET] for s in range(len(data.set_names))]
-    return _reference(data, joint, places, order[:SIZE]), _reference(data, joint, places, np.concatenate(of_sets))
+    fair, even = (np.sort(chosen) for chosen in (order[:SIZE], np.concatenate(of_sets)))
+    return reference_of(data, joint, places, fair), reference_of(data, joint, places, even)
 
 
-def _reference(data: Pooled, joint: JointFit, places: Places, chosen: NDArray[np.int64]) -> Reference:
-    chosen = np.sort(chosen)
+def reference_of(data: Pooled, joint: JointFit, places: Places, chosen: NDArray[np.intp]) -> Reference:
+    """These queries of the table that was learned from."""
     return Reference(places.take(chosen), joint.b[chosen], joint.a[chosen], data.sets[chosen], data.text_tokens[chosen])
 
 
