@@ -379,7 +379,8 @@ def test_a_split_without_a_common_query_does_not_spoil_the_others(
         or row["query_id"] in shared
         or alternate[str(row["query_id"])] == (row["model"] == POOL[0])
     )
-    folder = Labelled(whole.queries, kept).write(user / "holes")
+    # Of the same name: what is held out goes by it.
+    folder = Labelled(whole.queries, kept).write(user / "holes" / "made")
     report = run(Request(data=(folder,), pool=f"{POOL[0]},{POOL[3]}", baselines=(), seeds=(0, 1)))
     assert report.common == len(shared)
     assert all(np.isfinite([row.accuracy, row.expected_accuracy]).all() for row in report.tuned)
