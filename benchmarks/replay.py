@@ -45,7 +45,7 @@ def main() -> None:
         reference=basis.reference,
         material=data.take(np.ones(len(names), bool), np.arange(options.queries) < 250),
         rows=np.arange(options.queries),
-        places=basis.map.places_of(data.vectors, data.features),
+        places=basis.map.places_of(data.vectors, data.states, data.features),
         similarity=nearest_similarity(data.vectors, load_bank_vectors()),
         prompts=(data.text_tokens, 2 * data.text_tokens),
         models=np.arange(len(names)),
@@ -105,6 +105,7 @@ def made_up(models: list[str], queries: int) -> Pooled:
         categories=np.full(queries, "made-up/any"),
         text_tokens=rng.integers(20, 400, queries).astype(np.float64),
         vectors=vectors,
+        states=vectors,
         features=rng.standard_normal((queries, FEATURES)),
     )
 

@@ -1,4 +1,4 @@
-"""The encoder's graph, written out node by node: BERT (6 layers), mean pooling over the mask, L2 norm.
+"""The encoder's graph, written out node by node: BERT (6 layers), mean pooling over the mask, L2 norm; and the states half way.
 
 Written by hand rather than traced: a traced export bakes the mask handling of one library version in, and its bytes
 change with every release of the exporter. Only standard operators of opset 17 are used, so any execution provider may run it.
@@ -18,6 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 17
 # What is added to the score of a masked token: exp() of it is 0 in float32, and it is far from overflow.
 MASKED = -10000.0
+# The layer whose states are put out, too; anchors/README.md says why, and what the others are worth.
+STATE_LAYER = 3
 Weights = Mapping[str, NDArray[np.float32]]
 # By linear layer, what each of its input channels is divided by, and its weights multiplied by.
 Factors = Mapping[str, NDArray[np.float32]]
@@ -67,7 +69,8 @@ def build(weights: Weights, shape: Shape, *, int8_words: bool, factors: Factors 
     """The whole encoder in float32; with `int8_words`, the word table is stored as int8 with one scale a row.
 
     `factors` narrow wide channels, see encoder_ranges; they change no result in float32.
-    Inputs: `input_ids` and `attention_mask`, int64 (batch, tokens). Output: `embedding`, float32 (batch, hidden), norm 1.
+    Inputs: `input_ids` and `attention_mask`, int64 (batch, tokens). Outputs, float32 (batch, hidden): `embedding`, norm 1, and
+    `state`, the mean over the tokens of what layer STATE_LAYER puts out.
     Token type ids are all zero: their row is folded into the position table.
     """
     graph = _Graph(factors or {})
@@ -77,7 +80,9 @@ def build(weights: Weights, shape: Shape, *, int8_words: bool, factors: Factors 
     state = _embed(graph, weights, shape, int8_words)
     for layer in range(shape.layers):
         state = _layer(graph, state, mask, _of_layer(weights, layer), shape, f"layer{layer}")
-    _pool(graph, state)
+        if layer + 1 == STATE_LAYER:
+            _mean(graph, state, "state")
+    graph.node("LpNormalization", _mean(graph, state, "pool"), result="embedding", axis=-1, p=2)
     return _model(graph, shape)
 
 
@@ -156,14 +161,13 @@ def _gelu(graph: _Graph, source: str, name: str) -> str:
     return graph.node("Mul", graph.node("Mul", source, weight, result=f"{name}/twice"), half, result=name)
 
 
-def _pool(graph: _Graph, state: str) -> None:
-    """Mean over the tokens that count, then L2 norm."""
-    weight = graph.node("Unsqueeze", "mask", "axis_2", result="pool/mask")
-    kept = graph.node("Mul", state, weight, result="pool/kept")
-    total = graph.node("ReduceSum", kept, "axis_1", result="pool/sum", keepdims=0)
-    count = graph.node("ReduceSum", weight, "axis_1", result="pool/count", keepdims=0)
-    mean = graph.node("Div", total, count, result="pool/mean")
-    graph.node("LpNormalization", mean, result="embedding", axis=-1, p=2)
+def _mean(graph: _Graph, state: str, result: str) -> str:
+    """Mean over the tokens that count, (batch, hidden)."""
+    weight = graph.node("Unsqueeze", "mask", "axis_2", result=f"{result}/mask")
+    kept = graph.node("Mul", state, weight, result=f"{result}/kept")
+    total = graph.node("ReduceSum", kept, "axis_1", result=f"{result}/sum", keepdims=0)
+    count = graph.node("ReduceSum", weight, "axis_1", result=f"{result}/count", keepdims=0)
+    return graph.node("Div", total, count, result=result)
 
 
 def _of_layer(weights: Weights, layer: int) -> Weights:
@@ -176,8 +180,10 @@ def _model(graph: _Graph, shape: Shape) -> onnx.ModelProto:
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
         for name in ("input_ids", "attention_mask")
     ]
-    output = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", shape.hidden])
-    body = helper.make_graph(graph.nodes, "encoder", inputs, [output], graph.constants)
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", shape.hidden]) for name in ("embedding", "state")
+    ]
+    body = helper.make_graph(graph.nodes, "encoder", inputs, outputs, graph.constants)
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(body, opset_imports=opset, ir_version=8, producer_name="scope-edge")
     onnx.checker.check_model(model)

@@ -86,7 +86,7 @@ def unseen(data: Pooled, seed: int) -> Iterator[Unseen]:
             if len(np.unique(_known(train.correct[m, train.sets == s]) > 0.5)) == 2
         ]
         if models:
-            places = learned.basis.map.places_of(test.vectors[here], test.features[here])
+            places = learned.basis.map.places_of(test.vectors[here], test.states[here], test.features[here])
             yield Unseen(seed, s, name, learned, train, test, models, here, places)
 
 

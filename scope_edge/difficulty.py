@@ -1,15 +1,19 @@
-"""The map: how hard a query is and how long its answers run, from its embedding and a few features of its text.
+"""The map: how hard a query is and how long its answers run, from what the encoder made of it and a few features of its text.
+
+The embedding says what a text is about. How it is to be worked on (which rules, which form of answer) is clearer in the
+states half way up the encoder, which the last layers give up for meaning; so both are read (anchors/README.md has figures).
 
 Learned from every model ever measured, by ridge regression on a sum of three kernels: linear in the embedding, linear in
-the text features, and a curved one, `curve * exp(sharpness * (cos - 1)) + bend * exp(-|features|^2 / width)`, spanned by
-a few thousand landmarks (Nystroem, Williams and Seeger 2001). The curved kernel looks at the leading principal axes only:
-three times as many landmarks for the same cost predict better than all dimensions do (anchors/README.md).
+the text features, and a curved one, `curve exp(sharpness (cos - 1))` of embeddings `+ turn exp(keenness (cos - 1))` of
+states `+ bend exp(-|features|^2 / width)`, spanned by a few thousand landmarks (Nystroem, Williams and Seeger 2001). The
+curved kernel looks at the leading principal axes only: three times as many landmarks for the same cost predict better
+than all dimensions do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +81,19 @@ class Kernel:
 
     curve: float = 2.0
     sharpness: float = 3.0
+    turn: float = 2.0
+    keenness: float = 2.0
     bend: float = 1.0
     width: float = 20.0
+
+    def of(self, cosines: Vector, states: Vector, distances: Vector) -> Vector:
+        """Its value where embeddings and states have these cosines and features these squared distances."""
+        value: Vector = (
+            self.curve * np.exp(self.sharpness * (cosines - 1))
+            + self.turn * np.exp(self.keenness * (states - 1))
+            + self.bend * np.exp(-distances / self.width)
+        )
+        return value
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,8 @@ class DifficultyMap:
 
     Attributes:
         axes: (a, d) float32, leading principal axes of the bank; landmarks: (L, a) float32 unit vectors on them.
+        state_axes: (s, d) float32, leading principal axes of the bank's standardised states; state_center: (s,) where these
+            lie on average. landmark_states: (L, s) float32 unit vectors on them, centred.
         landmark_features: (L, FEATURES) float32, standardised. feature_mean, feature_scale: (FEATURES,).
         linear: (d + FEATURES, 2 + sets) float32 and curved: (L, 2 + sets) float32: weights of the outputs difficulty,
             log-length and one membership per set. offset: (2 + sets,).
@@ -96,6 +113,9 @@ class DifficultyMap:
     kernel: Kernel
     axes: Vector
     landmarks: Vector
+    state_axes: Vector
+    state_center: Vector
+    landmark_states: Vector
     landmark_features: Vector
     feature_mean: Floats
     feature_scale: Floats
@@ -111,24 +131,22 @@ class DifficultyMap:
         return norms
 
     def place(self, encoded: EncodedQuery) -> Place:
-        """Where an encoded query lies. About 0.3 ms for 4,000 landmarks."""
-        return self.place_of(encoded.vector, text_features(encoded.query.text))
+        """Where an encoded query lies. About 0.4 ms for 4,000 landmarks."""
+        return self.place_of(encoded.vector, encoded.state, text_features(encoded.query.text))
 
-    def place_of(self, vector: Vector, features: Floats) -> Place:
-        """As `place`, from the unit vector (d,) and the raw `text_features` (FEATURES,)."""
+    def place_of(self, vector: Vector, state: Vector, features: Floats) -> Place:
+        """As `place`, from the unit vector (d,), the state (d,) and the raw `text_features` (FEATURES,)."""
         scaled = self.scaled(features)
-        out = np.concatenate([vector, scaled]) @ self.linear + self.curve(vector, scaled) @ self.curved
+        out = np.concatenate([vector, scaled]) @ self.linear + self.curve(vector, state, scaled) @ self.curved
         out = out.astype(np.float64) + self.offset
         domains = memberships(out[2:])
         traits = (self.trait_axes @ vector).astype(np.float64) - domains @ self.trait_mean
         return Place(difficulty=float(out[0]), log_length=float(out[1]), domains=domains, traits=traits)
 
-    def places_of(self, vectors: Vector, features: Floats) -> Places:
-        """As `place_of`, of many: vectors (q, d), features (q, FEATURES). Last digits may differ from one at a time."""
-        outputs = [
-            self.read_out(vectors[i : i + _MANY], self.scaled(features[i : i + _MANY]))
-            for i in range(0, len(vectors), _MANY)
-        ]
+    def places_of(self, vectors: Vector, states: Vector, features: Floats) -> Places:
+        """As `place_of`, of q queries, each argument with them as first axis. Last digits may differ from one at a time."""
+        steps = [slice(i, i + _MANY) for i in range(0, len(vectors), _MANY)]
+        outputs = [self.read_out(vectors[one], states[one], self.scaled(features[one])) for one in steps]
         traits = (vectors @ self.trait_axes.T).astype(np.float64)
         return self.places_from(np.vstack(outputs) if outputs else np.zeros((0, len(self.offset))), traits)
 
@@ -137,39 +155,42 @@ class DifficultyMap:
         domains = memberships(outputs[:, 2:])
         return Places(outputs[:, 0], outputs[:, 1], domains, traits - domains @ self.trait_mean)
 
-    def read_out(self, vectors: Vector, scaled: Vector) -> Floats:
-        """Raw outputs (q, 2 + sets) of many queries, from vectors (q, d) and standardised features (q, FEATURES)."""
-        out = np.hstack([vectors, scaled]) @ self.linear + self.curves(vectors, scaled) @ self.curved
+    def read_out(self, vectors: Vector, states: Vector, scaled: Vector) -> Floats:
+        """Raw outputs (q, 2 + sets) of many queries, from vectors and states (q, d), standardised features (q, FEATURES)."""
+        out = np.hstack([vectors, scaled]) @ self.linear + self.curves(vectors, states, scaled) @ self.curved
         return out.astype(np.float64) + self.offset
 
-    def curves(self, vectors: Vector, scaled: Vector) -> Vector:
+    def curves(self, vectors: Vector, states: Vector, scaled: Vector) -> Vector:
         """The curved kernel between many queries and every landmark, shape (q, L)."""
-        on_axes = vectors @ self.axes.T
-        on_axes /= np.maximum(np.linalg.norm(on_axes, axis=1, keepdims=True), 1e-6)
-        k = self.kernel
         own = np.einsum("ij,ij->i", scaled, scaled)[:, None]
         distances = self._landmark_norms - 2 * (scaled @ self.landmark_features.T) + own
-        curve = k.curve * np.exp(k.sharpness * (on_axes @ self.landmarks.T - 1))
-        value: Vector = curve + k.bend * np.exp(-distances / k.width)
-        return value
+        cosines = unit_rows(vectors @ self.axes.T) @ self.landmarks.T
+        states = unit_rows(states @ self.state_axes.T - self.state_center) @ self.landmark_states.T
+        return self.kernel.of(cosines, states, distances)
 
     def scaled(self, features: Floats) -> Vector:
         """Features standardised and clipped to 6 standard deviations, so that odd text cannot leave the map."""
         scaled: Vector = np.clip((features - self.feature_mean) / self.feature_scale, -6, 6).astype(np.float32)
         return scaled
 
-    def curve(self, vector: Vector, scaled: Vector) -> Vector:
+    def curve(self, vector: Vector, state: Vector, scaled: Vector) -> Vector:
         """The curved kernel between one query and every landmark, shape (L,)."""
-        on_axes = self.axes @ vector
-        on_axes /= max(float(np.linalg.norm(on_axes)), 1e-6)
-        k = self.kernel
-        # A product at a time that BLAS does not start threads for: on a busy machine they wait for a core far longer.
-        step = _PRODUCT // len(on_axes)
-        parts = [self.landmarks[i : i + step] @ on_axes for i in range(0, len(self.landmarks), step)]
-        cosines = np.concatenate(parts)
+        cosines = _product(self.landmarks, unit_rows(self.axes @ vector))
+        states = _product(self.landmark_states, unit_rows(self.state_axes @ state - self.state_center))
         distances = self._landmark_norms - 2 * (self.landmark_features @ scaled) + scaled @ scaled
-        value: Vector = k.curve * np.exp(k.sharpness * (cosines - 1)) + k.bend * np.exp(-distances / k.width)
-        return value
+        return self.kernel.of(cosines, states, distances)
+
+
+def unit_rows(rows: Vector) -> Vector:
+    """Each row (..., n) over its length."""
+    unit: Vector = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-6)
+    return unit
+
+
+def _product(rows: Vector, vector: Vector) -> Vector:
+    """rows @ vector, a product at a time that BLAS starts no threads for: on a busy machine they wait for a core far longer."""
+    step = _PRODUCT // len(vector)
+    return np.concatenate([rows[i : i + step] @ vector for i in range(0, len(rows), step)])
 
 
 def memberships(raw: Floats) -> Floats:
@@ -215,6 +236,9 @@ _CLASS_TABLE = _class_table()
 _ARRAYS = (
     ("axes", np.float32),
     ("landmarks", np.float32),
+    ("state_axes", np.float32),
+    ("state_center", np.float32),
+    ("landmark_states", np.float32),
     ("landmark_features", np.float32),
     ("feature_mean", np.float64),
     ("feature_scale", np.float64),
@@ -229,10 +253,9 @@ _ARRAYS = (
 def map_body(fitted: DifficultyMap) -> dict[str, Any]:
     """The map as the body of a pack; landmarks at half precision, which moves no difficulty by more than 0.01."""
     body: dict[str, Any] = {name: getattr(fitted, name) for name, _ in _ARRAYS}
-    for name in ("axes", "landmarks", "landmark_features"):
+    for name in ("axes", "landmarks", "state_axes", "landmark_states", "landmark_features"):
         body[name] = body[name].astype(np.float16)
-    k = fitted.kernel
-    return {**body, "kernel": [k.curve, k.sharpness, k.bend, k.width]}
+    return {**body, "kernel": list(astuple(fitted.kernel))}
 
 
 def map_from_body(body: Mapping[str, Any], where: str) -> DifficultyMap:
@@ -244,7 +267,10 @@ def map_from_body(body: Mapping[str, Any], where: str) -> DifficultyMap:
         raise PackError(f"{where}: not a usable map ({error!r}); reinstall scope-edge") from error
     outputs, d = len(fitted.offset), fitted.axes.shape[1]
     found = (fitted.linear.shape, fitted.curved.shape, fitted.trait_axes.shape[1], len(fitted.trait_mean))
-    expected = ((d + FEATURES, outputs), (len(fitted.landmarks), outputs), d, outputs - 2)
+    found += (fitted.landmark_states.shape, fitted.state_axes.shape, fitted.state_center.shape)
+    count, sides = len(fitted.landmarks), len(fitted.state_center)
+    expected = ((d + FEATURES, outputs), (count, outputs), d, outputs - 2)
+    expected += ((count, sides), (sides, d), (sides,))
     if found != expected:
         raise PackError(f"{where}: shapes {found} where {expected} were expected; reinstall scope-edge")
     return fitted

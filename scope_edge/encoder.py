@@ -1,4 +1,4 @@
-"""Text to unit vector, with the bundled encoder (all-MiniLM-L6-v2, int8). The only room with onnxruntime and tokenizers.
+"""Text to unit vector and state, with the bundled encoder (all-MiniLM-L6-v2, int8). The only room with onnxruntime and tokenizers.
 
 One query is one run: the int8 scales are taken over everything in a run, so a batch would change every vector in it.
 Long text is read in windows and their vectors are averaged.
@@ -39,6 +39,7 @@ MAX_CHARACTERS = 32_768
 _PIECE = 8_192
 # Threads that share one run: the products of a short query take 0.2 ms, too little to be cut up further.
 MAX_RUN_THREADS = 8
+_OUTPUTS = ["embedding", "state"]
 _VISIBLE = re.compile(r"\S")
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -109,7 +110,7 @@ class Encoder:
         return hashlib.sha256(self._model).hexdigest()
 
     def encode(self, query: Query) -> EncodedQuery:
-        """The query's text (not its system prompt) as a unit vector. Any text does, also one without a readable letter.
+        """The query's text (not its system prompt) as unit vector and state. Any text does, also one without a readable letter.
 
         What cannot be encoded as UTF-8 (lone surrogates) reads as U+FFFD, which the tokenizer drops like other
         control characters; special tokens spelled out in the text ("[SEP]") are read as plain text.
@@ -117,12 +118,15 @@ class Encoder:
         ids, truncated = self._tokens(query.text)
         room = WINDOW - 2
         if len(ids) <= room:
-            return EncodedQuery(query, self._run(ids), 1, truncated)
+            return EncodedQuery(query, *self._run(ids), 1, truncated)
         windows = -(-len(ids) // room)
         # Windows of equal length, so that none is a mere scrap; the mean counts every token once.
         parts = [ids[len(ids) * i // windows : len(ids) * (i + 1) // windows] for i in range(windows)]
-        total = np.sum([self._run(part) * len(part) for part in parts], axis=0)
-        return EncodedQuery(query, (total / np.linalg.norm(total)).astype(np.float32), windows, truncated)
+        vectors, states = zip(*map(self._run, parts), strict=True)
+        shares = np.array([len(part) for part in parts]) / len(ids)
+        vector, state = shares @ np.array(vectors), shares @ np.array(states)
+        unit = (vector / np.linalg.norm(vector)).astype(np.float32)
+        return EncodedQuery(query, unit, state.astype(np.float32), windows, truncated)
 
     def encode_many(self, queries: Iterable[Query]) -> Iterator[EncodedQuery]:
         """The same vectors, bit for bit, in the order of `queries`, made on all cores.
@@ -142,11 +146,12 @@ class Encoder:
                 for future in pending:
                     future.cancel()
 
-    def _run(self, ids: list[int]) -> Vector:
+    def _run(self, ids: list[int]) -> tuple[Vector, Vector]:
+        """Unit vector and state of one window."""
         tokens = np.array([[self._first, *ids, self._last]], dtype=np.int64)
         feed = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
-        vector: Vector = self._session.run(None, feed)[0][0]
-        return vector
+        vector, state = self._session.run(_OUTPUTS, feed)
+        return vector[0], state[0]
 
     def _tokens(self, text: str) -> tuple[list[int], bool]:
         """Token ids of what is read of a text, and whether something visible was left unread."""
@@ -217,7 +222,8 @@ def _session(model: bytes, provider: str, threads: int) -> Any:
     except (*unusable, native.NotImplemented, native.RuntimeException) as error:
         reason = str(error).partition("\n")[0]
         raise AssetError(f"{ONNX}: onnxruntime cannot use it ({reason}); reinstall scope-edge") from error
-    if [item.name for item in session.get_inputs()] != ["input_ids", "attention_mask"]:
+    names = [item.name for item in (*session.get_inputs(), *session.get_outputs())]
+    if names != ["input_ids", "attention_mask", *_OUTPUTS]:
         raise AssetError(f"{ONNX}: not an encoder of this project; reinstall scope-edge")
     if session.get_providers()[0] != provider:
         raise MissingExtraError(f"{provider} did not start (onnxruntime fell back to CPU); install its libraries")

@@ -38,16 +38,18 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuery:
-    """A query with its unit vector.
+    """A query as the encoder has it.
 
     Attributes:
-        vector: shape (d,), float32, L2 norm 1.
+        vector: shape (d,), float32, L2 norm 1: what it is about.
+        state: shape (d,), float32: the mean of its tokens' states half way up the encoder, where more is left of what is to be done.
         windows: how many encoder windows were averaged into it.
         truncated: whether text beyond the last window was left unread.
     """
 
     query: Query
     vector: Vector
+    state: Vector
     windows: int
     truncated: bool
 

@@ -13,12 +13,13 @@ import pytest
 
 from scope_edge import assets
 from scope_edge.core_set import CORE_250, AnchorSpec, CoreSet, core_body, grade, load_core, prompt_of
-from scope_edge.difficulty import text_features
+from scope_edge.encoder import Encoder
 from scope_edge.errors import PackError, UsageError
 from scope_edge.fingerprints import load_anchor_sets
 from scope_edge.fresh import TEMPLATES, drafted, fresh_anchor
 from scope_edge.grading.specs import KINDS, LETTERS, TIERS, spec_body, spec_from_body, text_of
 from scope_edge.prior import load_basis
+from scope_edge.records import Query
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "build_scripts"))
 import check_core
@@ -139,10 +140,9 @@ def test_the_pack_holds_what_the_source_says() -> None:
 
 
 def test_the_places_are_the_maps_and_begin_with_many_fields() -> None:
-    fitted = load_basis().map
+    fitted, encoder = load_basis().map, Encoder.load()
     for row in (0, 100, 249):
-        place = fitted.place_of(CORE.anchors.vectors[row], text_features(CORE.anchors.texts[row]))
-        # The pack keeps vectors at half precision.
+        place = fitted.place(encoder.encode(Query(CORE.anchors.texts[row])))
         assert place.difficulty == pytest.approx(CORE.anchors.difficulty[row], abs=0.05)
     assert np.linalg.norm(CORE.anchors.vectors, axis=1) == pytest.approx(1, abs=1e-3)
     assert (CORE.anchors.discrimination > 0).all()

@@ -86,7 +86,7 @@ def test_any_text_has_finite_features(text: str) -> None:
 def test_odd_text_stays_on_the_map(fitted: DifficultyMap, text: str) -> None:
     vector = np.zeros(fitted.axes.shape[1], np.float32)
     vector[0] = 1.0
-    place = fitted.place_of(vector, text_features(text))
+    place = fitted.place_of(vector, vector, text_features(text))
     assert np.isfinite([place.difficulty, place.log_length]).all()
     assert place.domains.min() >= 0
     assert place.domains.sum() == pytest.approx(1)
@@ -107,8 +107,8 @@ def test_a_map_survives_its_pack(fitted: DifficultyMap) -> None:
     again = map_from_body(map_body(fitted), "here")
     vector = np.full(fitted.axes.shape[1], fitted.axes.shape[1] ** -0.5, np.float32)
     features = text_features("How far is the moon?")
-    assert again.place_of(vector, features).difficulty == pytest.approx(
-        fitted.place_of(vector, features).difficulty, abs=1e-3
+    assert again.place_of(vector, vector, features).difficulty == pytest.approx(
+        fitted.place_of(vector, vector, features).difficulty, abs=1e-3
     )
 
 

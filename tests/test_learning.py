@@ -57,22 +57,25 @@ class Counting:
 def test_a_text_is_encoded_once_and_kept(encoder: Encoder, tmp_path: Path) -> None:
     texts = ["one question?", "another one", "one question?"]
     counting = Counting(encoder)
-    first = embed(texts, counting, tmp_path)  # type: ignore[arg-type]
+    vectors, states = embed(texts, counting, tmp_path)  # type: ignore[arg-type]
     assert counting.asked == texts[:2]
-    assert (first[0] == first[2]).all()
-    assert (first[1] == encoder.encode(Query("another one")).vector).all()
+    assert (vectors[0] == vectors[2]).all()
+    another = encoder.encode(Query("another one"))
+    assert (vectors[1] == another.vector).all()
+    assert (states[1] == another.state).all()
     again = embed([*texts, "a third"], counting, tmp_path)  # type: ignore[arg-type]
     assert counting.asked == [*texts[:2], "a third"]
-    assert (again[:3] == first).all()
+    assert (again[0][:3] == vectors).all()
+    assert (again[1][:3] == states).all()
 
 
 def test_a_damaged_or_unwritable_cache_costs_time_and_nothing_else(encoder: Encoder, tmp_path: Path) -> None:
-    expected = embed(["a text"], encoder, tmp_path)
+    expected = embed(["a text"], encoder, tmp_path)[0]
     (cache,) = tmp_path.iterdir()
     cache.write_bytes(cache.read_bytes()[:-3] + b"xyz")
-    assert (embed(["a text"], encoder, tmp_path) == expected).all()
+    assert (embed(["a text"], encoder, tmp_path)[0] == expected).all()
     (tmp_path / "file").write_text("in the way")
-    assert (embed(["a text"], encoder, tmp_path / "file" / "sub") == expected).all()
+    assert (embed(["a text"], encoder, tmp_path / "file" / "sub")[0] == expected).all()
 
 
 def test_an_interrupted_run_keeps_what_it_had(encoder: Encoder, tmp_path: Path) -> None:
@@ -117,9 +120,9 @@ def test_the_map_places_new_questions_by_how_hard_they_are(learned: Learned, enc
 
 def test_places_of_many_are_those_of_each(learned: Learned, data: Pooled) -> None:
     some = slice(0, 40)
-    many = learned.basis.map.places_of(data.vectors[some], data.features[some])
+    many = learned.basis.map.places_of(data.vectors[some], data.states[some], data.features[some])
     for i in (0, 17, 39):
-        one = learned.basis.map.place_of(data.vectors[i], data.features[i])
+        one = learned.basis.map.place_of(data.vectors[i], data.states[i], data.features[i])
         assert many.difficulty[i] == pytest.approx(one.difficulty, abs=1e-4)
         assert many.log_length[i] == pytest.approx(one.log_length, abs=1e-4)
         assert many.domains[i] == pytest.approx(one.domains, abs=1e-4)

@@ -194,7 +194,7 @@ def _parts(data: Pooled, split: Split, basis: Basis, material: Pooled, bank: NDA
                     reference=basis.reference,
                     material=material,
                     rows=rows,
-                    places=basis.map.places_of(data.vectors[rows], data.features[rows]),
+                    places=basis.map.places_of(data.vectors[rows], data.states[rows], data.features[rows]),
                     similarity=nearest_similarity(data.vectors[rows], bank),
                     prompts=_prompts(data.texts[rows].tolist()),
                     models=models,

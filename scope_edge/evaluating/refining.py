@@ -39,7 +39,8 @@ def refined(found: Predicted, cards: Sequence[ModelCard], settings: Settings, pr
     try:
         for q, row in enumerate(part.rows.tolist()):
             progress(f"{part.name}, seed {part.split.seed}: {installed.name}", q, len(part.rows))
-            encoded = EncodedQuery(Query(str(part.data.texts[row])), part.data.vectors[row], 1, False)
+            vector, state = part.data.vectors[row], part.data.states[row]
+            encoded = EncodedQuery(Query(str(part.data.texts[row])), vector, state, 1, False)
             estimates, _ = found.prior.estimate(encoded, float(part.similarity[q]))
             refinement = estimator.refine(encoded, estimates, _everybody)
             if refinement.degraded:

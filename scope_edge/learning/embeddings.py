@@ -1,4 +1,4 @@
-"""Unit vectors of many texts, kept between runs: encoding is most of what an evaluation takes.
+"""Unit vectors and states of many texts, kept between runs: encoding is most of what an evaluation takes.
 
 Kept by hash of the text, per encoder, in one pack of the user's cache folder. Vectors tell something of the texts they were
 made of; `scope-edge eval --no-cache` keeps none.
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
 
 _KIND = "embeddings"
-# Vectors kept; with more, only those of the last run are.
-_MOST = 150_000
+# Texts kept; with more, only those of the last run are.
+_MOST = 100_000
 _SAVED_EVERY = 4_000
 
 
 def embed(
     texts: Sequence[str], encoder: Encoder, folder: Path | None = None, progress: Progress | None = None
-) -> Vector:
-    """Unit vectors (n, d), float32. folder: where they are kept; None = nowhere.
+) -> tuple[Vector, Vector]:
+    """Unit vectors and states, (n, d) each, float32. folder: where they are kept; None = nowhere.
 
     An interrupted run keeps what it had. A cache that is damaged, or cannot be written, is no error.
     """
@@ -48,7 +48,7 @@ def embed(
     saved = 0
     try:
         for done, encoded in enumerate(encoder.encode_many(Query(texts[i]) for i in wanted), 1):
-            known[keys[wanted[done - 1]]] = encoded.vector
+            known[keys[wanted[done - 1]]] = np.stack([encoded.vector, encoded.state])
             if progress is not None:
                 progress("encoding", done, len(wanted))
             if path is not None and done - saved >= _SAVED_EVERY:
@@ -57,15 +57,16 @@ def embed(
     finally:
         if path is not None and wanted:
             _write(path, encoder, known, keys)
-    return np.array([known[key] for key in keys], np.float32).reshape(len(keys), encoder.dimension)
+    both = np.array([known[key] for key in keys], np.float32).reshape(len(keys), 2, encoder.dimension)
+    return both[:, 0], both[:, 1]
 
 
 def _read(path: Path, encoder: Encoder) -> dict[bytes, Vector]:
     with contextlib.suppress(PackError, KeyError, ValueError, AttributeError):
         body = read_pack(path, _KIND)
-        keys, vectors = body["keys"], body["vectors"]
-        if body["encoder"] == encoder.identity and vectors.shape == (len(keys), encoder.dimension):
-            return dict(zip(map(bytes, keys), vectors, strict=True))
+        keys, encoded = body["keys"], body["encoded"]
+        if body["encoder"] == encoder.identity and encoded.shape == (len(keys), 2, encoder.dimension):
+            return dict(zip(map(bytes, keys), encoded, strict=True))
     return {}
 
 
@@ -73,4 +74,4 @@ def _write(path: Path, encoder: Encoder, known: dict[bytes, Vector], present: Se
     kept = known if len(known) <= _MOST else {key: known[key] for key in present[:_MOST] if key in known}
     keys: NDArray[np.uint8] = np.frombuffer(b"".join(kept), np.uint8).reshape(len(kept), -1)
     with contextlib.suppress(PackError):
-        write_pack(path, _KIND, {"encoder": encoder.identity, "keys": keys, "vectors": np.array(list(kept.values()))})
+        write_pack(path, _KIND, {"encoder": encoder.identity, "keys": keys, "encoded": np.array(list(kept.values()))})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.difficulty import DifficultyMap, Kernel
+from scope_edge.difficulty import DifficultyMap, Kernel, unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,12 +70,15 @@ def _blank(data: Pooled, chosen: NDArray[np.int64]) -> DifficultyMap:
     traits = vectors @ trait_axes.T
     sets, d = len(data.set_names), vectors.shape[1]
     mean, scale = data.features.mean(0), data.features.std(0) + 1e-6
-    on_axes = data.vectors[chosen] @ axes.T
+    state_axes, state_center = _state_axes(data.states)
     outputs = 2 + sets
     return DifficultyMap(
         kernel=Kernel(),
         axes=axes,
-        landmarks=on_axes / np.linalg.norm(on_axes, axis=1, keepdims=True),
+        landmarks=unit_rows(data.vectors[chosen] @ axes.T),
+        state_axes=state_axes,
+        state_center=state_center,
+        landmark_states=unit_rows(data.states[chosen] @ state_axes.T - state_center),
         landmark_features=np.clip((data.features[chosen] - mean) / scale, -6, 6).astype(np.float32),
         feature_mean=mean,
         feature_scale=scale,
@@ -87,11 +90,21 @@ def _blank(data: Pooled, chosen: NDArray[np.int64]) -> DifficultyMap:
     )
 
 
+def _state_axes(states: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Leading principal axes (s, d) of states, each dimension standardised first, and where their mean lies on them (s,)."""
+    mean, scale = states.mean(0, dtype=np.float64), states.std(0, dtype=np.float64) + 1e-6
+    standard = (states - mean) / scale
+    axes = np.linalg.eigh(standard.T @ standard)[1][:, ::-1].T[:AXES] / scale
+    return axes.astype(np.float32), (axes @ mean).astype(np.float32)
+
+
 def _rows(blank: DifficultyMap, data: Pooled) -> NDArray[np.float32]:
     """What the weights multiply: (n, d + features + landmarks) float32, by the map's own code."""
     scaled = blank.scaled(data.features)
     step = range(0, len(data), 512)
-    curves = np.vstack([blank.curves(data.vectors[i : i + 512], scaled[i : i + 512]) for i in step])
+    curves = np.vstack(
+        [blank.curves(*(rows[i : i + 512] for rows in (data.vectors, data.states, scaled))) for i in step]
+    )
     return np.hstack([data.vectors, scaled, curves])
 
 
@@ -101,11 +114,11 @@ def _ridge(blank: DifficultyMap) -> Floats:
     penalty = np.zeros((d + features + count,) * 2)
     penalty[range(d), range(d)] = 1 / EMBEDDING_VARIANCE
     penalty[range(d, d + features), range(d, d + features)] = 1 / FEATURE_VARIANCE
-    k = blank.kernel
     spots = blank.landmark_features.astype(np.float64)
     norms = (spots**2).sum(1)
     apart = norms[:, None] + norms - 2 * spots @ spots.T
-    gram = k.curve * np.exp(k.sharpness * (blank.landmarks @ blank.landmarks.T - 1)) + k.bend * np.exp(-apart / k.width)
+    cosines, states = blank.landmarks @ blank.landmarks.T, blank.landmark_states @ blank.landmark_states.T
+    gram = blank.kernel.of(cosines, states, apart)
     penalty[d + features :, d + features :] = gram + NUGGET * np.eye(count)
     return penalty
 

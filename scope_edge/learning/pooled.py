@@ -44,7 +44,7 @@ class Pooled:
         correct, tokens, prompt_tokens, usd: (models, n), NaN = missing; tokens are cl100k counts, usd what a call cost.
         sets: (n,) index into `set_names`. ids: (n,) within the set. texts: (n,).
         groups: (n,) what a split must not straddle. text_tokens: (n,) cl100k tokens of the text, estimated where not counted.
-        vectors: (n, d) float32; features: (n, FEATURES).
+        vectors, states: (n, d) float32; features: (n, FEATURES).
     """
 
     models: NDArray[np.str_]
@@ -61,6 +61,7 @@ class Pooled:
     categories: NDArray[np.str_]
     text_tokens: Floats
     vectors: Vector
+    states: Vector
     features: Floats
 
     def take(self, models: Bools, queries: Bools) -> Pooled:
@@ -142,7 +143,7 @@ def _table(
     sources: Sequence[Source],
     queries: Sequence[tuple[int, int, LabelledQuery]],
     rows: Sequence[tuple[int, int, LabelledOutcome]],
-    vectors: Vector,
+    encoded: tuple[Vector, Vector],
 ) -> Pooled:
     """The table of queries (set, turn, query) and outcomes (column, turn, outcome)."""
     models = sorted({row.model for *_, row in rows})
@@ -165,7 +166,8 @@ def _table(
         text_tokens=np.array(
             [one.text_tokens or estimate_prompt_tokens(one.text).expected for one in all_queries], np.float64
         ),
-        vectors=vectors,
+        vectors=encoded[0],
+        states=encoded[1],
         features=np.array([text_features(one.text) for one in all_queries]),
     )
     return _grouped(data, [one.source for one in all_queries])
