@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from scope_edge.config import Settings
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import ModelCard
-    from scope_edge.router import Refiner, Router
+    from scope_edge.router import Flow, Guard, Refiner
 
 
-def load_router(settings: Settings) -> Router:
+def load_flow(settings: Settings) -> Flow:
     """A router for the settings' active pool, from bundled files and the user's own.
 
     Raises AssetError (a file missing or damaged), UsageError (unknown or empty pool, unknown provider),
@@ -30,18 +30,27 @@ def load_router(settings: Settings) -> Router:
 
     from scope_edge.anchors import load_bank
     from scope_edge.policy import PoolPolicy
-    from scope_edge.router import Router
+    from scope_edge.router import Flow
     from scope_edge.standing import load_standing
 
     bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
     standing = load_standing(settings, pool)
-    return Router(
+    return Flow(
         encoder=encoder(),
         bank=bank,
         estimator=standing.prior,
         policy=PoolPolicy(pool, standing.prepared),
         refiner=_refiner(settings, pool, standing.fingerprints),
+        guard=_guard(settings),
     )
+
+
+def _guard(settings: Settings) -> Guard | None:
+    if settings.privacy == "off":
+        return None
+    from scope_edge.privacy import PrivacyGuard
+
+    return PrivacyGuard()
 
 
 def _refiner(

@@ -42,6 +42,7 @@ else:
 
 IndexName = Literal["auto", "exact", "hnsw"]
 EstimatorChoice = Literal["auto", "prior", "gguf"]
+Privacy = Literal["off", "patterns"]
 Provider = Literal["cpu", "cuda", "coreml", "directml", "openvino", "rocm", "tensorrt"]
 PREFIX = "SCOPE_EDGE_"
 # Variables of this prefix that other rooms read.
@@ -65,7 +66,11 @@ class Settings:
         estimator_name: which installed one; None = the newest.
         estimate_seconds, estimate_tokens: what it may take for one query; None = no limit, except that "auto" takes 2 s.
         provider: where the encoder runs. threads: cores to use; None = all of them.
-        offline: refuse to download, also what is asked for by name.
+        offline: no connection leaves the machine: nothing is downloaded, also what is asked for by name, and only models on
+            the device may be chosen.
+        privacy: "patterns" keeps queries with an e-mail address or what looks like a key on the device.
+        silence_seconds: how long a model's server may send nothing before it is given up on.
+        verify: 2 has a model on the device answer twice, and asks another where it contradicts itself; 0 = off.
         models, pools, profiles: the user's own cards, as written, pools, and profiles, their values checked; by name.
         file: the settings file these were read from, whether or not it exists.
         origin: key -> where its value came from (the file, "profile NAME", a variable or "argument"); a key at its default
@@ -92,6 +97,9 @@ class Settings:
     provider: Provider = "cpu"
     threads: int | None = None
     offline: bool = False
+    privacy: Privacy = "off"
+    silence_seconds: float = 120.0
+    verify: int = 0
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -103,7 +111,7 @@ class Settings:
         return Preference(
             alpha=self.alpha,
             budget=Budget(self.max_tokens, self.max_usd, self.max_seconds),
-            local_only=self.local_only,
+            local_only=self.local_only or self.offline,
             exclude=exclude,
             fallback=self.fallback,
             policy=self.policy,
@@ -296,6 +304,19 @@ def _at_least_one(name: str, value: object) -> int:
     return check_count(name, value, least=1)
 
 
+def _above_zero(name: str, value: object) -> float:
+    number = check_amount(name, value)
+    if number == 0:
+        raise UsageError(f"{name} must be above 0")
+    return number
+
+
+def _verify(name: str, value: object) -> int:
+    if not isinstance(value, bool) and value in (0, 2):
+        return check_count(name, value)
+    raise UsageError(f"{name} must be 2 (a second answer to compare with) or 0 (none), not {shown(value)}")
+
+
 # Setting -> its check: (name, value) -> the value as stored. Each raises UsageError.
 CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "profile": check_name,
@@ -318,7 +339,10 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "provider": _choice(Provider),
     "threads": _at_least_one,
     "offline": check_flag,
+    "privacy": _choice(Privacy),
+    "silence_seconds": _above_zero,
+    "verify": _verify,
 }
 # What a profile may set: anything but which profile holds.
 PROFILED = tuple(key for key in CHECKS if key != "profile")
-_TEXTS = ("profile", "pool", "policy", "index", "fallback", "estimator", "estimator_name", "provider")
+_TEXTS = ("profile", "pool", "policy", "index", "fallback", "estimator", "estimator_name", "provider", "privacy")

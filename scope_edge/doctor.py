@@ -264,12 +264,12 @@ def _routing(settings: Settings | None, worst: _Worst) -> Check:
 
     started = perf_counter()
     try:
-        from scope_edge.assemble import load_router
+        from scope_edge.assemble import load_flow
 
         settings = settings or load_settings()
-        router = load_router(settings)
+        flow = load_flow(settings)
         loaded = perf_counter()
-        decision = router.route(Query(_TEST_QUERY), settings.preference())
+        decision = flow.route(Query(_TEST_QUERY), settings.preference())
     except ScopeEdgeError as error:
         return Check("a test query", "does not work", worst.note(error))
     except ImportError as error:

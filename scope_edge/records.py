@@ -29,11 +29,15 @@ Fallback = Literal["none", "cheapest"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The text to route. `system` is sent along to the model: it costs prompt tokens but is not what is asked."""
+    """The text to route. `system` is sent along to the model: it costs prompt tokens but is not what is asked.
+
+    history: what was said before it, as (role, text), oldest first. It is sent along like `system`.
+    """
 
     text: str
     system: str | None = None
     id: str | None = None
+    history: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,19 +82,34 @@ class Policy(Protocol):
     def contest(self, query: Query, preference: Preference, slices: tuple[Slice, ...]) -> CouldWin: ...
 
 
-class Router:
+class Guard(Protocol):
+    """What a query holds may forbid what its preference allows."""
+
+    def check(self, query: Query, preference: Preference) -> tuple[Preference, tuple[str, ...]]:
+        """The preference that holds, and warnings for the decision."""
+
+
+class Flow:
     """Routes queries within one pool. Safe to call from several threads at once; a context manager that ends what it runs."""
 
     def __init__(
-        self, *, encoder: Encoder, bank: Bank, estimator: Estimator, policy: Policy, refiner: Refiner | None = None
+        self,
+        *,
+        encoder: Encoder,
+        bank: Bank,
+        estimator: Estimator,
+        policy: Policy,
+        refiner: Refiner | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._encoder = encoder
         self._bank = bank
         self._estimator = estimator
         self._policy = policy
         self._refiner = refiner
+        self._guard = guard
 
-    def __enter__(self) -> Router:
+    def __enter__(self) -> Flow:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,10 +131,14 @@ class Router:
         top_k: similar anchors to report. Raises UsageError for a blank or oversized text, an alpha or a budget out of
         range. That nothing keeps to the limits is no error: see `Decision.feasible`.
         """
-        check_query(query)
         start = perf_counter()
-        encoded = self._encoder.encode(query)
+        encoded = self.encode(query)
         return self.decide(encoded, preference, top_k=top_k, encode_ms=(perf_counter() - start) * 1e3)
+
+    def encode(self, query: Query) -> EncodedQuery:
+        """The query with its vector: what `decide` takes. Raises UsageError for a text that cannot be routed."""
+        check_query(query)
+        return self._encoder.encode(query)
 
     def route_many(self, requests: Iterable[tuple[Query, Preference]], *, top_k: int = 10) -> Iterator[Decision]:
         """Decide many queries, in order, encoding over all cores. Requests are pulled a few ahead, so memory stays flat.
@@ -141,6 +160,9 @@ class Router:
         self, encoded: EncodedQuery, preference: Preference, *, top_k: int = 10, encode_ms: float | None = None
     ) -> Decision:
         """Decide an encoded query: everything of `route` but the encoder. Raises UsageError as `route` does."""
+        cautions: tuple[str, ...] = ()
+        if self._guard is not None:
+            preference, cautions = self._guard.check(encoded.query, preference)
         start = perf_counter()
         # The nearest anchor is always looked up: how near it is says how far the estimates can be trusted.
         neighbors = self._bank.nearest(encoded.vector, max(top_k, 1))
@@ -178,7 +200,7 @@ class Router:
             flip_above=verdict.flip_above,
             truncated=encoded.truncated,
             degraded=refined.degraded if note is None else (note, *refined.degraded),
-            warnings=(*refined.warnings, *verdict.warnings),
+            warnings=(*cautions, *refined.warnings, *verdict.warnings),
             timings_ms=timings,
             query_id=encoded.query.id,
         )
@@ -186,7 +208,7 @@ class Router:
 
 def check_query(query: Query) -> None:
     """Refuse what cannot be routed. Raises UsageError for a blank text and for one over `MAX_QUERY_CHARACTERS`."""
-    size = len(query.text) + len(query.system or "")
+    size = len(query.text) + len(query.system or "") + sum(len(text) for _, text in query.history)
     if size > MAX_QUERY_CHARACTERS:
         raise UsageError(
             f"the query is {size:,} characters, more than the {MAX_QUERY_CHARACTERS:,} that are read; shorten it"

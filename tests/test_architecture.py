@@ -22,7 +22,7 @@ ROOMS = {
     "onnxruntime": ("encoder.py", "doctor.py"),
     "tokenizers": ("encoder.py", "doctor.py"),
     "hnswlib": ("index.py", "doctor.py"),
-    "httpx": ("chat/client.py",),
+    "httpx": ("chat/connection.py",),
     "llama_cpp": ("llama/", "doctor.py"),
     "msgpack": ("packs.py", "llama/"),
     "tomlkit": ("pools.py", "estimator/installed.py"),
@@ -38,7 +38,7 @@ ROOMS = {
     "matplotlib": ("plotting/",),
     "cryptography": ("signing/ed25519.py",),
 }
-# What opens connections, or is used to. remote.py and chat/client.py may, the llama worker talks over pipes.
+# What opens connections, or is used to. remote.py and chat/connection.py may, the llama worker talks over pipes.
 NETWORK = (
     "aiohttp",
     "ftplib",
@@ -52,7 +52,7 @@ NETWORK = (
     "urllib",
     "urllib3",
 )
-REMOTE = ("remote.py", "chat/client.py")
+REMOTE = ("remote.py", "chat/connection.py")
 # Training and conversion belong to build_scripts/: a user never installs these. What evaluating needs is another matter.
 BUILD_ONLY = ("build_scripts", "onnx", "pandas", "torch", "transformers")
 # `router.py` may import these of the package and nothing else: words, errors and the contracts between parts.

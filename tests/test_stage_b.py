@@ -19,7 +19,7 @@ import psutil
 import pytest
 from stage_b_cases import MODELS, QUESTIONS, fill
 
-from scope_edge.assemble import load_router
+from scope_edge.assemble import load_flow
 from scope_edge.config import load_settings
 from scope_edge.estimator.calibrated import FILE
 from scope_edge.estimator.installed import Installed, write_manifest
@@ -147,7 +147,7 @@ def test_a_worker_broken_in_the_middle_leaves_the_prior_and_the_next_query_is_re
     write_manifest(replace(entry, samples=8, analysis_tokens=1200))  # long enough to be hit in the middle
     settings = load_settings({"pool": POOL, "estimator": "gguf", "alpha": 1.0})
     try:
-        router = load_router(settings)
+        router = load_flow(settings)
     finally:
         write_manifest(entry)
     struck = []
@@ -178,9 +178,9 @@ def test_asking_for_one_that_is_not_there_ends_with_the_command_that_installs_on
 
 def test_with_none_installed_nothing_of_it_is_loaded(tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom scope_edge.assemble import load_router\nfrom scope_edge.config import load_settings\n"
+        "import sys\nfrom scope_edge.assemble import load_flow\nfrom scope_edge.config import load_settings\n"
         "from scope_edge.records import Preference, Query\n"
-        f"decision = load_router(load_settings()).route(Query({QUERY!r}), Preference())\n"
+        f"decision = load_flow(load_settings()).route(Query({QUERY!r}), Preference())\n"
         "print(decision.degraded, [m for m in sys.modules if m.startswith('scope_edge.estimator')])"
     )
     done = subprocess.run(

@@ -47,7 +47,7 @@ def infeasible(bound: Bound | None) -> str:
     if bound.limit == "exclude":
         return "every model that could be chosen is excluded; exclude fewer"
     if bound.limit == "local_only":
-        return "no model on the device can be chosen; add one to the pool, or leave out --local-only"
+        return "no model on the device can be chosen, and only those may; add one to the pool, or lift --local-only or offline"
     if bound.limit == "cannot_load":
         return "no model that could be chosen can be loaded on this machine; `scope-edge doctor` says why"
     if bound.limit == "context":

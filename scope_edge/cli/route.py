@@ -13,7 +13,7 @@ from scope_edge.errors import UsageError
 if TYPE_CHECKING:
     from scope_edge.config import Settings
     from scope_edge.records import Decision
-    from scope_edge.router import Router
+    from scope_edge.router import Flow
 
 INFEASIBLE, SOME_FAILED = 3, 4
 _NOTHING = 'nothing to route; give a text, as in `scope-edge route "Why is the sky blue?"`, or - to read it from standard input'
@@ -168,9 +168,9 @@ def command(
     context.exit(0 if decision.feasible or decision.over_budget else INFEASIBLE)
 
 
-def check_known(models: tuple[str, ...], router: Router, settings: Settings) -> None:
+def check_known(models: tuple[str, ...], flow: Flow, settings: Settings) -> None:
     """Raises UsageError naming the nearest ids for one that the catalog does not know."""
-    strangers = set(models) - {card.id for card in router.pool}
+    strangers = set(models) - {card.id for card in flow.pool}
     if strangers:
         from scope_edge.catalog import load_catalog
 
@@ -185,11 +185,11 @@ def _decide(text: str, system: str | None, settings: Settings, exclude: tuple[st
 
     query = Query(text, system=system)
     check_query(query)
-    from scope_edge.assemble import load_router
+    from scope_edge.assemble import load_flow
 
-    router = load_router(settings)
-    check_known(exclude, router, settings)
-    return router.route(query, settings.preference(exclude=exclude), top_k=settings.top_k)
+    flow = load_flow(settings)
+    check_known(exclude, flow, settings)
+    return flow.route(query, settings.preference(exclude=exclude), top_k=settings.top_k)
 
 
 def _text(texts: tuple[str, ...], file: str | None) -> str:
