@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from scope_edge.config import Settings
+    from scope_edge.executor import Executor
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import ModelCard
     from scope_edge.router import Flow, Guard, Refiner
@@ -42,6 +43,26 @@ def load_flow(settings: Settings) -> Flow:
         policy=PoolPolicy(pool, standing.prepared),
         refiner=_refiner(settings, pool, standing.fingerprints),
         guard=_guard(settings),
+    )
+
+
+def load_executor(settings: Settings, flow: Flow) -> Executor:
+    """What carries this flow's decisions out. Nothing is started or connected to yet."""
+    from scope_edge.agreement import Agreement
+    from scope_edge.executor import Executor
+    from scope_edge.executor.cloud import CloudPlace
+    from scope_edge.executor.device import DevicePlace
+    from scope_edge.journal import Journal
+    from scope_edge.ledger import Ledger
+    from scope_edge.llama.host import Host
+
+    return Executor(
+        flow.pool,
+        device=DevicePlace(Host(settings, cache_dir=assets.user_cache_dir())),
+        cloud=CloudPlace(silence=settings.silence_seconds, offline=settings.offline or settings.local_only),
+        agreement=Agreement(flow.encode),
+        ledger=Ledger.open(settings),
+        journal=Journal.open(settings),
     )
 
 
