@@ -59,7 +59,7 @@ def load_executor(settings: Settings, flow: Flow) -> Executor:
     return Executor(
         flow.pool,
         device=DevicePlace(Host(settings, cache_dir=assets.user_cache_dir())),
-        cloud=CloudPlace(silence=settings.silence_seconds, offline=settings.offline or settings.local_only),
+        cloud=CloudPlace(silence=settings.silence_seconds, offline=settings.offline),
         agreement=Agreement(flow.encode),
         ledger=Ledger.open(settings),
         journal=Journal.open(settings),
