@@ -42,6 +42,7 @@ else:
 
 IndexName = Literal["auto", "exact", "hnsw"]
 EstimatorChoice = Literal["auto", "prior", "gguf"]
+JournalChoice = Literal["off", "run", "all"]
 Provider = Literal["cpu", "cuda", "coreml", "directml", "openvino", "rocm", "tensorrt"]
 PREFIX = "SCOPE_EDGE_"
 # Variables of this prefix that other rooms read.
@@ -66,6 +67,9 @@ class Settings:
         estimate_seconds, estimate_tokens: what it may take for one query; None = no limit, except that "auto" takes 2 s.
         provider: where the encoder runs. threads: cores to use; None = all of them.
         offline: refuse to download, also what is asked for by name.
+        journal: write down no decision, those that are run, or all. journal_text, journal_embedding: with the query's.
+        journal_days, journal_mb: older entries go, and the oldest beyond that size.
+        max_usd_day, max_usd_month: caps on what cloud models may be paid in all; None = no cap.
         models, pools, profiles: the user's own cards, as written, pools, and profiles, their values checked; by name.
         file: the settings file these were read from, whether or not it exists.
         origin: key -> where its value came from (the file, "profile NAME", a variable or "argument"); a key at its default
@@ -92,6 +96,13 @@ class Settings:
     provider: Provider = "cpu"
     threads: int | None = None
     offline: bool = False
+    journal: JournalChoice = "run"
+    journal_text: bool = False
+    journal_embedding: bool = False
+    journal_days: int = 90
+    journal_mb: int = 200
+    max_usd_day: float | None = None
+    max_usd_month: float | None = None
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -318,7 +329,14 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "provider": _choice(Provider),
     "threads": _at_least_one,
     "offline": check_flag,
+    "journal": _choice(JournalChoice),
+    "journal_text": check_flag,
+    "journal_embedding": check_flag,
+    "journal_days": _at_least_one,
+    "journal_mb": _at_least_one,
+    "max_usd_day": check_amount,
+    "max_usd_month": check_amount,
 }
 # What a profile may set: anything but which profile holds.
 PROFILED = tuple(key for key in CHECKS if key != "profile")
-_TEXTS = ("profile", "pool", "policy", "index", "fallback", "estimator", "estimator_name", "provider")
+_TEXTS = ("profile", "pool", "policy", "index", "fallback", "estimator", "estimator_name", "provider", "journal")
