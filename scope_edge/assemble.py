@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from scope_edge.config import Settings
     from scope_edge.executor import Executor
+    from scope_edge.executor.contracts import Place
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import ModelCard
     from scope_edge.router import Flow, Guard, Refiner
@@ -51,19 +52,26 @@ def load_executor(settings: Settings, flow: Flow) -> Executor:
     from scope_edge.agreement import Agreement
     from scope_edge.executor import Executor
     from scope_edge.executor.cloud import CloudPlace
-    from scope_edge.executor.device import DevicePlace
     from scope_edge.journal import Journal
     from scope_edge.ledger import Ledger
-    from scope_edge.llama.host import Host
 
     return Executor(
         flow.pool,
-        device=DevicePlace(Host(settings, cache_dir=assets.user_cache_dir())),
+        device=_device(settings, flow.pool),
         cloud=CloudPlace(silence=settings.silence_seconds, offline=settings.offline),
         agreement=Agreement(flow.encode),
         ledger=Ledger.open(settings),
         journal=Journal.open(settings),
     )
+
+
+def _device(settings: Settings, pool: Sequence[ModelCard]) -> Place | None:
+    if all(card.gguf is None for card in pool):
+        return None
+    from scope_edge.executor.device import DevicePlace
+    from scope_edge.llama.host import Host
+
+    return DevicePlace(Host(settings, cache_dir=assets.user_cache_dir()))
 
 
 def _guard(settings: Settings) -> Guard | None:

@@ -227,8 +227,9 @@ def _exists(path: Path) -> bool:
 
 def _settings(worst: _Worst) -> tuple[Settings | None, dict[str, tuple[str, str]], dict[str, str]]:
     """The settings in force, each with where it came from, and the active pool."""
+    from scope_edge.allowed import CHECKS
     from scope_edge.catalog import load_catalog
-    from scope_edge.config import CHECKS, load_settings
+    from scope_edge.config import load_settings
     from scope_edge.managing.loadable import unloadable
 
     settings = None

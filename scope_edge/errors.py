@@ -94,6 +94,10 @@ class PackError(AssetError):
     """A pack is truncated, altered, foreign, of another kind or format version, or over its size limit."""
 
 
+class DamagedError(AssetError):
+    """A database of the user's is damaged, foreign or of a newer release: it can only be begun anew."""
+
+
 class MissingExtraError(ScopeEdgeError):
     """An optional native library was asked for by name and is not installed."""
 

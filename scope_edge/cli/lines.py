@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from scope_edge.allowed import CHECKS
 from scope_edge.checks import check_name, suggestion
 from scope_edge.cli.inputs import LineReader, decoded, opened
 from scope_edge.cli.output import Interruptions, out_json, out_line
 from scope_edge.cli.route import SOME_FAILED, check_known
 from scope_edge.cli.run import complain
 from scope_edge.cli.words import is_terminal, plural
-from scope_edge.config import CHECKS
 from scope_edge.errors import UsageError
 from scope_edge.records import Decision, Preference, Query
 from scope_edge.router import MAX_QUERY_CHARACTERS, check_query

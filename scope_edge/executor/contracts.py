@@ -95,6 +95,8 @@ class Ledger(Protocol):
 
     def release(self, reservation: Any) -> None: ...
 
+    def close(self) -> None: ...
+
 
 class Journal(Protocol):
     """What was decided and what became of it, written down; never raises."""
@@ -103,6 +105,8 @@ class Journal(Protocol):
     def problem(self) -> str | None: ...
 
     def record(self, query: Query, decision: Decision, run: Run | None, *, vector: Vector | None) -> str: ...
+
+    def close(self) -> None: ...
 
 
 class Agreement(Protocol):

@@ -37,13 +37,13 @@ class Executor:
         self,
         cards: Sequence[ModelCard],
         *,
-        device: Place,
+        device: Place | None,
         cloud: Place,
         agreement: Agreement,
         ledger: Ledger | None = None,
         journal: Journal | None = None,
     ) -> None:
-        """device: runs GGUFs. cloud: calls endpoints, wherever they are. Both are closed with this."""
+        """device: runs GGUFs; None = there are none. cloud: calls endpoints, wherever they are. All are closed with this."""
         self.cards: Mapping[str, ModelCard] = {card.id: card for card in cards}
         self.agreement, self.ledger, self.journal = agreement, ledger, journal
         self._device, self._cloud = device, cloud
@@ -55,13 +55,14 @@ class Executor:
     def call(self, candidate: Candidate) -> Call:
         """One try of one candidate, not begun."""
         card = self.cards[candidate.model]
-        place = self._cloud if card.gguf is None else self._device
+        place = self._device if card.gguf is not None and self._device is not None else self._cloud
         return Call(candidate, card, place, self.ledger)
 
     def close(self) -> None:
         """End what runs."""
-        self._device.close()
-        self._cloud.close()
+        for part in (self._device, self._cloud, self.ledger, self.journal):
+            if part is not None:
+                part.close()
 
 
 class Execution:
