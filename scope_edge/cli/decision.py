@@ -40,6 +40,20 @@ def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float
     return "\n".join(part for line in lines for part in words.wrapped(line, width))
 
 
+def one_line_of(decision: Decision, model: str | None) -> str:
+    """A decision in one line, as one who reads the answer wants it: who answers, where, how likely right, for how much."""
+    row = next((one for one in decision.candidates if one.model == model), None)
+    if row is None:
+        return model or "nobody answers"
+    parts = [f"{row.model}, {PLACES[row.where]}"]
+    if row.p_correct is not None:
+        parts.append(f"{words.percent(row.p_correct)}% likely to be right")
+    parts.append(_price(row))
+    instead = f" (chosen: {decision.choice})" if model != decision.choice else ""
+    over = "; nothing keeps to the limits" if decision.over_budget else ""
+    return ", ".join(parts) + instead + over
+
+
 def infeasible(bound: Bound | None) -> str:
     """One line on the limit that left nothing to choose, and the smallest value of it that would do."""
     if bound is None:
