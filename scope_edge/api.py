@@ -189,7 +189,7 @@ class Router:
         silent = [card.id for card in cards if not callable_now(card)]
         if len(silent) == len(cards):
             if pinned is not None:
-                raise UsageError(f"{pinned} {why_not_called(cards[0], local_only=False)}")
+                raise UsageError(f"{pinned}: {why_not_called(cards[0], local_only=False)}")
             raise UsageError(
                 "no model of this pool can be called: their cards name no endpoint and no gguf;"
                 " `scope-edge models add` makes cards that do"

@@ -129,10 +129,8 @@ class Incoming:
     def __init__(self, connection: Connection, response: Any, seconds: float) -> None:
         self._connection, self._response = connection, response
         self._ended = threading.Event()
-        self._watch = threading.Timer(seconds, self.end) if seconds < threading.TIMEOUT_MAX else None
-        if self._watch is not None:
-            self._watch.daemon = True
-            self._watch.start()
+        self._watch: threading.Timer | None = None
+        self.expire(seconds)
 
     @property
     def status(self) -> int:
@@ -166,6 +164,15 @@ class Incoming:
             if len(raw) > _REFUSAL_BYTES:
                 break
         return bytes(raw)
+
+    def expire(self, seconds: float) -> None:
+        """End it unless it is closed within so many seconds, whatever was said before."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if seconds < threading.TIMEOUT_MAX:
+            self._watch = threading.Timer(seconds, self.end)
+            self._watch.daemon = True
+            self._watch.start()
 
     def end(self) -> None:
         """End it, from whichever thread: who reads gets Failed."""

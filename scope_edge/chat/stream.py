@@ -16,6 +16,8 @@ from scope_edge.chat.wire import NotAnAnswerError, read_reply, read_usage, said
 if TYPE_CHECKING:
     from scope_edge.chat.connection import Incoming
 
+# After the last words of an answer its usage may follow, and then the end.
+_COUNT_SECONDS, _LAST_SECONDS = 5.0, 0.5
 _EVENTS, _WHOLE = "text/event-stream", "application/json"
 
 
@@ -73,7 +75,10 @@ class AnswerStream:
         for chunk in self._chunks():
             if chunk.problem is not None:
                 raise Failed(f"it broke off ({said(chunk.problem.encode(), self._key) or 'an error'})")
-            self._usage, self.finish = chunk.usage or self._usage, chunk.finish or self.finish
+            self._usage = chunk.usage or self._usage
+            if chunk.finish is not None and self.finish is None:
+                self.finish = chunk.finish
+                self._incoming.expire(_COUNT_SECONDS)
             text = self._clearing.feed(chunk.text)
             if text or chunk.extra:
                 self._wrote += len(text.encode("utf-8", "replace"))
@@ -87,14 +92,18 @@ class AnswerStream:
 
     def _chunks(self) -> Iterator[Chunk]:
         events = Events()
-        for raw in self._incoming.chunks():
-            for data in events.feed(raw):
-                if data.strip() == DONE:
-                    self._whole = True
-                    return
-                yield read_chunk(data)
-        if self._incoming.ended:
-            raise Failed("it was ended")
+        try:
+            for raw in self._incoming.chunks():
+                # What follows the end is read, not looked at: only then the connection can serve again.
+                for data in () if self._whole else events.feed(raw):
+                    if data.strip() == DONE:
+                        self._whole = True
+                        self._incoming.expire(_LAST_SECONDS)
+                        break
+                    yield read_chunk(data)
+        except Failed:
+            if not self._whole and self.finish is None:
+                raise
 
     def _unstreamed(self) -> Iterator[Piece]:
         """A server that knows no streaming sends the answer at once."""

@@ -20,11 +20,11 @@ def callable_now(card: ModelCard) -> bool:
 def why_not_called(card: ModelCard | None, *, local_only: bool) -> str | None:
     """Why a model is not asked, whatever a decision says; None = nothing speaks against it."""
     if card is None:
-        return "has no card"
+        return "it has no card"
     if is_retired(card):
-        return f"is retired{f' since {card.retires}' if card.retires else ''}, so it is not called"
+        return f"it is retired{f' since {card.retires}' if card.retires else ''}, so it is not called"
     if local_only and card.where != "device":
-        return "runs in the cloud, and only the device may be asked"
+        return "it runs in the cloud, and only the device may be asked"
     if card.gguf is None and card.endpoint is None:
         return f"its card says not how it is called; `scope-edge models add` writes one that does, with --id {card.id}"
     return None
