@@ -6,7 +6,6 @@ import contextlib
 import json
 import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 _MOST_MODELS = 10_000
@@ -131,6 +130,8 @@ def _cleared(text: str, key: str | None) -> str:
 
 def retry_after(value: object) -> float | None:
     """The header in seconds; it may be a number or a date."""
+    from email.utils import parsedate_to_datetime  # slow to import, and hardly ever needed
+
     text = str(value or "").strip()
     wait: float | None = None
     with contextlib.suppress(ValueError, TypeError, OverflowError):

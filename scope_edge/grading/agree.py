@@ -13,7 +13,6 @@ Thoughts that a model wrote before its answer do not count, and an empty answer 
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 
 from scope_edge.grading.answers import bare, fences, stated, statements, visible
 from scope_edge.grading.grade import grade
@@ -39,7 +38,7 @@ def agree(first: str, second: str, cosine: Callable[[str, str], float]) -> bool:
             return _same_answer(key, b)
     if fences(one) and fences(other):
         return _graded("output", fences(one)[-1][1], other) or _graded_json(fences(one)[-1][1], other)
-    numbers = [_closing_number(text) for text in (one, other)]
+    numbers = [read_number(_closing(text), {}) for text in (one, other)]
     if None not in numbers and numbers[0] != numbers[1]:
         return False
     return cosine(one, other) >= LEAST_COSINE
@@ -56,7 +55,7 @@ def _final(text: str) -> str | None:
 def _same_answer(key: str, reply: str) -> bool:
     number = read_number(key, {})
     if number is not None:
-        found = read_number(_final(reply) or statements(reply)[0], {})
+        found = read_number(_final(reply) or _closing(reply), {})
         return found is not None and near(found, number, 1e-6, 0.0)
     return _graded("short", key, reply)
 
@@ -72,6 +71,6 @@ def _graded_json(key: str, reply: str) -> bool:
         return False
 
 
-def _closing_number(text: str) -> Fraction | None:
-    """The one number that the last line names."""
-    return read_number(statements(text)[0], {}) if statements(text) else None
+def _closing(text: str) -> str:
+    """The last line that says something."""
+    return next(iter(statements(text)), "")
