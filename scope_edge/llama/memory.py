@@ -26,10 +26,13 @@ _WORK = GIB // 2
 _SPARE = GIB
 _SPARE_GPU = GIB // 2
 CPU_BATCH, GPU_BATCH = 256, 1024
-# Prompts at once, samples decoded at once, tokens of used prompts that stay in the cache. Attention looks at all cells in use,
-# whoever's they are: on the processor each kept prompt slows all decoding, and many samples at once win little there
-# (docs/benchmarks.md).
-CPU_LAYOUT, GPU_LAYOUT = (8, 8, 0), (16, 64, GPU_CONTEXT)
+# Prompts at once, samples decoded at once, tokens of used prompts that stay in the cache: on the processor, and on a GPU.
+Layouts = tuple[tuple[int, int, int], tuple[int, int, int]]
+# Attention looks at all cells in use, whoever's they are: on the processor each kept prompt slows all decoding, and many
+# samples at once win little there (docs/benchmarks.md).
+LIST_LAYOUTS: Layouts = ((8, 8, 0), (16, 64, GPU_CONTEXT))
+# A conversation sends all that was said again, and reading it takes longer than what keeping it costs the others.
+STREAM_LAYOUTS: Layouts = ((16, 8, CONTEXT // 2), (32, 64, GPU_CONTEXT // 2))
 
 
 @dataclass(frozen=True, slots=True)

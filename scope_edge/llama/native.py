@@ -111,6 +111,7 @@ class Native:
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self.context = int(llama_cpp.llama_n_ctx(self._context))
         self.longest = min(self.context, int(llama_cpp.llama_model_n_ctx_train(model)) or self.context)
+        self.rewinds = not any(_is(kind, model) for kind in ("recurrent", "hybrid"))
         self._pieces: dict[int, bytes] = {}
         self._batch = _Batch(options.batch)
 
@@ -162,7 +163,7 @@ class Native:
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
     def forget(self, sequence: int, start: int = 0) -> None:
-        """Drop a sequence from a position on."""
+        """Drop a sequence from a position on; from 0 only, where it does not rewind."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
     def clear(self) -> None:
@@ -215,6 +216,12 @@ class _Batch:
         ):
             setattr(batch, name, ctypes.cast(column.ctypes.data, type(getattr(batch, name))))
         return batch
+
+
+def _is(kind: str, model: Any) -> bool:
+    """Whether a model is of a kind that older builds of llama.cpp do not know."""
+    ask = getattr(llama_cpp, f"llama_model_is_{kind}", None)
+    return ask is not None and bool(ask(model))
 
 
 def _metadata(model: Any) -> dict[str, str]:
