@@ -26,6 +26,7 @@ from scope_edge.checks import (
     check_count,
     check_coverage,
     check_flag,
+    check_keep_alive,
     check_name,
     label,
     near,
@@ -64,6 +65,7 @@ class Settings:
         estimator: "prior" never runs a language model, "gguf" always, "auto" when one is installed and fast enough here.
         estimator_name: which installed one; None = the newest.
         estimate_seconds, estimate_tokens: what it may take for one query; None = no limit, except that "auto" takes 2 s.
+        keep_alive: seconds a device model stays loaded after its last use; -1 = for ever.
         provider: where the encoder runs. threads: cores to use; None = all of them.
         offline: refuse to download, also what is asked for by name.
         models, pools, profiles: the user's own cards, as written, pools, and profiles, their values checked; by name.
@@ -89,6 +91,7 @@ class Settings:
     estimator_name: str | None = None
     estimate_seconds: float | None = None
     estimate_tokens: int | None = None
+    keep_alive: float = 300.0
     provider: Provider = "cpu"
     threads: int | None = None
     offline: bool = False
@@ -315,6 +318,7 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "estimator_name": check_name,
     "estimate_seconds": check_amount,
     "estimate_tokens": check_count,
+    "keep_alive": check_keep_alive,
     "provider": _choice(Provider),
     "threads": _at_least_one,
     "offline": check_flag,

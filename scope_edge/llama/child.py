@@ -86,17 +86,24 @@ class Child:
         return len(self._requests)
 
     def open(self, body: dict[str, Any]) -> Request:
-        """Send a request. Raises Gone when it cannot be."""
+        """Send a request. Raises FrameError for one that cannot be sent."""
         with self._lock:
-            self._count += 1
-            request = Request(self, self._count)
+            number = self._count + 1
+            raw = pack_frame(body | {"id": number})
+            self._count = number
+            request = Request(self, number)
             if self._over:
                 request.inbox.put(None)
             else:
-                self._requests[request.number] = request
-        self._heard = time.monotonic()
-        self.send(body | {"id": request.number})
+                self._requests[number] = request
+            self._heard = time.monotonic()
+            # A thread of its own writes: a worker that does not read holds up nobody.
+            self._outgoing.put(raw)
         return request
+
+    def cancel(self, number: int) -> None:
+        """Have a request broken off."""
+        self._outgoing.put(pack_frame({"op": "cancel", "id": number}))
 
     def ask(
         self, body: dict[str, Any], timeout: float | None, told: Callable[[dict[str, Any]], bool] | None = None
@@ -120,13 +127,6 @@ class Child:
                     raise Gone(f"did not answer within {timeout:.1f} seconds")
                 cancelled = True
                 request.cancel()
-
-    def send(self, body: dict[str, Any]) -> None:
-        """Hand a message over for writing: a worker that does not read holds up nobody. Raises Gone: it is too large."""
-        try:
-            self._outgoing.put(pack_frame(body))
-        except FrameError as error:
-            raise Gone(str(error)) from error
 
     def check(self) -> None:
         """Raises Gone when it has not been heard of for too long."""
@@ -226,7 +226,7 @@ class Request:
 
     def cancel(self) -> None:
         """Let the worker break it off."""
-        self._child.send({"op": "cancel", "id": self.number})
+        self._child.cancel(self.number)
 
 
 def _bind(process: subprocess.Popen[bytes]) -> None:

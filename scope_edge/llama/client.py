@@ -13,9 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from scope_edge.errors import UsageError, WorkerError
+from scope_edge.errors import WorkerError
 from scope_edge.llama import memo
 from scope_edge.llama.child import COMMAND_VARIABLE, Child, Gone
+from scope_edge.llama.counting import counted
 from scope_edge.llama.frames import FrameError, jobs_body, result_from_body, results_from_body
 from scope_edge.llama.jobs import Job, JobResult, Stats
 from scope_edge.llama.ladder import Rung, rungs
@@ -126,17 +127,12 @@ class LlamaClient:
             return results
 
     def stream(self, job: Job, timeout: float | None) -> Reply:
-        """Begin a stream beside others; at the end of `timeout` seconds it ends as "cancelled".
+        """Begin a stream beside others, in the worker that was started; at the end of `timeout` seconds it ends as "cancelled".
 
-        A worker is started if there is none. Raises WorkerError.
+        Raises WorkerError: there is no worker any more.
         """
-        with self._lock:
-            child = self._running()
-            request = {"op": "stream", "job": asdict(job), "timeout": timeout}
-            try:
-                opened = child.open(request)
-            except Gone as gone:
-                raise self._lost(child, gone) from gone
+        child = self._running()
+        opened = child.open({"op": "stream", "job": asdict(job), "timeout": timeout})
 
         def lost(gone: Gone) -> WorkerError:
             with self._lock:
@@ -145,32 +141,31 @@ class LlamaClient:
         until = float("inf") if timeout is None else time.monotonic() + timeout
         return Reply(opened, self._path.name, until, lost)
 
-    def count(self, job: Job, timeout: float) -> int:
-        """Tokens of a job's prompt. Raises WorkerError; UsageError for what the model's template refuses."""
-        with self._lock:
-            child = self._running()
-        try:
-            answer = child.ask({"op": "count", "job": asdict(job)}, timeout)
-        except (Gone, FrameError) as error:
-            with self._lock:
-                raise self._lost(child, error) from error
-        if answer.get("type") == "counted":
-            return int(answer["tokens"])
-        if answer.get("asked"):
-            raise UsageError(f"{self._path.name}: {answer.get('why')}")
-        raise WorkerError(f"{self._path.name}: {answer.get('why')}")
+    def count(self, job: Job) -> int:
+        """Tokens of a job's prompt, by the worker that was started.
 
-    def _running(self) -> Child:
-        """The worker, started if there is none. Raises WorkerError."""
-        self._start(START_SECONDS)
-        if self._child is None:
-            raise WorkerError("the llama.cpp worker is not running")
-        return self._child
+        Raises WorkerError; UsageError for what the model's template refuses.
+        """
+        child = self._running()
+        try:
+            return counted(child, job, self._path.name)
+        except Gone as gone:
+            with self._lock:
+                raise self._lost(child, gone) from gone
 
     def close(self) -> None:
-        """End the worker and wait for it."""
+        """End the worker and wait for it, whatever it is at."""
+        child = self._child
+        if self._lock.locked() and child is not None:
+            child.end("was ended")
         with self._lock:
             self._drop()
+
+    def _running(self) -> Child:
+        child = self._child
+        if child is None:
+            raise WorkerError(f"{self._path.name}: its worker has ended")
+        return child
 
     def _start(self, timeout: float) -> Ready:
         if self._child is not None and self._ready is not None and self._child.alive:

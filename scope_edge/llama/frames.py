@@ -21,8 +21,11 @@ class FrameError(ValueError):
 
 
 def pack_frame(body: Mapping[str, Any]) -> bytes:
-    """One message as it is sent. Raises FrameError when it is too large."""
-    raw: bytes = msgpack.packb(dict(body), use_bin_type=True)
+    """One message as it is sent. Raises FrameError when it is too large, or holds what cannot be sent."""
+    try:
+        raw: bytes = msgpack.packb(dict(body), use_bin_type=True)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise FrameError(f"a message that cannot be sent ({error})") from error
     if len(raw) > MAX_BYTES:
         raise FrameError(f"a message of {len(raw)} bytes; at most {MAX_BYTES} are sent")
     return _HEAD.pack(len(raw)) + raw

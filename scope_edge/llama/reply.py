@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from scope_edge.errors import UsageError, WorkerError
+from scope_edge.errors import WorkerError
 from scope_edge.llama.child import GRACE_SECONDS, Gone
+from scope_edge.llama.counting import refusal
 
 if TYPE_CHECKING:
     from scope_edge.llama.child import Request
@@ -39,8 +40,9 @@ class Reply:
     def next(self) -> str | None:
         """The next piece, None at the end. Raises WorkerError; UsageError for what cannot be asked."""
         while self.ending is None:
-            if self._cancelled or time.monotonic() > self._until + GRACE_SECONDS:
-                self._request.cancel()
+            if time.monotonic() > self._until + GRACE_SECONDS:
+                self.cancel()
+            if self._cancelled:
                 self.ending = "cancelled"
                 break
             try:
@@ -53,8 +55,8 @@ class Reply:
 
     def cancel(self) -> None:
         """Break it off: the worker frees what it holds, and nothing of it is waited for."""
-        self._cancelled = True
-        if self.ending is None:
+        if self.ending is None and not self._cancelled:
+            self._cancelled = True
             self._request.cancel()
 
     def _take(self, answer: dict[str, Any]) -> str:
@@ -69,8 +71,6 @@ class Reply:
             if answer["ending"] == "broken":
                 raise WorkerError(f"{self._name}: the model computes numbers that are none (not finite)")
             self.ending = answer["ending"]
-        elif answer.get("asked"):
-            raise UsageError(f"{self._name}: {answer.get('why')}")
         else:
-            raise WorkerError(f"{self._name}: llama.cpp: {answer.get('why')}")
+            raise refusal(self._name, answer)
         return ""

@@ -44,7 +44,7 @@ class Streams:
         until = float("inf") if timeout is None else time.monotonic() + timeout
         task = self._batcher.stream(job, tell, done, until)
         if task.problem is not None:
-            self._say({"type": "refused", "id": number, "why": task.problem, "asked": True})
+            self._say({"type": "refused", "id": number, "why": task.problem, "usage": True})
             return
         self._tasks[number] = task
         self._say({"type": "begun", "id": number, "prompt_tokens": task.prompt})

@@ -1,9 +1,10 @@
 """The child process that owns llama.cpp. Run as a script by client.py; it ends when its standard input closes.
 
-In: {"op": "load" | "run" | "stream" | "count" | "cancel", ...}, each with an id; a cancel has that of what it is for. Out:
-{"type": "beat"} twice a second from a thread of its own, and for every load, run and count one {"type": "ready" | "results" |
-"counted" | "refused", ...}; before the results, {"type": "done"} for every job as it is done, where that was asked for; for
-streams what streams.py says. A refusal is llama.cpp's own, or says what of the request cannot be done; a crash says nothing.
+In: {"op": "load" | "read" | "run" | "stream" | "count" | "cancel", ...}, each with an id; a cancel has that of what it is for.
+Out: {"type": "beat"} twice a second from a thread of its own, and for every load, read, run and count one {"type": "ready" |
+"results" | "counted" | "refused", ...}; before the results, {"type": "done"} for every job as it is done, where that was asked
+for; for streams what streams.py says. A refusal is llama.cpp's own, or says what of the request cannot be done; a crash says
+nothing. A model that was only read, its weights left out, can count and nothing else.
 
 Streams are decoded together and may come at any time. A load or a list of jobs has the worker alone.
 """
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from scope_edge.llama.batch import Batcher
     from scope_edge.llama.jobs import Job, JobResult
-    from scope_edge.llama.native import Native
+    from scope_edge.llama.native import Vocabulary
     from scope_edge.llama.streams import Streams
 
 BEAT_SECONDS = 0.5
@@ -60,7 +61,7 @@ class Worker:
         self._listed: int | None = None
         self._deadline = float("inf")
         self._batcher: Batcher | None = None
-        self._native: Native | None = None
+        self._vocabulary: Vocabulary | None = None
         self._streams: Streams | None = None
 
     def serve(self) -> None:
@@ -76,6 +77,7 @@ class Worker:
     def _handle(self, request: dict[str, Any]) -> None:
         operations = {
             "load": self._load,
+            "read": self._read,
             "run": self._run,
             "stream": self._stream,
             "count": self._count,
@@ -85,7 +87,7 @@ class Worker:
             body = operations[request["op"]](request)
         except (RuntimeError, ValueError, KeyError, TypeError, MemoryError, OSError) as error:
             why = " ".join(str(error).split()) or type(error).__name__
-            body = {"type": "refused", "why": why, "asked": isinstance(error, ValueError)}
+            body = {"type": "refused", "why": why, "usage": isinstance(error, ValueError)}
         if body is not None:
             self._say(body | {"id": request.get("id")})
 
@@ -133,21 +135,29 @@ class Worker:
 
         self._alone()
         layout, options = Layout(**request["layout"]), Options(**request["options"])
-        self._batcher = self._native = self._streams = None
-        self._native = Native(Path(request["path"]), options, self._cancelled)
-        speed = warmup.warm_up(self._native, layout, known_lanes=request.get("lanes"))
+        self._batcher = self._vocabulary = self._streams = None
+        native = self._vocabulary = Native(Path(request["path"]), options, self._cancelled)
+        speed = warmup.warm_up(native, layout, known_lanes=request.get("lanes"))
         # A prompt is fast to read from some sixteen tokens at once on.
         chunk = int(min(max(speed.prefill_tps * STALL_SECONDS, 16), layout.batch))
-        self._batcher = Batcher(self._native, replace(layout, lanes=speed.lanes, chunk=chunk), self._cancelled)
+        self._batcher = Batcher(native, replace(layout, lanes=speed.lanes, chunk=chunk), self._cancelled)
         self._streams = Streams(self._batcher, self._say, self._cancels)
         return {
             "type": "ready",
             "prefill_tps": speed.prefill_tps,
             "decode_tps": speed.decode_tps,
             "lanes": speed.lanes,
-            "context": self._native.context,
+            "context": native.context,
             "gpu": bool(llama_cpp.llama_supports_gpu_offload()) and options.gpu_layers != 0,
         }
+
+    def _read(self, request: dict[str, Any]) -> dict[str, Any]:
+        from scope_edge.llama.native import Vocabulary, open_model
+
+        self._alone()
+        self._batcher = self._streams = None
+        self._vocabulary = Vocabulary(open_model(Path(request["path"]), vocabulary_only=True))
+        return {"type": "ready"}
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         from scope_edge.llama.frames import jobs_from_body, results_body
@@ -185,12 +195,11 @@ class Worker:
     def _count(self, request: dict[str, Any]) -> dict[str, Any]:
         from scope_edge.llama.frames import job_from_body
 
-        if self._batcher is None:
+        if self._vocabulary is None:
             raise RuntimeError("no model is loaded")
-        return {
-            "type": "counted",
-            "tokens": len(self._batcher.tokens_of(self._rendered(job_from_body(request["job"])))),
-        }
+        pieces = self._rendered(job_from_body(request["job"])).pieces
+        tokens = sum(len(self._vocabulary.tokenize(one.text, markup=one.markup)) for one in pieces)
+        return {"type": "counted", "tokens": tokens}
 
     def _drop(self, request: dict[str, Any]) -> None:
         self._cancels.discard(request["id"])
@@ -199,15 +208,16 @@ class Worker:
 
     def _rendered(self, job: Job) -> Job:
         """The job with a conversation in the model's own chat template. Raises ValueError."""
-        if not job.chat or self._native is None:
+        vocabulary = self._vocabulary
+        if not job.chat or vocabulary is None:
             return job
         from scope_edge.llama.chat import render_chat
         from scope_edge.llama.jobs import Piece
 
-        if self._native.chat_template is None:
+        if vocabulary.chat_template is None:
             raise ValueError("it carries no chat template; take the instruct version of the model")
-        bos, eos, adds = self._native.ends_of_text
-        pieces = render_chat(self._native.chat_template, job.chat, bos=bos, eos=eos)
+        bos, eos, adds = vocabulary.ends_of_text
+        pieces = render_chat(vocabulary.chat_template, job.chat, bos=bos, eos=eos)
         # Where a vocabulary wants its token of begin, and the template leaves that to who tokenizes.
         bare = adds and not pieces[0].text.startswith(bos)
         return replace(job, pieces=(Piece(bos, markup=True), *pieces) if bare else pieces, chat=())
