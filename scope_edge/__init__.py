@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scope_edge.answer import Answer
     from scope_edge.api import Router, Stream
     from scope_edge.errors import (
         BrokenAnswerError,
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
         UnansweredError,
         UsageError,
     )
-    from scope_edge.records import Answer, Candidate, Decision, Run
+    from scope_edge.records import Candidate, Decision, Run
 
 __version__ = "0.1.0"
 
 # Where the public names live. They are imported when they are first used, so that importing the package stays light.
 _HOMES = {
-    "Answer": "records",
+    "Answer": "answer",
     "BrokenAnswerError": "errors",
     "BudgetError": "errors",
     "Candidate": "records",

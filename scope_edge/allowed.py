@@ -12,6 +12,7 @@ from scope_edge.checks import (
     check_count,
     check_coverage,
     check_flag,
+    check_keep_alive,
     check_name,
     shown,
 )
@@ -65,6 +66,7 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "estimator_name": check_name,
     "estimate_seconds": check_amount,
     "estimate_tokens": check_count,
+    "keep_alive": check_keep_alive,
     "provider": _choice(Provider),
     "threads": _at_least_one,
     "offline": check_flag,

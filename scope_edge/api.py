@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from scope_edge.allowed import CHECKS
+from scope_edge.answer import Answer
 from scope_edge.assemble import load_executor, load_flow
 from scope_edge.checks import check_name, suggestion
 from scope_edge.config import Settings, load_settings
 from scope_edge.errors import InfeasibleError, UsageError
 from scope_edge.executor.chain import callable_now, why_not_called
 from scope_edge.executor.request import Request
-from scope_edge.records import Answer, Attempt, Decision, ModelCard, Query
+from scope_edge.records import Attempt, Decision, ModelCard, Query
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

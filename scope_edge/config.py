@@ -65,6 +65,7 @@ class Settings:
         estimator: "prior" never runs a language model, "gguf" always, "auto" when one is installed and fast enough here.
         estimator_name: which installed one; None = the newest.
         estimate_seconds, estimate_tokens: what it may take for one query; None = no limit, except that "auto" takes 2 s.
+        keep_alive: seconds a device model stays loaded after its last use; -1 = for ever.
         provider: where the encoder runs. threads: cores to use; None = all of them.
         offline: no connection leaves the machine: nothing is downloaded, also what is asked for by name, and only models on
             the device may be chosen.
@@ -97,6 +98,7 @@ class Settings:
     estimator_name: str | None = None
     estimate_seconds: float | None = None
     estimate_tokens: int | None = None
+    keep_alive: float = 300.0
     provider: Provider = "cpu"
     threads: int | None = None
     offline: bool = False

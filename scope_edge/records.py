@@ -32,9 +32,8 @@ Ending = Literal["complete", "cut", "broken", "cancelled", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The text to route. `system` is sent along to the model: it costs prompt tokens but is not what is asked.
-
-    history: what was said before it, as (role, text), oldest first. It is sent along like `system`.
+    """The text to route. `system`, and `history` (what was said before, as (role, text)), are sent along to the model: they
+    cost prompt tokens but are not what is asked.
     """
 
     text: str
@@ -349,35 +348,3 @@ class Run:
     first_token_seconds: float | None
     seconds: float | None
     ending: Ending
-
-
-def run_body(run: Run) -> dict[str, Any]:
-    """The documented JSON object of a run (docs/json.md)."""
-    body = {name: plain(getattr(run, name)) for name in run.__slots__ if name != "attempts"}
-    return body | {"attempts": [row(one) for one in run.attempts]}
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a query got: the text, who wrote it and what it cost (`run`), and why that one was asked (`decision`).
-
-    Attributes:
-        id: of the journal's entry, for `scope-edge feedback`; None where nothing is written down.
-        warnings: sentences on this answer: it was cut, it cost more than it should have.
-    """
-
-    text: str
-    decision: Decision
-    run: Run
-    id: str | None = None
-    warnings: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """The documented JSON object of an answer (docs/json.md)."""
-        return {
-            "answer": self.text,
-            "id": self.id,
-            "run": run_body(self.run),
-            "warnings": list(self.warnings),
-            "decision": self.decision.as_dict(),
-        }

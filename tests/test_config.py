@@ -65,7 +65,7 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
         "local_only": "yes", "max_tokens": "100", "max_usd": "0", "max_seconds": "1.5", "value_of_time": "0.01",
         "coverage": "0.8", "provider": "cuda", "threads": "2", "offline": "1", "estimator": "gguf",
         "estimator_name": "mine", "estimate_seconds": "30", "estimate_tokens": "9000", "profile": "work",
-        "privacy": "patterns", "silence_seconds": "30", "verify": "2", "journal": "all", "journal_text": "1",
+        "privacy": "patterns", "silence_seconds": "30", "verify": "2", "keep_alive": "60", "journal": "all", "journal_text": "1",
         "journal_embedding": "1", "journal_days": "7", "journal_mb": "10", "max_usd_day": "1", "max_usd_month": "9",
     }  # fmt: skip
     file.write_text("[profiles.work]\n")

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -394,10 +395,16 @@ def test_without_a_key_the_next_is_asked(server: Server, monkeypatch: pytest.Mon
     )
 
 
-def answers_in_turn(*texts: str) -> Any:
-    """The next text at each call."""
-    left = iter(texts)
-    return lambda *_: Said(next(left), PROMPT, COMPLETION)
+@contextmanager
+def two_minded(first: str, second: str = "never") -> Iterator[Server]:
+    """A server that says one thing, and another where it is asked to draw with other luck."""
+
+    class TwoMinded(Handler):
+        def answer(self, call: Call, raw: bytes) -> None:
+            self.send_answer(call, completion("m", Said(second if "seed" in call.body else first, PROMPT, COMPLETION)))
+
+    with running(TwoMinded) as state:
+        yield state
 
 
 def device(server: Server) -> Any:
@@ -405,17 +412,17 @@ def device(server: Server) -> Any:
 
 
 def test_two_samples_that_agree_are_one_answer() -> None:
-    with serving(answers_in_turn("Answer: 25", "It is 25.")) as local, serving(answers_in_turn()) as cloud:
+    with two_minded("Answer: 25", "It is 25.") as local, serving(lambda *_: Said("never", 1, 1)) as cloud:
         here, there = device(local), card("there", cloud)
         with executor(here, there) as made:
             execution = asked(made, decided(candidate(here, 0.6), candidate(there, 0.9)), verify=2)
             assert told(execution) == "Answer: 25"
-        assert [call.body.get("seed") for call in local.calls] == [None, 1] and cloud.calls == []
+        assert {call.body.get("seed") for call in local.calls} == {None, 1} and cloud.calls == []
     assert execution.model == "here" and execution.attempts == []
 
 
 def test_two_samples_that_differ_go_to_a_better_model_in_the_cloud(server: Server) -> None:
-    with serving(answers_in_turn("Answer: 25", "It is 24.")) as local:
+    with two_minded("Answer: 25", "It is 24.") as local:
         here, worse, better = device(local), card("worse", server), card("better", server)
         rows = (candidate(here, 0.6), candidate(worse, 0.5), candidate(better, 0.9))
         with executor(here, worse, better) as made:
@@ -426,7 +433,7 @@ def test_two_samples_that_differ_go_to_a_better_model_in_the_cloud(server: Serve
 
 
 def test_with_nobody_better_to_ask_the_first_answer_is_given_and_doubted(server: Server) -> None:
-    with serving(answers_in_turn("Answer: 25", "It is 24.")) as local:
+    with two_minded("Answer: 25", "It is 24.") as local:
         here, there = device(local), card("there", server)
         with executor(here, there) as made:
             rows = (candidate(here, 0.6), candidate(there, 0.9))
@@ -437,7 +444,7 @@ def test_with_nobody_better_to_ask_the_first_answer_is_given_and_doubted(server:
 
 
 def test_at_temperature_0_there_is_nothing_to_compare() -> None:
-    with serving(answers_in_turn("Answer: 25")) as local:
+    with two_minded("Answer: 25") as local:
         here = device(local)
         with executor(here) as made:
             execution = asked(made, decided(candidate(here)), verify=2, fields={"temperature": 0})

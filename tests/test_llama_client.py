@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from scope_edge.errors import AssetError, WorkerError
-from scope_edge.llama import client as client_module
+from scope_edge.llama import child as child_module
 from scope_edge.llama import memo
-from scope_edge.llama.client import COMMAND_VARIABLE, LlamaClient
+from scope_edge.llama.child import COMMAND_VARIABLE
+from scope_edge.llama.client import LlamaClient
 from scope_edge.llama.describe import describe_gguf
 from scope_edge.llama.jobs import Job, Piece, Sampling
 from scope_edge.llama.launch import installed
@@ -31,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="signals"),
 ]
 
-REPOSITORY = Path(client_module.__file__).resolve().parents[2]
+REPOSITORY = Path(child_module.__file__).resolve().parents[2]
 PLAN = Plan(context=4096, batch=128, gpu_layers=0, threads=1, needs=0, why="")
 PROMPT = (
     Piece("<|im_start|>user\n", True),
@@ -132,7 +133,7 @@ def test_crashed_in_the_middle_goes_down_a_rung(client: LlamaClient, tmp_path: P
 
 
 def test_stopped_in_the_middle(client: LlamaClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "SILENCE_SECONDS", 2.0)
+    monkeypatch.setattr(child_module, "SILENCE_SECONDS", 2.0)
     assert "not been heard of" in str(in_the_middle(client, lambda pid: os.kill(pid, signal.SIGSTOP)))
     works(client)
 

@@ -136,7 +136,7 @@ def _json(stream: Stream) -> int:
 
 
 def _out(decision: Decision, text: str | None, run: Run | None, id: str | None, warnings: tuple[str, ...]) -> None:
-    from scope_edge.records import run_body
+    from scope_edge.answer import run_body
 
     ran = None if run is None else run_body(run)
     out_json({"answer": text, "id": id, "run": ran, "warnings": list(warnings), "decision": decision.as_dict()})

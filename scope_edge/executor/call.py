@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -44,6 +45,7 @@ class Call:
         self._room: Room | None = None
         self._texts: list[str] = []
         self._free = self._settled = False
+        self._ended = threading.Event()
         self.first: float | None = None
         """When the first piece came, by time.monotonic()."""
 
@@ -77,6 +79,8 @@ class Call:
         except Unanswered as failed:
             self._free = failed.unbilled
             raise
+        if self._ended.is_set():
+            self._answering.end()
 
     def pieces(self) -> Iterator[Piece]:
         """What comes. Raises Unanswered."""
@@ -93,7 +97,8 @@ class Call:
             raise
 
     def end(self) -> None:
-        """End it, from whichever thread."""
+        """End it, from whichever thread; one that is only being begun, too."""
+        self._ended.set()
         if self._answering is not None:
             self._answering.end()
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scope_edge.chat.stream import Piece
-from scope_edge.errors import ScopeEdgeError
+from scope_edge.errors import ScopeEdgeError, WorkerError
 from scope_edge.executor.contracts import Messages, Unanswered
 from scope_edge.executor.request import texts_of
+from scope_edge.llama.generation import Generation
 from scope_edge.llama.jobs import Message, Sampling
 
 if TYPE_CHECKING:
     from scope_edge.executor.room import Room
-    from scope_edge.llama.host import Generation
     from scope_edge.records import Counted, Ending, ModelCard
 
 # What changes the form of an answer and cannot be promised here: better another model than an answer that breaks a program.
@@ -67,14 +68,12 @@ class DevicePlace:
         self, card: ModelCard, messages: Messages, fields: Mapping[str, Any], room: Room, until: float
     ) -> DeviceAnswering:
         """Ask; what it says is still to come. Raises Unanswered: it cannot do what is asked, or is not to be had."""
-        from scope_edge.llama.host import Generation
-
         _check_able(fields)
         options = Generation(
             max_tokens=room.max_tokens,
             sampling=_sampling(fields),
             stop=_stop(fields),
-            deadline=until if math.isfinite(until) else None,
+            deadline=max(until - time.monotonic(), 0.0) if math.isfinite(until) else None,
         )
         try:
             return DeviceAnswering(self._host.stream(card, _plain(messages), options))
@@ -95,7 +94,7 @@ class DeviceAnswering:
     @property
     def ending(self) -> Ending:
         """ "cut" by the limit on tokens, by the context or by the clock."""
-        return "complete" if self._stream.ending in ("stop", "answer") else "cut"
+        return "complete" if self._stream.ending == "stop" else "cut"
 
     @property
     def prompt_tokens(self) -> int | None:
@@ -113,13 +112,19 @@ class DeviceAnswering:
         return "tokenizer"
 
     def __iter__(self) -> Iterator[Piece]:
+        wrote = False
         try:
             for text in self._stream:
+                wrote = True
                 yield Piece(text)
         except ScopeEdgeError as error:
-            raise Unanswered(str(error), unbilled=True) from error
+            # A worker that crashed may do better a rung lower; a model that llama.cpp refuses will not.
+            passing = isinstance(error, WorkerError) and not error.refused
+            raise Unanswered(str(error), passing=passing, unbilled=True) from error
         finally:
             self._stream.close()
+        if self._stream.ending == "cancelled" and not wrote:
+            raise Unanswered("wrote nothing in the time there was", unbilled=True)
 
     def end(self) -> None:
         """End it, from whichever thread."""

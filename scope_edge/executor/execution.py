@@ -11,13 +11,14 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from scope_edge.answer import Answer
 from scope_edge.chat.stream import Piece
 from scope_edge.errors import AssetError, BrokenAnswerError, BudgetError, RefusedError, UnansweredError
 from scope_edge.executor.call import Bill, Call
 from scope_edge.executor.chain import better_elsewhere, chain, why_not_called
 from scope_edge.executor.contracts import Unanswered
 from scope_edge.executor.verify import read_twice, worth_checking
-from scope_edge.records import Answer, Attempt, Candidate, Run
+from scope_edge.records import Attempt, Candidate, Run
 
 if TYPE_CHECKING:
     from scope_edge.executor.contracts import Agreement, Journal, Ledger, Place
@@ -171,12 +172,10 @@ class Execution:
         failure: Exception | None = None
         try:
             call.begin(self._request, self._request.fields, self._usd or 0.0)
-            if self._cancelled.is_set():
-                call.end()
             for piece in call.pieces():
                 self._commit(call)
                 yield piece
-            ending = self._whole(call)
+            ending = "cancelled" if self._cancelled.is_set() else self._whole(call)
         except (Unanswered, BudgetError, AssetError) as error:
             failure = error
             ending = self._ending_of(call)
@@ -220,6 +219,8 @@ class Execution:
 
     def _begun(self, call: Call) -> Call:
         self._calls.append(call)
+        if self._cancelled.is_set():
+            call.end()
         return call
 
     def _settled(self, call: Call) -> Bill:

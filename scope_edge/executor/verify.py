@@ -1,12 +1,13 @@
 """A second look at an answer on the device: it is sampled twice, and whoever contradicts itself is not believed.
 
-Both samples are asked for before either is read, so that the worker decodes them together; it still takes up to twice the time,
-and nothing can be shown before both are whole.
+Both are asked for at once, so that the worker decodes them together; it still takes up to twice the time, and nothing can be
+shown before both are whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,22 +39,30 @@ def worth_checking(request: Request) -> bool:
 
 def read_twice(first: Call, second: Call, request: Request, agreement: Agreement) -> Checked:
     """Both answers, whole, and whether they say the same. Raises what `Call.begin` and `pieces` raise of the first."""
-    first.begin(request, request.fields)
-    why = ""
-    try:
-        second.begin(request, _otherwise(request.fields))
-    except (Unanswered, BudgetError, AssetError) as error:
-        why = str(error)
-    pieces = tuple(first.pieces())
-    if not why:
+    with ThreadPoolExecutor(1, "second sample") as beside:
+        other, read = beside.submit(_whole, second, request), False
         try:
-            for _ in second.pieces():
-                pass
-        except Unanswered as failed:
-            why = failed.why
-    if why:
-        return Checked(pieces, "unchecked", why)
+            first.begin(request, request.fields)
+            pieces = tuple(first.pieces())
+            read = True
+        finally:
+            if not read:
+                second.end()
+        problem = other.result()
+    if problem is not None:
+        return Checked(pieces, "unchecked", problem)
     return Checked(pieces, "same" if agreement.agree(first.text, second.text) else "differ")
+
+
+def _whole(call: Call, request: Request) -> str | None:
+    """Read an answer to its end; why there is none, in words."""
+    try:
+        call.begin(request, _otherwise(request.fields))
+        for _ in call.pieces():
+            pass
+    except (Unanswered, BudgetError, AssetError) as error:
+        return str(error)
+    return None
 
 
 def _otherwise(fields: Mapping[str, Any]) -> dict[str, Any]:
