@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from scope_edge.config import Settings
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import ModelCard
-    from scope_edge.router import Refiner, Router
+    from scope_edge.router import Noted, Refiner, Router
 
 
-def load_router(settings: Settings) -> Router:
-    """A router for the settings' active pool, from bundled files and the user's own.
+def load_router(settings: Settings, noted: Noted | None = None) -> Router:
+    """A router for the settings' active pool, from bundled files and the user's own. noted: told of every decision.
 
     Raises AssetError (a file missing or damaged), UsageError (unknown or empty pool, unknown provider),
     MissingExtraError (an optional library asked for by name is not installed).
@@ -41,6 +41,7 @@ def load_router(settings: Settings) -> Router:
         estimator=standing.prior,
         policy=PoolPolicy(pool, standing.prepared),
         refiner=_refiner(settings, pool, standing.fingerprints),
+        noted=noted,
     )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     # Estimates and the range (low, high) each p may still take -> the models that could be chosen, best first.
     CouldWin = Callable[[Estimates, Floats, Floats], tuple[int, ...]]
+    Noted = Callable[[EncodedQuery, Decision], None]
 
 # A prompt longer than any context window on the market: what is over it is a mistake, and refusing it bounds memory.
 MAX_QUERY_CHARACTERS = 16 * 1024 * 1024
@@ -86,13 +87,22 @@ class Router:
     """Routes queries within one pool. Safe to call from several threads at once; a context manager that ends what it runs."""
 
     def __init__(
-        self, *, encoder: Encoder, bank: Bank, estimator: Estimator, policy: Policy, refiner: Refiner | None = None
+        self,
+        *,
+        encoder: Encoder,
+        bank: Bank,
+        estimator: Estimator,
+        policy: Policy,
+        refiner: Refiner | None = None,
+        noted: Noted | None = None,
     ) -> None:
+        """noted: told of every decision."""
         self._encoder = encoder
         self._bank = bank
         self._estimator = estimator
         self._policy = policy
         self._refiner = refiner
+        self._noted = noted
 
     def __enter__(self) -> Router:
         return self
@@ -163,7 +173,7 @@ class Router:
         if encode_ms is not None:
             timings = {"encode": round(encode_ms, 3), **timings}
         note = self._bank.note
-        return Decision(
+        decision = Decision(
             choice=verdict.choice,
             where=verdict.where,
             alpha=preference.alpha,
@@ -182,6 +192,9 @@ class Router:
             timings_ms=timings,
             query_id=encoded.query.id,
         )
+        if self._noted is not None:
+            self._noted(encoded, decision)
+        return decision
 
 
 def check_query(query: Query) -> None:

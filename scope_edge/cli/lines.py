@@ -20,7 +20,7 @@ import click
 from scope_edge.checks import check_name, suggestion
 from scope_edge.cli.inputs import LineReader, decoded, opened
 from scope_edge.cli.output import Interruptions, out_json, out_line
-from scope_edge.cli.route import SOME_FAILED, check_known
+from scope_edge.cli.route import SOME_FAILED, check_known, journal_of
 from scope_edge.cli.run import complain
 from scope_edge.cli.words import is_terminal, plural
 from scope_edge.config import CHECKS
@@ -101,10 +101,10 @@ def route_lines(
     What a line does not say, `settings`, `exclude` and `system` say. Raises UsageError when the file cannot be read or an
     excluded model is unknown, and whatever `load_router` raises.
     """
-    with opened(path) as (file, name):
+    with opened(path) as (file, name), journal_of(settings) as noted:
         from scope_edge.assemble import load_router
 
-        router = load_router(settings)
+        router = load_router(settings, noted)
         check_known(exclude, router, settings)
         stream = _Stream(file, name, router, settings, exclude, system, quiet)
         try:
