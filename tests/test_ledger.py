@@ -75,7 +75,7 @@ def test_a_cap_is_kept_before_the_call_and_the_error_says_all_there_is_to_say(cl
     assert totals(ledger)[0] == (0.5, 0.43, 1), "what was refused is not reserved"
     ledger.reserve(0.07, MODEL)
     clock[0] = datetime(2026, 11, 29, 12, 0)
-    with pytest.raises(BudgetError, match=r"max_usd_day .* wait until 2026-11-30 0:00"):
+    with pytest.raises(BudgetError, match=r"max_usd_month \$1\.50 .* wait until 2026-12-01 0:00"):
         ledger.reserve(0.6, MODEL)
 
 

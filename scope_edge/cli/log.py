@@ -228,12 +228,12 @@ def _run(run: Run) -> Iterator[str]:
     from scope_edge.cli.decision import PLACES
 
     for attempt in run.attempts:
-        yield f"{attempt.model}, {PLACES[attempt.where]}, was asked in vain: {one_line(attempt.error)}"
+        yield f"{one_line(attempt.model)}, {PLACES[attempt.where]}, was asked in vain: {one_line(attempt.error)}"
     if run.model is None:
         yield "no model answered"
     else:
         place = "" if run.where is None else f", {PLACES[run.where]},"
-        yield f"{run.model}{place} {_ENDINGS.get(run.ending, run.ending)}"
+        yield f"{one_line(run.model)}{place} {_ENDINGS.get(run.ending, run.ending)}"
     yield ", ".join(_numbers(run))
 
 
