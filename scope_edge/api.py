@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from scope_edge.executor import Execution, Executor
+    from scope_edge.journal import Journal
     from scope_edge.records import Fallback, PolicyName, Preference, Where
     from scope_edge.router import Flow
 
@@ -74,7 +75,8 @@ class Router:
     def __init__(self, settings: Settings) -> None:
         """Raises as `load` does."""
         self._settings = settings
-        self._flow: Flow = load_flow(settings)
+        self._journal = _journal(settings)
+        self._flow: Flow = load_flow(settings, None if self._journal is None else self._journal.noted)
         self._lock = threading.Lock()
         self._executor: Executor | None = None
 
@@ -100,6 +102,8 @@ class Router:
         if executor is not None:
             executor.close()
         self._flow.close()
+        if self._journal is not None:
+            self._journal.close()
 
     @property
     def pool(self) -> tuple[ModelCard, ...]:
@@ -264,6 +268,15 @@ class Stream:
     def cancel(self) -> None:
         """End it, from whichever thread: iterating comes to its end soon."""
         self._execution.cancel()
+
+
+def _journal(settings: Settings) -> Journal | None:
+    """Where decisions are recorded that nobody runs, if the user wants that."""
+    if settings.journal != "all":
+        return None
+    from scope_edge.journal import Journal
+
+    return Journal.open(settings)
 
 
 def _known(wishes: Any, known: tuple[str, ...]) -> dict[str, Any]:

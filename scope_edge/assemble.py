@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from scope_edge.executor.contracts import Place
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import ModelCard
-    from scope_edge.router import Flow, Guard, Refiner
+    from scope_edge.router import Flow, Guard, Noted, Refiner
 
 
-def load_flow(settings: Settings) -> Flow:
-    """A router for the settings' active pool, from bundled files and the user's own.
+def load_flow(settings: Settings, noted: Noted | None = None) -> Flow:
+    """A router for the settings' active pool, from bundled files and the user's own. noted: told of every decision.
 
     Raises AssetError (a file missing or damaged), UsageError (unknown or empty pool, unknown provider),
     MissingExtraError (an optional library asked for by name is not installed).
@@ -44,6 +44,7 @@ def load_flow(settings: Settings) -> Flow:
         policy=PoolPolicy(pool, standing.prepared),
         refiner=_refiner(settings, pool, standing.fingerprints),
         guard=_guard(settings),
+        noted=noted,
     )
 
 

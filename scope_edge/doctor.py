@@ -301,7 +301,15 @@ def _estimators(settings: Settings | None) -> tuple[tuple[Check, ...], tuple[str
 
 
 def _ignored() -> tuple[str, ...]:
-    """Why the user's calibration is not used, where there is one and it is not."""
+    """Why the user's calibration or feedback is not used, where there is some and it is not."""
+    from scope_edge.feedback.held import load_held
+
+    held = load_held()
+    said = () if held.ignored is None else (f"your feedback is not used: {held.ignored}",)
+    return (*_ignored_calibration(), *said)
+
+
+def _ignored_calibration() -> tuple[str, ...]:
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.personal import file, load_personal
 

@@ -30,8 +30,8 @@ FOLDER, FILE = "ledger", "ledger.sqlite"
 _MICRO = 1_000_000
 # What a float can be off by after some sums: not a reason to round a whole number up.
 _DUST = 1e-6
-# SQLite counts to 2^63; nobody spends nine trillion dollars.
-_MOST = 2**62
+# A billion dollars: what is more is as good as unlimited, and thousands of them still fit SQLite's whole numbers.
+_MOST = 10**15
 _MEND = "move it away to begin with nothing spent"
 
 # Format 1. What is here is never changed: see database.py.
@@ -52,6 +52,8 @@ _STEPS = (
 _PAY = """INSERT INTO spent VALUES (:day, :model, 1, :unpriced, :micro) ON CONFLICT (day, model)
     DO UPDATE SET calls = calls + 1, unpriced = unpriced + excluded.unpriced, micro = micro + excluded.micro"""
 
+_WITHIN = "day >= ? AND day < ?"
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
@@ -67,15 +69,18 @@ class Spending:
     """What a day or a month has cost, in US dollars.
 
     Attributes:
-        first: its first day. spent: settled. reserved: for calls under way, or lost with their process. cap: None = none.
+        first: its first day. spent: settled. reserved: for calls under way, or lost with their process; waiting: so many.
+        cap: None = none. resets: the day it begins anew.
         calls: settled. unpriced: of these, those whose cost is not known, which are in no sum.
         models: model -> spent, the dearest first.
     """
 
     span: Span
     first: date
+    resets: date
     spent: float
     reserved: float
+    waiting: int
     cap: float | None
     calls: int
     unpriced: int
@@ -132,9 +137,10 @@ class Ledger:
         try:
             # A reservation that a power failure takes back would leave a call uncounted.
             with self._database.writing(durable=capped) as link:
-                now = datetime.now()
-                self._check(link, micro or 0, model, now)
-                row = (now.date().isoformat(), model, micro)
+                today = datetime.now().date()
+                _close_old(link, today)
+                self._check(link, micro or 0, model, today)
+                row = (today.isoformat(), model, micro)
                 made = link.execute("INSERT INTO reserved (day, model, micro) VALUES (?, ?, ?)", row)
         except AssetError as error:
             if capped:
@@ -157,9 +163,8 @@ class Ledger:
             if row is None:
                 return
             day, model, most = row
-            paid = most if micro is None else micro
             link.execute("DELETE FROM reserved WHERE id = ?", (reservation.id,))
-            link.execute(_PAY, {"day": day, "model": model, "unpriced": paid is None, "micro": paid or 0})
+            _pay(link, day, model, most if micro is None else micro)
 
     def release(self, reservation: Reservation) -> None:
         """The call was not made, or is known to have cost nothing. Raises AssetError: it stays reserved."""
@@ -173,39 +178,46 @@ class Ledger:
         today = datetime.now().date()
         spans: tuple[tuple[Span, date], ...] = (("day", today), ("month", today.replace(day=1)))
         if not self._database.path.exists():
-            nothing = [Spending(span, first, 0.0, 0.0, self._caps[span], 0, 0, ()) for span, first in spans]
+            nothing = [
+                Spending(span, first, _next(span, first), 0.0, 0.0, 0, self._caps[span], 0, 0, ())
+                for span, first in spans
+            ]
             return nothing[0], nothing[1]
         with self._database.reading() as link:
             found = [self._spending(link, span, first) for span, first in spans]
         return found[0], found[1]
 
-    def _check(self, link: sqlite3.Connection, micro: int, model: str, now: datetime) -> None:
+    def _check(self, link: sqlite3.Connection, micro: int, model: str, today: date) -> None:
         """Raises BudgetError when so much more would pass a cap."""
         for span, cap in self._caps.items():
             limit = _limit(cap)
             if limit is None or micro == 0:
                 continue
-            first = _first(span, now.date())
-            taken = _taken(link, first)
+            first = _first(span, today)
+            taken = _taken(link, first, _next(span, first))
             if taken + micro > limit:
                 left = max(limit - taken, 0)
                 raise BudgetError(
                     f"{model} may cost up to {_usd(micro)}, and of max_usd_{span} {_usd(limit)} there are"
-                    f" {_usd(taken)} spent or reserved, {_usd(left)} left; it begins anew on {_next(span, first)} at 0:00"
+                    f" {_usd(taken)} spent or reserved, {_usd(left)} left; raise it, or wait until {_next(span, first)} 0:00"
                 )
 
     def _spending(self, link: sqlite3.Connection, span: Span, first: date) -> Spending:
-        begin = first.isoformat()
+        days = (first.isoformat(), _next(span, first).isoformat())
         rows = link.execute(
-            "SELECT model, sum(calls), sum(unpriced), sum(micro) FROM spent WHERE day >= ? GROUP BY model", (begin,)
+            f"SELECT model, sum(calls), sum(unpriced), sum(micro) FROM spent WHERE {_WITHIN} GROUP BY model", days
         ).fetchall()
-        ((reserved,),) = link.execute("SELECT total(micro) FROM reserved WHERE day >= ?", (begin,))
+        ((reserved, waiting),) = link.execute(
+            f"SELECT total(micro), count(*) FROM reserved WHERE {_WITHIN}", days
+        ).fetchall()
         models = sorted(((model, micro / _MICRO) for model, _, _, micro in rows), key=lambda pair: (-pair[1], pair[0]))
         return Spending(
             span=span,
             first=first,
+            resets=_next(span, first),
             spent=sum(row[3] for row in rows) / _MICRO,
             reserved=reserved / _MICRO,
+            waiting=waiting,
             cap=self._caps[span],
             calls=sum(row[1] for row in rows),
             unpriced=sum(row[2] for row in rows),
@@ -216,14 +228,26 @@ class Ledger:
         return " and ".join(f"max_usd_{span}" for span, cap in self._caps.items() if cap is not None)
 
 
-def _taken(link: sqlite3.Connection, first: date) -> int:
-    """Micro-dollars spent and reserved since a day."""
-    ((spent, reserved),) = link.execute(
-        "SELECT (SELECT coalesce(sum(micro), 0) FROM spent WHERE day >= :first),"
-        " (SELECT coalesce(sum(micro), 0) FROM reserved WHERE day >= :first)",
-        {"first": first.isoformat()},
-    )
-    return int(spent + reserved)
+def _close_old(link: sqlite3.Connection, today: date) -> None:
+    """Calls of before last month were lost: what was reserved for them is taken to be spent, then."""
+    last_month = (today.replace(day=1) - timedelta(days=1)).replace(day=1).isoformat()
+    for id, day, model, micro in link.execute("SELECT * FROM reserved WHERE day < ?", (last_month,)).fetchall():
+        _pay(link, day, model, micro)
+        link.execute("DELETE FROM reserved WHERE id = ?", (id,))
+
+
+def _pay(link: sqlite3.Connection, day: str, model: str, micro: int | None) -> None:
+    link.execute(_PAY, {"day": day, "model": model, "unpriced": micro is None, "micro": micro or 0})
+
+
+def _taken(link: sqlite3.Connection, first: date, end: date) -> int:
+    """Micro-dollars spent and reserved from a day on and before another."""
+    total = 0
+    for table in ("spent", "reserved"):
+        days = (first.isoformat(), end.isoformat())
+        ((found,),) = link.execute(f"SELECT coalesce(sum(micro), 0) FROM {table} WHERE {_WITHIN}", days).fetchall()
+        total += int(found)
+    return total
 
 
 def _micro(usd: float | None) -> int | None:

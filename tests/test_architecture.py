@@ -25,6 +25,7 @@ ROOMS = {
     "httpx": ("chat/connection.py",),
     "llama_cpp": ("llama/", "doctor.py"),
     "msgpack": ("packs.py", "llama/"),
+    "sqlite3": ("database.py",),
     "tomlkit": ("pools.py", "estimator/installed.py"),
     "click": ("cli/",),
     "jinja2": ("llama/chat.py",),

@@ -65,8 +65,9 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
         "local_only": "yes", "max_tokens": "100", "max_usd": "0", "max_seconds": "1.5", "value_of_time": "0.01",
         "coverage": "0.8", "provider": "cuda", "threads": "2", "offline": "1", "estimator": "gguf",
         "estimator_name": "mine", "estimate_seconds": "30", "estimate_tokens": "9000", "profile": "work",
-        "privacy": "patterns", "silence_seconds": "30", "verify": "2", "keep_alive": "60", "journal": "all", "journal_text": "1",
-        "journal_embedding": "1", "journal_days": "7", "journal_mb": "10", "max_usd_day": "1", "max_usd_month": "9",
+        "privacy": "patterns", "silence_seconds": "30", "verify": "2", "keep_alive": "60",
+        "journal": "all", "journal_text": "on", "journal_embedding": "on", "journal_days": "7", "journal_mb": "10",
+        "max_usd_day": "0.5", "max_usd_month": "5",
     }  # fmt: skip
     file.write_text("[profiles.work]\n")
     assert set(given) == set(CHECKS), "a new setting needs a row here"
@@ -80,6 +81,9 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
     assert settings.offline
     assert (settings.profile, settings.estimator, settings.estimator_name) == ("work", "gguf", "mine")
     assert (settings.estimate_seconds, settings.estimate_tokens) == (30.0, 9000)
+    assert (settings.journal, settings.journal_text, settings.journal_embedding) == ("all", True, True)
+    assert (settings.journal_days, settings.journal_mb) == (7, 10)
+    assert (settings.max_usd_day, settings.max_usd_month) == (0.5, 5.0)
 
 
 def test_an_empty_variable_is_as_good_as_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

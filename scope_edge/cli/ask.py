@@ -57,6 +57,13 @@ Exit codes:
     help="2: have a model on the device answer twice, and ask a better one in the cloud where it contradicts itself. Takes"
     " twice the time on the device.  [default: 0]",
 )
+@click.option(
+    "--keep-alive",
+    metavar="S",
+    type=Setting("keep_alive"),
+    help="Seconds a model on the device stays loaded after it answered, where a server asks it; this command lets go of it at"
+    " its end.",
+)
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, decision included (docs/json.md).")
 @click.option("--quiet", "-q", is_flag=True, help="Print the answer alone, and nothing on who gives it.")

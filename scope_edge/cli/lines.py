@@ -21,7 +21,7 @@ from scope_edge.allowed import CHECKS
 from scope_edge.checks import check_name, suggestion
 from scope_edge.cli.inputs import LineReader, decoded, opened
 from scope_edge.cli.output import Interruptions, out_json, out_line
-from scope_edge.cli.route import SOME_FAILED, check_known
+from scope_edge.cli.route import SOME_FAILED, check_known, journal_of
 from scope_edge.cli.run import complain
 from scope_edge.cli.words import is_terminal, plural
 from scope_edge.errors import UsageError
@@ -101,10 +101,10 @@ def route_lines(
     What a line does not say, `settings`, `exclude` and `system` say. Raises UsageError when the file cannot be read or an
     excluded model is unknown, and whatever `load_flow` raises.
     """
-    with opened(path) as (file, name):
+    with opened(path) as (file, name), journal_of(settings) as noted:
         from scope_edge.assemble import load_flow
 
-        flow = load_flow(settings)
+        flow = load_flow(settings, noted)
         check_known(exclude, flow, settings)
         stream = _Stream(file, name, flow, settings, exclude, system, quiet)
         try:

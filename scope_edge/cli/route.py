@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +15,7 @@ from scope_edge.errors import UsageError
 if TYPE_CHECKING:
     from scope_edge.config import Settings
     from scope_edge.records import Decision
-    from scope_edge.router import Flow
+    from scope_edge.router import Flow, Noted
 
 INFEASIBLE, SOME_FAILED = 3, 4
 _NOTHING = 'nothing to route; give a text, as in `scope-edge route "Why is the sky blue?"`, or - to read it from standard input'
@@ -103,6 +105,24 @@ def check_known(models: tuple[str, ...], flow: Flow, settings: Settings) -> None
             catalog.card(model)
 
 
+@contextlib.contextmanager
+def journal_of(settings: Settings) -> Iterator[Noted | None]:
+    """What is to be told of decisions: the journal, where the user wants those recorded that nobody runs; else None.
+
+    That it could not be written is said at the end, and changes nothing else.
+    """
+    if settings.journal != "all":
+        yield None
+        return
+    from scope_edge.cli.run import complain
+    from scope_edge.journal import Journal
+
+    with Journal.open(settings) as journal:
+        yield journal.noted
+    if journal.problem is not None:
+        complain(journal.problem, 0)
+
+
 def _decide(text: str, system: str | None, settings: Settings, exclude: tuple[str, ...]) -> Decision:
     from scope_edge.records import Query
     from scope_edge.router import check_query
@@ -111,9 +131,10 @@ def _decide(text: str, system: str | None, settings: Settings, exclude: tuple[st
     check_query(query)
     from scope_edge.assemble import load_flow
 
-    flow = load_flow(settings)
-    check_known(exclude, flow, settings)
-    return flow.route(query, settings.preference(exclude=exclude), top_k=settings.top_k)
+    with journal_of(settings) as noted:
+        flow = load_flow(settings, noted)
+        check_known(exclude, flow, settings)
+        return flow.route(query, settings.preference(exclude=exclude), top_k=settings.top_k)
 
 
 def read_query(texts: tuple[str, ...], file: str | None, nothing: str) -> str:

@@ -99,21 +99,26 @@ def undo(journal: Journal, id: str) -> Given:
     return Given(known, taken.model, taken.correct, None, len(left), taken.correct)
 
 
-def forget_feedback(journal: Journal, chosen: Callable[[Said], bool] = lambda one: True) -> tuple[Said, ...]:
-    """Take back all that was said of some answers; give what that was. A damaged file goes whole. Raises AssetError."""
+def forget_feedback(journal: Journal, chosen: Callable[[Said], bool] | None = None) -> tuple[Said, ...]:
+    """Take back what was said of some answers, or all of it, a file that cannot be used included. Raises AssetError."""
     held = load_held()
-    gone = tuple(one for one in held.said if chosen(one))
-    if gone or held.ignored is not None:
+    gone = tuple(one for one in held.said if chosen is None or chosen(one))
+    if gone or (chosen is None and held.ignored is not None):
         with journal.telling(dict.fromkeys((one.id for one in gone), None)):
-            keep([one for one in load_held().said if not chosen(one)])
+            keep([] if chosen is None else [one for one in load_held().said if not chosen(one)])
     return gone
 
 
 def purge(journal: Journal, *, older_than: datetime | None = None, keep_feedback: bool = False) -> Forgotten:
     """Delete entries of the journal, all or older ones, and what was learned from them. Raises AssetError."""
     purged = journal.purge(older_than=older_than)
-    limit = math.inf if older_than is None else older_than.timestamp()
-    gone = () if keep_feedback else forget_feedback(journal, lambda one: one.time < limit)
+    if keep_feedback:
+        gone: tuple[Said, ...] = ()
+    elif older_than is None:
+        gone = forget_feedback(journal)
+    else:
+        limit = older_than.timestamp()
+        gone = forget_feedback(journal, lambda one: one.time < limit)
     return Forgotten(None if purged.ids is None else len(purged.ids), len(gone), purged.wiped)
 
 

@@ -44,6 +44,8 @@ _EVER = 1_000_000  # days
 # Of all entries, the share that goes at once when the file is over its limit.
 _SHARE = 0.1
 LAST = "last"
+# Other entries of the same query that are named.
+_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,15 @@ class Journal:
         if len(rows) > 1:
             raise UsageError(f"several entries begin with {id!r}; type more of it")
         return entry_of(rows[0], self.file)
+
+    def same_query(self, entry: Entry) -> tuple[str, ...]:
+        """The ids of other entries of the same query, latest first. Raises AssetError."""
+        with self._database.reading() as link:
+            rows = link.execute(
+                "SELECT id FROM entries WHERE query = ? AND id != ? ORDER BY number DESC LIMIT ?",
+                (bytes.fromhex(entry.query), entry.id, _SHOWN),
+            ).fetchall()
+        return tuple(id for (id,) in rows)
 
     def embedding(self, id: str) -> tuple[Vector, Floats] | None:
         """A query's unit vector and the raw features of its text, as they were kept; None = they were not."""
