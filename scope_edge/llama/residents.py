@@ -77,7 +77,7 @@ class Residents:
         with self._changed:
             return sum(place.needs for place in self._places if place.store == store)
 
-    def enter(self, ask: Ask, card: str, until: float, gone: Callable[[], bool]) -> tuple[Resident, float] | None:
+    def enter(self, ask: Ask, until: float, gone: Callable[[], bool]) -> tuple[Resident, float] | None:
         """Wait until the model is loaded and this request's turn has come; `leave` must follow.
 
         With it comes how long that took, 0 when it was so at once. None: the time (by the monotonic clock) was up before that,
@@ -97,7 +97,7 @@ class Residents:
                     if place is not None:
                         place.running += 1
                         place.used = time.monotonic()
-                        place.cards.add(card)
+                        place.cards.add(ask.card)
                         return place, place.used - begun if waited else 0.0
                     self._begin_turns()
                     waited = True
@@ -164,7 +164,9 @@ class Residents:
         while (turn := next_turn([one.ask for one in self._waiting], self._places, time.monotonic())) is not None:
             leaving = self._sent_away([place for place in self._places if place in turn.leaving])
             berth = turn.ask.berth
-            place = Resident(turn.ask.path, berth.store, berth.plan.needs, began=time.monotonic())
+            place = Resident(
+                turn.ask.path, berth.store, berth.plan.needs, cards={turn.ask.card}, began=time.monotonic()
+            )
             self._places.append(place)
             self._start(partial(self._take_turn, turn.ask, place, leaving))
 
