@@ -64,6 +64,7 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
         "local_only": "yes", "max_tokens": "100", "max_usd": "0", "max_seconds": "1.5", "value_of_time": "0.01",
         "coverage": "0.8", "provider": "cuda", "threads": "2", "offline": "1", "estimator": "gguf",
         "estimator_name": "mine", "estimate_seconds": "30", "estimate_tokens": "9000", "profile": "work",
+        "keep_alive": "-1",
     }  # fmt: skip
     file.write_text("[profiles.work]\n")
     assert set(given) == set(CHECKS), "a new setting needs a row here"
@@ -76,7 +77,7 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
     assert (settings.value_of_time, settings.coverage, settings.provider, settings.threads) == (0.01, 0.8, "cuda", 2)
     assert settings.offline
     assert (settings.profile, settings.estimator, settings.estimator_name) == ("work", "gguf", "mine")
-    assert (settings.estimate_seconds, settings.estimate_tokens) == (30.0, 9000)
+    assert (settings.estimate_seconds, settings.estimate_tokens, settings.keep_alive) == (30.0, 9000, -1.0)
 
 
 def test_an_empty_variable_is_as_good_as_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +105,11 @@ def test_settings_turn_into_the_preference_of_one_decision(file: Path) -> None:
         ("max_seconds = nan", "max_seconds must be"),
         ("max_tokens = 1.5", "max_tokens must be a finite whole number of at least 0, not 1.5"),
         ("max_tokens = 1" + "0" * 400, "max_tokens must be a finite whole number"),
+        (
+            "keep_alive = -2",
+            "keep_alive must be a number of seconds, 0 to drop at once, or -1 to keep for ever, not -2",
+        ),
+        ("keep_alive = inf", "not inf"),
         ("top_k = 0", "top_k must be a finite whole number of at least 1, not 0"),
         ("coverage = 1", "coverage must be a number between 0 and 1"),
         ('policy = "papr"', "policy must be one of scope-edge, paper, not 'papr'; did you mean paper?"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -228,6 +231,17 @@ def test_a_conversation_the_template_refuses_is_a_matter_of_usage_and_harms_nobo
         host.count(card, QUESTION * 2)
     assert next(running)
     running.close()
+
+
+def test_the_documented_example_runs(own_folders: Path, cards: list[ModelCard]) -> None:
+    page = Path(__file__).resolve().parents[1] / "docs" / "device.md"
+    example = page.read_text("utf-8").split("```py\n")[1].split("```")[0]
+    (own_folders / "config.toml").write_text(
+        f'keep_alive = 0\nthreads = 1\n[models.our-finetune]\nwhere = "device"\ngguf = "{cards[0].gguf}"\n'
+    )
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"(stop|limit) \d+ \d+ \d+\.\d+\n$", done.stdout), done.stdout
 
 
 # Many streams
