@@ -5,6 +5,7 @@ turns.py says whose turn it is. Loading happens in threads of its own, so that a
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -203,16 +204,23 @@ class Residents:
     def _take_turn(self, ask: Ask, place: Resident, leaving: list[Resident]) -> None:
         """Clear the room and load."""
         self._clear(leaving)
-        begun, failed = time.monotonic(), None
+        begun = time.monotonic()
+        failed: WorkerError | None = WorkerError(f"{ask.path.name}: loading it broke off")
         try:
             place.client = self._open(ask)
             if not self._closed:
                 self._load(place.client, place.path)
+            failed = None
         except WorkerError as error:
             failed = error
+        finally:
+            self._settle(place, failed, time.monotonic() - begun)
+
+    def _settle(self, place: Resident, failed: WorkerError | None, seconds: float) -> None:
+        """Loading is over; those who wait are told."""
         with self._changed:
             if failed is None and not self._closed:
-                place.loaded(time.monotonic(), time.monotonic() - begun)
+                place.loaded(time.monotonic(), seconds)
             else:
                 self._places.remove(place)
                 for one in self._waiting:
@@ -239,12 +247,12 @@ class Residents:
                 ends = {place: self._end(place) for place in self._places if place.state == "ready"}
                 over = self._sent_away([place for place, end in ends.items() if end <= now])
                 if not over:
-                    pause = min([end - now for end in ends.values()], default=_LOOK_SECONDS)
-                    self._changed.wait(min(pause, _LOOK_SECONDS))
+                    first = min(ends.values(), default=math.inf)
+                    self._changed.wait(None if first == math.inf else first - now)
             if over:
                 self._clear(over)
 
     def _end(self, place: Resident) -> float:
         """When a model is dropped, if nobody asks it until then."""
         wanted = place.running or any(one.ask.path == place.path for one in self._waiting)
-        return float("inf") if wanted or self._keep_alive < 0 else place.used + self._keep_alive
+        return math.inf if wanted or self._keep_alive < 0 else place.used + self._keep_alive
