@@ -147,12 +147,13 @@ class Router:
         given = _known(wishes, _ASK)
         preference, query = self._preference(given), _query(text, given)
         kept, silent = self._askable(given.get("model"), preference)
+        # Before the decision: an estimator that makes it may load a model, and the memory there is is shared.
+        executor = self._running()
         encoded = self._flow.encode(query)
         decision = self._flow.decide(encoded, kept, top_k=self._settings.top_k)
         if silent:
             why = f"not asked, for their cards say not how they are called, or they are retired: {', '.join(silent)}"
             decision = replace(decision, warnings=(*decision.warnings, why))
-        executor = self._running()
         if decision.choice is None:
             if executor.journal is not None:
                 executor.journal.record(query, decision, None, vector=encoded.vector)

@@ -69,10 +69,13 @@ def load_executor(settings: Settings, flow: Flow) -> Executor:
 def _device(settings: Settings, pool: Sequence[ModelCard]) -> Place | None:
     if all(card.gguf is None for card in pool):
         return None
+    from scope_edge.estimator.use import bytes_needed
     from scope_edge.executor.device import DevicePlace
     from scope_edge.llama.host import Host
 
-    return DevicePlace(Host(settings, cache_dir=assets.user_cache_dir()))
+    # One memory plan: what the estimator takes, or will, is not the device models' to take.
+    reserved = bytes_needed(settings, pool)
+    return DevicePlace(Host(settings, cache_dir=assets.user_cache_dir(), reserved_bytes=reserved))
 
 
 def _guard(settings: Settings) -> Guard | None:

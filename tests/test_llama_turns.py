@@ -14,7 +14,7 @@ from scope_edge.llama.turns import STAY, Ask, Place, in_the_way, may_start, next
 
 
 def ask(name: str, needs: int, room: int = 10, store: Store = "memory") -> Ask:
-    return Ask(Path(name), Berth(Plan(4096, 128, 0, 1, needs, ""), store, room))
+    return Ask(Path(name), name, Berth(Plan(4096, 128, 0, 1, needs, ""), store, room))
 
 
 def place(name: str, needs: int, running: int = 0, stays: float = 0.0, used: float = 0.0) -> Place:

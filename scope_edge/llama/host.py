@@ -81,7 +81,7 @@ class Host:
         job = chat_job(messages, options)
         path = _path(card)
         until = math.inf if options.deadline is None else time.monotonic() + options.deadline
-        return Stream(self._residents, lambda: self._ask(path), card.id, job, until)
+        return Stream(self._residents, lambda: self._ask(card.id, path), job, until)
 
     def count(self, card: ModelCard, messages: tuple[Message, ...]) -> int:
         """Tokens of the prompt that a conversation makes. Where the model is not loaded, its vocabulary alone is read.
@@ -103,11 +103,11 @@ class Host:
         measured = None if known is None else remembered(known, self._cache_dir)
         seconds = card.load_seconds if measured is None else measured.load_seconds
         try:
-            return self._residents.expected_wait(self._ask(path), seconds)
+            return self._residents.expected_wait(self._ask(card.id, path), seconds)
         except WorkerError:
             return None
 
-    def _ask(self, path: Path) -> Ask:
+    def _ask(self, card: str, path: Path) -> Ask:
         """A request for a model. Raises WorkerError: it would not fit if it were alone."""
         try:
             known = look_up(path)
@@ -117,7 +117,7 @@ class Host:
         berth = self._budget.berth(known.shape, known.size, held)
         if isinstance(berth, NoRoom):
             raise WorkerError(f"{path.name}: {berth.why}")
-        return Ask(path, berth)
+        return Ask(path, card, berth)
 
     def _open(self, ask: Ask) -> LlamaClient:
         plan = ask.berth.plan

@@ -5,6 +5,7 @@ turns.py says whose turn it is. Loading happens in threads of its own, so that a
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -77,7 +78,7 @@ class Residents:
         with self._changed:
             return sum(place.needs for place in self._places if place.store == store)
 
-    def enter(self, ask: Ask, card: str, until: float, gone: Callable[[], bool]) -> tuple[Resident, float] | None:
+    def enter(self, ask: Ask, until: float, gone: Callable[[], bool]) -> tuple[Resident, float] | None:
         """Wait until the model is loaded and this request's turn has come; `leave` must follow.
 
         With it comes how long that took, 0 when it was so at once. None: the time (by the monotonic clock) was up before that,
@@ -97,7 +98,7 @@ class Residents:
                     if place is not None:
                         place.running += 1
                         place.used = time.monotonic()
-                        place.cards.add(card)
+                        place.cards.add(ask.card)
                         return place, place.used - begun if waited else 0.0
                     self._begin_turns()
                     waited = True
@@ -164,7 +165,9 @@ class Residents:
         while (turn := next_turn([one.ask for one in self._waiting], self._places, time.monotonic())) is not None:
             leaving = self._sent_away([place for place in self._places if place in turn.leaving])
             berth = turn.ask.berth
-            place = Resident(turn.ask.path, berth.store, berth.plan.needs, began=time.monotonic())
+            place = Resident(
+                turn.ask.path, berth.store, berth.plan.needs, cards={turn.ask.card}, began=time.monotonic()
+            )
             self._places.append(place)
             self._start(partial(self._take_turn, turn.ask, place, leaving))
 
@@ -201,16 +204,23 @@ class Residents:
     def _take_turn(self, ask: Ask, place: Resident, leaving: list[Resident]) -> None:
         """Clear the room and load."""
         self._clear(leaving)
-        begun, failed = time.monotonic(), None
+        begun = time.monotonic()
+        failed: WorkerError | None = WorkerError(f"{ask.path.name}: loading it broke off")
         try:
             place.client = self._open(ask)
             if not self._closed:
                 self._load(place.client, place.path)
+            failed = None
         except WorkerError as error:
             failed = error
+        finally:
+            self._settle(place, failed, time.monotonic() - begun)
+
+    def _settle(self, place: Resident, failed: WorkerError | None, seconds: float) -> None:
+        """Loading is over; those who wait are told."""
         with self._changed:
             if failed is None and not self._closed:
-                place.loaded(time.monotonic(), time.monotonic() - begun)
+                place.loaded(time.monotonic(), seconds)
             else:
                 self._places.remove(place)
                 for one in self._waiting:
@@ -237,12 +247,12 @@ class Residents:
                 ends = {place: self._end(place) for place in self._places if place.state == "ready"}
                 over = self._sent_away([place for place, end in ends.items() if end <= now])
                 if not over:
-                    pause = min([end - now for end in ends.values()], default=_LOOK_SECONDS)
-                    self._changed.wait(min(pause, _LOOK_SECONDS))
+                    first = min(ends.values(), default=math.inf)
+                    self._changed.wait(None if first == math.inf else first - now)
             if over:
                 self._clear(over)
 
     def _end(self, place: Resident) -> float:
         """When a model is dropped, if nobody asks it until then."""
         wanted = place.running or any(one.ask.path == place.path for one in self._waiting)
-        return float("inf") if wanted or self._keep_alive < 0 else place.used + self._keep_alive
+        return math.inf if wanted or self._keep_alive < 0 else place.used + self._keep_alive

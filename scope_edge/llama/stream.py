@@ -32,9 +32,9 @@ class Stream:
         load_seconds: waited until the model was loaded and free, 0 when it was at once; None until then.
     """
 
-    def __init__(self, residents: Residents, ask: Callable[[], Ask], card: str, job: Job, until: float) -> None:
+    def __init__(self, residents: Residents, ask: Callable[[], Ask], job: Job, until: float) -> None:
         """ask: what to ask for, once it is read from. until: the deadline by the monotonic clock."""
-        self._residents, self._ask, self._card, self._job, self._until = residents, ask, card, job, until
+        self._residents, self._ask, self._job, self._until = residents, ask, job, until
         self._turn = threading.Lock()
         self._closed = self._over = False
         self._place: Resident | None = None
@@ -90,7 +90,7 @@ class Stream:
 
     def _begin(self) -> Reply | None:
         """Wait for the model, and ask it. None: given up before that."""
-        entered = self._residents.enter(self._ask(), self._card, self._until, lambda: self._closed)
+        entered = self._residents.enter(self._ask(), self._until, lambda: self._closed)
         if entered is None:
             return None
         self._place, self.load_seconds = entered

@@ -46,9 +46,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ask:
-    """A request that waits for a model."""
+    """A request that waits for a model, by the id of its card."""
 
     path: Path
+    card: str
     berth: Berth
 
 
