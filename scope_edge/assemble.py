@@ -29,6 +29,7 @@ def load_router(settings: Settings, noted: Noted | None = None) -> Router:
     pool = load_catalog(settings).pool(settings.pool)
 
     from scope_edge.anchors import load_bank
+    from scope_edge.feedback.local import Corrected
     from scope_edge.policy import PoolPolicy
     from scope_edge.router import Router
     from scope_edge.standing import load_standing
@@ -38,7 +39,7 @@ def load_router(settings: Settings, noted: Noted | None = None) -> Router:
     return Router(
         encoder=encoder(),
         bank=bank,
-        estimator=standing.prior,
+        estimator=Corrected(standing.prior, standing.basis.map, pool),
         policy=PoolPolicy(pool, standing.prepared),
         refiner=_refiner(settings, pool, standing.fingerprints),
         noted=noted,

@@ -45,7 +45,9 @@ def test_every_line_of_a_stream_is_written_down_under_its_own_query(cli: Cli) ->
     last, first = cli("log", "--json").json
     assert (first["decision"]["alpha"], last["decision"]["alpha"]) == (0.5, 0.9)
     assert [one["id"] for one in cli("log", "--json", "--text", "What is 17 * 23?").json] == [last["id"]]
-    assert [one["id"] for one in cli("log", "--json", "--text", "-", input="Why is the sky blue?\n").json] == [first["id"]]
+    assert [one["id"] for one in cli("log", "--json", "--text", "-", input="Why is the sky blue?\n").json] == [
+        first["id"]
+    ]
 
 
 def test_the_list_shows_what_became_of_decisions_and_its_filters_hold(cli: Cli) -> None:
@@ -131,6 +133,13 @@ def test_feedback_is_given_shown_and_taken_back(cli: Cli) -> None:
     assert without_timings(cli("route", QUERY, "--json").json) == before
 
 
+def test_feedback_on_a_model_that_nothing_is_known_of_says_so(cli: Cli) -> None:
+    recorded(Journal.open(Settings(journal_embedding=True)), model="brand-new", where="device")
+    ended = cli("feedback", "last", "--correct")
+    assert ended.code == 0 and "brand-new was right" in ended.out
+    assert ended.complaint.startswith("brand-new has no fingerprint") and "scope-edge fingerprint" in ended.complaint
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
@@ -140,7 +149,11 @@ def test_feedback_is_given_shown_and_taken_back(cli: Cli) -> None:
         (("log", "--limit", "3", "spend"), 2, "options go behind `log spend`, not before spend"),
         (("log", "--since", "yesterday"), 2, "--since must be a date as in 2026-01-31, or an age as in 12h, 30d or 8w"),
         (("log", "--since", "999999w"), 2, "--since must be a date"),
-        (("log", "purge"), 2, "Delete all entries of the journal and what feedback on them taught? That cannot be asked"),
+        (
+            ("log", "purge"),
+            2,
+            "Delete all entries of the journal and what feedback on them taught? That cannot be asked",
+        ),
         (("log", "purge", "--older-than", "30d"), 2, "Delete entries older than 20"),
         (("feedback", "last"), 2, "say one of --correct, --wrong and --undo"),
         (("feedback", "last", "--wrong"), 2, "no entry 'last' in the journal"),
