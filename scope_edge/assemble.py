@@ -31,6 +31,7 @@ def load_flow(settings: Settings, noted: Noted | None = None) -> Flow:
     pool = load_catalog(settings).pool(settings.pool)
 
     from scope_edge.anchors import load_bank
+    from scope_edge.feedback.local import Corrected
     from scope_edge.policy import PoolPolicy
     from scope_edge.router import Flow
     from scope_edge.standing import load_standing
@@ -40,7 +41,7 @@ def load_flow(settings: Settings, noted: Noted | None = None) -> Flow:
     return Flow(
         encoder=encoder(),
         bank=bank,
-        estimator=standing.prior,
+        estimator=Corrected(standing.prior, standing.basis.map, pool),
         policy=PoolPolicy(pool, standing.prepared),
         refiner=_refiner(settings, pool, standing.fingerprints),
         guard=_guard(settings),

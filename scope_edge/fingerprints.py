@@ -26,8 +26,6 @@ FINGERPRINTS = "anchors/fingerprints.pack"
 OWN_SETS, OWN_FINGERPRINTS = "anchors", "fingerprints"
 # Bundled with its questions, and loaded only for a user who has had a model asked.
 ASKED = "core-250"
-# The user's word on single answers (feedback/): an anchor set that grows, and only routing knows.
-FEEDBACK = "feedback"
 _AGAIN = "make it again with `scope-edge fingerprint` or `scope-edge estimator anchors`, or remove the file"
 
 

@@ -18,10 +18,6 @@ from scope_edge.records import Query
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scope_edge.ability import Population
-    from scope_edge.difficulty import Place
-    from scope_edge.records import Vector
-
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -47,21 +43,9 @@ def place(
         places.append(basis.map.place(encoded))
         if progress is not None:
             progress("placing anchors", done, len(questions))
-    return placed_set(name, questions, np.array(vectors), places, basis.population, own=own)
-
-
-def placed_set(
-    name: str,
-    questions: Sequence[Question],
-    vectors: Vector,
-    places: Sequence[Place],
-    population: Population,
-    *,
-    own: bool,
-) -> AnchorSet:
-    """The questions as an anchor set, where their unit vectors (n, d) and places on the map are known."""
     domains = np.array([place.domains for place in places])
     difficulty = np.array([place.difficulty for place in places])
+    population = basis.population
     slope = domains @ population.discrimination
     # The map does not know an anchor's own difficulty exactly: what it misses is averaged over, until models are measured.
     factor = softening(slope, domains @ population.unexplained)
@@ -69,7 +53,7 @@ def placed_set(
         name=name,
         ids=tuple(f"{name}/{one.id}" for one in questions),
         categories=tuple(f"{name}/{one.category}" for one in questions),
-        vectors=vectors,
+        vectors=np.array(vectors),
         prompt_tokens=np.array([estimate_prompt_tokens(one.text).expected for one in questions]),
         difficulty=difficulty,
         discrimination=slope * factor,

@@ -35,7 +35,7 @@ from scope_edge.calibration import (
     probability,
 )
 from scope_edge.difficulty import DifficultyMap, Place, Places, map_body, map_from_body
-from scope_edge.fingerprints import FEEDBACK, slice_of
+from scope_edge.fingerprints import slice_of
 from scope_edge.matching import shifts
 from scope_edge.packs import unpack
 from scope_edge.records import EstimatorReport
@@ -273,37 +273,19 @@ def ability_of(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Abilit
     that replaces what was known; on other sets it adds to it, and soon outweighs it: what runs under the name there may be
     quantized, or served otherwise.
     """
-    said = [one for one in parts if one.anchors.name == FEEDBACK]
-    if said:
-        return _corrected(ability_of(basis, model, [one for one in parts if one not in said]), said, basis.population)
     taught = _taught(basis, model, parts)
     if taught is None:
         return fit_ability(parts, basis.population) if parts else None
     own = [one for one in parts if one.own]
-    return fit_ability(own, basis.population, _loosened(taught, basis.population)) if own else taught
-
-
-def _corrected(known: Ability | None, said: Sequence[Fingerprint], population: Population) -> Ability:
-    """What is known of a model, moved by what its user said of its answers.
-
-    How surely it is known stays as it was. Allowing for drift alone pulls an estimate towards the middle: a first "right" of
-    a model that seldom errs would have lowered it, and a first "wrong" of one that mostly does would have raised it.
-    """
-    if known is None:
-        return fit_ability(said, population)
-    moved = fit_ability(said, population, _loosened(known, population))
-    had_lengths = bool(np.isfinite(known.length_mean).all())
-    lengths = known.length_covariance if had_lengths else moved.length_covariance
-    return replace(moved, covariance=known.covariance, length_covariance=lengths)
-
-
-def _loosened(known: Ability, population: Population) -> Ability:
-    """An ability as it may be of a copy that runs elsewhere or quantized."""
-    return replace(
-        known,
-        covariance=known.covariance + DRIFT * population.covariance,
-        length_covariance=known.length_covariance + DRIFT * population.length_covariance,
+    if not own:
+        return taught
+    population = basis.population
+    loosened = replace(
+        taught,
+        covariance=taught.covariance + DRIFT * population.covariance,
+        length_covariance=taught.length_covariance + DRIFT * population.length_covariance,
     )
+    return fit_ability(own, population, loosened)
 
 
 def _taught(basis: Basis, model: str, parts: Sequence[Fingerprint]) -> Ability | None:

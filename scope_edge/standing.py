@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge import assets
-from scope_edge.feedback.held import with_feedback
 from scope_edge.fingerprints import load_fingerprints
 from scope_edge.personal import load_personal
 from scope_edge.prior import Basis, Prior, load_basis
@@ -44,15 +43,13 @@ def load_standing(settings: Settings, cards: Sequence[ModelCard], others: Sequen
     """
     everyone = (*cards, *others)
     basis, (sets, measured) = load_basis(), load_fingerprints()
-    fingerprints: Mapping[str, Sequence[Fingerprint]] = measured
+    fingerprints = measured
     if any(one.own for one in sets):
         from scope_edge.refit.use import refitted
 
         asked = [card.id for card in everyone]
         fingerprints = refitted(measured, basis, asked, cache_dir=assets.user_cache_dir())
     personal = load_personal(measured).found
-    # After the refit and the calibration, which learn from what was measured, not from what somebody remarked on.
-    fingerprints = with_feedback(fingerprints, basis)
     prior = Prior(basis, everyone, fingerprints, coverage=settings.coverage, personal=personal)
     prepared = prepared_pool(cards, prior, basis.reference, settings.value_of_time)
     if any(card.gguf is not None for card in cards):

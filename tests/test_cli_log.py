@@ -133,6 +133,13 @@ def test_feedback_is_given_shown_and_taken_back(cli: Cli) -> None:
     assert without_timings(cli("route", QUERY, "--json").json) == before
 
 
+def test_feedback_on_a_model_that_nothing_is_known_of_says_so(cli: Cli) -> None:
+    recorded(Journal.open(Settings(journal_embedding=True)), model="brand-new", where="device")
+    ended = cli("feedback", "last", "--correct")
+    assert ended.code == 0 and "brand-new was right" in ended.out
+    assert ended.complaint.startswith("brand-new has no fingerprint") and "scope-edge fingerprint" in ended.complaint
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [

@@ -7,6 +7,7 @@ import click
 from scope_edge.cli import words
 from scope_edge.cli.inputs import query_text
 from scope_edge.cli.output import one_line, out, out_json
+from scope_edge.cli.run import complain
 from scope_edge.errors import UsageError
 
 _EPILOG = """\b
@@ -39,8 +40,8 @@ Exit codes:
 def command(id: str, word: str | None, tokens: int | None, text: str | None, as_json: bool) -> None:
     """Say whether the answer of a journal's entry was right; "last" is the latest entry.
 
-    It becomes an anchor of your own: embedding and outcome, no text. It moves what that model is expected to do, near such
-    queries most. Said again, it replaces what was said before.
+    It becomes an anchor of your own: embedding and outcome, no text. It moves what that model is expected to do on queries like
+    this one, and on no others. Said again, it replaces what was said before.
     """
     if word is None:
         raise UsageError("say one of --correct, --wrong and --undo")
@@ -66,6 +67,12 @@ def command(id: str, word: str | None, tokens: int | None, text: str | None, as_
         changed = " (another word than before)" if done.before not in (None, done.correct) else ""
         out(
             f"{done.id}: {one_line(done.model)} was {said}{changed}; {_judged(done.total)}, known from the next query on"
+        )
+    if not done.known:
+        complain(
+            f"{done.model} has no fingerprint, so nothing is expected of it that this could correct;"
+            f" `scope-edge fingerprint {done.model}` makes one",
+            0,
         )
 
 

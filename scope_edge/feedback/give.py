@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from scope_edge.catalog import load_catalog
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.feedback.held import Said, keep, load_held
+from scope_edge.fingerprints import fingerprint_names
 from scope_edge.journal.entry import Feedback, typed_id
 
 if TYPE_CHECKING:
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What was taken in. tokens: own tokens, None = not known. total: answers judged by now. before: None = a first word."""
+    """What was taken in, or back.
+
+    tokens: own tokens, None = not known. total: answers judged by now. before: None = a first word.
+    known: whether the model has a fingerprint; of one that has none nothing is expected, so nothing can be corrected yet.
+    """
 
     id: str
     model: str
@@ -31,6 +36,7 @@ class Given:
     tokens: float | None
     total: int
     before: float | None
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ def give(
         before = next((other.correct for other in held if other.id == one.id), None)
         said = [*(other for other in held if other.id != one.id), one]
         keep(said)
-    return Given(entry.id, model, correct, tokens, len(said), before)
+    return Given(entry.id, model, correct, tokens, len(said), before, model in fingerprint_names())
 
 
 def undo(journal: Journal, id: str) -> Given:

@@ -1,14 +1,14 @@
 """What the user said of answers: for each the query's embedding, what the map reads off its text beside it, and the outcome.
 
-No text is here. Where the anchors lie is read off the map anew at every start, so that a release with another map knows them;
-one with another encoder cannot, and leaves them out. They are kept beside the journal, in the folder nobody else can open.
+No text is here. Where the anchors lie is read off the map anew, so that a release with another map knows them; one with another
+encoder cannot, and leaves them out. They are kept beside the journal, in the folder nobody else can open.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +18,13 @@ from scope_edge import assets
 from scope_edge.database import make_private, shred
 from scope_edge.encoder import ONNX
 from scope_edge.errors import AssetError, PackError
-from scope_edge.fingerprints import FEEDBACK, Fingerprint
 from scope_edge.packs import read_pack, write_pack
 
 if TYPE_CHECKING:
-    from scope_edge.anchors import AnchorSet
-    from scope_edge.prior import Basis
     from scope_edge.records import Floats, Vector
 
-    Fingerprints = Mapping[str, Sequence[Fingerprint]]
-
+# What these anchors are called together: no set of another name may be.
+FEEDBACK = "feedback"
 FOLDER, FILE = "journal", "feedback.pack"
 _KIND = "feedback"
 _MEND = "`scope-edge anchors remove feedback` takes it away"
@@ -72,6 +69,15 @@ class Held:
 def file() -> Path:
     """Where it is kept, whether or not there is any."""
     return assets.user_data_dir() / FOLDER / FILE
+
+
+def stamp() -> tuple[int, int] | None:
+    """Another value whenever what is kept changes; None = nothing is. One system call."""
+    try:
+        found = file().stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def load_held() -> Held:
@@ -121,31 +127,6 @@ def _write(path: Path, said: Sequence[Said]) -> None:
     ids, models = [one.id for one in said], [one.model for one in said]
     write_pack(path, _KIND, {"encoder": _encoder(), "ids": ids, "models": models, **columns})
     path.chmod(0o600)
-
-
-def with_feedback(fingerprints: Fingerprints, basis: Basis) -> Fingerprints:
-    """The fingerprints, and for every model that the user has judged one more, on anchor set `FEEDBACK`."""
-    said = load_held().said
-    if not said:
-        return fingerprints
-    anchors, found = _anchors(said, basis), dict(fingerprints)
-    for model in dict.fromkeys(one.model for one in said):
-        rows = [i for i, one in enumerate(said) if one.model == model]
-        correct, tokens = (np.array([getattr(said[i], name) for i in rows]) for name in ("correct", "tokens"))
-        found[model] = (*found.get(model, ()), Fingerprint(model, anchors.take(rows), correct, tokens))
-    return found
-
-
-def _anchors(said: Sequence[Said], basis: Basis) -> AnchorSet:
-    from scope_edge.placing import Question, placed_set
-
-    vectors, features = (np.array([getattr(one, name) for one in said]) for name in ("vector", "features"))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    places = basis.map.places_of(vectors.astype(np.float32), features)
-    rows = [places.row(i) for i in range(len(said))]
-    questions = [Question(one.id, FEEDBACK, "") for one in said]
-    anchors = placed_set(FEEDBACK, questions, vectors.astype(np.float32), rows, basis.population, own=True)
-    return replace(anchors, texts=(), prompt_tokens=np.array([one.prompt_tokens for one in said]))
 
 
 def _encoder() -> str:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, UsageError
-from scope_edge.fingerprints import ASKED, FEEDBACK, usable_anchor_sets
+from scope_edge.feedback.held import FEEDBACK
+from scope_edge.fingerprints import ASKED, usable_anchor_sets
 
 if TYPE_CHECKING:
     from scope_edge.catalog import Catalog

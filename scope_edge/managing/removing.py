@@ -16,13 +16,12 @@ from scope_edge.catalog import nearest
 from scope_edge.config import load_settings
 from scope_edge.errors import AssetError, PackError, UsageError
 from scope_edge.feedback.give import forget_feedback
+from scope_edge.feedback.held import FEEDBACK, load_held
 from scope_edge.feedback.held import file as held_file
-from scope_edge.feedback.held import load_held
 from scope_edge.fingerprinting.journal import FOLDER as JOURNALS
 from scope_edge.fingerprinting.journal import file_name
 from scope_edge.fingerprints import (
     ASKED,
-    FEEDBACK,
     OWN_FINGERPRINTS,
     OWN_SETS,
     fingerprint_names,
