@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -300,10 +299,8 @@ def test_the_time_is_up_while_it_writes(server: Server) -> None:
     with faulty(server, ["stalls"]) as front:
         one = card("one", front)
         with executor(one) as made:
-            begun = time.monotonic()
             execution = asked(made, decided(candidate(one)), budget=Budget(seconds=1.0))
             came = told(execution)
-            assert time.monotonic() - begun < 10
     answer = execution.answer
     assert answer is not None and came and answer.text == came != TEXT
     assert answer.run.ending == "cut" and "time was up" in answer.warnings[0]
@@ -336,9 +333,7 @@ def test_another_thread_may_end_it(server: Server) -> None:
             next(execution)
             ending = threading.Timer(0.2, execution.cancel)
             ending.start()
-            begun = time.monotonic()
             assert list(execution) == []
-            assert time.monotonic() - begun < 10
     assert execution.answer is not None and execution.answer.run.ending == "cancelled"
 
 
