@@ -155,6 +155,17 @@ def test_a_short_prompt_does_not_wait_behind_a_long_one() -> None:
     assert not long.pieces
 
 
+def test_a_long_prompt_is_done_however_many_short_ones_come() -> None:
+    decoder = Decoder(9000, Layout(8, 2, 64, 4000, 16))
+    _, long = decoder.begin(job(400, limit=3))
+    for n in range(400):
+        decoder.begin(job(12, limit=1, seed=n))
+        decoder.batcher.advance()
+        if long.result is not None:
+            return
+    raise AssertionError("it waits for ever")
+
+
 def test_when_the_cache_is_full_the_youngest_gives_way_and_goes_on_where_it_was() -> None:
     decoder = Decoder(300, Layout(6, 2, 64, 300, 16), Endless(300))
     jobs = [job(10 + n, limit=200, seed=n) for n in range(4)]

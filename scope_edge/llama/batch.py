@@ -284,13 +284,10 @@ class Batcher:
         if any(task.streamed for task in readers):
             room = min(room, self._layout.chunk * (1 if self._lanes else _ALONE))
         found = []
-        # The shortest rest first, so that what it leaves goes to the others.
-        for left, task in enumerate(sorted(readers, key=lambda task: len(task.tokens) - task.read)):
-            share = -(-room // (len(readers) - left))
-            chunk = task.tokens[task.read : task.read + share]
+        for task, size in _shares(readers, room).items():
+            chunk = task.tokens[task.read : task.read + size]
             if chunk:
                 rows.add_chunk(task, chunk)
-                room -= len(chunk)
                 found.append((task, chunk))
         return found
 
@@ -315,3 +312,19 @@ class Batcher:
         whole = task.begun >= task.job.samples and all(one.task is not task for one in self._lanes)
         if task.done is not None and whole:
             task.done(task.result)
+
+
+def _shares(readers: list[Task], room: int) -> dict[Task, int]:
+    """Tokens of each prompt to read now: half for who came first, the rest for those who have the least left.
+
+    So prompts are done one after another, the short ones soon, and a long one is done in the end however many come.
+    """
+    order = sorted(readers, key=lambda task: task.number)
+    halves = [(task, -(-room // 2)) for task in order[:1]]
+    order.sort(key=lambda task: len(task.tokens) - task.read)
+    shares = dict.fromkeys(order, 0)
+    for task, most in (*halves, *((task, room) for task in order)):
+        more = min(most, room, len(task.tokens) - task.read - shares[task])
+        shares[task] += more
+        room -= more
+    return shares

@@ -54,7 +54,7 @@ class Worker:
 
     def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
         self._requests, self._answers = requests, answers
-        self._lock = threading.Lock()
+        self._lock, self._hearing = threading.Lock(), threading.Lock()
         self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         # Requests whose cancel was read, and is not yet handled. listed: the list of jobs that is being run.
         self._cancels: set[int] = set()
@@ -101,9 +101,11 @@ class Worker:
                 request = None
             if request is None:
                 os._exit(0)
-            if request["op"] == "cancel":
-                self._cancels.add(request["id"])
-            self._queue.put(request)
+            with self._hearing:
+                self._queue.put(request)
+                # Last: once a decode breaks off for it, the cancel is there to be handled.
+                if request["op"] == "cancel":
+                    self._cancels.add(request["id"])
 
     def _beat(self) -> None:
         while True:
@@ -202,7 +204,8 @@ class Worker:
         return {"type": "counted", "tokens": tokens}
 
     def _drop(self, request: dict[str, Any]) -> None:
-        self._cancels.discard(request["id"])
+        with self._hearing:
+            self._cancels.discard(request["id"])
         if self._streams is not None:
             self._streams.drop(request["id"])
 
