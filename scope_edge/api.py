@@ -63,6 +63,8 @@ _SETTINGS = ("alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fal
 _QUERY = ("system", "history", "id")
 _ROUTE = (*_QUERY, *_SETTINGS, "exclude")
 _ASK = (*_ROUTE, "model", "verify", "fields")
+# A warning names this many models; a pool may have a thousand.
+_NAMED = 5
 _ROLES = ("system", "user", "assistant")
 
 
@@ -152,8 +154,7 @@ class Router:
         encoded = self._flow.encode(query)
         decision = self._flow.decide(encoded, kept, top_k=self._settings.top_k)
         if silent:
-            why = f"not asked, for their cards say not how they are called, or they are retired: {', '.join(silent)}"
-            decision = replace(decision, warnings=(*decision.warnings, why))
+            decision = replace(decision, warnings=(*decision.warnings, _left_out(silent)))
         if decision.choice is None:
             if executor.journal is not None:
                 executor.journal.record(query, decision, None, vector=encoded.vector)
@@ -193,7 +194,7 @@ class Router:
         else:
             cards = [card for card in self.pool if card.id not in preference.exclude]
         silent = [card.id for card in cards if not callable_now(card)]
-        if len(silent) == len(cards):
+        if cards and len(silent) == len(cards):
             if pinned is not None:
                 raise UsageError(f"{pinned}: {why_not_called(cards[0], local_only=False)}")
             raise UsageError(
@@ -301,6 +302,14 @@ def _query(text: Any, given: Mapping[str, Any]) -> Query:
 def _verify(given: Mapping[str, Any], settings: Settings) -> int:
     value: Any = settings.verify if given.get("verify") is None else CHECKS["verify"]("verify", given["verify"])
     return int(value)
+
+
+def _left_out(models: tuple[str, ...]) -> str:
+    more = f" and {len(models) - _NAMED} more" if len(models) > _NAMED else ""
+    return (
+        "left out, since their cards say not how they are called, or they are retired:"
+        f" {', '.join(models[:_NAMED])}{more}"
+    )
 
 
 def _bound_words(decision: Decision) -> str:

@@ -121,6 +121,8 @@ def _infeasible(decision: Decision, as_json: bool) -> int:
     if as_json:
         _out(decision, None, None, None, ())
         return INFEASIBLE
+    for warning in decision.warnings:
+        complain(f"warning: {warning}", 0)
     return complain(infeasible(decision.bound), INFEASIBLE)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # More than this much text a token, on average, no tokenizer makes of what people read: a server has then lost sight of its limit.
 _BYTES_PER_TOKEN = 16
 # What a request says that is decided here.
-_OURS = ("model", "messages", "stream", "stream_options", *TOKEN_LIMITS)
+_OURS = ("model", "messages", "stream", "stream_options", "n", *TOKEN_LIMITS)
 
 
 class CloudPlace:
