@@ -438,6 +438,25 @@ def test_with_nobody_better_to_ask_the_first_answer_is_given_and_doubted(server:
     assert "contradicted itself" in execution.answer.warnings[0] and execution.answer.run.model == "here"
 
 
+def test_a_doubted_answer_is_better_than_a_refusal(server: Server) -> None:
+    with two_minded("Answer: 25", "It is 24.") as local, faulty(server, ["refused"]) as front:
+        here, there = device(local), card("there", front)
+        with executor(here, there) as made:
+            execution = asked(made, decided(candidate(here, 0.6), candidate(there, 0.9)), verify=2)
+            assert told(execution) == "Answer: 25"
+    assert [one.model for one in execution.attempts] == ["here", "there"]
+
+
+def test_an_answer_asked_for_twice_may_be_left_in_the_middle_too() -> None:
+    with two_minded("one two three four", "one two three four") as local:
+        here = device(local)
+        with executor(here) as made:
+            with asked(made, decided(candidate(here)), verify=2) as execution:
+                next(execution)
+            assert execution.answer is not None and execution.answer.run.model == "here"
+            assert execution.answer.run.ending == "cancelled"
+
+
 def test_at_temperature_0_there_is_nothing_to_compare() -> None:
     with two_minded("Answer: 25") as local:
         here = device(local)

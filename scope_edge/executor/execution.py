@@ -132,9 +132,7 @@ class Execution:
             self._warnings.append(
                 f"{call.card.id} contradicted itself when asked twice, and nobody better could be asked"
             )
-            self._commit(call)
-            yield from pieces
-            self._end(call, bill, self._whole(call))
+            yield from self._give(call, bill, pieces)
             return
         if self._cancelled.is_set():
             self._end(None, Bill(None, None, None, None), "cancelled")
@@ -212,10 +210,18 @@ class Execution:
             return False
         if checked.verdict == "unchecked":
             self._warnings.append(f"{candidate.model} could not be asked a second time: {checked.why}")
-        self._commit(first)
-        yield from checked.pieces
-        self._end(first, bill, self._whole(first))
+        yield from self._give(first, bill, checked.pieces)
         return True
+
+    def _give(self, call: Call, bill: Bill, pieces: Sequence[Piece]) -> Iterator[Piece]:
+        """An answer that is whole already."""
+        ending: Ending = "cancelled"
+        self._commit(call)
+        try:
+            yield from pieces
+            ending = self._whole(call)
+        finally:
+            self._end(call, bill, ending)
 
     def _begun(self, call: Call) -> Call:
         self._calls.append(call)
@@ -261,7 +267,7 @@ class Execution:
                 run,
             ) from failure
         self._note(call.candidate, why, failure)
-        if isinstance(failure, Unanswered) and failure.content:
+        if isinstance(failure, Unanswered) and failure.content and self._doubted is None:
             raise RefusedError(f"{model}: {why}", self._end(None, bill, "failed")) from failure
 
     def _note(self, candidate: Candidate, why: str, failure: Exception | None = None) -> None:
