@@ -159,9 +159,9 @@ def _built_with(llama: LlamaBuild) -> dict[str, str]:
     """What each native library says of its build. One that does not load is a problem `routing` reports."""
     found: dict[str, str] = {"machine": f"{platform.system()} {platform.machine()}, {_cores()} cores"}
     try:
-        import onnxruntime
+        from scope_edge.encoder import runtime
 
-        found["onnxruntime"] = ", ".join(onnxruntime.get_available_providers())
+        found["onnxruntime"] = ", ".join(runtime().get_available_providers())
     except ImportError as error:
         found["onnxruntime"] = f"{_BROKEN} ({error})"
     try:

@@ -19,7 +19,7 @@ PACKAGE = Path(scope_edge.__file__).resolve().parent
 
 # Library -> the files that may import it, relative to the package; a name ending in "/" is a folder.
 ROOMS = {
-    "onnxruntime": ("encoder.py", "doctor.py"),
+    "onnxruntime": ("encoder.py",),
     "tokenizers": ("encoder.py", "doctor.py"),
     "hnswlib": ("index.py", "doctor.py"),
     "httpx": ("chat/connection.py",),
