@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=30, help="of each question")
     parser.add_argument("--long", type=int, default=400, help="words of a long question")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--others", type=int, nargs="+", default=[0, 4, 8], help="writing when a newcomer comes")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     card = ModelCard("bench", "device", gguf=str(options.model))
@@ -146,7 +147,7 @@ def main() -> None:
         print(table(heads, rows), "\n")
         rows = []
         for words in (options.words, options.long):
-            for others in (0, 4, 8):
+            for others in options.others:
                 tries = [bench.newcomer(others, words) for _ in range(options.rounds)]
                 gaps = [gap for _, found in tries for gap in found]
                 longest = f"{statistics.median(gaps):.2f}" if gaps else ""

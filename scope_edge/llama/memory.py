@@ -31,8 +31,8 @@ Layouts = tuple[tuple[int, int, int], tuple[int, int, int]]
 # Attention looks at all cells in use, whoever's they are: on the processor each kept prompt slows all decoding, and many
 # samples at once win little there (docs/benchmarks.md).
 LIST_LAYOUTS: Layouts = ((8, 8, 0), (16, 64, GPU_CONTEXT))
-# A conversation sends all that was said again, and reading it takes longer than what keeping it costs the others.
-STREAM_LAYOUTS: Layouts = ((16, 8, CONTEXT // 2), (32, 64, GPU_CONTEXT // 2))
+# A conversation sends all that was said again, and reading that takes long: some of it stays, and costs the others attention.
+STREAM_LAYOUTS: Layouts = ((16, 8, 2048), (32, 64, GPU_CONTEXT // 2))
 
 
 @dataclass(frozen=True, slots=True)
