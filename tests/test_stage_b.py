@@ -41,7 +41,6 @@ def entry(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         for name in ("DATA_DIR", "CACHE_DIR"):
             patch.setenv(f"SCOPE_EDGE_{name}", str(home / name.lower()))
         patch.setenv("SCOPE_EDGE_CONFIG", str(home / "config.toml"))
-        patch.setenv("SCOPE_EDGE_OFFLINE", "1")
         patch.setenv("SCOPE_EDGE_THREADS", "1")  # so small a model is slower on more, and much slower on a busy machine
         yield fill(tiny_gguf, home / "work")
 

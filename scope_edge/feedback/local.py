@@ -1,11 +1,11 @@
 """Estimates corrected near queries whose answers the user judged, and nowhere else.
 
-The prior knows how able a model is; what its user says of one answer tells little about that. People speak up about what surprised
-them, so that abilities fitted to it would sink on all queries; and of what a model does better or worse than its ability lets
-expect, most is alike only among queries that are. So every anchor made of feedback pulls at its surroundings: a model's log-odds
-of being right are those of the prior plus a Gaussian process over embeddings, with covariance exp(8 (cos - 1)), given the
-outcomes (Rasmussen and Williams 2006, ch. 3: the mode of its posterior). Lengths likewise, in their logs.
-build_scripts/measure_feedback.py sets it against abilities fitted to the same outcomes: docs/journal.md has the figures.
+The prior knows how able a model is. Were abilities fitted to what users say, they would learn more from fair samples
+than this does; but people speak up about what went wrong, and a model would sink on all queries for it. So every anchor
+made of feedback pulls at its surroundings: a model's log-odds of being right are those of the prior plus a Gaussian
+process over embeddings, with covariance exp(8 (cos - 1)), given the outcomes (Rasmussen and Williams 2006, ch. 3: the
+mode of its posterior). Lengths likewise, in their logs. build_scripts/measure_feedback.py sets it against abilities
+fitted to the same outcomes: docs/journal.md has the figures.
 """
 
 from __future__ import annotations
