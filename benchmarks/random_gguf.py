@@ -21,6 +21,9 @@ import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
 VOCABULARY = 151_936
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+)
 HERE = Path(__file__).resolve().parent.parent
 
 
@@ -132,6 +135,7 @@ def add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_eos_token_id(first + 2)
     writer.add_pad_token_id(first)
     writer.add_add_bos_token(False)
+    writer.add_chat_template(TEMPLATE)
 
 
 def write(size: Size, path: Path, base: str, seed: int = 0) -> None:

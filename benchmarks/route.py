@@ -28,7 +28,7 @@ from time import perf_counter, thread_time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scope_edge.router import Router
+    from scope_edge.router import Flow
 
 QUERY = "How many primes are there below one hundred?"
 ROUTE = (sys.executable, "-m", "scope_edge", "route")
@@ -132,13 +132,13 @@ def queries_of(folder: Path | None) -> list[str]:
 
 def warm(texts: Sequence[str], rounds: int, models: int) -> None:
     """Decisions in a process that is running: without the encoding, for two sizes of pool, and with it."""
-    from scope_edge.assemble import load_router
+    from scope_edge.assemble import load_flow
     from scope_edge.config import load_settings
     from scope_edge.encoder import Encoder
     from scope_edge.records import Preference, Query
 
     encoder, settings = Encoder.load(), load_settings()
-    routers = {"default pool": load_router(settings), f"{models:,} models": large_router(models)}
+    routers = {"default pool": load_flow(settings), f"{models:,} models": large_router(models)}
     queries = [Query(text) for text in texts[: 20 * rounds]]
     encoded = [encoder.encode(query) for query in queries]
     preference = Preference()
@@ -162,7 +162,7 @@ def warm(texts: Sequence[str], rounds: int, models: int) -> None:
     )
 
 
-def large_router(size: int) -> Router:
+def large_router(size: int) -> Flow:
     """A router over `size` models: the fingerprinted ones of the catalog over and over, under other names."""
 
     from scope_edge.anchors import load_bank
@@ -172,7 +172,7 @@ def large_router(size: int) -> Router:
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.policy import PoolPolicy
     from scope_edge.prior import Prior, load_basis
-    from scope_edge.router import Router
+    from scope_edge.router import Flow
     from scope_edge.standing import prepared_pool
 
     real = load_fingerprints()[1]
@@ -183,7 +183,7 @@ def large_router(size: int) -> Router:
     basis = load_basis()
     prior = Prior(basis, pool, fingerprints, coverage=0.9)
     prepared = prepared_pool(pool, prior, basis.reference)
-    return Router(encoder=Encoder.load(), bank=load_bank(), estimator=prior, policy=PoolPolicy(pool, prepared))
+    return Flow(encoder=Encoder.load(), bank=load_bank(), estimator=prior, policy=PoolPolicy(pool, prepared))
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from scope_edge.config import Settings
+    from scope_edge.executor import Executor
+    from scope_edge.executor.contracts import Place
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import ModelCard
-    from scope_edge.router import Refiner, Router
+    from scope_edge.router import Flow, Guard, Noted, Refiner
 
 
-def load_router(settings: Settings) -> Router:
-    """A router for the settings' active pool, from bundled files and the user's own.
+def load_flow(settings: Settings, noted: Noted | None = None) -> Flow:
+    """A router for the settings' active pool, from bundled files and the user's own. noted: told of every decision.
 
     Raises AssetError (a file missing or damaged), UsageError (unknown or empty pool, unknown provider),
     MissingExtraError (an optional library asked for by name is not installed).
@@ -29,19 +31,60 @@ def load_router(settings: Settings) -> Router:
     pool = load_catalog(settings).pool(settings.pool)
 
     from scope_edge.anchors import load_bank
+    from scope_edge.feedback.local import Corrected
     from scope_edge.policy import PoolPolicy
-    from scope_edge.router import Router
+    from scope_edge.router import Flow
     from scope_edge.standing import load_standing
 
     bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
     standing = load_standing(settings, pool)
-    return Router(
+    return Flow(
         encoder=encoder(),
         bank=bank,
-        estimator=standing.prior,
+        estimator=Corrected(standing.prior, standing.basis.map, pool),
         policy=PoolPolicy(pool, standing.prepared),
         refiner=_refiner(settings, pool, standing.fingerprints),
+        guard=_guard(settings),
+        noted=noted,
     )
+
+
+def load_executor(settings: Settings, flow: Flow) -> Executor:
+    """What carries this flow's decisions out. Nothing is started or connected to yet."""
+    from scope_edge.agreement import Agreement
+    from scope_edge.executor import Executor
+    from scope_edge.executor.cloud import CloudPlace
+    from scope_edge.journal import Journal
+    from scope_edge.ledger import Ledger
+
+    return Executor(
+        flow.pool,
+        device=_device(settings, flow.pool),
+        cloud=CloudPlace(silence=settings.silence_seconds, offline=settings.offline),
+        agreement=Agreement(flow.encode),
+        ledger=Ledger.open(settings),
+        journal=Journal.open(settings),
+    )
+
+
+def _device(settings: Settings, pool: Sequence[ModelCard]) -> Place | None:
+    if all(card.gguf is None for card in pool):
+        return None
+    from scope_edge.estimator.use import bytes_needed
+    from scope_edge.executor.device import DevicePlace
+    from scope_edge.llama.host import Host
+
+    # One memory plan: what the estimator takes, or will, is not the device models' to take.
+    reserved = bytes_needed(settings, pool)
+    return DevicePlace(Host(settings, cache_dir=assets.user_cache_dir(), reserved_bytes=reserved))
+
+
+def _guard(settings: Settings) -> Guard | None:
+    if settings.privacy == "off":
+        return None
+    from scope_edge.privacy import PrivacyGuard
+
+    return PrivacyGuard()
 
 
 def _refiner(

@@ -46,6 +46,15 @@ def check_coverage(name: str, value: object) -> float:
     return number
 
 
+def check_keep_alive(name: str, value: object) -> float:
+    """Seconds, 0 included, or -1. Raises UsageError."""
+    allowed = "a number of seconds, 0 to drop at once, or -1 to keep for ever"
+    number = _number(name, value, allowed)
+    if not (math.isfinite(number) and (number >= 0 or number == -1)):
+        raise UsageError(f"{name} must be {allowed}, not {shown(value)}")
+    return number
+
+
 def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     """One of `choices`. Raises UsageError naming them and the nearest."""
     allowed = tuple(choices)

@@ -13,20 +13,24 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from scope_edge import assets
+from scope_edge.allowed import (
+    CHECKS,
+    PROFILED,
+    TEXTS,
+    EstimatorChoice,
+    IndexName,
+    JournalChoice,
+    Privacy,
+    Provider,
+)
 from scope_edge.checks import (
-    check_alpha,
-    check_amount,
-    check_choice,
-    check_count,
-    check_coverage,
     check_flag,
-    check_name,
     label,
     near,
     shown,
@@ -40,9 +44,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-IndexName = Literal["auto", "exact", "hnsw"]
-EstimatorChoice = Literal["auto", "prior", "gguf"]
-Provider = Literal["cpu", "cuda", "coreml", "directml", "openvino", "rocm", "tensorrt"]
 PREFIX = "SCOPE_EDGE_"
 # Variables of this prefix that other rooms read.
 _OTHER_VARIABLES = ("ASSETS", "CACHE_DIR", "CONFIG", "DATA_DIR", "ROUTING_DATA")
@@ -64,8 +65,16 @@ class Settings:
         estimator: "prior" never runs a language model, "gguf" always, "auto" when one is installed and fast enough here.
         estimator_name: which installed one; None = the newest.
         estimate_seconds, estimate_tokens: what it may take for one query; None = no limit, except that "auto" takes 2 s.
+        keep_alive: seconds a device model stays loaded after its last use; -1 = for ever.
         provider: where the encoder runs. threads: cores to use; None = all of them.
-        offline: refuse to download, also what is asked for by name.
+        offline: no connection leaves the machine: nothing is downloaded, also what is asked for by name, and only models on
+            the device may be chosen.
+        privacy: "patterns" keeps queries with an e-mail address or what looks like a key on the device.
+        silence_seconds: how long a model's server may send nothing before it is given up on.
+        verify: 2 has a model on the device answer twice, and asks another where it contradicts itself; 0 = off.
+        journal: write down no decision, those that are run, or all. journal_text, journal_embedding: with the query's.
+        journal_days, journal_mb: older entries go, and the oldest beyond that size.
+        max_usd_day, max_usd_month: caps on what cloud models may be paid in all; None = no cap.
         models, pools, profiles: the user's own cards, as written, pools, and profiles, their values checked; by name.
         file: the settings file these were read from, whether or not it exists.
         origin: key -> where its value came from (the file, "profile NAME", a variable or "argument"); a key at its default
@@ -89,9 +98,20 @@ class Settings:
     estimator_name: str | None = None
     estimate_seconds: float | None = None
     estimate_tokens: int | None = None
+    keep_alive: float = 300.0
     provider: Provider = "cpu"
     threads: int | None = None
     offline: bool = False
+    privacy: Privacy = "off"
+    silence_seconds: float = 120.0
+    verify: int = 0
+    journal: JournalChoice = "run"
+    journal_text: bool = False
+    journal_embedding: bool = False
+    journal_days: int = 90
+    journal_mb: int = 200
+    max_usd_day: float | None = None
+    max_usd_month: float | None = None
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -103,7 +123,7 @@ class Settings:
         return Preference(
             alpha=self.alpha,
             budget=Budget(self.max_tokens, self.max_usd, self.max_seconds),
-            local_only=self.local_only,
+            local_only=self.local_only or self.offline,
             exclude=exclude,
             fallback=self.fallback,
             policy=self.policy,
@@ -208,7 +228,7 @@ def _from_variable(variable: str, key: str, text: str) -> object:
     value: object = text
     if CHECKS[key] is check_flag:
         value = _FLAGS.get(text.lower(), text)
-    elif key not in _TEXTS:
+    elif key not in TEXTS:
         with contextlib.suppress(ValueError):
             value = int(text) if text.lstrip("+-").isdigit() else float(text)
     try:
@@ -286,39 +306,3 @@ def _table_lines(lines: list[str], profile: str) -> list[str]:
             within = head.match(line) is not None
         found.append(line if within else "")
     return found
-
-
-def _choice(type_: Any) -> Callable[[str, object], str]:
-    return lambda name, value: check_choice(name, value, get_args(type_))
-
-
-def _at_least_one(name: str, value: object) -> int:
-    return check_count(name, value, least=1)
-
-
-# Setting -> its check: (name, value) -> the value as stored. Each raises UsageError.
-CHECKS: Mapping[str, Callable[[str, object], object]] = {
-    "profile": check_name,
-    "alpha": lambda name, value: check_alpha(value, name),
-    "pool": check_name,
-    "policy": _choice(PolicyName),
-    "index": _choice(IndexName),
-    "top_k": _at_least_one,
-    "fallback": _choice(Fallback),
-    "local_only": check_flag,
-    "max_tokens": check_count,
-    "max_usd": check_amount,
-    "max_seconds": check_amount,
-    "value_of_time": check_amount,
-    "coverage": check_coverage,
-    "estimator": _choice(EstimatorChoice),
-    "estimator_name": check_name,
-    "estimate_seconds": check_amount,
-    "estimate_tokens": check_count,
-    "provider": _choice(Provider),
-    "threads": _at_least_one,
-    "offline": check_flag,
-}
-# What a profile may set: anything but which profile holds.
-PROFILED = tuple(key for key in CHECKS if key != "profile")
-_TEXTS = ("profile", "pool", "policy", "index", "fallback", "estimator", "estimator_name", "provider")

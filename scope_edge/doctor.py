@@ -159,9 +159,9 @@ def _built_with(llama: LlamaBuild) -> dict[str, str]:
     """What each native library says of its build. One that does not load is a problem `routing` reports."""
     found: dict[str, str] = {"machine": f"{platform.system()} {platform.machine()}, {_cores()} cores"}
     try:
-        import onnxruntime
+        from scope_edge.encoder import runtime
 
-        found["onnxruntime"] = ", ".join(onnxruntime.get_available_providers())
+        found["onnxruntime"] = ", ".join(runtime().get_available_providers())
     except ImportError as error:
         found["onnxruntime"] = f"{_BROKEN} ({error})"
     try:
@@ -227,8 +227,9 @@ def _exists(path: Path) -> bool:
 
 def _settings(worst: _Worst) -> tuple[Settings | None, dict[str, tuple[str, str]], dict[str, str]]:
     """The settings in force, each with where it came from, and the active pool."""
+    from scope_edge.allowed import CHECKS
     from scope_edge.catalog import load_catalog
-    from scope_edge.config import CHECKS, load_settings
+    from scope_edge.config import load_settings
     from scope_edge.managing.loadable import unloadable
 
     settings = None
@@ -264,12 +265,12 @@ def _routing(settings: Settings | None, worst: _Worst) -> Check:
 
     started = perf_counter()
     try:
-        from scope_edge.assemble import load_router
+        from scope_edge.assemble import load_flow
 
         settings = settings or load_settings()
-        router = load_router(settings)
+        flow = load_flow(settings)
         loaded = perf_counter()
-        decision = router.route(Query(_TEST_QUERY), settings.preference())
+        decision = flow.route(Query(_TEST_QUERY), settings.preference())
     except ScopeEdgeError as error:
         return Check("a test query", "does not work", worst.note(error))
     except ImportError as error:
@@ -300,7 +301,15 @@ def _estimators(settings: Settings | None) -> tuple[tuple[Check, ...], tuple[str
 
 
 def _ignored() -> tuple[str, ...]:
-    """Why the user's calibration is not used, where there is one and it is not."""
+    """Why the user's calibration or feedback is not used, where there is some and it is not."""
+    from scope_edge.feedback.held import load_held
+
+    held = load_held()
+    said = () if held.ignored is None else (f"your feedback is not used: {held.ignored}",)
+    return (*_ignored_calibration(), *said)
+
+
+def _ignored_calibration() -> tuple[str, ...]:
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.personal import file, load_personal
 

@@ -90,7 +90,7 @@ class Encoder:
         worker = ThreadPoolExecutor(1)
         # Reading and hashing 23 MB runs beside the imports.
         model = worker.submit(assets.read, ONNX)
-        import onnxruntime  # noqa: F401
+        runtime()
 
         def load() -> Encoder:
             return cls(model.result(), assets.read(TOKENIZER), provider=provider, threads=threads)
@@ -165,6 +165,18 @@ class Encoder:
         return ids[:limit], len(ids) > limit or _VISIBLE.search(text, start) is not None
 
 
+def runtime() -> Any:
+    """onnxruntime, which must not report home: since its 1.29 the official builds do, unless told so before they are loaded.
+
+    Where somebody else in this process has loaded it already, it is asked to stop.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
 def usable_cores() -> int:
     """Cores this process may use, at least 1."""
     if hasattr(os, "sched_getaffinity"):
@@ -192,11 +204,9 @@ def _encodable(text: str) -> str:
 
 def _provider(name: str) -> str:
     """onnxruntime's name of a provider, checked to be there. Raises UsageError, MissingExtraError."""
-    import onnxruntime
-
     if name not in PROVIDERS:
         raise UsageError(f"provider {name!r} is not known; give one of {', '.join(PROVIDERS)}")
-    here = onnxruntime.get_available_providers()
+    here = runtime().get_available_providers()
     if PROVIDERS[name] not in here:
         known = ", ".join(key for key, value in PROVIDERS.items() if value in here)
         raise MissingExtraError(
@@ -207,7 +217,7 @@ def _provider(name: str) -> str:
 
 def _session(model: bytes, provider: str, threads: int) -> Any:
     """An onnxruntime session. Raises AssetError when the model cannot be used, MissingExtraError when the provider cannot."""
-    import onnxruntime
+    onnxruntime = runtime()
     from onnxruntime.capi import onnxruntime_pybind11_state as native
 
     options = onnxruntime.SessionOptions()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scope_edge.records import Decision, Run
+
 
 class ScopeEdgeError(Exception):
     """Base of all errors raised on purpose. `str(error)` is one line fit to print; `exit_code` is what the CLI ends with."""
@@ -23,6 +28,45 @@ class BudgetError(ScopeEdgeError):
     """What was asked is expected to cost more than it may. Nothing was done."""
 
     exit_code = 3
+
+
+class InfeasibleError(BudgetError):
+    """No model keeps to the limits, so none was asked. `decision` says which limit bound."""
+
+    def __init__(self, message: str, decision: Decision) -> None:
+        super().__init__(message)
+        self.decision = decision
+
+
+class UnansweredError(ScopeEdgeError):
+    """No model that may be asked has answered. `run` has every attempt."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, run: Run) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class RefusedError(UsageError):
+    """A model's server refuses what was asked in a way that no other model would take it either. `run` has the attempts."""
+
+    def __init__(self, message: str, run: Run) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class BrokenAnswerError(ScopeEdgeError):
+    """An answer broke off after some of it had been given. No other model was asked: its answer would have begun anew.
+
+    text: all that came. run: who answered, and what it cost.
+    """
+
+    exit_code = 4
+
+    def __init__(self, message: str, text: str, run: Run) -> None:
+        super().__init__(message)
+        self.text, self.run = text, run
 
 
 class AssetError(ScopeEdgeError):
@@ -48,6 +92,10 @@ class NoAnswerError(RemoteError):
 
 class PackError(AssetError):
     """A pack is truncated, altered, foreign, of another kind or format version, or over its size limit."""
+
+
+class DamagedError(AssetError):
+    """A database of the user's is damaged, foreign or of a newer release: it can only be begun anew."""
 
 
 class MissingExtraError(ScopeEdgeError):

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scope_edge.allowed import CHECKS
 from scope_edge.catalog import Catalog, load_catalog, nearest
 from scope_edge.checks import check_name
-from scope_edge.config import CHECKS, Settings, load_settings, parse
+from scope_edge.config import Settings, load_settings, parse
 from scope_edge.errors import ConfigError, PackError, UsageError
 
 if TYPE_CHECKING:

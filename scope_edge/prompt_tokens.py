@@ -40,6 +40,9 @@ class Weight:
 # OpenAI format, 8-10 for Gemma and Llama 3, about 30 where the template inserts a default system prompt (Qwen 2.5).
 CHAT_WRAPPING = PromptTokens(expected=12.0, high=40.0)
 
+# And around each further one: a role and the marks of its beginning and end, in the same templates.
+TURN_WRAPPING = PromptTokens(expected=5.0, high=10.0)
+
 # Pieces of ASCII text, fitted on the four routing data sets (17,298 queries, sets weighed equally): `expected` by
 # non-negative least squares on the relative error, `high` as a quantile above it. Queries left out are covered in 97.1 %
 # (ZeroEval), 99.6 % (KOR-Bench), 98.4 % (MMLU-Pro) and 96.6 % (reasoning-gym); the mean error is 4 to 5 %.
@@ -164,8 +167,10 @@ def estimate_prompt_tokens(text: str) -> PromptTokens:
 
 
 def query_prompt_tokens(query: Query) -> PromptTokens:
-    """What a query costs as a whole prompt: its text, its system prompt and the chat wrapping, in cl100k tokens."""
+    """What a query costs as a whole prompt: its text, all that goes along and the chat wrapping, in cl100k tokens."""
     tokens = estimate_prompt_tokens(query.text) + CHAT_WRAPPING
+    for _, text in query.history:
+        tokens = tokens + estimate_prompt_tokens(text) + TURN_WRAPPING
     return tokens if query.system is None else tokens + estimate_prompt_tokens(query.system)
 
 

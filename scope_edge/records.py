@@ -9,10 +9,11 @@ in the *model's own* tokens from `Estimates` on (see `ModelCard.token_factor`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from scope_edge.plain import plain, row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,15 +26,20 @@ Where = Literal["device", "cloud"]
 Evidence = Literal["strong", "weak", "none"]
 PolicyName = Literal["scope-edge", "paper"]
 Fallback = Literal["none", "cheapest"]
+Counted = Literal["server", "tokenizer", "estimate"]
+Ending = Literal["complete", "cut", "broken", "cancelled", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The text to route. `system` is sent along to the model: it costs prompt tokens but is not what is asked."""
+    """The text to route. `system`, and `history` (what was said before, as (role, text)), are sent along to the model: they
+    cost prompt tokens but are not what is asked.
+    """
 
     text: str
     system: str | None = None
     id: str | None = None
+    history: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,31 +303,50 @@ class Decision:
         body |= {
             "choice": self.choice,
             "where": self.where,
-            "alpha": _plain(self.alpha),
+            "alpha": plain(self.alpha),
             "policy": self.policy,
             "feasible": self.feasible,
-            "bound": _row(self.bound),
+            "bound": row(self.bound),
             "over_budget": self.over_budget,
-            "estimator": _row(self.estimator),
-            "candidates": [_row(candidate) for candidate in self.candidates],
-            "neighbors": [_row(neighbor) for neighbor in self.neighbors],
-            "flip_alpha": {"below": _row(self.flip_below), "above": _row(self.flip_above)},
+            "estimator": row(self.estimator),
+            "candidates": [row(candidate) for candidate in self.candidates],
+            "neighbors": [row(neighbor) for neighbor in self.neighbors],
+            "flip_alpha": {"below": row(self.flip_below), "above": row(self.flip_above)},
             "truncated": self.truncated,
             "degraded": list(self.degraded),
             "warnings": list(self.warnings),
-            "timings_ms": {step: _plain(value) for step, value in self.timings_ms.items()},
+            "timings_ms": {step: plain(value) for step, value in self.timings_ms.items()},
         }
         return body
 
 
-def _row(record: Bound | EstimatorReport | Candidate | Neighbor | Flip | None) -> dict[str, Any] | None:
-    """A record's fields by name, in order."""
-    return None if record is None else {name: _plain(getattr(record, name)) for name in record.__slots__}
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A model that was asked and did not answer, and why, in one line."""
+
+    model: str
+    where: Where
+    error: str
 
 
-def _plain(value: Any) -> Any:
-    """The value as JSON knows it: numpy's numbers as Python's, and None for what is no number."""
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    number = float(value)
-    return number if math.isfinite(number) else None
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What became of a decision: who answered, after whom, for how much.
+
+    Attributes:
+        model, where: of the answer; None = nobody answered. attempts: those asked before, in order.
+        prompt_tokens, completion_tokens: own tokens; counted: by whom. usd: what it cost in all.
+        first_token_seconds, seconds: from the call to the first token and to the last.
+        ending: complete, cut (by a limit on tokens), broken (midway), cancelled (by the caller), failed (no answer).
+    """
+
+    model: str | None
+    where: Where | None
+    attempts: tuple[Attempt, ...]
+    prompt_tokens: float | None
+    completion_tokens: float | None
+    counted: Counted | None
+    usd: float | None
+    first_token_seconds: float | None
+    seconds: float | None
+    ending: Ending

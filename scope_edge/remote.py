@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub. The only room that may open an outbound connection, and only when asked to download.
+"""Downloads from the Hugging Face hub. Beside chat/connection.py the only room that opens a connection, when asked to.
 
 A revision is resolved to a commit first, and that commit's files are fetched. The hub client's own cache, accelerators,
 telemetry and stored login are not used: it throws away what an interrupted download has got so far (since its 1.0), and a

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     # Estimates and the range (low, high) each p may still take -> the models that could be chosen, best first.
     CouldWin = Callable[[Estimates, Floats, Floats], tuple[int, ...]]
+    Noted = Callable[[EncodedQuery, Decision], None]
 
 # A prompt longer than any context window on the market: what is over it is a mistake, and refusing it bounds memory.
 MAX_QUERY_CHARACTERS = 16 * 1024 * 1024
@@ -82,19 +83,37 @@ class Policy(Protocol):
     def contest(self, query: Query, preference: Preference, slices: tuple[Slice, ...]) -> CouldWin: ...
 
 
-class Router:
+class Guard(Protocol):
+    """What a query holds may forbid what its preference allows."""
+
+    def check(self, query: Query, preference: Preference) -> tuple[Preference, tuple[str, ...]]:
+        """The preference that holds, and warnings for the decision."""
+
+
+class Flow:
     """Routes queries within one pool. Safe to call from several threads at once; a context manager that ends what it runs."""
 
     def __init__(
-        self, *, encoder: Encoder, bank: Bank, estimator: Estimator, policy: Policy, refiner: Refiner | None = None
+        self,
+        *,
+        encoder: Encoder,
+        bank: Bank,
+        estimator: Estimator,
+        policy: Policy,
+        refiner: Refiner | None = None,
+        guard: Guard | None = None,
+        noted: Noted | None = None,
     ) -> None:
+        """noted: told of every decision that `route` and `route_many` make."""
         self._encoder = encoder
         self._bank = bank
         self._estimator = estimator
         self._policy = policy
         self._refiner = refiner
+        self._guard = guard
+        self._noted = noted
 
-    def __enter__(self) -> Router:
+    def __enter__(self) -> Flow:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,10 +135,15 @@ class Router:
         top_k: similar anchors to report. Raises UsageError for a blank or oversized text, an alpha or a budget out of
         range. That nothing keeps to the limits is no error: see `Decision.feasible`.
         """
-        check_query(query)
         start = perf_counter()
-        encoded = self._encoder.encode(query)
-        return self.decide(encoded, preference, top_k=top_k, encode_ms=(perf_counter() - start) * 1e3)
+        encoded = self.encode(query)
+        encode_ms = (perf_counter() - start) * 1e3
+        return self._told(encoded, self.decide(encoded, preference, top_k=top_k, encode_ms=encode_ms))
+
+    def encode(self, query: Query) -> EncodedQuery:
+        """The query with its vector: what `decide` takes. Raises UsageError for a text that cannot be routed."""
+        check_query(query)
+        return self._encoder.encode(query)
 
     def route_many(self, requests: Iterable[tuple[Query, Preference]], *, top_k: int = 10) -> Iterator[Decision]:
         """Decide many queries, in order, encoding over all cores. Requests are pulled a few ahead, so memory stays flat.
@@ -135,12 +159,15 @@ class Router:
                 yield query
 
         for encoded in self._encoder.encode_many(queries()):
-            yield self.decide(encoded, preferences.popleft(), top_k=top_k)
+            yield self._told(encoded, self.decide(encoded, preferences.popleft(), top_k=top_k))
 
     def decide(
         self, encoded: EncodedQuery, preference: Preference, *, top_k: int = 10, encode_ms: float | None = None
     ) -> Decision:
-        """Decide an encoded query: everything of `route` but the encoder. Raises UsageError as `route` does."""
+        """Decide an encoded query: everything of `route` but the encoder, and nobody is told. Raises UsageError as `route` does."""
+        cautions: tuple[str, ...] = ()
+        if self._guard is not None:
+            preference, cautions = self._guard.check(encoded.query, preference)
         start = perf_counter()
         # The nearest anchor is always looked up: how near it is says how far the estimates can be trusted.
         neighbors = self._bank.nearest(encoded.vector, max(top_k, 1))
@@ -178,15 +205,20 @@ class Router:
             flip_above=verdict.flip_above,
             truncated=encoded.truncated,
             degraded=refined.degraded if note is None else (note, *refined.degraded),
-            warnings=(*refined.warnings, *verdict.warnings),
+            warnings=(*cautions, *refined.warnings, *verdict.warnings),
             timings_ms=timings,
             query_id=encoded.query.id,
         )
 
+    def _told(self, encoded: EncodedQuery, decision: Decision) -> Decision:
+        if self._noted is not None:
+            self._noted(encoded, decision)
+        return decision
+
 
 def check_query(query: Query) -> None:
     """Refuse what cannot be routed. Raises UsageError for a blank text and for one over `MAX_QUERY_CHARACTERS`."""
-    size = len(query.text) + len(query.system or "")
+    size = len(query.text) + len(query.system or "") + sum(len(text) for _, text in query.history)
     if size > MAX_QUERY_CHARACTERS:
         raise UsageError(
             f"the query is {size:,} characters, more than the {MAX_QUERY_CHARACTERS:,} that are read; shorten it"

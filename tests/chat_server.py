@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -105,6 +106,27 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def send_answer(self, call: Call, body: dict[str, Any], *, events: int | None = None, stalls: bool = False) -> None:
+        """An answer as it was asked for: whole, or streamed. events: after so many the connection ends, or `stalls`."""
+        if not call.body.get("stream"):
+            self.send(200, json.dumps(body).encode())
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        usage = bool(call.body.get("stream_options", {}).get("include_usage"))
+        for number, event in enumerate(streamed(body, usage=usage)):
+            if number == events:
+                if stalls:
+                    self.server_state.over.wait(30)
+                self.close_connection = True
+                return
+            raw = event.encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+
 
 @contextmanager
 def serving(answers: Answers, *, seconds: float = 0.0) -> Iterator[Server]:
@@ -114,7 +136,7 @@ def serving(answers: Answers, *, seconds: float = 0.0) -> Iterator[Server]:
         def answer(self, call: Call, raw: bytes) -> None:
             self.server_state.over.wait(seconds)
             limit = call.body.get("max_tokens", call.body.get("max_completion_tokens", 16))
-            self.send(200, json.dumps(completion(call.body["model"], answers(call.prompt, limit))).encode())
+            self.send_answer(call, completion(call.body["model"], answers(call.prompt, limit)))
 
     with running(Passing) as state:
         yield state
@@ -128,7 +150,8 @@ def faulty(
 
     Statuses as numbers, with Retry-After. "slow": nothing comes. "cut": half of the body. "text": no JSON. "dropped": the connection
     ends unanswered. "lost": the model answers, the answer does not arrive. "usage": absurd counts. "no usage". "echo": the key
-    in the answer. "moved", "elsewhere": redirected on this server, and to another.
+    in the answer. "moved", "elsewhere": redirected on this server, and to another. "stalls": a streamed answer begins, and nothing
+    more comes; "cut" one ends there. "refused": a 400 on what was asked.
     """
     left: deque[str | None] = deque(faults)
     lock = threading.Lock()
@@ -144,25 +167,31 @@ def faulty(
                 self.server_state.over.wait(30)
             elif fault == "dropped":
                 self.close_connection = True
+            elif fault == "refused":
+                self.send(400, b'{"error": {"message": "this content is against our policy"}}')
             elif fault is not None and fault.isdigit():
                 why = f"no, {call.headers.get('authorization', '')}"
                 self.send(int(fault), json.dumps({"error": {"message": why}}).encode(), Retry_After=retry_after)
             else:
-                self._pass_on(fault, raw)
+                self._pass_on(fault, call, raw)
 
-        def _pass_on(self, fault: str | None, raw: bytes) -> None:
+        def _pass_on(self, fault: str | None, call: Call, raw: bytes) -> None:
             body = _forwarded(behind, raw, self.headers.get("Authorization", ""))
             whole = json.dumps(_spoilt(body, fault, key)).encode()
             if fault == "lost":
                 self.close_connection = True
+            elif call.body.get("stream") and fault in ("cut", "stalls"):
+                self.send_answer(call, body, events=3, stalls=fault == "stalls")
             elif fault == "cut":
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(whole)))
                 self.end_headers()
                 self.wfile.write(whole[: len(whole) // 2])
                 self.close_connection = True
+            elif fault == "text":
+                self.send(200, b"<html>busy</html>")
             else:
-                self.send(200, b"<html>busy</html>" if fault == "text" else whole)
+                self.send_answer(call, body)
 
     with running(Failing) as state:
         yield state
@@ -189,6 +218,27 @@ def completion(model: str, said: Said) -> dict[str, Any]:
             "total_tokens": total,
         },
     }
+
+
+def streamed(body: dict[str, Any], *, usage: bool) -> Iterator[str]:
+    """An answer as events: a role, a word each, how it ended, what it used, and the end."""
+    (choice,) = body["choices"]
+    head = {name: body[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+
+    def event(**fields: Any) -> str:
+        return f"data: {json.dumps({**head, **fields})}\n\n"
+
+    def delta(finish: str | None = None, **fields: Any) -> str:
+        return event(choices=[{"index": 0, "delta": fields, "finish_reason": finish}])
+
+    yield delta(role="assistant", content="")
+    yield ": still here\n\n"
+    for word in re.findall(r"\S*\s*", choice["message"]["content"])[:-1]:
+        yield delta(content=word)
+    yield delta(choice["finish_reason"])
+    if usage and "usage" in body:
+        yield event(choices=[], usage=body["usage"])
+    yield "data: [DONE]\n\n"
 
 
 def from_gguf(client: LlamaClient) -> Answers:
@@ -233,6 +283,7 @@ def _spoilt(body: dict[str, Any], fault: str | None, key: str) -> dict[str, Any]
 
 
 def _forwarded(behind: Server, raw: bytes, authorization: str) -> dict[str, Any]:
+    raw = json.dumps({**json.loads(raw), "stream": False}).encode()
     parts = urlsplit(behind.address)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=300)
     try:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from scope_edge.allowed import CHECKS
 from scope_edge.catalog import Catalog, is_retired, load_catalog
-from scope_edge.config import CHECKS, load_settings
+from scope_edge.config import load_settings
 from scope_edge.errors import UsageError
 from scope_edge.records import ModelCard
 

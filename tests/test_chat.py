@@ -307,7 +307,7 @@ def test_options_a_model_refuses_are_left_out() -> None:
     ],
 )
 def test_answers_in_every_shape(body: bytes, text: str) -> None:
-    assert wire.read_reply(body, "p", 10, 1.0, None).text == text
+    assert wire.read_reply(body, 1, 10, 1.0, None).text == text
 
 
 @pytest.mark.parametrize(
@@ -329,13 +329,13 @@ def test_answers_in_every_shape(body: bytes, text: str) -> None:
 )
 def test_what_is_no_answer_is_not_taken_for_one(body: bytes) -> None:
     with pytest.raises(wire.NotAnAnswerError):
-        wire.read_reply(body, "p", 10, 1.0, None)
+        wire.read_reply(body, 1, 10, 1.0, None)
 
 
 @pytest.mark.parametrize("count", [-1, 0, 10**9, 1.5, "7", True, None, [7]])
 def test_a_count_of_tokens_is_a_count(count: object) -> None:
     body = json.dumps({"choices": [{"message": {"content": "yes"}}], "usage": {"completion_tokens": count}})
-    assert wire.read_reply(body.encode(), "p", 10, 1.0, None).completion_tokens is None
+    assert wire.read_reply(body.encode(), 1, 10, 1.0, None).completion_tokens is None
 
 
 def test_a_key_may_be_in_the_keyring(model: Server) -> None:

@@ -306,7 +306,7 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
 
 
 def test_a_bug_is_one_line_and_a_traceback_for_those_who_ask(tmp_path: Path) -> None:
-    code = "import scope_edge.assemble as a, scope_edge.cli as c\na.load_router = lambda settings: 1 / 0\nc.main()"
+    code = "import scope_edge.assemble as a, scope_edge.cli as c\na.load_flow = lambda *_: 1 / 0\nc.main()"
     args = [sys.executable, "-c", code, "route", "Why?"]
     env = user(tmp_path)
     done = subprocess.run(args, env=env, capture_output=True, text=True, check=False)
@@ -347,4 +347,4 @@ def test_the_reference_says_what_help_says() -> None:
     script = runpy.run_path(str(DOCS.parent / "build_scripts" / "cli_reference.py"))
     written = script["PAGE"].read_text("utf-8")
     assert script["page"](written) == written, "help has changed: run `python build_scripts/cli_reference.py`"
-    assert written.count("\n## scope-edge") == 39
+    assert written.count("\n## scope-edge") == 44

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from scope_edge.allowed import CHECKS
 from scope_edge.checks import check_alpha, check_amount
-from scope_edge.config import CHECKS, MAX_FILE_BYTES, Settings, load_settings
+from scope_edge.config import MAX_FILE_BYTES, Settings, load_settings
 from scope_edge.errors import ConfigError, UsageError
 
 
@@ -64,6 +65,9 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
         "local_only": "yes", "max_tokens": "100", "max_usd": "0", "max_seconds": "1.5", "value_of_time": "0.01",
         "coverage": "0.8", "provider": "cuda", "threads": "2", "offline": "1", "estimator": "gguf",
         "estimator_name": "mine", "estimate_seconds": "30", "estimate_tokens": "9000", "profile": "work",
+        "privacy": "patterns", "silence_seconds": "30", "verify": "2", "keep_alive": "-1",
+        "journal": "all", "journal_text": "on", "journal_embedding": "on", "journal_days": "7", "journal_mb": "10",
+        "max_usd_day": "0.5", "max_usd_month": "5",
     }  # fmt: skip
     file.write_text("[profiles.work]\n")
     assert set(given) == set(CHECKS), "a new setting needs a row here"
@@ -76,7 +80,11 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
     assert (settings.value_of_time, settings.coverage, settings.provider, settings.threads) == (0.01, 0.8, "cuda", 2)
     assert settings.offline
     assert (settings.profile, settings.estimator, settings.estimator_name) == ("work", "gguf", "mine")
-    assert (settings.estimate_seconds, settings.estimate_tokens) == (30.0, 9000)
+    assert (settings.estimate_seconds, settings.estimate_tokens, settings.keep_alive) == (30.0, 9000, -1.0)
+    assert (settings.privacy, settings.silence_seconds, settings.verify) == ("patterns", 30.0, 2)
+    assert (settings.journal, settings.journal_text, settings.journal_embedding) == ("all", True, True)
+    assert (settings.journal_days, settings.journal_mb) == (7, 10)
+    assert (settings.max_usd_day, settings.max_usd_month) == (0.5, 5.0)
 
 
 def test_an_empty_variable_is_as_good_as_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +112,11 @@ def test_settings_turn_into_the_preference_of_one_decision(file: Path) -> None:
         ("max_seconds = nan", "max_seconds must be"),
         ("max_tokens = 1.5", "max_tokens must be a finite whole number of at least 0, not 1.5"),
         ("max_tokens = 1" + "0" * 400, "max_tokens must be a finite whole number"),
+        (
+            "keep_alive = -2",
+            "keep_alive must be a number of seconds, 0 to drop at once, or -1 to keep for ever, not -2",
+        ),
+        ("keep_alive = inf", "not inf"),
         ("top_k = 0", "top_k must be a finite whole number of at least 1, not 0"),
         ("coverage = 1", "coverage must be a number between 0 and 1"),
         ('policy = "papr"', "policy must be one of scope-edge, paper, not 'papr'; did you mean paper?"),

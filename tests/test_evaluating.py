@@ -22,7 +22,7 @@ from scope_edge.errors import UsageError
 from scope_edge.evaluating import routing
 from scope_edge.evaluating.data import sources_of
 from scope_edge.evaluating.fitting import refitted
-from scope_edge.evaluating.live import EDITS, live_router
+from scope_edge.evaluating.live import EDITS, live_flow
 from scope_edge.evaluating.predicting import predict
 from scope_edge.evaluating.report import ALL, UNSEEN, Report
 from scope_edge.evaluating.run import Request, cards_of, evaluate
@@ -176,7 +176,7 @@ def test_a_replayed_choice_is_the_one_the_router_makes(user: Path, whole: Labell
     found = predict(part, cards_of(catalog, part.names), 250, 0.9, (), lambda *_: None)
     cards = cards_of(catalog, POOL)
     replayed = routing.replay(cards, [found], (0.2, 0.5, 0.9), "all")
-    router = live_router(cards, found, encoder, 0.9)
+    router = live_flow(cards, found, encoder, 0.9)
     for alpha in (0.2, 0.5, 0.9):
         for policy, name in (("scope-edge", "scope-edge"), ("paper", "scope-paper")):
             chosen = replayed.chosen[name][alpha]

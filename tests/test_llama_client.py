@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from scope_edge.errors import AssetError, WorkerError
-from scope_edge.llama import client as client_module
+from scope_edge.llama import child as child_module
 from scope_edge.llama import memo
-from scope_edge.llama.client import COMMAND_VARIABLE, LlamaClient
+from scope_edge.llama.child import COMMAND_VARIABLE
+from scope_edge.llama.client import LlamaClient
 from scope_edge.llama.describe import describe_gguf
 from scope_edge.llama.jobs import Job, Piece, Sampling
 from scope_edge.llama.launch import installed
@@ -31,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="signals"),
 ]
 
-REPOSITORY = Path(client_module.__file__).resolve().parents[2]
+REPOSITORY = Path(child_module.__file__).resolve().parents[2]
 PLAN = Plan(context=4096, batch=128, gpu_layers=0, threads=1, needs=0, why="")
 PROMPT = (
     Piece("<|im_start|>user\n", True),
@@ -119,6 +120,47 @@ def test_a_deadline_is_kept_and_what_was_reached_is_handed_over(client: LlamaCli
     works(client)
 
 
+def test_a_list_has_the_worker_alone_and_waits_for_nobody(client: LlamaClient) -> None:
+    with pytest.raises(WorkerError, match="has ended"):
+        client.stream(replace(SHORT, mode="text", samples=1), None)
+    client.start(START)
+    reply = client.stream(Job(PROMPT, 1, "text", None, Sampling(seed=1)), None)
+    assert reply.next()
+    with pytest.raises(WorkerError, match="streams are under way"):
+        client.run([SHORT], START)
+    assert reply.next(), "it goes on"
+    reply.cancel()
+    assert reply.next() is None and reply.ending == "cancelled"
+    while client.requests:
+        time.sleep(0.01)
+    works(client)
+
+
+def test_a_stopped_worker_is_not_waited_for_longer_than_a_streams_deadline(client: LlamaClient) -> None:
+    pid = pid_of(client)
+    reply = client.stream(Job(PROMPT, 1, "text", None, Sampling(seed=1)), 0.5)
+    assert reply.next()
+    os.kill(pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    while reply.next() is not None:
+        pass
+    assert reply.ending == "cancelled" and time.monotonic() - begun < 10
+    os.kill(pid, signal.SIGCONT)
+
+
+def test_a_stopped_worker_is_found_out_by_all_its_streams(client: LlamaClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_module, "SILENCE_SECONDS", 2.0)
+    pid = pid_of(client)
+    replies = [client.stream(Job(PROMPT, 1, "text", None, Sampling(seed=n)), None) for n in range(3)]
+    os.kill(pid, signal.SIGSTOP)
+    for reply in replies:
+        with pytest.raises(WorkerError, match="not been heard of"):
+            while reply.next() is not None:
+                pass
+    assert not psutil.pid_exists(pid)
+    works(client)
+
+
 def test_killed_in_the_middle(client: LlamaClient) -> None:
     assert "SIGKILL" in str(in_the_middle(client, lambda pid: os.kill(pid, signal.SIGKILL)))
     works(client)
@@ -132,7 +174,7 @@ def test_crashed_in_the_middle_goes_down_a_rung(client: LlamaClient, tmp_path: P
 
 
 def test_stopped_in_the_middle(client: LlamaClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "SILENCE_SECONDS", 2.0)
+    monkeypatch.setattr(child_module, "SILENCE_SECONDS", 2.0)
     assert "not been heard of" in str(in_the_middle(client, lambda pid: os.kill(pid, signal.SIGSTOP)))
     works(client)
 

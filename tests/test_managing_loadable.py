@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from scope_edge.gpus import Gpu
 from scope_edge.llama.header import Header
 from scope_edge.llama.memory import GIB, Plan
 from scope_edge.managing import loadable
-from scope_edge.managing.loadable import look_up, note_loading, plan_device, unloadable, usable_gpus, why_not
+from scope_edge.managing.loadable import hash_of, look_up, note_loading, plan_device, unloadable, usable_gpus, why_not
 from scope_edge.records import ModelCard
 
 
@@ -72,6 +73,19 @@ def test_a_header_is_read_once_and_again_when_the_file_was_touched(path: Path, m
     for memory in (path.parent / "cache" / "gguf").iterdir():
         memory.write_text("{")
     assert look_up(path).shape == first.shape
+
+
+def test_a_file_is_hashed_once_and_again_when_it_was_touched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+    original = loadable.file_sha256
+    monkeypatch.setattr(loadable, "file_sha256", lambda one: hashed.append(one) or original(one))
+    first = hash_of(path)
+    assert first == hashlib.sha256(path.read_bytes()).hexdigest()
+    note_loading(path, "mine.gguf: llama.cpp cannot load it")
+    assert hash_of(path) == look_up(path).sha256 == first and len(hashed) == 1, "a refusal does not forget it"
+    with path.open("ab") as file:
+        file.write(bytes(32))
+    assert hash_of(path) != first and len(hashed) == 2
 
 
 def test_a_refusal_is_remembered_until_it_loads_or_something_changes(

@@ -10,7 +10,7 @@ import pytest
 from test_own_anchors import MODEL, own_set, save
 
 from scope_edge.anchors import set_body
-from scope_edge.assemble import load_router
+from scope_edge.assemble import load_flow
 from scope_edge.config import load_settings
 from scope_edge.errors import UsageError
 from scope_edge.fingerprints import Fingerprint, fingerprints_body, load_anchor_sets, load_fingerprints
@@ -31,7 +31,7 @@ def test_a_set_goes_with_the_fingerprints_on_it_and_the_others_stay(data: Path) 
     assert {path.name for path in gone.files} == {"mine.pack"} and len(gone.files) == 2
     assert "mine" not in {one.name for one in load_anchor_sets()}
     assert own_sets_of(MODEL) == ("other",) and own_sets_of("stranger") == ()
-    assert load_router(load_settings()).pool
+    assert load_flow(load_settings()).pool
 
 
 def test_packs_of_several_keep_what_is_not_meant(data: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_damaged_set_is_listed_and_can_be_taken_away(data: Path) -> None:
     problem = {one.name: one for one in list_sets()}["mine"].problem
     assert problem is not None and str(path) in problem
     remove_set("mine")
-    assert load_router(load_settings()).pool and not path.exists()
+    assert load_flow(load_settings()).pool and not path.exists()
 
 
 def test_bundled_things_stay(data: Path) -> None:

@@ -79,6 +79,26 @@ def test_routing_does_not_touch_the_network(env: Mapping[str, str], tmp_path: Pa
     chosen(route(code=WATCHED, env=env, folder=tmp_path))
 
 
+def test_the_runtime_of_the_encoder_is_told_not_to_report_home_before_it_is_loaded() -> None:
+    """It looks its makers' server up some seconds after it was loaded: too late for the tests above to see."""
+    code = """
+import builtins, os, sys
+real = builtins.__import__
+def watched(name, *rest):
+    if name.split(".")[0] == "onnxruntime":
+        assert os.environ.get("ORT_DISABLE_TELEMETRY") == "1", "it is loaded untold"
+    return real(name, *rest)
+builtins.__import__ = watched
+from scope_edge import Router
+with Router.load() as router:
+    router.route("Why?")
+assert "onnxruntime" in sys.modules
+"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SCOPE_EDGE_", "ORT_"))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=kept)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_touch_of_the_network_would_be_seen(env: Mapping[str, str], tmp_path: Path) -> None:
     done = route(code=f"{WATCHED}\nimport socket\nsocket.socket()", env=env, folder=tmp_path)
     assert done.returncode == 99

@@ -10,7 +10,7 @@ import pytest
 
 from scope_edge.ability import fit_ability
 from scope_edge.anchors import AnchorSet, set_body, set_from_body
-from scope_edge.assemble import load_router
+from scope_edge.assemble import load_flow
 from scope_edge.config import load_settings
 from scope_edge.errors import PackError
 from scope_edge.fingerprints import Fingerprint, fingerprints_body, load_anchor_sets, load_fingerprints
@@ -91,9 +91,9 @@ def test_measuring_a_bundled_set_again_replaces_what_was_known_there(data: Path)
 
 def test_own_anchors_do_not_move_what_alpha_means(data: Path) -> None:
     query, settings = Query("How many primes are there below one hundred?"), load_settings({"alpha": 0.6})
-    before = load_router(settings).route(query, settings.preference())
+    before = load_flow(settings).route(query, settings.preference())
     save(data, own_set(rows=250), {"of-no-pool": 1.0})
-    after = load_router(settings).route(query, settings.preference())
+    after = load_flow(settings).route(query, settings.preference())
     assert [row.utility for row in after.candidates] == [row.utility for row in before.candidates]
     assert after.flip_above == before.flip_above
 
@@ -106,7 +106,7 @@ def test_a_damaged_pack_of_the_users_is_one_line_that_names_it(data: Path, folde
     blob[len(blob) // 2] ^= 1
     path.write_bytes(blob)
     with pytest.raises(PackError) as error:
-        load_router(load_settings())
+        load_flow(load_settings())
     assert str(path) in str(error.value)
     assert "scope-edge estimator anchors" in str(error.value)
     assert "\n" not in str(error.value)
@@ -119,7 +119,7 @@ def test_outcomes_on_a_set_that_was_deleted_are_left_out(data: Path) -> None:
     sets, fingerprints = load_fingerprints()
     assert [one.anchors.name for one in fingerprints[MODEL]] == [one.anchors.name for one in before]
     assert "stranger" not in fingerprints and "mine" not in {one.name for one in sets}
-    assert load_router(load_settings()).route(Query("What is 2 plus 2?"), load_settings().preference()).choice
+    assert load_flow(load_settings()).route(Query("What is 2 plus 2?"), load_settings().preference()).choice
 
 
 def test_packs_that_do_not_fit_are_refused(data: Path) -> None:

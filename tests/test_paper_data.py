@@ -14,7 +14,7 @@ import pytest
 from hub_server import COMMIT, Hub, running
 
 from scope_edge.ability import fit_ability
-from scope_edge.assemble import load_router
+from scope_edge.assemble import load_flow
 from scope_edge.config import load_settings
 from scope_edge.errors import AssetError, MissingExtraError, PackError, UsageError
 from scope_edge.estimator.paper_data import DATASETS, import_anchors, is_paper_model
@@ -229,10 +229,10 @@ def test_importing_again_mends_a_damaged_pack(data: Path, folder: str) -> None:
 
 def test_routing_uses_what_was_imported(data: Path) -> None:
     query, settings = Query("How many primes are there below one hundred?"), load_settings()
-    before = load_router(settings).route(query, settings.preference())
+    before = load_flow(settings).route(query, settings.preference())
     jsonl(data / "it" / "anchor.jsonl", table("meta-llama/llama-3.1-8b-instruct", is_correct=False))
     import_anchors(str(data / "it"))
-    after = load_router(settings).route(query, settings.preference())
+    after = load_flow(settings).route(query, settings.preference())
     p = [next(c.p_correct for c in one.candidates if c.model == "llama-3.1-8b-instruct") for one in (before, after)]
     assert p[0] is not None
     assert p[1] is not None

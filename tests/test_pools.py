@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from scope_edge.allowed import CHECKS
 from scope_edge.catalog import Catalog, load_catalog
-from scope_edge.config import CHECKS, load_settings
+from scope_edge.config import load_settings
 from scope_edge.errors import ConfigError, UsageError
 from scope_edge.pools import add_to_pool, remove_from_pool, use_pool
 

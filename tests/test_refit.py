@@ -10,7 +10,7 @@ import pytest
 
 from scope_edge.ability import Population, fit_correct, sigmoid
 from scope_edge.anchors import AnchorSet, set_body
-from scope_edge.assemble import load_router
+from scope_edge.assemble import load_flow
 from scope_edge.config import load_settings
 from scope_edge.core_set import load_core
 from scope_edge.fingerprinting.store import save_fingerprint
@@ -174,7 +174,7 @@ def data(own_folders: Path) -> Path:
 
 def routed(pool: str) -> dict[str, float | None]:
     settings = load_settings({"pool": pool, "estimator": "prior"})
-    decision = load_router(settings).route(Query("How many primes are there below 90?"), settings.preference())
+    decision = load_flow(settings).route(Query("How many primes are there below 90?"), settings.preference())
     return {row.model: row.p_correct for row in decision.candidates}
 
 

@@ -19,12 +19,12 @@ import psutil
 import pytest
 from stage_b_cases import MODELS, QUESTIONS, fill
 
-from scope_edge.assemble import load_router
+from scope_edge.assemble import load_flow
 from scope_edge.config import load_settings
 from scope_edge.estimator.calibrated import FILE
 from scope_edge.estimator.installed import Installed, write_manifest
 from scope_edge.estimator.leave_one_out import JOURNAL
-from scope_edge.llama import client
+from scope_edge.llama import child
 from scope_edge.llama.launch import installed as llama_is_installed
 from scope_edge.records import Query
 
@@ -41,7 +41,6 @@ def entry(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         for name in ("DATA_DIR", "CACHE_DIR"):
             patch.setenv(f"SCOPE_EDGE_{name}", str(home / name.lower()))
         patch.setenv("SCOPE_EDGE_CONFIG", str(home / "config.toml"))
-        patch.setenv("SCOPE_EDGE_OFFLINE", "1")
         patch.setenv("SCOPE_EDGE_THREADS", "1")  # so small a model is slower on more, and much slower on a busy machine
         yield fill(tiny_gguf, home / "work")
 
@@ -143,11 +142,11 @@ def test_a_worker_that_dies_leaves_the_prior(entry: Installed) -> None:
 def test_a_worker_broken_in_the_middle_leaves_the_prior_and_the_next_query_is_refined(
     entry: Installed, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "SILENCE_SECONDS", 3.0)
+    monkeypatch.setattr(child, "SILENCE_SECONDS", 3.0)
     write_manifest(replace(entry, samples=8, analysis_tokens=1200))  # long enough to be hit in the middle
     settings = load_settings({"pool": POOL, "estimator": "gguf", "alpha": 1.0})
     try:
-        router = load_router(settings)
+        router = load_flow(settings)
     finally:
         write_manifest(entry)
     struck = []
@@ -178,9 +177,9 @@ def test_asking_for_one_that_is_not_there_ends_with_the_command_that_installs_on
 
 def test_with_none_installed_nothing_of_it_is_loaded(tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom scope_edge.assemble import load_router\nfrom scope_edge.config import load_settings\n"
+        "import sys\nfrom scope_edge.assemble import load_flow\nfrom scope_edge.config import load_settings\n"
         "from scope_edge.records import Preference, Query\n"
-        f"decision = load_router(load_settings()).route(Query({QUERY!r}), Preference())\n"
+        f"decision = load_flow(load_settings()).route(Query({QUERY!r}), Preference())\n"
         "print(decision.degraded, [m for m in sys.modules if m.startswith('scope_edge.estimator')])"
     )
     done = subprocess.run(

@@ -1,43 +1,45 @@
-"""Questions to a model behind an OpenAI-compatible endpoint. Beside remote.py the only room that opens a connection.
+"""Questions to a model behind an OpenAI-compatible endpoint, and conversations whose answers come piece by piece.
 
-One question, one POST to ENDPOINT/chat/completions, not streamed; what is served there, one GET of ENDPOINT/models. The key
-goes to the endpoint's own origin and nowhere else: not along a redirect, not into an error, and what a server sends back is
-cleared of it. What may pass is tried again after a pause (429, 5xx, timeouts, broken connections, bodies that are cut off or
-no JSON); an answer that cannot be read whole is no answer, never a wrong one.
+A question is one POST to ENDPOINT/chat/completions, not streamed; what may pass is tried again after a pause (429, 5xx,
+timeouts, broken connections, bodies that are cut off or no JSON). A conversation is one streamed POST, never repeated here: who
+asked has other models to turn to. What is served there is one GET of ENDPOINT/models. What a server sends back is cleared of
+the key; an answer that cannot be read whole is no answer, never a wrong one.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import random
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urljoin
 
-from scope_edge import __version__
-from scope_edge.chat.endpoints import is_loopback, parse_endpoint
-from scope_edge.chat.keys import find_key
-from scope_edge.chat.wire import NotAnAnswerError, Reply, Served, read_models, read_reply, retry_after, said
-from scope_edge.errors import MissingExtraError, NoAnswerError, RemoteError, UsageError
+from scope_edge.chat.connection import CIRCLE, MAX_REDIRECTS, Connection
+from scope_edge.chat.failed import Failed
+from scope_edge.chat.refusals import Dialect, refusal
+from scope_edge.chat.stream import AnswerStream
+from scope_edge.chat.wire import NotAnAnswerError, Reply, Served, read_models, read_reply
+from scope_edge.errors import NoAnswerError, RemoteError
 
 if TYPE_CHECKING:
+    from scope_edge.chat.connection import Incoming
     from scope_edge.records import ModelCard
 
-MAX_BYTES = 16 * 1024 * 1024
-_CONNECT_SECONDS = 20.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
-# A server that asks for more patience than this is asked again another day.
-_LONGEST_RETRY_AFTER = 120.0
-_MAX_REDIRECTS = 3
-_AGAIN = (408, 409, 425, 429)
 _UNKNOWN_ADDRESS = (404, 405, 501)
-_CIRCLE = "it redirects in a circle"
+# A streamed answer tells what it used only when asked to.
+_STREAM_OPTIONS = {"stream_options": {"include_usage": True}}
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """timeout: seconds one call may take, whole. attempts: calls for one question. per_minute: calls; None = no limit."""
+    """timeout: seconds one call may take, whole; of a streamed one, seconds of silence. attempts: calls for one question.
+
+    per_minute: calls; None = no limit.
+    """
 
     timeout: float = 120.0
     attempts: int = 5
@@ -63,26 +65,11 @@ class ChatClient:
         Raises UsageError: the card has no endpoint, its key is not there, or `offline` forbids to call it;
         MissingExtraError without httpx.
         """
-        if card.endpoint is None:
-            raise UsageError(f"{card.id} has no endpoint; write one on its card")
-        self._endpoint = parse_endpoint(card.endpoint)
-        local = is_loopback(self._endpoint.host)
-        if offline and not (local and card.where == "device"):
-            raise UsageError(
-                f"{card.id} is not asked: offline is set, and only a model of this machine whose card says"
-                ' where = "device" may be called then'
-            )
-        self._httpx = _library()
-        self._key_env, self._key = card.key_env, find_key(card.key_env, self._endpoint)
+        self._connection = Connection(card, patience.timeout, offline=offline)
         self._model, self._patience = card.served_as or card.id, patience
-        self._options: dict[str, Any] = {"temperature": 0}
-        self._tokens_name = "max_tokens"
+        self._asking, self._streaming = Dialect({"temperature": 0}), Dialect(_STREAM_OPTIONS)
         self._answered = False
         self._pace = _Pace(patience.per_minute)
-        # A proxy is for what is elsewhere; a call that stays here must not take the detour.
-        self._http = self._httpx.Client(
-            headers=self._headers(), trust_env=not (offline or local), follow_redirects=False, timeout=self._timeout()
-        )
 
     def __enter__(self) -> ChatClient:
         return self
@@ -93,7 +80,7 @@ class ChatClient:
     def close(self) -> None:
         """End every pause and connection; calls under way fail."""
         self._pace.over.set()
-        self._http.close()
+        self._connection.close()
 
     def ask(self, prompt: str, max_tokens: int, meter: Meter) -> Reply:
         """One answer, as many calls as it takes.
@@ -109,7 +96,7 @@ class ChatClient:
                 reply = self._call(prompt, max_tokens)
                 self._answered = True
                 return reply
-            except _Failed as failed:
+            except Failed as failed:
                 if failed.unbilled:
                     meter.unbilled()
                 if failed.for_all:
@@ -127,138 +114,81 @@ class ChatClient:
 
         Raises RemoteError: nobody is there, it refuses, it leads to another host, or what it sends is no list.
         """
-        url = f"{self._endpoint.url}/models"
+        url = f"{self._connection.endpoint.url}/models"
         try:
-            for _ in range(_MAX_REDIRECTS + 1):
-                status, headers, raw = self._send("GET", url)
+            for _ in range(MAX_REDIRECTS + 1):
+                status, headers, raw = self._connection.whole("GET", url)
                 if status == 200:
                     return read_models(raw)
                 if status in _UNKNOWN_ADDRESS:
                     return None
                 if not 300 <= status < 400:
-                    raise self._refusal(status, headers, raw)
-                url = self._moved(url, str(headers.get("location", "")))
-            raise _Failed(_CIRCLE)
-        except (_Failed, NotAnAnswerError) as failed:
-            raise RemoteError(f"{self._endpoint.url}: {failed}") from failed
+                    raise refusal(self._connection, self._model, status, headers.get("retry-after"), raw)
+                url = self._connection.moved(url, str(headers.get("location", "")))
+            raise Failed(CIRCLE)
+        except (Failed, NotAnAnswerError) as failed:
+            raise RemoteError(f"{self._connection.endpoint.url}: {failed}") from failed
+
+    def stream(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        fields: Mapping[str, Any],
+        max_tokens: int | None,
+        until: float = math.inf,
+    ) -> AnswerStream:
+        """Begin one answer: one call, not tried again. What comes of it is for whoever iterates.
+
+        messages, fields: as in the wire format, passed on as they are. max_tokens: None = the server's own limit. until: by
+        time.monotonic(). Raises Failed: nothing has come yet.
+        """
+        asked = {"model": self._model, **fields, "messages": list(messages), "stream": True}
+        incoming = self._begun(asked, max_tokens, until)
+        size = len(json.dumps(asked["messages"], ensure_ascii=False).encode("utf-8", "replace"))
+        return AnswerStream(incoming, size, max_tokens, self._connection.key)
+
+    def _begun(self, asked: dict[str, Any], max_tokens: int | None, until: float) -> Incoming:
+        """The streamed call, past redirects and options the server does not know. Raises Failed."""
+        url = f"{self._connection.endpoint.url}/chat/completions"
+        for _ in range(MAX_REDIRECTS + 2):
+            body = asked | self._streaming.options(max_tokens)
+            incoming = self._connection.opened(url, body, until - time.monotonic())
+            if incoming.status == 200:
+                return incoming
+            try:
+                if 300 <= incoming.status < 400:
+                    url = self._connection.moved(url, incoming.header("location"))
+                    continue
+                raw = incoming.beginning()
+            finally:
+                incoming.close()
+            if not (incoming.status == 400 and self._streaming.adapted(raw)):
+                wait = incoming.header("retry-after") or None
+                raise refusal(self._connection, self._model, incoming.status, wait, raw)
+        raise Failed(CIRCLE, final=True, for_all=True, unbilled=True)
 
     def _call(self, prompt: str, max_tokens: int) -> Reply:
-        """One call. Raises _Failed."""
+        """One call. Raises Failed."""
         body = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "stream": False}
-        url = f"{self._endpoint.url}/chat/completions"
-        for _ in range(_MAX_REDIRECTS + 2):
+        url = f"{self._connection.endpoint.url}/chat/completions"
+        for _ in range(MAX_REDIRECTS + 2):
             started = time.monotonic()
-            named = {self._tokens_name: max_tokens}
-            status, headers, raw = self._send("POST", url, body | named | self._options)
+            status, headers, raw = self._connection.whole("POST", url, body | self._asking.options(max_tokens))
             if 300 <= status < 400:
-                url = self._moved(url, str(headers.get("location", "")))
+                url = self._connection.moved(url, str(headers.get("location", "")))
             elif status == 200:
                 return self._read(raw, prompt, max_tokens, time.monotonic() - started)
-            elif not (status == 400 and self._adapted(raw)):
-                raise self._refusal(status, headers, raw)
-        raise _Failed(_CIRCLE, final=True, for_all=True, unbilled=True)
+            elif not (status == 400 and self._asking.adapted(raw)):
+                raise refusal(self._connection, self._model, status, headers.get("retry-after"), raw)
+        raise Failed(CIRCLE, final=True, for_all=True, unbilled=True)
 
     def _read(self, raw: bytes, prompt: str, max_tokens: int, seconds: float) -> Reply:
         try:
-            return read_reply(raw, prompt, max_tokens, seconds, self._key)
+            return read_reply(raw, len(prompt.encode("utf-8", "replace")), max_tokens, seconds, self._connection.key)
         except NotAnAnswerError as error:
-            raise _Failed(str(error)) from error
-
-    def _send(self, method: str, url: str, body: dict[str, Any] | None = None) -> tuple[int, Any, bytes]:
-        """(status, headers, body), read whole. Raises _Failed."""
-        raw, deadline = bytearray(), time.monotonic() + self._patience.timeout
-        try:
-            with self._http.stream(method, url, json=body) as response:
-                for chunk in response.iter_bytes():
-                    raw += chunk
-                    if len(raw) > MAX_BYTES:
-                        raise _Failed(f"its answer is longer than {MAX_BYTES // 2**20} MiB")
-                    if time.monotonic() > deadline:
-                        raise _Failed(f"no answer within {self._patience.timeout:g} seconds")
-                return response.status_code, response.headers, bytes(raw)
-        except (self._httpx.ConnectError, self._httpx.ConnectTimeout, self._httpx.ProxyError) as error:
-            raise _Failed(f"no connection ({_short(error)})", unbilled=True, unreachable=True) from error
-        except self._httpx.TimeoutException as error:
-            raise _Failed(f"no answer within {self._patience.timeout:g} seconds") from error
-        except (self._httpx.RequestError, self._httpx.StreamError, RuntimeError) as error:
-            raise _Failed(f"the connection broke ({_short(error)})") from error
-
-    def _moved(self, url: str, location: str) -> str:
-        """Where a redirect leads, if that is the same server. Raises _Failed."""
-        try:
-            target = parse_endpoint(urljoin(url, location))
-        except UsageError:
-            target = None
-        if not location or target is None or target.origin != self._endpoint.origin:
-            where = target.host if target is not None else "an address that is none"
-            raise _Failed(
-                f"it redirects to {where}, where nothing was sent; if that is right, write it as the card's endpoint",
-                final=True,
-                for_all=True,
-                unbilled=True,
-            )
-        return urljoin(url, location)
-
-    def _adapted(self, raw: bytes) -> bool:
-        """Whether a 400 complains of an option that can be left out or has another name there; then it will be."""
-        said = raw[:4096].decode("utf-8", "replace")
-        if self._tokens_name == "max_tokens" and "max_completion_tokens" in said:
-            self._tokens_name = "max_completion_tokens"
-            return True
-        return "temperature" in said and self._options.pop("temperature", None) is not None
-
-    def _refusal(self, status: int, headers: Any, raw: bytes) -> _Failed:
-        words = said(raw, self._key)
-        if status in (401, 403):
-            key = f"check the key in {self._key_env}" if self._key_env else "name its key's variable in key_env"
-            return _Failed(f"it refuses (HTTP {status}); {key}", final=True, for_all=True, unbilled=True)
-        if status == 402 or (status == 429 and "insufficient_quota" in words):
-            return _Failed(
-                f"no credit is left (HTTP {status}); top it up, then go on", final=True, for_all=True, unbilled=True
-            )
-        if status == 404:
-            why = f"no model {self._model!r} at {self._endpoint.url} (HTTP 404); check endpoint and served_as"
-            return _Failed(why, final=True, for_all=True, unbilled=True)
-        if status in _AGAIN or status >= 500:
-            wait = retry_after(headers.get("retry-after"))
-            patient = wait is None or wait <= _LONGEST_RETRY_AFTER
-            why = f"HTTP {status}" if patient else f"HTTP {status}, to be asked again in {wait:.0f} seconds"
-            return _Failed(why, final=not patient, unbilled=True, retry_after=wait)
-        return _Failed(
-            f"it refuses the question (HTTP {status}{': ' + words if words else ''})", final=True, unbilled=True
-        )
+            raise Failed(str(error)) from error
 
     def _line(self, why: str) -> str:
-        return f"{self._model} at {self._endpoint.host}: {why}"
-
-    def _headers(self) -> dict[str, str]:
-        headers = {"user-agent": f"scope-edge/{__version__}", "accept": "application/json"}
-        return headers | ({"authorization": f"Bearer {self._key}"} if self._key else {})
-
-    def _timeout(self) -> Any:
-        whole = self._patience.timeout
-        return self._httpx.Timeout(whole, connect=min(whole, _CONNECT_SECONDS), pool=None)
-
-
-class _Failed(Exception):
-    """A call without an answer. final: another would fail too; for_all: for every question; unbilled: it cost nothing.
-
-    unreachable: nobody was there. retry_after: seconds the server asks for.
-    """
-
-    def __init__(
-        self,
-        why: str,
-        *,
-        final: bool = False,
-        for_all: bool = False,
-        unbilled: bool = False,
-        unreachable: bool = False,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(why)
-        self.why, self.final, self.for_all, self.unbilled = why, final, for_all, unbilled
-        self.unreachable, self.retry_after = unreachable, retry_after
+        return f"{self._model} at {self._connection.endpoint.host}: {why}"
 
 
 class _Pace:
@@ -289,26 +219,12 @@ class _Pace:
             raise NoAnswerError("stopped")
 
 
-def _library() -> Any:
-    try:
-        import httpx
-    except ImportError as error:
-        raise MissingExtraError(
-            f'calling an endpoint needs httpx ({error}); pip install "scope-edge[cloud]"'
-        ) from error
-    return httpx
-
-
 def _pause(attempt: int, retry_after: float | None) -> float:
     """Seconds before the next call: what the server asks for, and at least twice as long each time, less a random part."""
     longest = min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
     jittered: float = longest * random.uniform(0.5, 1.0)
     # One that asks for no pause and refuses again would use up all attempts at once.
     return jittered if retry_after is None else max(retry_after, jittered)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _times(why: str, attempts: int) -> str:

@@ -6,10 +6,11 @@ import contextlib
 import json
 import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 _MOST_MODELS = 10_000
+# No answer has more tokens than the longest context on the market.
+_MOST_TOKENS = 10_000_000
 # The format has no name for the context length; these are in use.
 _CONTEXT_NAMES = ("context_length", "max_model_len", "context_window", "max_context_length")
 
@@ -44,8 +45,8 @@ class Served:
     parameters: int | None
 
 
-def read_reply(raw: bytes, prompt: str, max_tokens: int, seconds: float, key: str | None) -> Reply:
-    """The answer in a body. Raises NotAnAnswerError. seconds: it took. key: to be cleared from it."""
+def read_reply(raw: bytes, asked: int, max_tokens: int | None, seconds: float, key: str | None) -> Reply:
+    """The answer in a body. Raises NotAnAnswerError. asked: bytes. seconds: it took. key: to be cleared from it."""
     try:
         body = json.loads(raw)
         choice = body["choices"][0]
@@ -53,17 +54,27 @@ def read_reply(raw: bytes, prompt: str, max_tokens: int, seconds: float, key: st
         text = _text(message)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise NotAnAnswerError("what it sent is no answer, or only a part of one") from error
-    usage = body.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    asked, wrote = len(prompt.encode("utf-8", "replace")), len(text.encode("utf-8", "replace"))
+    prompt_tokens, completion_tokens = read_usage(
+        body.get("usage"), asked, len(text.encode("utf-8", "replace")), max_tokens
+    )
     return Reply(
         text=_cleared(text, key),
         cut=finish == "length",
-        # A token spells at least a byte; a chat template and a server's own words come on top.
-        prompt_tokens=_sane(usage.get("prompt_tokens"), 1, asked + 16384),
-        # Thinking that is not shown counts. A token of text hardly ever spells more than 64 bytes.
-        completion_tokens=_sane(usage.get("completion_tokens"), max(1, wrote // 64), max(4 * max_tokens, wrote) + 64),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         seconds=seconds,
+    )
+
+
+def read_usage(usage: object, asked: int, wrote: int, max_tokens: int | None) -> tuple[int | None, int | None]:
+    """(prompt tokens, completion tokens) as a server counts them, None for what cannot be. asked, wrote: bytes."""
+    counts = usage if isinstance(usage, dict) else {}
+    most = _MOST_TOKENS if max_tokens is None else max(4 * max_tokens, wrote) + 64
+    # A token spells at least a byte; a chat template and a server's own words come on top. Thinking that is not shown counts.
+    # A token of text hardly ever spells more than 64 bytes.
+    return (
+        _sane(counts.get("prompt_tokens"), 1, asked + 16384),
+        _sane(counts.get("completion_tokens"), max(1, wrote // 64), most),
     )
 
 
@@ -119,6 +130,8 @@ def _cleared(text: str, key: str | None) -> str:
 
 def retry_after(value: object) -> float | None:
     """The header in seconds; it may be a number or a date."""
+    from email.utils import parsedate_to_datetime  # slow to import, and hardly ever needed
+
     text = str(value or "").strip()
     wait: float | None = None
     with contextlib.suppress(ValueError, TypeError, OverflowError):

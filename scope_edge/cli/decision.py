@@ -40,6 +40,20 @@ def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float
     return "\n".join(part for line in lines for part in words.wrapped(line, width))
 
 
+def one_line_of(decision: Decision, model: str | None) -> str:
+    """A decision in one line, as one who reads the answer wants it: who answers, where, how likely right, for how much."""
+    row = next((one for one in decision.candidates if one.model == model), None)
+    if row is None:
+        return model or "nobody answers"
+    parts = [f"{row.model}, {PLACES[row.where]}"]
+    if row.p_correct is not None:
+        parts.append(f"{words.percent(row.p_correct)}% likely to be right")
+    parts.append(_price(row))
+    instead = f" (chosen: {decision.choice})" if model != decision.choice else ""
+    over = "; nothing keeps to the limits" if decision.over_budget else ""
+    return ", ".join(parts) + instead + over
+
+
 def infeasible(bound: Bound | None) -> str:
     """One line on the limit that left nothing to choose, and the smallest value of it that would do."""
     if bound is None:
@@ -47,7 +61,7 @@ def infeasible(bound: Bound | None) -> str:
     if bound.limit == "exclude":
         return "every model that could be chosen is excluded; exclude fewer"
     if bound.limit == "local_only":
-        return "no model on the device can be chosen; add one to the pool, or leave out --local-only"
+        return "no model on the device can be chosen, and only those may; add one to the pool, or lift --local-only or offline"
     if bound.limit == "cannot_load":
         return "no model that could be chosen can be loaded on this machine; `scope-edge doctor` says why"
     if bound.limit == "context":
@@ -222,7 +236,11 @@ def _neighbors(decision: Decision, width: int) -> Iterator[str]:
         [
             Column("  similarity", [f"{row.similarity:.3f}" for row in rows], right=True),
             Column("category", [words.clipped(one_line(row.category), 30) for row in rows]),
-            Column("anchor", [words.clipped(one_line(row.anchor), max(width - 48, 20)) for row in rows]),
+            # An entry of the journal may have them without their names.
+            Column(
+                "anchor" if any(row.anchor for row in rows) else "",
+                [words.clipped(one_line(row.anchor), max(width - 48, 20)) for row in rows],
+            ),
         ]
     )
 

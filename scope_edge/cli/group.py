@@ -11,6 +11,9 @@ from scope_edge import __version__
 PROGRAM = "scope-edge"
 COMMANDS = {
     "route": "Choose a model for a query.",
+    "ask": "Put a query to the model it should go to, and print the answer.",
+    "log": "Show what was decided and spent; purge it.",
+    "feedback": "Say whether an answer was right.",
     "models": "Show the models; add, test, compare and remove yours.",
     "pool": "Show and change the pools.",
     "fingerprint": "Have a model answer the anchors, so that it becomes a candidate.",

@@ -52,6 +52,15 @@ def read_text(path: str, most_characters: int) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
+def query_text(text: str | None) -> str | None:
+    """A text as an option gives it: itself, or what standard input holds for "-". Raises UsageError as `read_text`."""
+    if text != "-":
+        return text
+    from scope_edge.router import MAX_QUERY_CHARACTERS
+
+    return read_text("-", MAX_QUERY_CHARACTERS)
+
+
 class LineReader:
     """The lines of a file as they come, and whether there is one to read now. No more than one line is held back.
 

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from scope_edge.allowed import CHECKS
 from scope_edge.checks import check_name, suggestion
 from scope_edge.cli.inputs import LineReader, decoded, opened
 from scope_edge.cli.output import Interruptions, out_json, out_line
-from scope_edge.cli.route import SOME_FAILED, check_known
+from scope_edge.cli.route import SOME_FAILED, check_known, journal_of
 from scope_edge.cli.run import complain
 from scope_edge.cli.words import is_terminal, plural
-from scope_edge.config import CHECKS
 from scope_edge.errors import UsageError
 from scope_edge.records import Decision, Preference, Query
 from scope_edge.router import MAX_QUERY_CHARACTERS, check_query
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings
-    from scope_edge.router import Router
+    from scope_edge.router import Flow
 
 _CHECKED = ("alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy")
 KEYS = ("text", "id", "system", "exclude", *_CHECKED)
@@ -99,14 +99,14 @@ def route_lines(
     """Route the lines of a file, or of standard input for "-", and print a line for each; the exit code.
 
     What a line does not say, `settings`, `exclude` and `system` say. Raises UsageError when the file cannot be read or an
-    excluded model is unknown, and whatever `load_router` raises.
+    excluded model is unknown, and whatever `load_flow` raises.
     """
-    with opened(path) as (file, name):
-        from scope_edge.assemble import load_router
+    with opened(path) as (file, name), journal_of(settings) as noted:
+        from scope_edge.assemble import load_flow
 
-        router = load_router(settings)
-        check_known(exclude, router, settings)
-        stream = _Stream(file, name, router, settings, exclude, system, quiet)
+        flow = load_flow(settings, noted)
+        check_known(exclude, flow, settings)
+        stream = _Stream(file, name, flow, settings, exclude, system, quiet)
         try:
             with stream.interruptions:
                 stream.run()
@@ -122,13 +122,13 @@ class _Stream:
         self,
         file: BufferedIOBase,
         name: str,
-        router: Router,
+        flow: Flow,
         settings: Settings,
         exclude: tuple[str, ...],
         system: str | None,
         quiet: bool,
     ) -> None:
-        self.router, self.settings, self.exclude, self.system, self.quiet = router, settings, exclude, system, quiet
+        self.flow, self.settings, self.exclude, self.system, self.quiet = flow, settings, exclude, system, quiet
         self.lines = LineReader(file, name, MAX_LINE_BYTES)
         self.waiting: deque[Sent | Failed] = deque()
         self.progress = _Progress()
@@ -138,7 +138,7 @@ class _Stream:
 
     def run(self) -> None:
         while not self.ended:
-            for decision in self.router.route_many(self.requests(), top_k=self.settings.top_k):
+            for decision in self.flow.route_many(self.requests(), top_k=self.settings.top_k):
                 self.print_failed()
                 sent = self.waiting.popleft()
                 self.print_decision(decision, sent.id)
@@ -195,7 +195,7 @@ class _Stream:
         models = tuple(value) if isinstance(value, list) else (value,)
         names = tuple(check_name("exclude", model) for model in models)
         if not self.known.issuperset(names):
-            check_known(names, self.router, self.settings)
+            check_known(names, self.flow, self.settings)
             self.known.update(names)
         return names
 

@@ -30,7 +30,7 @@ class Setting(AnyParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value as config.py stores it. Raises UsageError."""
-        from scope_edge.config import CHECKS
+        from scope_edge.allowed import CHECKS
 
         read = value if self.choices or self.key in ("pool", "profile") else number(value)
         return CHECKS[self.key](f"--{self.key.replace('_', '-')}", read)

@@ -42,6 +42,22 @@ def out_line(text: str) -> None:
         raise _failed(error) from error
 
 
+def out_piece(text: str) -> None:
+    """Print some of a text that somebody else wrote, as it comes. On a terminal, what could steer it is spelled out."""
+    from scope_edge.cli.words import is_terminal
+
+    if sys.stdout is None:
+        return
+    if is_terminal(sys.stdout):
+        text = "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text)
+    try:
+        for start in range(0, len(text), _PIECE):
+            sys.stdout.write(text[start : start + _PIECE])
+        sys.stdout.flush()
+    except OSError as error:
+        raise _failed(error) from error
+
+
 def flush() -> None:
     """Let nothing wait in standard output's buffer. Raises as `out`."""
     try:

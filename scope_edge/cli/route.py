@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from scope_edge.cli.options import Setting, complete_model, complete_profile, complete_selection
 from scope_edge.cli.output import out, out_json, out_line
+from scope_edge.cli.preferences import preference_options
 from scope_edge.errors import UsageError
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings
     from scope_edge.records import Decision
-    from scope_edge.router import Router
+    from scope_edge.router import Flow, Noted
 
 INFEASIBLE, SOME_FAILED = 3, 4
 _NOTHING = 'nothing to route; give a text, as in `scope-edge route "Why is the sky blue?"`, or - to read it from standard input'
@@ -47,83 +49,7 @@ Exit codes:
 @click.option(
     "--system", metavar="TEXT", help="A system prompt that goes along; it costs tokens but is not what is asked."
 )
-@click.option("--alpha", metavar="A", type=Setting("alpha"), help="0 = cheapest, 1 = most accurate.  [default: 0.5]")
-@click.option(
-    "--max-tokens", metavar="N", type=Setting("max_tokens"), help="Limit on prompt and completion tokens together."
-)
-@click.option(
-    "--max-usd",
-    metavar="USD",
-    type=Setting("max_usd"),
-    help="Limit on cost in US dollars. A model of unknown price never keeps to it.",
-)
-@click.option(
-    "--max-seconds",
-    metavar="S",
-    type=Setting("max_seconds"),
-    help="Limit on time, loading included. A model of unknown speed never keeps to it.",
-)
-@click.option("--local-only/--no-local-only", default=None, help="Only models on the device.")
-@click.option(
-    "--pool",
-    metavar="POOL",
-    type=Setting("pool"),
-    shell_complete=complete_selection,
-    help="A pool's name, or model ids joined by commas.  [default: default]",
-)
-@click.option(
-    "--profile",
-    metavar="NAME",
-    type=Setting("profile"),
-    shell_complete=complete_profile,
-    help="Use a profile of your settings file; `scope-edge tune --list` shows them.",
-)
-@click.option(
-    "--exclude",
-    "exclude",
-    metavar="MODEL",
-    multiple=True,
-    shell_complete=complete_model,
-    help="Never this model; may be repeated, or list several with commas.",
-)
-@click.option(
-    "--fallback",
-    metavar="[none|cheapest]",
-    type=Setting("fallback", ("none", "cheapest")),
-    help="When nothing keeps to the limits: no choice, or the cheapest.  [default: none]",
-)
-@click.option("--top-k", metavar="K", type=Setting("top_k"), help="Neighbors shown.  [default: 10]")
-@click.option(
-    "--policy",
-    metavar="[scope-edge|paper]",
-    type=Setting("policy", ("scope-edge", "paper")),
-    help="How accuracy is weighed against cost.  [default: scope-edge]",
-)
-@click.option(
-    "--estimator",
-    metavar="[auto|prior|gguf]",
-    type=Setting("estimator", ("auto", "prior", "gguf")),
-    help="What estimates: fingerprints alone (prior), an installed GGUF as well, or that when it is fast enough (auto)."
-    "  [default: auto]",
-)
-@click.option(
-    "--estimate-seconds",
-    metavar="S",
-    type=Setting("estimate_seconds"),
-    help="What the GGUF may take for a query, loading aside. With auto 2, else no limit, unless given.",
-)
-@click.option(
-    "--estimate-tokens",
-    metavar="N",
-    type=Setting("estimate_tokens"),
-    help="Limit on the tokens it reads and writes for a query.",
-)
-@click.option(
-    "--index",
-    metavar="[auto|exact|hnsw]",
-    type=Setting("index", ("auto", "exact", "hnsw")),
-    help="How neighbors are searched.  [default: auto]",
-)
+@preference_options
 @click.option("--explain", is_flag=True, help="Also show how the choice came about and the nearest anchors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/json.md).")
 @click.option("--quiet", "-q", is_flag=True, help="Print the model id alone.")
@@ -156,9 +82,9 @@ def command(
     if jsonl is not None:
         from scope_edge.cli.lines import route_lines
 
-        context.exit(route_lines(jsonl, settings, _ids(exclude), system=system, quiet=quiet))
-    text = _text(texts, file)
-    decision = _decide(text, system, settings, _ids(exclude))
+        context.exit(route_lines(jsonl, settings, model_ids(exclude), system=system, quiet=quiet))
+    text = read_query(texts, file, _NOTHING)
+    decision = _decide(text, system, settings, model_ids(exclude))
     if quiet:
         _print_id(decision)
     elif as_json:
@@ -168,9 +94,9 @@ def command(
     context.exit(0 if decision.feasible or decision.over_budget else INFEASIBLE)
 
 
-def check_known(models: tuple[str, ...], router: Router, settings: Settings) -> None:
+def check_known(models: tuple[str, ...], flow: Flow, settings: Settings) -> None:
     """Raises UsageError naming the nearest ids for one that the catalog does not know."""
-    strangers = set(models) - {card.id for card in router.pool}
+    strangers = set(models) - {card.id for card in flow.pool}
     if strangers:
         from scope_edge.catalog import load_catalog
 
@@ -179,25 +105,50 @@ def check_known(models: tuple[str, ...], router: Router, settings: Settings) -> 
             catalog.card(model)
 
 
+@contextlib.contextmanager
+def journal_of(settings: Settings) -> Iterator[Noted | None]:
+    """What is to be told of decisions: the journal, where the user wants those recorded that nobody runs; else None.
+
+    That it could not be written is said at the end, and changes nothing else.
+    """
+    if settings.journal != "all":
+        yield None
+        return
+    from scope_edge.cli.run import complain
+    from scope_edge.journal import Journal
+
+    with Journal.open(settings) as journal:
+        yield journal.noted
+    if journal.problem is not None:
+        complain(journal.problem, 0)
+
+
 def _decide(text: str, system: str | None, settings: Settings, exclude: tuple[str, ...]) -> Decision:
     from scope_edge.records import Query
     from scope_edge.router import check_query
 
     query = Query(text, system=system)
     check_query(query)
-    from scope_edge.assemble import load_router
+    from scope_edge.assemble import load_flow
 
-    router = load_router(settings)
-    check_known(exclude, router, settings)
-    return router.route(query, settings.preference(exclude=exclude), top_k=settings.top_k)
+    with journal_of(settings) as noted:
+        flow = load_flow(settings, noted)
+        check_known(exclude, flow, settings)
+        return flow.route(query, settings.preference(exclude=exclude), top_k=settings.top_k)
 
 
-def _text(texts: tuple[str, ...], file: str | None) -> str:
+def read_query(texts: tuple[str, ...], file: str | None, nothing: str) -> str:
+    """The text that is meant: an argument, standard input for "-", or a file. nothing: what to say where there is none.
+
+    Raises UsageError.
+    """
     from scope_edge.cli.inputs import read_text
     from scope_edge.router import MAX_QUERY_CHARACTERS
 
+    if len(texts) + (file is not None) > 1:
+        _refuse_several(texts, file, None)
     if file is None and not texts:
-        raise UsageError(_NOTHING)
+        raise UsageError(nothing)
     if file is not None or texts == ("-",):
         return read_text(file if file is not None else "-", MAX_QUERY_CHARACTERS)
     try:
@@ -211,11 +162,12 @@ def _text(texts: tuple[str, ...], file: str | None) -> str:
 
 def _refuse_several(texts: tuple[str, ...], file: str | None, jsonl: str | None) -> None:
     if file is None and jsonl is None:
-        raise UsageError('more than one text; put the text in quotes, as in `scope-edge route "Why is the sky blue?"`')
-    raise UsageError("give one of: a text, - for standard input, --file, --jsonl")
+        raise UsageError('more than one text; put the text in quotes, as in "Why is the sky blue?"')
+    raise UsageError(f"give one of: a text, - for standard input, --file{'' if jsonl is None else ', --jsonl'}")
 
 
-def _ids(exclude: tuple[str, ...]) -> tuple[str, ...]:
+def model_ids(exclude: tuple[str, ...]) -> tuple[str, ...]:
+    """Ids given one by one or joined by commas."""
     return tuple(piece.strip() for one in exclude for piece in one.split(",") if piece.strip())
 
 

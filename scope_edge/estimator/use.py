@@ -121,6 +121,20 @@ def memory_plan(installed: Installed, pool: Sequence[ModelCard]) -> Plan | NoRoo
     )
 
 
+def bytes_needed(settings: Settings, pool: Sequence[ModelCard]) -> int:
+    """Of memory, by the estimator that the settings ask for, once it is loaded; 0 where there is none, or no room for it."""
+    from scope_edge.llama.memory import Plan
+
+    if settings.estimator == "prior":
+        return 0
+    try:
+        installed = find_installed(settings.estimator_name)
+    except AssetError:
+        return 0
+    plan = None if installed is None else memory_plan(installed, pool)
+    return plan.needs if isinstance(plan, Plan) else 0
+
+
 def key(installed: Installed) -> Key:
     """What its calibration belongs to."""
     return Key(installed.sha256, installed.template_sha256, installed.mode)

@@ -16,7 +16,7 @@ from scope_edge.evaluating.routing import prepare
 from scope_edge.index import build_index
 from scope_edge.policy import PoolPolicy
 from scope_edge.records import Preference, Query
-from scope_edge.router import Router
+from scope_edge.router import Flow
 from scope_edge.vectors import pack_vectors
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ class Live:
     stability: tuple[Stability, ...]
 
 
-def live_router(cards: Sequence[ModelCard], one: Predicted, encoder: Encoder, coverage: float) -> Router:
+def live_flow(cards: Sequence[ModelCard], one: Predicted, encoder: Encoder, coverage: float) -> Flow:
     """A router of the pool as this split lets it be, put together as `assemble.py` does."""
     material, bank = one.part.material, one.part.bank
     if bank is None:
         index = build_index(pack_vectors(material.vectors), "exact", cache_dir=None, identity="")
         bank = Bank(material.ids.tolist(), material.categories.tolist(), index)
-    return Router(
+    return Flow(
         encoder=encoder,
         bank=bank,
         estimator=one.part.prior(cards, one.anchors, coverage),
@@ -51,7 +51,7 @@ def live_router(cards: Sequence[ModelCard], one: Predicted, encoder: Encoder, co
     )
 
 
-def look(router: Router, texts: Sequence[str], seed: int, progress: Progress) -> Live:
+def look(flow: Flow, texts: Sequence[str], seed: int, progress: Progress) -> Live:
     """Route a sample of the texts, as they are and edited."""
     chosen = random.Random(seed).sample(list(texts), min(SAMPLE, len(texts)))
     preference = Preference(alpha=ALPHA)
@@ -61,7 +61,7 @@ def look(router: Router, texts: Sequence[str], seed: int, progress: Progress) ->
     for done, text in enumerate(chosen):
         progress("routing", done, 3 * len(chosen))
         start = perf_counter()
-        decision = router.route(Query(text), preference)
+        decision = flow.route(Query(text), preference)
         whole.append((perf_counter() - start) * 1e3)
         decide.append(whole[-1] - decision.timings_ms["encode"])
         before.append(decision)
@@ -76,7 +76,7 @@ def look(router: Router, texts: Sequence[str], seed: int, progress: Progress) ->
         after: list[Decision] = []
         for text in chosen:
             progress("routing", len(chosen) * (1 + len(stability)) + len(after), 3 * len(chosen))
-            after.append(router.route(Query(edit(text, generator)), preference))
+            after.append(flow.route(Query(edit(text, generator)), preference))
         stability.append(_compared(kind, before, after))
     return Live(latency, tuple(stability))
 

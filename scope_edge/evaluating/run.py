@@ -15,7 +15,7 @@ from scope_edge.errors import MissingExtraError, UsageError
 from scope_edge.evaluating import curves, paired, predictions, routing, scaling
 from scope_edge.evaluating.baselines import check_learned
 from scope_edge.evaluating.data import sources_of
-from scope_edge.evaluating.live import Live, live_router, look
+from scope_edge.evaluating.live import Live, live_flow, look
 from scope_edge.evaluating.predicting import Predicted, predict
 from scope_edge.evaluating.prices import with_prices
 from scope_edge.evaluating.report import Curve, Difference, PoolSize, Report, RoutingPoint, Tuned
@@ -175,7 +175,7 @@ def _report(setting: _Setting, name: str, found: Sequence[Predicted], seconds: f
     live = Live({}, ())
     timed = perf_counter() - start
     if len(cards) >= 2:
-        router = live_router(cards, found[0], setting.encoder, setting.settings.coverage)
+        router = live_flow(cards, found[0], setting.encoder, setting.settings.coverage)
         live = look(router, data.texts[found[0].part.rows].tolist(), 0, setting.progress)
     start = perf_counter()
     joined = {model for one in found for model, new in zip(one.part.names, one.part.unseen, strict=True) if new}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import NoAnswerError, ScopeEdgeError
-from scope_edge.fingerprinting.journal import Answer, Counted
+from scope_edge.fingerprinting.journal import Answer
 from scope_edge.prompt_tokens import estimate_prompt_tokens
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scope_edge.chat.wire import Reply
     from scope_edge.fingerprinting.purse import CallMeter, Purse
     from scope_edge.fingerprinting.questions import Question
-    from scope_edge.records import ModelCard
+    from scope_edge.records import Counted, ModelCard
 
 _LOOK_SECONDS = 0.5
 

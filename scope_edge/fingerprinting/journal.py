@@ -16,14 +16,14 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from scope_edge import assets
 from scope_edge.errors import AssetError, UsageError
+from scope_edge.records import Counted
 
 FOLDER = "fingerprinting"
 FORMAT = 1
-Counted = Literal["server", "tokenizer", "estimate"]
 _MAX_BYTES = 256 * 1024 * 1024
 
 

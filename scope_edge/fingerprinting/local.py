@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from scope_edge import assets
 from scope_edge.errors import UsageError, WorkerError
 from scope_edge.fingerprinting.journal import Answer
-from scope_edge.llama.client import LlamaClient
+from scope_edge.llama.client import START_SECONDS, LlamaClient
 from scope_edge.llama.jobs import Job, JobResult, Message, Sampling
 from scope_edge.managing.draft import check_template
-from scope_edge.managing.loadable import gguf_path, note_loading, plan_device
+from scope_edge.managing.loadable import gguf_path, plan_device, start_worker
 
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.questions import Question
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from scope_edge.llama.memory import Plan
     from scope_edge.records import ModelCard
 
-START_SECONDS = 600.0
 # Decoded by one sample alone before its speed is believed.
 _TIMED_TOKENS = 32
 _ATTEMPTS = 3
@@ -77,18 +76,6 @@ def open_worker(gguf: Gguf, threads: int | None) -> tuple[LlamaClient, Plan]:
     return LlamaClient(gguf.path, gguf.sha256, plan, cache_dir=assets.user_cache_dir()), plan
 
 
-def start_worker(client: LlamaClient, gguf: Gguf, timeout: float) -> Ready:
-    """Start it; `route` will know whether llama.cpp loads the model. Raises WorkerError."""
-    try:
-        ready = client.start(timeout)
-    except WorkerError as error:
-        if error.refused:
-            note_loading(gguf.path, str(error))
-        raise
-    note_loading(gguf.path, None)
-    return ready
-
-
 class LocalAsker:
     """Asks one GGUF."""
 
@@ -140,7 +127,7 @@ class LocalAsker:
         return False
 
     def _once(self, left: dict[str, Question], take: Callable[[Answer], bool]) -> bool:
-        self._ready = start_worker(self._client, self._gguf, START_SECONDS)
+        self._ready = start_worker(self._client, self._gguf.path, START_SECONDS)
         asked = list(left.values())
         more = True
 

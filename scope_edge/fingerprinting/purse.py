@@ -7,21 +7,8 @@ from dataclasses import dataclass
 
 from scope_edge.errors import UsageError
 from scope_edge.fingerprinting.journal import Journal
+from scope_edge.price import Price
 from scope_edge.records import ModelCard
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """US dollars per million prompt and completion tokens, own tokens; None = not known."""
-
-    usd_in: float | None
-    usd_out: float | None
-
-    def of(self, prompt_tokens: float, completion_tokens: float) -> float | None:
-        """What so many tokens cost, in US dollars."""
-        if self.usd_in is None or self.usd_out is None:
-            return None
-        return (prompt_tokens * self.usd_in + completion_tokens * self.usd_out) / 1e6
 
 
 class Purse:
@@ -29,7 +16,7 @@ class Purse:
 
     def __init__(self, card: ModelCard, journal: Journal, max_usd: float | None) -> None:
         """Raises UsageError: a cap on what has no price."""
-        self.price = Price(card.usd_in, card.usd_out)
+        self.price = Price.on(card)
         if max_usd is not None and card.usd_in is None:
             raise UsageError(
                 f"the price of {card.id} is not known, so spending cannot be limited; write usd_in and usd_out on its card,"

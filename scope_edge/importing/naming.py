@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, UsageError
+from scope_edge.feedback.held import FEEDBACK
 from scope_edge.fingerprints import ASKED, usable_anchor_sets
 
 if TYPE_CHECKING:
@@ -64,12 +65,14 @@ def set_name(text: str, mend: str = "rename the folder") -> str:
     """A name for an anchor set made of some text. Raises UsageError when a bundled set has it, or nothing is left."""
     name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._").removesuffix("-final")[:64]
     if not is_set_name(name):
-        raise UsageError(f"{text!r}: no name for an anchor set, which is letters, digits and . _ -; {mend}")
+        raise UsageError(
+            f"{text!r}: no name for an anchor set, which is letters, digits and . _ -, and not {FEEDBACK!r}; {mend}"
+        )
     if name in {ASKED, *(one.name for one in usable_anchor_sets() if not one.own)}:
         raise UsageError(f"{text!r}: an anchor set cannot be called {name!r}, which is a bundled one's; {mend}")
     return name
 
 
 def is_set_name(name: object) -> bool:
-    """Whether an anchor set may be called so: what is safe as (part of) a file's name."""
-    return isinstance(name, str) and _SET.fullmatch(name) is not None
+    """Whether an anchor set may be called so: what is safe as (part of) a file's name, and not the user's feedback."""
+    return isinstance(name, str) and _SET.fullmatch(name) is not None and name != FEEDBACK

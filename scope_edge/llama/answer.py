@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge.llama.jobs import Ending, Sample
+from scope_edge.llama.plain import PlainText
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,10 +100,12 @@ class Answer:
         piece: Callable[[int], bytes],
         *,
         limit: int,
+        stop: tuple[str, ...] = (),
     ) -> None:
-        """limit: tokens of free text. line: None for plain text."""
+        """limit: tokens of free text. line: None for plain text, which ends at a `stop` too."""
         self._line, self._tokenize, self._piece, self._limit = line, tokenize, piece, limit
         self._text = bytearray()
+        self._plain = PlainText(stop)
         self._current = b""
         self._digits = ""
         self._state = "free"
@@ -139,7 +142,9 @@ class Answer:
         self._free += 1
         self._say([token])
         self._current = line.rsplit(b"\n", 1)[-1][:_MAX_LINE]
-        if self._free >= self._limit:
+        if self._line is None and self._plain.stopped:
+            self._stop("stop")
+        elif self._free >= self._limit:
             self._stop("limit")
         return None
 
@@ -177,16 +182,21 @@ class Answer:
     def break_off(self, ending: Ending) -> None:
         """End without an answer: cancelled, or numbers that are none."""
         self._ending, self._state, self.pending = ending, "done", []
+        self._plain.end()
 
     def sample(self) -> Sample:
         """What came of it."""
         return Sample(
-            text=self._text.decode("utf-8", "replace"),
+            text=self._plain.text if self._line is None else self._text.decode("utf-8", "replace"),
             tokens=self.tokens,
             length=int(self._digits) if self._p_yes is not None else None,
             p_yes=self._p_yes,
             ending=self._ending,
         )
+
+    def fresh(self) -> str:
+        """Plain text that can be shown since this was last asked."""
+        return self._plain.fresh()
 
     @property
     def _answer_line(self) -> AnswerLine:
@@ -199,6 +209,7 @@ class Answer:
         self._ending = ending
         if self._line is None:
             self.pending, self._state = [], "done"
+            self._plain.end()
         else:
             before = self._tokenize("\n") if self._current.strip() else []
             self._write([*before, *self._line.marker, *self._line.head], then="digits")
@@ -211,4 +222,7 @@ class Answer:
         self.pending += tokens
         self.tokens += len(tokens)
         for token in tokens:
-            self._text += self._piece(token)
+            raw = self._piece(token)
+            self._text += raw
+            if self._line is None:
+                self._plain.take(raw)

@@ -6,58 +6,45 @@ reason in one line, and the next call starts a new one: further down the ladder 
 
 from __future__ import annotations
 
-import contextlib
-import os
-import queue
-import shlex
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from scope_edge.errors import WorkerError
 from scope_edge.llama import memo
-from scope_edge.llama.frames import (
-    FrameError,
-    jobs_body,
-    read_frame,
-    result_from_body,
-    results_from_body,
-    write_frame,
-)
+from scope_edge.llama.child import COMMAND_VARIABLE, Child, Gone
+from scope_edge.llama.counting import counted
+from scope_edge.llama.frames import FrameError, jobs_body, result_from_body, results_from_body
 from scope_edge.llama.jobs import Job, JobResult, Stats
 from scope_edge.llama.ladder import Rung, rungs
-from scope_edge.llama.launch import child_command, child_folder, ending, installed
+from scope_edge.llama.launch import installed
 from scope_edge.llama.memo import Ready
-from scope_edge.llama.memory import CPU_LAYOUT, GPU_LAYOUT, Plan
+from scope_edge.llama.memory import LIST_LAYOUTS, Layouts, Plan
+from scope_edge.llama.reply import Reply
 
-COMMAND_VARIABLE = "SCOPE_EDGE_WORKER"
-# A worker beats twice a second, from a thread that native code does not stop. Silence of this length is a hang; a machine
-# with other things to do may silence it for a while, too.
-SILENCE_SECONDS = 30.0
-# What a worker gets to hand over what it has, after its time is up.
-_GRACE_SECONDS = 2.0
-# Signals of native code that failed, as opposed to somebody killing the worker.
-_CRASHES = tuple(
-    getattr(signal, name)
-    for name in ("SIGSEGV", "SIGABRT", "SIGILL", "SIGBUS", "SIGFPE", "SIGTRAP")
-    if hasattr(signal, name)
-)
-_SAID_BYTES = 4096
+# For a large model from a slow disk, its warm-up included.
+START_SECONDS = 600.0
+
 _STRANGE = f"answers what no worker of scope-edge answers; look at {COMMAND_VARIABLE}"
 
 
 class LlamaClient:
-    """One model in one worker. Calls from several threads wait for each other."""
+    """One model in one worker. Calls from several threads wait for each other; streams go on beside each other."""
 
-    def __init__(self, path: Path, sha256: str, plan: Plan, *, cache_dir: Path) -> None:
-        """Nothing is started yet. The bytes of `path` must have been checked against `sha256`."""
+    def __init__(
+        self, path: Path, sha256: str, plan: Plan, *, cache_dir: Path, layouts: Layouts = LIST_LAYOUTS
+    ) -> None:
+        """Nothing is started yet. The bytes of `path` must have been checked against `sha256`.
+
+        layouts: what the worker does most, lists of jobs or streams.
+        """
         self._path, self._sha256, self._plan, self._cache_dir = path, sha256, plan, cache_dir
+        self._layouts = layouts
         self._lock = threading.Lock()
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._ready: Ready | None = None
 
     def __enter__(self) -> LlamaClient:
@@ -70,6 +57,18 @@ class LlamaClient:
     def pid(self) -> int | None:
         """Of the worker, None while there is none."""
         return None if self._child is None else self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a worker, and it runs."""
+        child = self._child
+        return child is not None and child.alive
+
+    @property
+    def requests(self) -> int:
+        """Requests that the worker has not ended yet, those included that nobody waits for any more."""
+        child = self._child
+        return 0 if child is None else child.requests
 
     def start(self, timeout: float) -> Ready:
         """A worker with the model loaded and warmed up, started if there is none.
@@ -93,7 +92,7 @@ class LlamaClient:
                 self._drop()
                 try:
                     ready = self._load(rung, deadline - time.monotonic())
-                except _Gone as gone:
+                except Gone as gone:
                     problem = problem or gone.why
                     continue
                 best = ready if best is None or ready.prompt_seconds < best.prompt_seconds else best
@@ -113,24 +112,60 @@ class LlamaClient:
         """
         with self._lock:
             if self._child is None:
-                self._start(timeout if timeout is not None else 600.0)
+                self._start(timeout if timeout is not None else START_SECONDS)
             child = self._child
             if child is None:
                 raise WorkerError("the llama.cpp worker is not running")
             request = {"op": "run", "jobs": jobs_body(tuple(jobs)), "timeout": timeout, "each": each is not None}
             try:
-                answer = child.ask(request, timeout, each)
+                answer = child.ask(request, timeout, None if each is None else lambda frame: each(*_done(frame)))
                 if answer.get("type") != "results":
                     raise WorkerError(f"llama.cpp: {answer.get('why')}")
                 results = results_from_body(answer)
-            except (_Gone, FrameError) as error:
-                raise self._lost(error, "decoding") from error
+            except (Gone, FrameError) as error:
+                raise self._lost(child, error) from error
             return results
 
+    def stream(self, job: Job, timeout: float | None) -> Reply:
+        """Begin a stream beside others, in the worker that was started; at the end of `timeout` seconds it ends as "cancelled".
+
+        Raises WorkerError: there is no worker any more.
+        """
+        child = self._running()
+        opened = child.open({"op": "stream", "job": asdict(job), "timeout": timeout})
+
+        def lost(gone: Gone) -> WorkerError:
+            with self._lock:
+                return self._lost(child, gone)
+
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        return Reply(opened, self._path.name, until, lost)
+
+    def count(self, job: Job) -> int:
+        """Tokens of a job's prompt, by the worker that was started.
+
+        Raises WorkerError; UsageError for what the model's template refuses.
+        """
+        child = self._running()
+        try:
+            return counted(child, job, self._path.name)
+        except Gone as gone:
+            with self._lock:
+                raise self._lost(child, gone) from gone
+
     def close(self) -> None:
-        """End the worker and wait for it."""
+        """End the worker and wait for it, whatever it is at."""
+        child = self._child
+        if self._lock.locked() and child is not None:
+            child.end("was ended")
         with self._lock:
             self._drop()
+
+    def _running(self) -> Child:
+        child = self._child
+        if child is None:
+            raise WorkerError(f"{self._path.name}: its worker has ended")
+        return child
 
     def _start(self, timeout: float) -> Ready:
         if self._child is not None and self._ready is not None and self._child.alive:
@@ -142,7 +177,7 @@ class LlamaClient:
         for rung in rungs(self._plan.gpu_layers, begin):
             try:
                 return self._load(rung, deadline - time.monotonic())
-            except _Gone as gone:
+            except Gone as gone:
                 self._drop()
                 problem, refused = gone.why, gone.crashed or gone.refused
                 if not gone.crashed:
@@ -150,13 +185,14 @@ class LlamaClient:
         raise WorkerError(f"{self._path.name}: {problem}", refused=refused)
 
     def _load(self, rung: Rung, timeout: float) -> Ready:
-        """One try. Raises _Gone; crashed when another rung may help."""
+        """One try. Raises Gone; crashed when another rung may help."""
         if not installed():
-            raise _Gone('llama-cpp-python is not installed; pip install "scope-edge[llama]"')
+            raise Gone('llama-cpp-python is not installed; pip install "scope-edge[llama]"')
         plan, known = self._plan, memo.remembered(self._sha256, self._cache_dir)
-        child = self._child = _Child()
+        begun = time.monotonic()
+        child = self._child = Child()
         gpu_layers = plan.gpu_layers if rung.gpu else 0
-        slots, lanes, keep = GPU_LAYOUT if gpu_layers else CPU_LAYOUT
+        slots, lanes, keep = self._layouts[1 if gpu_layers else 0]
         request = {
             "op": "load",
             "path": str(self._path.resolve()),
@@ -174,156 +210,35 @@ class LlamaClient:
         answer = child.ask(request, max(timeout, 0.0))
         if answer.get("type") != "ready":
             # A refusal is final, unless it may have been the GPU that had no room.
-            raise _Gone(str(answer.get("why", _STRANGE)), crashed=rung.gpu and plan.gpu_layers != 0, refused=True)
+            raise Gone(str(answer.get("why", _STRANGE)), crashed=rung.gpu and plan.gpu_layers != 0, refused=True)
         try:
-            fields = {key: answer[key] for key in Ready.__dataclass_fields__ if key != "rung"}
+            measured = [key for key in Ready.__dataclass_fields__ if key not in ("rung", "load_seconds")]
+            fields = {key: answer[key] for key in measured}
         except KeyError as error:
-            raise _Gone(_STRANGE) from error
-        self._ready = Ready(rung=rung.name, **fields)
+            raise Gone(_STRANGE) from error
+        self._ready = Ready(rung=rung.name, load_seconds=time.monotonic() - begun, **fields)
         if self._ready.context < plan.context:
-            raise _Gone(f"a context of {self._ready.context} tokens where {plan.context} were asked for")
+            raise Gone(f"a context of {self._ready.context} tokens where {plan.context} were asked for")
         memo.remember(self._sha256, self._cache_dir, rung.name, self._ready.at_best(known))
         return self._ready
 
-    def _lost(self, error: _Gone | FrameError, doing: str) -> WorkerError:
-        """The worker failed at a request: drop it, and begin lower next time if llama.cpp crashed."""
-        self._drop()
-        why = error.why if isinstance(error, _Gone) else str(error)
-        if isinstance(error, _Gone) and error.crashed and self._ready is not None:
-            below = [rung.name for rung in rungs(self._plan.gpu_layers, self._ready.rung)][1:]
-            if below:
-                memo.remember(self._sha256, self._cache_dir, below[0], None)
-        return WorkerError(
-            f"{self._path.name}: {why} while {doing}" if "while" not in why else f"{self._path.name}: {why}"
-        )
+    def _lost(self, child: Child, error: Gone | FrameError) -> WorkerError:
+        """A worker failed at a request: drop it, and begin lower next time if llama.cpp crashed."""
+        why = error.why if isinstance(error, Gone) else str(error)
+        if "while" not in why:
+            why += " while decoding"
+        if child is self._child:  # the first to notice
+            self._drop(why)
+            if isinstance(error, Gone) and error.crashed and self._ready is not None:
+                below = [rung.name for rung in rungs(self._plan.gpu_layers, self._ready.rung)][1:]
+                if below:
+                    memo.remember(self._sha256, self._cache_dir, below[0], None)
+        return WorkerError(f"{self._path.name}: {why}")
 
-    def _drop(self) -> None:
+    def _drop(self, why: str = "was ended") -> None:
         if self._child is not None:
-            self._child.end()
+            self._child.end(why)
         self._child = None
-
-
-class _Gone(Exception):
-    """A worker that will not answer. crashed: native code failed, so that another rung may do better. refused: it said no."""
-
-    def __init__(self, why: str, *, crashed: bool = False, refused: bool = False) -> None:
-        super().__init__(why)
-        self.why, self.crashed, self.refused = why, crashed, refused
-
-
-class _Child:
-    """One worker process."""
-
-    def __init__(self) -> None:
-        override = os.environ.get(COMMAND_VARIABLE)
-        try:
-            command = shlex.split(override, posix=os.name != "nt") if override else child_command("worker.py")
-            if not command:
-                raise ValueError("nothing but blanks")
-        except ValueError as error:
-            raise _Gone(f"{COMMAND_VARIABLE} is no command ({error})") from error
-        try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=child_folder()
-            )
-        except OSError as error:
-            raise _Gone(f"no worker process could be started ({error.strerror or error})") from error
-        _bind(self._process)
-        self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._heard = time.monotonic()
-        self._said = b""
-        self._number = 0
-        for loop in (self._listen, self._collect):
-            threading.Thread(target=loop, daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def ask(
-        self, request: dict[str, Any], timeout: float | None, each: Callable[[int, JobResult], bool] | None = None
-    ) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises _Gone when none will come, FrameError for what is none."""
-        self._number += 1
-        self._heard = time.monotonic()
-        self._send(request | {"id": self._number})
-        until = None if timeout is None else time.monotonic() + timeout
-        cancelled = False
-        while True:
-            with contextlib.suppress(queue.Empty):
-                answer = self._answers.get(timeout=0.1)
-                if answer is None:
-                    raise self._death()
-                if answer.get("id") == self._number and answer.get("type") != "done":
-                    return answer
-                if answer.get("id") == self._number and each is not None and not each(*_done(answer)):
-                    each = None
-                    self._send({"op": "cancel"})
-            now = time.monotonic()
-            if until is not None and now > until + (_GRACE_SECONDS if cancelled else 0.0):
-                if cancelled or request["op"] == "load":
-                    raise _Gone(f"did not answer within {timeout:.1f} seconds")
-                cancelled = True
-                self._send({"op": "cancel"})
-            if now - self._heard > SILENCE_SECONDS:
-                raise _Gone(f"has not been heard of for {SILENCE_SECONDS:g} seconds")
-
-    def end(self) -> None:
-        """No process is left behind: it ends with its input, or is killed; either way it is reaped."""
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-        try:
-            self._process.wait(0.5 if time.monotonic() - self._heard < 2 else 0.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _send(self, body: dict[str, Any]) -> None:
-        pipe = self._process.stdin
-        try:
-            if pipe is not None:
-                write_frame(pipe, body)
-        except (OSError, ValueError) as error:
-            raise self._death() from error
-
-    def _listen(self) -> None:
-        pipe = self._process.stdout
-        with contextlib.suppress(FrameError, OSError, ValueError):
-            while pipe is not None and (frame := read_frame(pipe)) is not None:
-                self._heard = time.monotonic()
-                if frame.get("type") != "beat":
-                    self._answers.put(frame)
-        self._answers.put(None)
-
-    def _collect(self) -> None:
-        """Keep the end of what the worker prints; reading it all keeps the worker from blocking on it."""
-        pipe = self._process.stderr
-        with contextlib.suppress(OSError, ValueError):
-            while pipe is not None and (more := os.read(pipe.fileno(), 4096)):
-                self._said = (self._said + more)[-_SAID_BYTES:]
-
-    def _death(self) -> _Gone:
-        """Why there will be no answer: the output has ended."""
-        try:
-            code = self._process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return _Gone("sent what cannot be read")
-        # Windows ends a crashed process with a code of its own kind (0xC0000005 and the like).
-        crashed = -code in _CRASHES or code > 0x8000_0000
-        return _Gone(ending(code, self._said, "working"), crashed=crashed)
-
-
-def _bind(process: subprocess.Popen[bytes]) -> None:
-    """On Windows, put the child in a job that ends with us; elsewhere the end of its input does that."""
-    if os.name == "nt":
-        from scope_edge.llama.windows_job import end_with_us
-
-        end_with_us(process.pid)
 
 
 def _done(frame: dict[str, Any]) -> tuple[int, JobResult]:

@@ -16,10 +16,12 @@ class Engine(Protocol):
     """A loaded model with one context for many sequences that share a cache of `context` cells.
 
     longest: tokens a sequence may have: beyond what the model was trained on it computes nonsense.
+    rewinds: whether a sequence may be cut, or shared in part. A recurrent model's state knows only its own end.
     """
 
     context: int
     longest: int
+    rewinds: bool
 
     def tokenize(self, text: str, *, markup: bool = False) -> list[int]: ...
     def piece(self, token: int) -> bytes: ...

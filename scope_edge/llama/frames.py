@@ -20,12 +20,20 @@ class FrameError(ValueError):
     """The other side sent what is no frame."""
 
 
-def write_frame(pipe: IO[bytes], body: Mapping[str, Any]) -> None:
-    """Send one message. Raises OSError when nobody reads, FrameError when it is too large."""
-    raw = msgpack.packb(dict(body), use_bin_type=True)
+def pack_frame(body: Mapping[str, Any]) -> bytes:
+    """One message as it is sent. Raises FrameError when it is too large, or holds what cannot be sent."""
+    try:
+        raw: bytes = msgpack.packb(dict(body), use_bin_type=True)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise FrameError(f"a message that cannot be sent ({error})") from error
     if len(raw) > MAX_BYTES:
         raise FrameError(f"a message of {len(raw)} bytes; at most {MAX_BYTES} are sent")
-    pipe.write(_HEAD.pack(len(raw)) + raw)
+    return _HEAD.pack(len(raw)) + raw
+
+
+def write_frame(pipe: IO[bytes], body: Mapping[str, Any]) -> None:
+    """Send one message. Raises OSError when nobody reads, FrameError when it is too large."""
+    pipe.write(pack_frame(body))
     pipe.flush()
 
 
@@ -56,17 +64,18 @@ def jobs_body(jobs: tuple[Job, ...]) -> list[dict[str, Any]]:
 
 def jobs_from_body(rows: list[dict[str, Any]]) -> tuple[Job, ...]:
     """Jobs out of plain types."""
-    return tuple(
-        Job(
-            **{
-                **row,
-                "pieces": tuple(Piece(**piece) for piece in row["pieces"]),
-                "sampling": Sampling(**row["sampling"]),
-                "chat": tuple(Message(**message) for message in row["chat"]),
-            }
-        )
-        for row in rows
-    )
+    return tuple(map(job_from_body, rows))
+
+
+def job_from_body(row: Mapping[str, Any]) -> Job:
+    """A job out of plain types. Raises KeyError or TypeError when it is not that."""
+    parts = {
+        "pieces": tuple(Piece(**piece) for piece in row["pieces"]),
+        "sampling": Sampling(**row["sampling"]),
+        "chat": tuple(Message(**message) for message in row["chat"]),
+        "stop": tuple(row["stop"]),
+    }
+    return Job(**{**row, **parts})
 
 
 def results_body(results: tuple[JobResult, ...], stats: Stats) -> dict[str, Any]:

@@ -60,17 +60,21 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One prompt and how often to sample it. max_tokens: of free text; the answer line comes on top.
+    """One prompt and how often to sample it.
 
-    chat: the prompt as a conversation, in place of pieces: the worker puts the model's own chat template around it.
+    Attributes:
+        max_tokens: of free text; the answer line comes on top. None = as many as the context holds.
+        chat: the prompt as a conversation, in place of pieces: the worker puts the model's own chat template around it.
+        stop: texts that end plain text, and are left out of it.
     """
 
     pieces: tuple[Piece, ...]
     samples: int
     mode: Mode
-    max_tokens: int
+    max_tokens: int | None
     sampling: Sampling = Sampling()
     chat: tuple[Message, ...] = ()
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ class Ready:
     """A worker that has loaded a model, and its speed.
 
     Attributes:
-        rung: how it was loaded, see ladder.py. load_seconds: until then, from files that were read before or not.
+        rung: how it was loaded, see ladder.py. load_seconds: from the start of its process until it could answer, warmed up;
+            from files that were read before or not.
         prefill_tps: prompt tokens a second. decode_tps: of `lanes` samples decoded together, all in all.
         context: cells of cache it really has. gpu: whether a GPU takes part.
     """

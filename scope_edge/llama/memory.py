@@ -23,13 +23,16 @@ CONTEXT, LEAST_CONTEXT, GPU_CONTEXT = 12_288, 6_144, 32_768
 # What llama.cpp takes beside weights and cache: work space of a batch, rows of logits.
 _WORK = GIB // 2
 # Left to everything else.
-_SPARE = GIB
-_SPARE_GPU = GIB // 2
+SPARE = GIB
+SPARE_GPU = GIB // 2
 CPU_BATCH, GPU_BATCH = 256, 1024
-# Prompts at once, samples decoded at once, tokens of used prompts that stay in the cache. Attention looks at all cells in use,
-# whoever's they are: on the processor each kept prompt slows all decoding, and many samples at once win little there
-# (docs/benchmarks.md).
-CPU_LAYOUT, GPU_LAYOUT = (8, 8, 0), (16, 64, GPU_CONTEXT)
+# Prompts at once, samples decoded at once, tokens of used prompts that stay in the cache: on the processor, and on a GPU.
+Layouts = tuple[tuple[int, int, int], tuple[int, int, int]]
+# Attention looks at all cells in use, whoever's they are: on the processor each kept prompt slows all decoding, and many
+# samples at once win little there (docs/benchmarks.md).
+LIST_LAYOUTS: Layouts = ((8, 8, 0), (16, 64, GPU_CONTEXT))
+# A conversation sends all that was said again, and reading that takes long: some of it stays, and costs the others attention.
+STREAM_LAYOUTS: Layouts = ((16, 8, 2048), (32, 64, GPU_CONTEXT // 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +81,19 @@ def plan_estimator(
     if gpu is not None and gpu.memory_gb is not None:
         wanted = context or GPU_CONTEXT
         needs = _needs(shape, size, wanted)
-        room = gpu.memory_gb * GIB - resident_gb * 1e9 - _SPARE_GPU
+        room = gpu.memory_gb * GIB - resident_gb * 1e9 - SPARE_GPU
         if needs <= room:
             return Plan(wanted, GPU_BATCH, -1, cores, needs, _line(needs, wanted, gpu.name, resident_gb))
     elif any(one.maker == "apple" for one in gpus):
         # One memory for both: what fits the machine fits the GPU.
         wanted, needs = context or GPU_CONTEXT, _needs(shape, size, context or GPU_CONTEXT)
-        if available is None or needs + _SPARE <= available:
+        if available is None or needs + SPARE <= available:
             return Plan(wanted, GPU_BATCH, -1, cores, needs, _line(needs, wanted, "the Apple GPU", resident_gb))
     # A device model on the processor has its pages in memory too; on a GPU it has not.
     beside = 0.0 if gpu is not None else resident_gb * 1e9
     for wanted in (context,) if context else (CONTEXT, LEAST_CONTEXT):
         needs = _needs(shape, size, wanted)
-        if available is None or needs + beside + _SPARE <= available:
+        if available is None or needs + beside + SPARE <= available:
             return Plan(wanted, CPU_BATCH, 0, cores, needs, _line(needs, wanted, "the processor", resident_gb))
     short = "" if not beside else f" beside a device model of {resident_gb:.1f} GB"
     have = 0 if available is None else available

@@ -84,35 +84,16 @@ def check(path: Path) -> None:
     open_model(path, vocabulary_only=True)
 
 
-class Native:
-    """A model and one context for many sequences that share a cache. Not safe for use from several threads."""
+class Vocabulary:
+    """A model's tokens and chat template."""
 
-    def __init__(self, path: Path, options: Options, cancelled: Callable[[], bool]) -> None:
-        """Load. `cancelled` is asked while decoding; once it says so, `decode` gives up. Raises NativeError."""
-        model = open_model(path, gpu_layers=options.gpu_layers, repack=options.repack)
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = options.context, options.batch, options.batch
-        params.n_seq_max, params.kv_unified = options.sequences, True
-        params.n_threads = params.n_threads_batch = options.threads
-        params.no_perf = True
-        if not options.gpu_layers:
-            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        if hasattr(params, "n_outputs_max"):  # rows of 150,000 numbers: room for a whole batch of them is 300 MB
-            params.n_outputs_max = options.sequences
-        self._abort = llama_cpp.ggml_abort_callback(lambda _: cancelled())
-        params.abort_callback = self._abort
-        self._context = llama_cpp.llama_init_from_model(model, params)
-        if not self._context:
-            raise NativeError(f"llama.cpp cannot make a context of {options.context} tokens{complaint()}")
+    def __init__(self, model: Any) -> None:
+        """model: llama.cpp's handle, see `open_model`."""
         self._model = model
-        self._memory = llama_cpp.llama_get_memory(self._context)
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         self._composes = _metadata(model).get("tokenizer.ggml.pre") in _COMPOSING
-        self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
-        self.context = int(llama_cpp.llama_n_ctx(self._context))
-        self.longest = min(self.context, int(llama_cpp.llama_model_n_ctx_train(model)) or self.context)
+        self.size = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self._pieces: dict[int, bytes] = {}
-        self._batch = _Batch(options.batch)
 
     @property
     def chat_template(self) -> str | None:
@@ -157,12 +138,40 @@ class Native:
         """Whether a token ends the text."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
+
+class Native(Vocabulary):
+    """A model and one context for many sequences that share a cache. Not safe for use from several threads."""
+
+    def __init__(self, path: Path, options: Options, cancelled: Callable[[], bool]) -> None:
+        """Load. `cancelled` is asked while decoding; once it says so, `decode` gives up. Raises NativeError."""
+        model = open_model(path, gpu_layers=options.gpu_layers, repack=options.repack)
+        super().__init__(model)
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = options.context, options.batch, options.batch
+        params.n_seq_max, params.kv_unified = options.sequences, True
+        params.n_threads = params.n_threads_batch = options.threads
+        params.no_perf = True
+        if not options.gpu_layers:
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if hasattr(params, "n_outputs_max"):  # rows of 150,000 numbers: room for a whole batch of them is 300 MB
+            params.n_outputs_max = options.sequences
+        self._abort = llama_cpp.ggml_abort_callback(lambda _: cancelled())
+        params.abort_callback = self._abort
+        self._context = llama_cpp.llama_init_from_model(model, params)
+        if not self._context:
+            raise NativeError(f"llama.cpp cannot make a context of {options.context} tokens{complaint()}")
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self.context = int(llama_cpp.llama_n_ctx(self._context))
+        self.longest = min(self.context, int(llama_cpp.llama_model_n_ctx_train(model)) or self.context)
+        self.rewinds = not any(_is(kind, model) for kind in ("recurrent", "hybrid"))
+        self._batch = _Batch(options.batch)
+
     def share(self, source: int, target: int, length: int) -> None:
         """Let sequence `target` begin with the first `length` tokens of `source`, in the same cells."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
     def forget(self, sequence: int, start: int = 0) -> None:
-        """Drop a sequence from a position on."""
+        """Drop a sequence from a position on; from 0 only, where it does not rewind."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
     def clear(self) -> None:
@@ -186,8 +195,8 @@ class Native:
             raise NativeError(f"llama.cpp: {what}{complaint()}")
         rows = sum(wanted)
         if not rows:
-            return np.zeros((0, self.vocabulary), np.float32)
-        return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._context), shape=(rows, self.vocabulary))
+            return np.zeros((0, self.size), np.float32)
+        return np.ctypeslib.as_array(llama_cpp.llama_get_logits(self._context), shape=(rows, self.size))
 
 
 class _Batch:
@@ -215,6 +224,12 @@ class _Batch:
         ):
             setattr(batch, name, ctypes.cast(column.ctypes.data, type(getattr(batch, name))))
         return batch
+
+
+def _is(kind: str, model: Any) -> bool:
+    """Whether a model is of a kind that older builds of llama.cpp do not know."""
+    ask = getattr(llama_cpp, f"llama_model_is_{kind}", None)
+    return ask is not None and bool(ask(model))
 
 
 def _metadata(model: Any) -> dict[str, str]:

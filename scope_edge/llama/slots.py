@@ -44,9 +44,8 @@ class Slots:
         room = self._engine.context - in_use - need
         if room < 0 or all(slot.users for slot in self._slots):
             return None
-        source = max(self._slots, key=lambda slot: (common(slot.tokens, tokens), -slot.users))
-        # The last token is always read: its logits are what the samples start from.
-        shared = min(common(source.tokens, tokens), len(tokens) - 1)
+        source = max(self._slots, key=lambda slot: (self._shared(slot, tokens), -slot.users))
+        shared = self._shared(source, tokens)
         target = self._target(source, shared, min(room, self._keep))
         self._engine.forget(target.sequence, shared if target is source else 0)
         if target is not source and shared:
@@ -55,6 +54,30 @@ class Slots:
         target.tokens, target.users, target.used_at = list(tokens[:shared]), 1, self._turn
         self._trim(tokens, min(room, self._keep))
         return target
+
+    def leave(self, slot: Slot | None) -> None:
+        """One user less. What it holds stays, for a prompt that begins alike, while nobody needs the room."""
+        if slot is not None:
+            slot.users -= 1
+            self._turn += 1
+            slot.used_at = self._turn
+
+    def mend(self, slot: Slot | None) -> None:
+        """Drop what a decode that was given up may have left in a sequence."""
+        if slot is not None:
+            if not self._engine.rewinds:
+                slot.tokens = []
+            self._engine.forget(slot.sequence, len(slot.tokens))
+
+    def trim(self, room: int) -> None:
+        """Leave prompts nobody uses at most so many tokens, the oldest going first."""
+        if sum(len(slot.tokens) for slot in self._slots if not slot.users) > room:
+            self._trim((), room)
+
+    def _shared(self, slot: Slot, tokens: Sequence[int]) -> int:
+        """How much of a slot serves a prompt. Its last token is always read: its logits are what the samples start from."""
+        shared = min(common(slot.tokens, tokens), len(tokens) - 1)
+        return shared if self._engine.rewinds or shared == len(slot.tokens) else 0
 
     def _target(self, source: Slot, shared: int, keep: int) -> Slot:
         """Where the prompt goes: on in the source when nothing worth keeping is lost by that, else to the oldest one."""

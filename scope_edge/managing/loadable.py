@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scope_edge import assets
-from scope_edge.errors import AssetError, PackError
-from scope_edge.estimator.installed import file_stamp
+from scope_edge.errors import AssetError, PackError, WorkerError
+from scope_edge.estimator.installed import file_sha256, file_stamp
 from scope_edge.llama.header import read_header
 from scope_edge.llama.jobs import Shape
 from scope_edge.llama.memory import NoRoom, Plan, available_memory, plan_estimator
@@ -23,16 +23,24 @@ from scope_edge.packs import write_atomically
 
 if TYPE_CHECKING:
     from scope_edge.gpus import Gpu
+    from scope_edge.llama.client import LlamaClient
+    from scope_edge.llama.memo import Ready
     from scope_edge.records import ModelCard
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a GGUF. refused: why the installed llama.cpp could not load it when it was last started; None = it was not."""
+    """What is known of a GGUF.
+
+    Attributes:
+        refused: why the installed llama.cpp could not load it when it was last started; None = it was not.
+        sha256: None until somebody had to hash it.
+    """
 
     shape: Shape
     size: int
     refused: str | None = None
+    sha256: str | None = None
 
 
 def plan_device(shape: Shape, size: int) -> Plan | NoRoom:
@@ -90,10 +98,36 @@ def look_up(path: Path) -> Known:
         if body["stamp"] == stamp:
             refusal = body["refusal"]
             current = refusal is not None and refusal["by"] == _llama_version()
-            return Known(Shape(**body["shape"]), stamp["size"], refusal["why"] if current else None)
+            return Known(Shape(**body["shape"]), stamp["size"], refusal["why"] if current else None, body["sha256"])
     header = read_header(path)
-    _keep(path, header.shape, None)
-    return Known(header.shape, header.size)
+    known = Known(header.shape, header.size)
+    _keep(path, known)
+    return known
+
+
+def hash_of(path: Path) -> str:
+    """The sha256 of a GGUF, read again when the file was touched. Raises AssetError."""
+    known = look_up(path)
+    if known.sha256 is not None:
+        return known.sha256
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    _keep(path, replace(known, sha256=digest))
+    return digest
+
+
+def start_worker(client: LlamaClient, path: Path, timeout: float) -> Ready:
+    """Start the worker of a GGUF; `route` will know whether llama.cpp loads it. Raises WorkerError."""
+    try:
+        ready = client.start(timeout)
+    except WorkerError as error:
+        if error.refused:
+            note_loading(path, str(error))
+        raise
+    note_loading(path, None)
+    return ready
 
 
 def note_loading(path: Path, problem: str | None) -> None:
@@ -101,14 +135,19 @@ def note_loading(path: Path, problem: str | None) -> None:
     with contextlib.suppress(AssetError):
         known = look_up(path)
         if known.refused != problem:
-            _keep(path, known.shape, problem)
+            _keep(path, replace(known, refused=problem))
 
 
-def _keep(path: Path, shape: Shape, refused: str | None) -> None:
+def _keep(path: Path, known: Known) -> None:
     """A cache that cannot be written costs time only."""
-    refusal = None if refused is None else {"why": refused, "by": _llama_version()}
+    refusal = None if known.refused is None else {"why": known.refused, "by": _llama_version()}
     with contextlib.suppress(PackError, AssetError):
-        body: dict[str, Any] = {"stamp": _stamp(path), "shape": asdict(shape), "refusal": refusal}
+        body: dict[str, Any] = {
+            "stamp": _stamp(path),
+            "shape": asdict(known.shape),
+            "refusal": refusal,
+            "sha256": known.sha256,
+        }
         write_atomically(_memory(path), json.dumps(body).encode())
 
 

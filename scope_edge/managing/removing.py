@@ -13,7 +13,11 @@ from typing import Any
 
 from scope_edge import assets
 from scope_edge.catalog import nearest
+from scope_edge.config import load_settings
 from scope_edge.errors import AssetError, PackError, UsageError
+from scope_edge.feedback.give import forget_feedback
+from scope_edge.feedback.held import FEEDBACK, load_held
+from scope_edge.feedback.held import file as held_file
 from scope_edge.fingerprinting.journal import FOLDER as JOURNALS
 from scope_edge.fingerprinting.journal import file_name
 from scope_edge.fingerprints import (
@@ -25,6 +29,7 @@ from scope_edge.fingerprints import (
     own_packs,
     usable_anchor_sets,
 )
+from scope_edge.journal import Journal
 from scope_edge.packs import read_pack, write_pack
 
 _SETS, _FINGERPRINTS = "anchor-sets", "fingerprints"
@@ -70,6 +75,7 @@ def list_sets() -> tuple[Listed, ...]:
         found.append(_asked(tuple(measured.pop(ASKED, ()))))
     for name, problem in _damaged_sets().items():
         found.append(Listed(name, None, True, False, tuple(measured.pop(name, ())), problem))
+    found += _said()
     gone = "is not there; outcomes on it are not used"
     found += [Listed(name, None, True, False, tuple(models), gone) for name, models in measured.items()]
     return tuple(found)
@@ -84,6 +90,8 @@ def remove_set(name: str) -> Gone:
         raise UsageError(
             f"{name} is bundled and stays; `scope-edge anchors forget MODEL --on {name}` removes outcomes on it"
         )
+    if name == FEEDBACK:
+        return _take_feedback(None)
     gone = _take_fingerprints(None, name)
     files = [*gone.files]
     for path in own_packs(OWN_SETS):
@@ -107,6 +115,8 @@ def forget(model: str, anchor_set: str | None = None, *, answers: bool = False) 
     Raises UsageError when there is nothing to delete, AssetError when it cannot be.
     """
     gone = _take_fingerprints(model, anchor_set)
+    said = _take_feedback(model) if anchor_set in (None, FEEDBACK) else Gone((), ())
+    gone = Gone((*gone.fingerprints, *said.fingerprints), (*gone.files, *said.files))
     journals = journals_of(model) if anchor_set in (None, ASKED) else ()
     if answers:
         for path in journals:
@@ -124,7 +134,8 @@ def forget(model: str, anchor_set: str | None = None, *, answers: bool = False) 
 
 def own_sets_of(model: str) -> tuple[str, ...]:
     """The anchor sets the user has measured or imported a model on. Raises AssetError."""
-    return tuple(name for one, name, _ in _own_fingerprints() if one == model)
+    said = (FEEDBACK,) if any(model in one.measured for one in _said()) else ()
+    return (*(name for one, name, _ in _own_fingerprints() if one == model), *said)
 
 
 def journals_of(model: str) -> tuple[Path, ...]:
@@ -176,6 +187,25 @@ def _take_fingerprints(model: str | None, anchor_set: str | None) -> Gone:
             _write_or_unlink(path, _FINGERPRINTS, {**body, "sets": kept}, bool(kept))
             files.append(path)
     return Gone(tuple(gone), tuple(files))
+
+
+def _said() -> list[Listed]:
+    """What the user's feedback has made, as an anchor set."""
+    held = load_held()
+    if not held.said and held.ignored is None:
+        return []
+    models = tuple(dict.fromkeys(one.model for one in held.said))
+    return [Listed(FEEDBACK, None if held.ignored else len(held.said), True, False, models, held.ignored)]
+
+
+def _take_feedback(model: str | None) -> Gone:
+    """Take back what was said of a model (None = of every one)."""
+    listed = _said()
+    with Journal.open(load_settings()) as journal:
+        said = forget_feedback(journal, None if model is None else lambda one: one.model == model)
+    models = dict.fromkeys(one.model for one in said)
+    changed = bool(said) or (model is None and bool(listed))
+    return Gone(tuple((one, FEEDBACK) for one in models), (held_file(),) if changed else ())
 
 
 def _meant(one: str, name: str, model: str | None, anchor_set: str | None) -> bool:

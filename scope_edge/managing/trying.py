@@ -68,14 +68,16 @@ def try_model(
 def _try_gguf(
     settings: Settings, card: ModelCard, how: str, timeout: float, reading: Callable[[str, int, int], None] | None
 ) -> Trial:
-    from scope_edge.fingerprinting.local import START_SECONDS, look_at, open_worker, start_worker
+    from scope_edge.fingerprinting.local import look_at, open_worker
+    from scope_edge.llama.client import START_SECONDS
     from scope_edge.llama.jobs import Job, Message, Sampling
+    from scope_edge.managing.loadable import start_worker
 
     gguf = look_at(card, None if reading is None else lambda done, total: reading("reading the GGUF", done, total))
     client, _ = open_worker(gguf, settings.threads)
     job = Job((), 1, "text", MAX_TOKENS, Sampling(temperature=0.0), (Message("user", PROMPT),))
     with client:
-        ready = start_worker(client, gguf, START_SECONDS)
+        ready = start_worker(client, gguf.path, START_SECONDS)
         started = time.monotonic()
         (result,), _ = client.run([job], timeout)
         seconds = time.monotonic() - started

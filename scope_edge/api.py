@@ -1,0 +1,321 @@
+"""The library's face: a router that decides, and asks the model it decided for. `from scope_edge import Router`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from scope_edge.allowed import CHECKS
+from scope_edge.answer import Answer
+from scope_edge.assemble import load_executor, load_flow
+from scope_edge.checks import check_name, suggestion
+from scope_edge.config import Settings, load_settings
+from scope_edge.errors import InfeasibleError, UsageError
+from scope_edge.executor.chain import callable_now, why_not_called
+from scope_edge.executor.request import Request
+from scope_edge.records import Attempt, Decision, ModelCard, Query
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from scope_edge.executor import Execution, Executor
+    from scope_edge.journal import Journal
+    from scope_edge.records import Fallback, PolicyName, Preference, Where
+    from scope_edge.router import Flow
+
+
+class Wishes(TypedDict, total=False):
+    """What one call may ask for beside the text; what it does not say, the settings say.
+
+    system, history: sent along to the model; history is (role, text) pairs, oldest first. exclude: model ids, or one of them.
+    The rest is as in docs/models.md#settings.
+    """
+
+    system: str | None
+    history: Iterable[tuple[str, str]]
+    id: str | None
+    alpha: float | None
+    max_tokens: int | None
+    max_usd: float | None
+    max_seconds: float | None
+    local_only: bool | None
+    exclude: str | Iterable[str]
+    fallback: Fallback | None
+    policy: PolicyName | None
+
+
+class AskWishes(Wishes, total=False):
+    """And for an answer.
+
+    model: this one alone is asked. verify: 2 = a second sample of answers on the device. fields: of the wire format, passed on
+    to the model ("temperature", "stop", ...).
+    """
+
+    model: str | None
+    verify: int | None
+    fields: Mapping[str, Any]
+
+
+_SETTINGS = ("alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy")
+_QUERY = ("system", "history", "id")
+_ROUTE = (*_QUERY, *_SETTINGS, "exclude")
+_ASK = (*_ROUTE, "model", "verify", "fields")
+# A warning names this many models; a pool may have a thousand.
+_NAMED = 5
+_ROLES = ("system", "user", "assistant")
+
+
+class Router:
+    """Decides which model of a pool a query should go to, and asks it. Safe to call from several threads at once.
+
+    A context manager: its end ends the processes that models run in.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises as `load` does."""
+        self._settings = settings
+        self._journal = _journal(settings)
+        self._flow: Flow = load_flow(settings, None if self._journal is None else self._journal.noted)
+        self._lock = threading.Lock()
+        self._executor: Executor | None = None
+
+    @classmethod
+    def load(cls, profile: str | None = None, **settings: Any) -> Router:
+        """A router under the user's settings, those given here before all others (docs/models.md#settings).
+
+        Raises UsageError (a setting that makes no sense, an unknown pool or profile), AssetError (a file missing or damaged),
+        MissingExtraError (an optional library asked for by name is not installed).
+        """
+        return cls(load_settings({**settings, "profile": profile}))
+
+    def __enter__(self) -> Router:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what runs. The next question would start it again."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.close()
+        self._flow.close()
+        if self._journal is not None:
+            self._journal.close()
+
+    @property
+    def pool(self) -> tuple[ModelCard, ...]:
+        """The model cards a decision may choose from, in order."""
+        return self._flow.pool
+
+    def route(self, text: str, **wishes: Unpack[Wishes]) -> Decision:
+        """Where a query should go; no model of the pool runs.
+
+        That nothing keeps to the limits is no error: see `Decision.feasible`. Raises UsageError for what makes no sense.
+        """
+        given = _known(wishes, _ROUTE)
+        return self._flow.route(_query(text, given), self._preference(given), top_k=self._settings.top_k)
+
+    def route_many(self, texts: Iterable[str], **wishes: Unpack[Wishes]) -> Iterator[Decision]:
+        """Where each of many queries should go, in order, on all cores; read a few ahead, so that memory stays flat.
+
+        Each decision is the one that `route` would make. Raises as `route` does, at the text that is at fault.
+        """
+        given = _known(wishes, _ROUTE)
+        preference = self._preference(given)
+        requests = ((_query(text, given), preference) for text in texts)
+        return self._flow.route_many(requests, top_k=self._settings.top_k)
+
+    def ask(self, text: str, **wishes: Unpack[AskWishes]) -> Answer:
+        """The answer of the model that was chosen, or of the next best where that one does not answer.
+
+        Raises InfeasibleError (nothing keeps to the limits), UnansweredError (nobody answered), BrokenAnswerError (the answer
+        broke off; it has what came), BudgetError (a cap on spending), UsageError.
+        """
+        with self.stream(text, **wishes) as stream:
+            for _ in stream:
+                pass
+        if stream.answer is None:
+            raise RuntimeError("an answer came to its end and is not there")
+        return stream.answer
+
+    def stream(self, text: str, **wishes: Unpack[AskWishes]) -> Stream:
+        """As `ask`, piece by piece. The decision is made now, and may raise; the model is asked when the first piece is."""
+        started = time.monotonic()
+        given = _known(wishes, _ASK)
+        preference, query = self._preference(given), _query(text, given)
+        kept, silent = self._askable(given.get("model"), preference)
+        # Before the decision: an estimator that makes it may load a model, and the memory there is is shared.
+        executor = self._running()
+        encoded = self._flow.encode(query)
+        decision = self._flow.decide(encoded, kept, top_k=self._settings.top_k)
+        if silent:
+            decision = replace(decision, warnings=(*decision.warnings, _left_out(silent)))
+        if decision.choice is None:
+            if executor.journal is not None:
+                executor.journal.record(query, decision, None, vector=encoded.vector)
+            raise InfeasibleError(_bound_words(decision), decision)
+        request = Request(
+            query=query,
+            decision=decision,
+            budget=preference.budget,
+            fields=given.get("fields") or {},
+            local_only=kept.local_only,
+            verify=_verify(given, self._settings),
+            vector=encoded.vector,
+            started=started,
+        )
+        return Stream(executor.start(request))
+
+    def _running(self) -> Executor:
+        with self._lock:
+            if self._executor is None:
+                self._executor = load_executor(self._settings, self._flow)
+            return self._executor
+
+    def _preference(self, given: Mapping[str, Any]) -> Preference:
+        changes: dict[str, Any] = {key: CHECKS[key](key, given[key]) for key in _SETTINGS if given.get(key) is not None}
+        exclude = given.get("exclude", ())
+        models = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        for model in models:
+            self._check_model(check_name("exclude", model))
+        return replace(self._settings, **changes).preference(exclude=models)
+
+    def _askable(self, pinned: str | None, preference: Preference) -> tuple[Preference, tuple[str, ...]]:
+        """The preference without those that cannot be called; and who they are. Raises UsageError: nobody is left."""
+        if pinned is not None:
+            cards = [card for card in self.pool if card.id == self._check_model(check_name("model", pinned))]
+            if not cards:
+                raise UsageError(f"{pinned} is not in this pool; name a pool it is in, or pool={pinned!r}")
+        else:
+            cards = [card for card in self.pool if card.id not in preference.exclude]
+        silent = [card.id for card in cards if not callable_now(card)]
+        if cards and len(silent) == len(cards):
+            if pinned is not None:
+                raise UsageError(f"{pinned}: {why_not_called(cards[0], local_only=False)}")
+            raise UsageError(
+                "no model of this pool can be called: their cards name no endpoint and no gguf;"
+                " `scope-edge models add` makes cards that do"
+            )
+        left = {card.id for card in cards} - set(silent)
+        excluded = tuple(card.id for card in self.pool if card.id not in left)
+        return replace(preference, exclude=(*dict.fromkeys((*preference.exclude, *excluded)),)), tuple(silent)
+
+    def _check_model(self, model: str) -> str:
+        """Raises UsageError naming the nearest ids for one that the catalog does not know."""
+        if model not in {card.id for card in self.pool}:
+            from scope_edge.catalog import load_catalog
+
+            load_catalog(self._settings).card(model)
+        return model
+
+
+class Stream:
+    """An answer on its way: iterate over its text, once; then `answer` has it whole.
+
+    `cancel` ends it from another thread; leaving its `with` block, or `close`, from this one.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    @property
+    def decision(self) -> Decision:
+        """Why who is asked."""
+        return self._execution.decision
+
+    @property
+    def model(self) -> str | None:
+        """Who answers; None before the first piece."""
+        return self._execution.model
+
+    @property
+    def where(self) -> Where | None:
+        """Where that one runs; None before the first piece."""
+        return self._execution.where
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Who was asked before and did not answer."""
+        return tuple(self._execution.attempts)
+
+    @property
+    def answer(self) -> Answer | None:
+        """The whole answer; None until it has come to its end."""
+        return self._execution.answer
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        while True:
+            text = next(self._execution).text
+            if text:
+                return text
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """What has not come yet does not."""
+        self._execution.close()
+
+    def cancel(self) -> None:
+        """End it, from whichever thread: iterating comes to its end soon."""
+        self._execution.cancel()
+
+
+def _journal(settings: Settings) -> Journal | None:
+    """Where decisions are recorded that nobody runs, if the user wants that."""
+    if settings.journal != "all":
+        return None
+    from scope_edge.journal import Journal
+
+    return Journal.open(settings)
+
+
+def _known(wishes: Any, known: tuple[str, ...]) -> dict[str, Any]:
+    for name in wishes:
+        if name not in known:
+            raise UsageError(f"{name!r} cannot be asked for{suggestion(name, known)}; what can is {', '.join(known)}")
+    return dict(wishes)
+
+
+def _query(text: Any, given: Mapping[str, Any]) -> Query:
+    history = tuple(tuple(turn) for turn in given.get("history") or ())
+    for turn in history:
+        if len(turn) != 2 or turn[0] not in _ROLES or not isinstance(turn[1], str):
+            raise UsageError(f"history must be pairs of a role ({', '.join(_ROLES)}) and a text")
+    for name, value in (("text", text), ("system", given.get("system"))):
+        if not isinstance(value, str) and not (name == "system" and value is None):
+            raise UsageError(f"{name} must be a string, not {type(value).__name__}")
+    return Query(text, system=given.get("system"), id=given.get("id"), history=history)
+
+
+def _verify(given: Mapping[str, Any], settings: Settings) -> int:
+    value: Any = settings.verify if given.get("verify") is None else CHECKS["verify"]("verify", given["verify"])
+    return int(value)
+
+
+def _left_out(models: tuple[str, ...]) -> str:
+    more = f" and {len(models) - _NAMED} more" if len(models) > _NAMED else ""
+    return (
+        "left out, since their cards say not how they are called, or they are retired:"
+        f" {', '.join(models[:_NAMED])}{more}"
+    )
+
+
+def _bound_words(decision: Decision) -> str:
+    bound = decision.bound
+    if bound is None:
+        return "no model may be asked"
+    value = "" if bound.value is None else f" {bound.value:.10g}"
+    needed = "" if bound.needed is None else f"; {bound.needed:.10g} would do"
+    return f"no model that can be called keeps to {bound.limit}{value}{needed}"

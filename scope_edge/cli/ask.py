@@ -1,0 +1,200 @@
+"""`scope-edge ask`: one text, and the answer of the model it is best put to."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scope_edge.cli.options import Setting, complete_model
+from scope_edge.cli.output import out_json, out_line, out_piece
+from scope_edge.cli.preferences import preference_options
+from scope_edge.cli.run import complain
+
+if TYPE_CHECKING:
+    from scope_edge.api import Stream
+    from scope_edge.config import Settings
+    from scope_edge.records import Decision, Run
+
+INFEASIBLE = 3
+_NOTHING = (
+    'nothing to ask; give a text, as in `scope-edge ask "Why is the sky blue?"`, or - to read it from standard input'
+)
+
+_EPILOG = """\b
+Examples:
+  scope-edge ask "What is the capital of France?"
+  scope-edge ask --local-only "Translate to German: good morning"
+  scope-edge ask --alpha 0.9 --max-usd 0.002 --json "Prove that 2 has no rational root."
+  git diff | scope-edge ask --system "Write a commit message for this change." -
+  scope-edge ask --verify 2 "How many primes are there below one hundred?"
+
+\b
+Exit codes:
+  0 answered   1 unexpected   2 usage, or the model's server refuses what was asked   3 nothing keeps to the limits, or to a
+  cap on spending   4 the answer broke off   5 nobody answered, or a missing or damaged file   130 interrupted
+  141 nobody reads the output any more
+"""
+
+
+@click.command("ask", epilog=_EPILOG)
+@click.argument("texts", metavar="[TEXT | -]", nargs=-1)
+@click.option("--file", "file", metavar="F", type=click.Path(), help="Ask the text of a file.")
+@click.option("--system", metavar="TEXT", help="A system prompt that goes along.")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Ask this model, whatever others there are. Limits hold for it all the same.",
+)
+@preference_options
+@click.option(
+    "--verify",
+    metavar="[0|2]",
+    type=Setting("verify"),
+    help="2: have a model on the device answer twice, and ask a better one in the cloud where it contradicts itself. Takes"
+    " twice the time on the device.  [default: 0]",
+)
+@click.option(
+    "--keep-alive",
+    metavar="S",
+    type=Setting("keep_alive"),
+    help="Seconds a model on the device stays loaded after it answered, where a server asks it; this command lets go of it at"
+    " its end.",
+)
+@click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, decision included (docs/json.md).")
+@click.option("--quiet", "-q", is_flag=True, help="Print the answer alone, and nothing on who gives it.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    texts: tuple[str, ...],
+    file: str | None,
+    system: str | None,
+    model: str | None,
+    exclude: tuple[str, ...],
+    no_stream: bool,
+    as_json: bool,
+    quiet: bool,
+    **overrides: Any,
+) -> None:
+    """Put a query to the model it should go to, and print the answer.
+
+    The answer goes to standard output as it comes; who gives it and why, in one line, to standard error. Where that model does
+    not answer, the next best is asked, never one that the limits rule out. The text is one argument, or - for standard input.
+    """
+    from scope_edge.cli.route import model_ids, read_query
+    from scope_edge.config import load_settings
+
+    text = read_query(texts, file, _NOTHING)
+    settings = _holding(load_settings(overrides), model)
+    from scope_edge.api import Router
+    from scope_edge.errors import InfeasibleError
+
+    wishes: dict[str, Any] = {"system": system, "model": model, "exclude": model_ids(exclude)}
+    with Router(settings) as router:
+        try:
+            stream = router.stream(text, **wishes)
+        except InfeasibleError as error:
+            context.exit(_infeasible(error.decision, as_json))
+        with stream:
+            context.exit(_json(stream) if as_json else _plain(stream, whole=no_stream, quiet=quiet))
+
+
+def _holding(settings: Settings, model: str | None) -> Settings:
+    """The settings with a pool that the model is in. Raises UsageError: nobody knows it."""
+    if model is None:
+        return settings
+    from scope_edge.catalog import load_catalog
+
+    catalog = load_catalog(settings)
+    catalog.card(model)
+    return settings if model in [card.id for card in catalog.pool()] else replace(settings, pool=model)
+
+
+def _infeasible(decision: Decision, as_json: bool) -> int:
+    from scope_edge.cli.decision import infeasible
+
+    if as_json:
+        _out(decision, None, None, None, ())
+        return INFEASIBLE
+    for warning in decision.warnings:
+        complain(f"warning: {warning}", 0)
+    return complain(infeasible(decision.bound), INFEASIBLE)
+
+
+def _json(stream: Stream) -> int:
+    """The whole answer as one object, also of what went wrong on the way to one."""
+    from scope_edge.errors import BrokenAnswerError, RefusedError, UnansweredError
+
+    try:
+        for _ in stream:
+            pass
+    except BrokenAnswerError as error:
+        _out(stream.decision, error.text, error.run, None, (str(error),))
+        return error.exit_code
+    except (UnansweredError, RefusedError) as error:
+        _out(stream.decision, None, error.run, None, (str(error),))
+        return error.exit_code
+    if stream.answer is not None:
+        out_json(stream.answer.as_dict())
+    return 0
+
+
+def _out(decision: Decision, text: str | None, run: Run | None, id: str | None, warnings: tuple[str, ...]) -> None:
+    from scope_edge.answer import run_body
+
+    ran = None if run is None else run_body(run)
+    out_json({"answer": text, "id": id, "run": ran, "warnings": list(warnings), "decision": decision.as_dict()})
+
+
+def _plain(stream: Stream, *, whole: bool, quiet: bool) -> int:
+    """Print pieces as they come, or all at the end; the line on who answers comes before the first."""
+    said, last = quiet, ""
+    pieces: list[str] = []
+    try:
+        for piece in stream:
+            if not said:
+                said = _say(stream)
+            pieces.append(piece)
+            if not whole:
+                out_piece(piece)
+                last = piece
+    finally:
+        # An answer that breaks off, or is interrupted, must not have the next line of the terminal glued to it.
+        if last and not last.endswith("\n"):
+            out_line("")
+    if not said:
+        _say(stream)
+    if whole:
+        out_piece("".join(pieces))
+    if (whole or not last) and not "".join(pieces).endswith("\n"):
+        out_line("")
+    answer = stream.answer
+    for warning in () if answer is None else answer.warnings:
+        complain(f"warning: {warning}", 0)
+    return 0
+
+
+def _say(stream: Stream) -> bool:
+    """On standard error: what to know of the decision, who did not answer, and who does."""
+    from scope_edge.cli.decision import one_line_of
+    from scope_edge.cli.output import one_line
+
+    decision = stream.decision
+    for warning in (*decision.degraded, *decision.warnings):
+        complain(f"warning: {warning}", 0)
+    for attempt in stream.attempts:
+        complain(f"{attempt.model} did not answer: {attempt.error}", 0)
+    click.echo(click.style(one_line(one_line_of(decision, stream.model)), dim=True), err=True, color=_colored())
+    return True
+
+
+def _colored() -> bool:
+    from scope_edge.cli.words import is_terminal
+
+    context = click.get_current_context()
+    return is_terminal(sys.stderr) and context.color is not False

@@ -1,0 +1,179 @@
+"""GGUFs, in the llama.cpp worker: loaded when they are asked, kept as long as the host keeps them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from scope_edge.chat.stream import Piece
+from scope_edge.errors import ScopeEdgeError, WorkerError
+from scope_edge.executor.contracts import Messages, Unanswered
+from scope_edge.executor.request import texts_of
+from scope_edge.llama.generation import Generation
+from scope_edge.llama.jobs import Message, Sampling
+
+if TYPE_CHECKING:
+    from scope_edge.executor.room import Room
+    from scope_edge.records import Counted, Ending, ModelCard
+
+# What changes the form of an answer and cannot be promised here: better another model than an answer that breaks a program.
+_UNABLE = ("tools", "functions", "audio", "logprobs")
+_ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
+
+
+class Stream(Protocol):
+    """An answer of the host's."""
+
+    @property
+    def ending(self) -> Any: ...
+
+    @property
+    def prompt_tokens(self) -> int | None: ...
+
+    @property
+    def completion_tokens(self) -> int | None: ...
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def close(self) -> None: ...
+
+
+class Host(Protocol):
+    """Owns the workers. See scope_edge/llama/host.py."""
+
+    def stream(self, card: ModelCard, messages: tuple[Message, ...], options: Generation) -> Stream: ...
+
+    def count(self, card: ModelCard, messages: tuple[Message, ...]) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class DevicePlace:
+    """Asks the GGUFs of cards."""
+
+    def __init__(self, host: Host) -> None:
+        """The host is closed with this."""
+        self._host = host
+
+    def prompt_tokens(self, card: ModelCard, messages: Messages) -> int | None:
+        """Counted by the model's own tokenizer, its chat template included. Raises Unanswered."""
+        try:
+            return self._host.count(card, _plain(messages))
+        except ScopeEdgeError as error:
+            raise Unanswered(str(error), unbilled=True) from error
+
+    def begin(
+        self, card: ModelCard, messages: Messages, fields: Mapping[str, Any], room: Room, until: float
+    ) -> DeviceAnswering:
+        """Ask; what it says is still to come. Raises Unanswered: it cannot do what is asked, or is not to be had."""
+        _check_able(fields)
+        options = Generation(
+            max_tokens=room.max_tokens,
+            sampling=_sampling(fields),
+            stop=_stop(fields),
+            deadline=max(until - time.monotonic(), 0.0) if math.isfinite(until) else None,
+        )
+        try:
+            return DeviceAnswering(self._host.stream(card, _plain(messages), options))
+        except ScopeEdgeError as error:
+            raise Unanswered(str(error), unbilled=True) from error
+
+    def close(self) -> None:
+        """End the workers."""
+        self._host.close()
+
+
+class DeviceAnswering:
+    """An answer of a worker's."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    @property
+    def ending(self) -> Ending:
+        """ "cut" by the limit on tokens, by the context or by the clock."""
+        return "complete" if self._stream.ending == "stop" else "cut"
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """As its tokenizer counts."""
+        return self._stream.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int | None:
+        """As they were decoded."""
+        return self._stream.completion_tokens
+
+    @property
+    def counted(self) -> Counted:
+        """By its tokenizer."""
+        return "tokenizer"
+
+    def __iter__(self) -> Iterator[Piece]:
+        wrote = False
+        try:
+            for text in self._stream:
+                wrote = True
+                yield Piece(text)
+        except ScopeEdgeError as error:
+            # A worker that crashed may do better a rung lower; a model that llama.cpp refuses will not.
+            passing = isinstance(error, WorkerError) and not error.refused
+            raise Unanswered(str(error), passing=passing, unbilled=True) from error
+        finally:
+            self._stream.close()
+        if self._stream.ending == "cancelled" and not wrote:
+            raise Unanswered("wrote nothing in the time there was", unbilled=True)
+
+    def end(self) -> None:
+        """End it, from whichever thread."""
+        self._stream.close()
+
+    def close(self) -> None:
+        """Done with it."""
+        self._stream.close()
+
+
+def _plain(messages: Messages) -> tuple[Message, ...]:
+    """Messages as a chat template knows them. Raises Unanswered: they hold more than text."""
+    texts, other = texts_of(messages)
+    roles = [_ROLES.get(str(message.get("role"))) for message in messages]
+    if other or None in roles:
+        raise Unanswered("takes text alone: no pictures, and no results of tools", unbilled=True)
+    return tuple(Message(role or "user", text) for role, text in zip(roles, texts, strict=True))
+
+
+def _check_able(fields: Mapping[str, Any]) -> None:
+    unable = [name for name in _UNABLE if fields.get(name)]
+    form = fields.get("response_format")
+    if isinstance(form, Mapping) and form.get("type", "text") != "text":
+        unable.append("response_format")
+    if unable:
+        raise Unanswered(f"cannot do what is asked on the device ({', '.join(unable)})", unbilled=True)
+
+
+def _sampling(fields: Mapping[str, Any]) -> Sampling:
+    """As the request says, else as the worker does it. Raises Unanswered: out of range, for any model."""
+    usual, seed = Sampling(), fields.get("seed")
+    return Sampling(
+        temperature=_number(fields, "temperature", usual.temperature, 2.0),
+        top_p=_number(fields, "top_p", usual.top_p, 1.0),
+        top_k=usual.top_k,
+        seed=seed if type(seed) is int and 0 <= seed < 2**63 else usual.seed,
+    )
+
+
+def _number(fields: Mapping[str, Any], name: str, usual: float, most: float) -> float:
+    value = fields.get(name)
+    if value is None:
+        return usual
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most:
+        return float(value)
+    raise Unanswered(f"{name} must be a number from 0 to {most:g}", content=True, unbilled=True)
+
+
+def _stop(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    value = fields.get("stop")
+    texts = [value] if isinstance(value, str) else value
+    return tuple(one for one in texts if isinstance(one, str) and one) if isinstance(texts, (list, tuple)) else ()

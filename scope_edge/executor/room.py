@@ -1,0 +1,95 @@
+"""How many tokens an answer may have and what a call may cost, before it is made.
+
+A limit on tokens is on prompt and completion together, in the model's own tokens: what the prompt takes is counted by its
+tokenizer where that is here, else held to be the estimate's upper bound. A limit in dollars becomes one on tokens. What is
+sent to the model is the smallest of these and of what was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scope_edge.executor.contracts import Messages, Unanswered
+from scope_edge.executor.request import texts_of
+from scope_edge.price import Price
+from scope_edge.prompt_tokens import CHAT_WRAPPING, TURN_WRAPPING, PromptTokens, estimate_prompt_tokens
+
+if TYPE_CHECKING:
+    from scope_edge.records import Budget, Candidate, ModelCard
+
+# Where spending is capped and nothing else limits an answer, this does, or no reservation would hold.
+_CAPPED_TOKENS, _CAPPED_TIMES = 4096, 4
+# Names of the limit in the wire format, the old one and the new.
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one call may take.
+
+    Attributes:
+        max_tokens: of the completion; None = no limit. prompt: its tokens, own; `high` is what they are at most.
+        usd_hi: what the call costs at most: with no limit on tokens, at the upper bound of their estimate. None = not known.
+    """
+
+    max_tokens: int | None
+    prompt: PromptTokens
+    usd_hi: float | None
+
+
+def room_for(
+    card: ModelCard, candidate: Candidate, budget: Budget, prompt: PromptTokens, wanted: int | None, *, capped: bool
+) -> Room:
+    """What a call to this model may take. wanted: completion tokens, at most. capped: spending in all is.
+
+    Raises Unanswered when a limit leaves no room for a single token.
+    """
+    price = Price.on(card)
+    caps = [] if wanted is None else [float(wanted)]
+    if budget.tokens is not None:
+        caps.append(budget.tokens - prompt.high)
+    if budget.usd is not None and not price.free:
+        affordable = price.affords(budget.usd, prompt.high)
+        if affordable is None:
+            raise Unanswered("its price is not known, so it keeps to no limit in dollars", unbilled=True)
+        caps.append(affordable)
+    if capped and not caps and not price.free:
+        caps.append(max(_CAPPED_TOKENS, _CAPPED_TIMES * (candidate.tokens_hi or 0.0)))
+    cap = min(caps, default=math.inf)
+    if cap < 1:
+        raise Unanswered(
+            f"the limits leave no room for an answer after {prompt.high:.0f} tokens of prompt", unbilled=True
+        )
+    if math.isfinite(cap) and card.context_tokens is not None and card.context_tokens - prompt.high >= 1:
+        cap = min(cap, card.context_tokens - prompt.high)
+    completion = cap if math.isfinite(cap) else candidate.tokens_hi
+    usd_hi = 0.0 if price.free else None if completion is None else price.of(prompt.high, completion)
+    return Room(math.floor(cap) if math.isfinite(cap) else None, prompt, usd_hi)
+
+
+def wanted_tokens(fields: Mapping[str, Any]) -> int | None:
+    """How many tokens a request asks for at most, under either name; None = it does not say."""
+    given = [value for name in TOKEN_LIMITS if type(value := fields.get(name)) is int]
+    return min(given, default=None)
+
+
+def estimated_prompt(card: ModelCard, messages: Messages, fields: Mapping[str, Any], budget: Budget) -> PromptTokens:
+    """A conversation's tokens, own, where nobody here has the model's tokenizer. Tools are read by the model too.
+
+    Raises Unanswered: something in it has no known size, and a limit has to be kept.
+    """
+    texts, other = texts_of(messages)
+    if other and (budget.tokens is not None or budget.usd is not None):
+        raise Unanswered("what its pictures cost in tokens is not known, so it keeps to no limit", unbilled=True)
+    total = CHAT_WRAPPING
+    for number, text in enumerate(texts):
+        total = total + estimate_prompt_tokens(text)
+        total = total + TURN_WRAPPING if number else total
+    for name in ("tools", "functions", "response_format"):
+        if fields.get(name):
+            total = total + estimate_prompt_tokens(json.dumps(fields[name], ensure_ascii=False))
+    return PromptTokens(total.expected * card.token_factor, total.high * card.token_factor)

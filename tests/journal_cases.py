@@ -1,0 +1,53 @@
+"""Real decisions to write down, and runs of them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from scope_edge.assemble import load_flow
+from scope_edge.config import Settings
+from scope_edge.feedback import held
+from scope_edge.journal import Journal
+from scope_edge.records import Attempt, Decision, EncodedQuery, Query, Run
+
+QUERY = "How many primes are there below one hundred?"
+OTHER = "Translate 'good morning' into Danish."
+FAR = "Write a short poem about the sea in winter."
+
+
+@cache
+def decided(text: str = QUERY) -> tuple[EncodedQuery, Decision]:
+    """A query and what the bundled files alone decide on it, under the default settings."""
+    seen: list[tuple[EncodedQuery, Decision]] = []
+    assert not held.file().exists(), "decisions here are shared by tests: none of them may know of feedback"
+    settings = Settings()
+    with load_flow(settings, lambda encoded, decision: seen.append((encoded, decision))) as router:
+        router.route(Query(text), settings.preference())
+    return seen[0]
+
+
+def run_of(decision: Decision, **changes: Any) -> Run:
+    """The chosen model answered, after another one did not."""
+    assert decision.choice is not None
+    fields: dict[str, Any] = {
+        "model": decision.choice,
+        "where": decision.where,
+        "attempts": (Attempt("llama-3.1-405b-instruct", "cloud", "503 from the server; it was asked again 3 times"),),
+        "prompt_tokens": 31.0,
+        "completion_tokens": 120.0,
+        "counted": "server",
+        "usd": 0.000061,
+        "first_token_seconds": 0.41,
+        "seconds": 2.3,
+        "ending": "complete",
+    }
+    return Run(**{**fields, **changes})
+
+
+def recorded(journal: Journal, text: str = QUERY, **changes: Any) -> str:
+    """The id of a new entry: a query, its decision, and the run of it."""
+    encoded, decision = decided(text)
+    id = journal.record(encoded.query, decision, run_of(decision, **changes), vector=encoded.vector)
+    assert journal.problem is None and id
+    return id

@@ -1,0 +1,206 @@
+"""A GGUF is asked through the worker: streamed, limited in its own tokens, survived, and never with so much as a look outside."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+from chat_server import Said, serving
+from cli_cases import QUERY, command, spawn, user
+from test_offline import CUT, can_cut
+
+from scope_edge import BrokenAnswerError, Router, UnansweredError
+
+pytest.importorskip("httpx")
+if find_spec("llama_cpp") is None:
+    pytest.skip("llama-cpp-python is not installed", allow_module_level=True)
+
+__all__ = ["can_cut"]
+SMALL, LARGE = "gemma-2-2b-it", "llama-3.1-70b-instruct"
+TEXT = "There are 25 primes below one hundred."
+SHORT = {"max_tokens": 12}
+TEXTS = ("Why?", "Who painted Guernica?", "What is 2 + 2?", "Translate: good morning", "Name a river.", "def f(x):")
+
+
+def settings(gguf: Path, cloud: str = "http://127.0.0.1:9/v1") -> str:
+    return f'pool = "{SMALL},{LARGE}"\n[models."{SMALL}"]\ngguf = "{gguf}"\n[models."{LARGE}"]\nendpoint = "{cloud}"\n'
+
+
+@pytest.fixture
+def router(own_folders: Path, tiny_gguf: Path) -> Iterator[Router]:
+    (own_folders / "config.toml").write_text(settings(tiny_gguf))
+    with Router.load() as made:
+        yield made
+
+
+def workers() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def test_a_gguf_answers_piece_by_piece_in_its_own_tokens(router: Router) -> None:
+    with router.stream(QUERY, model=SMALL, fields=SHORT) as stream:
+        text = "".join(stream)
+    answer = stream.answer
+    assert answer is not None and answer.text == text
+    run = answer.run
+    assert (run.model, run.where, run.completion_tokens, run.usd) == (SMALL, "device", 12, 0.0)
+    assert (run.counted, run.ending) == ("tokenizer", "cut") and "cut off" in answer.warnings[0]
+    again = router.ask(QUERY, model=SMALL, fields=SHORT)
+    assert again.text == text and again.run.prompt_tokens == run.prompt_tokens, "the same seed, the same answer"
+    assert router.ask(QUERY, model=SMALL, fields={**SHORT, "seed": 5}).text != text
+    stop = text[-2:]
+    assert router.ask(QUERY, model=SMALL, fields={**SHORT, "stop": [stop]}).text == text[: text.index(stop)]
+
+
+def test_the_limit_on_tokens_is_exact_where_the_tokenizer_is(router: Router) -> None:
+    prompt = router.ask(QUERY, model=SMALL, fields=SHORT).run.prompt_tokens
+    assert prompt is not None
+    feasible = int(router.route(QUERY, exclude=LARGE, max_tokens=1).bound.needed)  # type: ignore[union-attr, arg-type]
+    answer = router.ask(QUERY, model=SMALL, max_tokens=feasible, fields={"seed": 1})
+    spent = (answer.run.prompt_tokens or 0) + (answer.run.completion_tokens or 0)
+    assert spent == feasible and answer.run.ending == "cut"
+
+
+def test_what_a_gguf_cannot_do_is_the_next_ones(own_folders: Path, tiny_gguf: Path) -> None:
+    with serving(lambda *_: Said(TEXT, 12, 9)) as cloud:
+        (own_folders / "config.toml").write_text(settings(tiny_gguf, cloud.address))
+        with Router.load() as router:
+            answer = router.ask(QUERY, alpha=0.0, fields={"tools": [{"type": "function", "function": {"name": "f"}}]})
+    assert answer.text == TEXT and "cannot do what is asked on the device (tools)" in answer.run.attempts[0].error
+
+
+def test_a_gguf_that_does_not_load_is_followed_by_the_next(own_folders: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+    """A sound header, and weights that llama.cpp wants and does not find."""
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(tiny_gguf.read_bytes().replace(b"blk.1.attn_k.weight", b"blk.1.attn_x.weight"))
+    with serving(lambda *_: Said(TEXT, 12, 9)) as cloud:
+        (own_folders / "config.toml").write_text(settings(broken, cloud.address))
+        with Router.load() as router:
+            assert router.ask(QUERY, alpha=0.0).text == TEXT
+            with pytest.raises(UnansweredError, match="cannot load it"):
+                router.ask(QUERY, alpha=0.0, local_only=True)
+    assert len(cloud.calls) == 1
+
+
+def test_a_worker_that_dies_in_the_middle_breaks_its_answer_and_the_next_has_a_new_one(router: Router) -> None:
+    with router.stream(QUERY, model=SMALL, fields={"max_tokens": 2000}) as stream:
+        came = next(stream)
+        (worker,) = workers()
+        worker.send_signal(signal.SIGKILL)
+        with pytest.raises(BrokenAnswerError, match=f"{SMALL} broke off") as broken:
+            came += "".join(stream)
+    assert broken.value.text.startswith(came) and broken.value.run.ending == "broken"
+    assert router.ask(QUERY, model=SMALL, fields=SHORT).text
+
+
+def test_leaving_a_stream_frees_the_worker_and_closing_the_router_ends_it(router: Router) -> None:
+    with router.stream(QUERY, model=SMALL, fields={"max_tokens": 3000}) as stream:
+        next(stream)
+    assert stream.answer is not None and stream.answer.run.ending == "cancelled"
+    assert router.ask(QUERY, model=SMALL, fields=SHORT).run.completion_tokens == 12
+    assert len(workers()) == 1
+    router.close()
+    assert workers() == []
+
+
+def test_two_samples_of_a_random_model_differ_and_are_doubted(own_folders: Path, tiny_gguf: Path) -> None:
+    with serving(lambda *_: Said(TEXT, 12, 9)) as cloud:
+        (own_folders / "config.toml").write_text(settings(tiny_gguf, cloud.address))
+        with Router.load(verify=2) as router:
+            answer = router.ask(QUERY, alpha=0.0, fields=SHORT)
+            here = router.ask(QUERY, alpha=0.0, fields=SHORT, local_only=True)
+            # Nothing but the likeliest token each time, after a prompt that makes it more than blanks.
+            sure = {**SHORT, "top_p": 1e-9}
+            asked = (router.ask(text, alpha=0.0, fields=sure, local_only=True) for text in TEXTS)
+            alike = next(one for one in asked if one.text.strip())
+    assert answer.text == TEXT and answer.run.model == LARGE and "contradicted itself" in answer.run.attempts[0].error
+    assert here.run.model == SMALL and "contradicted itself" in here.warnings[0]
+    assert alike.run.attempts == (), "one who always says the same is believed"
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_gguf: Path) -> Path:
+    """A user with a GGUF that ends its answer soon: few tokens fit its card's context."""
+    shutil.copy(tiny_gguf, tmp_path / "ours.gguf")
+    (tmp_path / "config.toml").write_text(settings(tmp_path / "ours.gguf", "http://192.0.2.1/v1"))
+    return tmp_path
+
+
+def limited(*more: str) -> list[str]:
+    return ["ask", QUERY, "--json", "--max-tokens", "460", *more]
+
+
+@pytest.mark.usefixtures("can_cut")
+def test_it_answers_with_the_network_cut_off_worker_included(home: Path) -> None:
+    done = subprocess.run(
+        [*CUT, *command(*limited("--local-only"))],
+        env=user(home) | {"SCOPE_EDGE_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f'"model": "{SMALL}"' in done.stdout and '"counted": "tokenizer"' in done.stdout
+
+
+def test_a_trace_shows_no_connection_to_anywhere_else(home: Path) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    trace = home / "trace"
+    tracer = ["strace", "-f", "-e", "trace=connect,sendto,sendmsg,bind", "-o", str(trace)]
+    done = subprocess.run(
+        [*tracer, *command(*limited("--local-only"))], env=user(home), capture_output=True, text=True, check=False
+    )
+    if "Operation not permitted" in done.stderr and not trace.read_text():
+        pytest.skip("nothing may be traced here")
+    assert done.returncode == 0, done.stderr
+    calls = trace.read_text()
+    assert len({line.split()[0] for line in calls.splitlines()}) > 1, "the worker is traced, too"
+    assert not outside(calls)
+
+
+def test_a_connection_elsewhere_would_be_seen_in_a_trace(home: Path) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    trace = home / "trace"
+    tracer = ["strace", "-f", "-e", "trace=connect", "-o", str(trace)]
+    done = spawn_traced(tracer, ["ask", QUERY, "--model", LARGE, "--json"], home)
+    if "Operation not permitted" in done.stderr and not trace.read_text():
+        pytest.skip("nothing may be traced here")
+    assert outside(trace.read_text()), "the cloud model's address was called"
+
+
+def spawn_traced(tracer: list[str], args: list[str], home: Path) -> subprocess.CompletedProcess[str]:
+    environment = user(home) | {"SCOPE_EDGE_SILENCE_SECONDS": "1"}
+    return subprocess.run([*tracer, *command(*args)], env=environment, capture_output=True, text=True, check=False)
+
+
+def outside(trace: str) -> list[str]:
+    """System calls that have to do with another machine: an address of the internet's families that is not loopback."""
+    return [
+        line
+        for line in trace.splitlines()
+        if re.search(r"AF_INET6?\b", line) and not re.search(r'"(127\.[\d.]+|::1)"', line)
+    ]
+
+
+def test_the_answer_of_a_gguf_is_printed_as_it_comes(home: Path) -> None:
+    process = subprocess.Popen(
+        command("ask", QUERY, "--model", SMALL), env=user(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    first = os.read(process.stdout.fileno(), 64)
+    assert first and process.poll() is None, "the rest is still being written"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"Traceback" not in err
+    assert SMALL.encode() in err
+    assert spawn(["log", "--json"], user(home)).json[0]["run"]["ending"] == "cancelled"
