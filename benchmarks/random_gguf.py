@@ -125,7 +125,8 @@ def add_vocabulary(writer: gguf.GGUFWriter) -> None:
     control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     first = len(tokens)
     filler = [f"[PAD{i}]" for i in range(first + len(control), VOCABULARY)]
-    kinds = [gguf.TokenType.NORMAL] * first + [gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.UNUSED] * len(filler)
+    # Not "unused": llama.cpp shows no text for those, and nearly all that such a model says are fillers.
+    kinds = [gguf.TokenType.NORMAL] * first + [gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.NORMAL] * len(filler)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens + control + filler)
