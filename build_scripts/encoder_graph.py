@@ -181,7 +181,8 @@ def _model(graph: _Graph, shape: Shape) -> onnx.ModelProto:
         for name in ("input_ids", "attention_mask")
     ]
     outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", shape.hidden]) for name in ("embedding", "state")
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", shape.hidden])
+        for name in ("embedding", "state")
     ]
     body = helper.make_graph(graph.nodes, "encoder", inputs, outputs, graph.constants)
     opset = [helper.make_opsetid("", OPSET)]

@@ -157,7 +157,7 @@ class Router:
             decision = replace(decision, warnings=(*decision.warnings, _left_out(silent)))
         if decision.choice is None:
             if executor.journal is not None:
-                executor.journal.record(query, decision, None, vector=encoded.vector)
+                executor.journal.record(query, decision, None, encoded=encoded)
             raise InfeasibleError(_bound_words(decision), decision)
         request = Request(
             query=query,
@@ -166,7 +166,7 @@ class Router:
             fields=given.get("fields") or {},
             local_only=kept.local_only,
             verify=_verify(given, self._settings),
-            vector=encoded.vector,
+            encoded=encoded,
             started=started,
         )
         return Stream(executor.start(request))

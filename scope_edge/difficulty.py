@@ -266,11 +266,17 @@ def map_from_body(body: Mapping[str, Any], where: str) -> DifficultyMap:
     except (KeyError, TypeError, ValueError) as error:
         raise PackError(f"{where}: not a usable map ({error!r}); reinstall scope-edge") from error
     outputs, d = len(fitted.offset), fitted.axes.shape[1]
-    found = (fitted.linear.shape, fitted.curved.shape, fitted.trait_axes.shape[1], len(fitted.trait_mean))
-    found += (fitted.landmark_states.shape, fitted.state_axes.shape, fitted.state_center.shape)
     count, sides = len(fitted.landmarks), len(fitted.state_center)
-    expected = ((d + FEATURES, outputs), (count, outputs), d, outputs - 2)
-    expected += ((count, sides), (sides, d), (sides,))
+    expected = {
+        "linear": (d + FEATURES, outputs),
+        "curved": (count, outputs),
+        "landmark_states": (count, sides),
+        "state_axes": (sides, d),
+        "state_center": (sides,),
+        "trait_axes": (len(fitted.trait_axes), d),
+        "trait_mean": (outputs - 2, len(fitted.trait_axes)),
+    }
+    found = {name: getattr(fitted, name).shape for name in expected}
     if found != expected:
         raise PackError(f"{where}: shapes {found} where {expected} were expected; reinstall scope-edge")
     return fitted

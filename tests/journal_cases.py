@@ -48,6 +48,6 @@ def run_of(decision: Decision, **changes: Any) -> Run:
 def recorded(journal: Journal, text: str = QUERY, **changes: Any) -> str:
     """The id of a new entry: a query, its decision, and the run of it."""
     encoded, decision = decided(text)
-    id = journal.record(encoded.query, decision, run_of(decision, **changes), vector=encoded.vector)
+    id = journal.record(encoded.query, decision, run_of(decision, **changes), encoded=encoded)
     assert journal.problem is None and id
     return id

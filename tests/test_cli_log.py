@@ -107,12 +107,12 @@ def test_why_explains_a_decision_and_what_became_of_it(cli: Cli) -> None:
 def test_why_tells_what_was_not_kept_and_what_did_not_happen(cli: Cli) -> None:
     encoded, decision = decided()
     journal = Journal.open(Settings())
-    journal.record(encoded.query, decision, None, vector=encoded.vector)
+    journal.record(encoded.query, decision, None, encoded=encoded)
     why = cli("log", "--why", "last").out
     assert "the query's text was not kept" in why and "it was decided and not run" in why
     assert "nearest anchors\n  similarity  category\n" in why and QUERY not in why
     nobody = run_of(decision, model=None, where=None, ending="failed", completion_tokens=None, usd=None)
-    journal.record(encoded.query, decision, nobody, vector=None)
+    journal.record(encoded.query, decision, nobody, encoded=None)
     why = cli("log", "--why", "last").out
     assert "no model answered" in why and "answer ? tokens" in why and "at an unknown cost" in why
 

@@ -196,7 +196,7 @@ def test_the_kept_text_does_as_well_as_the_kept_embedding(journal: Journal) -> N
 def test_what_was_not_answered_cannot_be_judged(journal: Journal) -> None:
     encoded, decision = decided()
     failed = recorded(journal, model=None, where=None, ending="failed")
-    none = journal.record(encoded.query, replace(decision, choice=None, where=None), None, vector=encoded.vector)
+    none = journal.record(encoded.query, replace(decision, choice=None, where=None), None, encoded=encoded)
     for id in (failed, none):
         with pytest.raises(UsageError, match="nothing to judge"):
             give(journal, Settings(), id, 1.0)

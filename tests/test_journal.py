@@ -53,7 +53,7 @@ def test_a_decision_and_its_run_are_found_again() -> None:
     run = run_of(decision)
     journal = open_(pool="default", profile="work", value_of_time=0.01, **KEPT)
     before = datetime.now(timezone.utc)
-    id = journal.record(encoded.query, decision, run, vector=encoded.vector)
+    id = journal.record(encoded.query, decision, run, encoded=encoded)
     entry = open_().entry(id)
     assert (entry.id, entry.state, entry.model) == (id, "complete", decision.choice)
     assert (entry.pool, entry.profile, entry.value_of_time) == ("default", "work", 0.01)
@@ -83,7 +83,7 @@ def test_what_was_not_run_and_what_had_no_choice_are_told_apart() -> None:
     encoded, decision = decided()
     none = replace(decision, choice=None, where=None, feasible=False)
     journal = open_()
-    ids = [journal.record(encoded.query, one, None, vector=None) for one in (decision, none)]
+    ids = [journal.record(encoded.query, one, None, encoded=None) for one in (decision, none)]
     failed = journal.record(
         encoded.query, decision, run_of(decision, model=None, where=None, ending="failed"), vector=None
     )
@@ -98,7 +98,7 @@ def test_nothing_of_the_query_is_on_the_disk_unless_asked_for(folder: Path) -> N
     )
     run = run_of(decision, attempts=(Attempt("m", "cloud", f'400: cannot read "{QUERY}" here'),))
     journal = open_()
-    id = journal.record(encoded.query, told, run, vector=encoded.vector)
+    id = journal.record(encoded.query, told, run, encoded=encoded)
     found = raw(folder)
     assert TEXT not in found and encoded.vector.tobytes() not in found
     assert all(one.anchor.encode() not in found for one in decision.neighbors)
@@ -175,7 +175,7 @@ def test_entries_come_latest_first_a_page_at_a_time(folder: Path) -> None:
 
 def test_off_writes_nothing_and_looking_makes_no_file(folder: Path) -> None:
     encoded, decision = decided()
-    assert open_(journal="off").record(encoded.query, decision, run_of(decision), vector=encoded.vector) == ""
+    assert open_(journal="off").record(encoded.query, decision, run_of(decision), encoded=encoded) == ""
     assert open_().entries() == ()
     assert not folder.exists()
 
@@ -214,7 +214,7 @@ def test_whatever_is_wrong_with_it_a_decision_is_only_told_why(folder: Path, wha
             recorded(journal)
         (folder / what).write_bytes(b"not what it was" * 500)
     journal = open_()
-    assert journal.record(encoded.query, decision, run_of(decision), vector=None) == ""
+    assert journal.record(encoded.query, decision, run_of(decision), encoded=None) == ""
     assert journal.problem is not None
     assert journal.problem.startswith("the journal is not written: ") and str(folder) in journal.problem
     assert "\n" not in journal.problem and ("log purge" in journal.problem or what == "folder")
@@ -229,10 +229,10 @@ def test_whatever_is_wrong_with_it_a_decision_is_only_told_why(folder: Path, wha
 def test_a_value_the_database_cannot_hold_fails_no_decision() -> None:
     encoded, decision = decided()
     journal = open_(pool=None)
-    assert journal.record(encoded.query, decision, None, vector=None) == "" and journal.problem
+    assert journal.record(encoded.query, decision, None, encoded=None) == "" and journal.problem
     text = "\ud800 half a character, and a NUL \0"
     for kept in (False, True):
-        id = (mine := open_(journal_text=kept)).record(Query(text), decision, None, vector=None)
+        id = (mine := open_(journal_text=kept)).record(Query(text), decision, None, encoded=None)
         assert mine.entry(id).text == (text if kept else None)
 
 
@@ -243,7 +243,7 @@ def test_old_entries_go_and_the_oldest_when_there_are_too_many(folder: Path) -> 
     assert {one.id for one in open_().entries()} == {kept, new}
     encoded, decision = decided()
     long = Query("x" * 400_000)
-    ids = [open_(journal_mb=2, journal_text=True).record(long, decision, None, vector=None) for _ in range(12)]
+    ids = [open_(journal_mb=2, journal_text=True).record(long, decision, None, encoded=None) for _ in range(12)]
     left = [one.id for one in open_().entries()]
     assert left == list(reversed(ids))[: len(left)] and 1 <= len(left) < 8
     assert (folder / "journal.sqlite").stat().st_size < 4_000_000

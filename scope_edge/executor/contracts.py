@@ -9,7 +9,7 @@ from scope_edge.chat.stream import Piece
 
 if TYPE_CHECKING:
     from scope_edge.executor.room import Room
-    from scope_edge.records import Counted, Decision, Ending, ModelCard, Query, Run, Vector
+    from scope_edge.records import Counted, Decision, EncodedQuery, Ending, ModelCard, Query, Run
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -104,7 +104,7 @@ class Journal(Protocol):
     @property
     def problem(self) -> str | None: ...
 
-    def record(self, query: Query, decision: Decision, run: Run | None, *, vector: Vector | None) -> str: ...
+    def record(self, query: Query, decision: Decision, run: Run | None, *, encoded: EncodedQuery | None) -> str: ...
 
     def close(self) -> None: ...
 

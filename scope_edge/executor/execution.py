@@ -308,7 +308,7 @@ class Execution:
         )
         id, journal = None, self._executor.journal
         if journal is not None:
-            id = journal.record(self._request.query, self.decision, run, vector=self._request.vector) or None
+            id = journal.record(self._request.query, self.decision, run, encoded=self._request.encoded) or None
             if journal.problem is not None:
                 self._warnings.append(journal.problem)
         text = "" if call is None else call.text

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scope_edge.records import Budget, Decision, Query
 
 if TYPE_CHECKING:
-    from scope_edge.records import Vector
+    from scope_edge.records import EncodedQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Request:
         fields: of the wire format, passed on to servers; those that a model on the device understands hold for it too.
         local_only: no model in the cloud is asked, whatever the decision says.
         verify: samples of an answer on the device that are compared; less than 2 = not at all.
-        vector: the query's, for the journal. started: by time.monotonic(), when the seconds of the budget began.
+        encoded: the query, for the journal. started: by time.monotonic(), when the seconds of the budget began.
     """
 
     query: Query
@@ -34,7 +34,7 @@ class Request:
     fields: Mapping[str, Any] = field(default_factory=dict)
     local_only: bool = False
     verify: int = 0
-    vector: Vector | None = None
+    encoded: EncodedQuery | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property

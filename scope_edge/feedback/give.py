@@ -70,7 +70,7 @@ def give(
     model = _judged(entry)
     if tokens is None and entry.run is not None and entry.run.ending == "complete":
         tokens = entry.run.completion_tokens
-    vector, features = _embedding(journal, entry, text)
+    vector, state, features = _embedding(journal, entry, text)
     card = load_catalog(settings).by_id.get(model)
     factor = 1.0 if card is None else card.token_factor
     one = Said(
@@ -78,6 +78,7 @@ def give(
         model=model,
         time=entry.time.timestamp(),
         vector=vector,
+        state=state,
         features=features,
         correct=correct,
         tokens=math.nan if tokens is None else tokens / factor,
@@ -137,8 +138,8 @@ def _judged(entry: Entry) -> str:
     return entry.model
 
 
-def _embedding(journal: Journal, entry: Entry, text: str | None) -> tuple[Vector, Floats]:
-    """The query's unit vector and features: as kept, or of its text. Raises UsageError when that is another one's."""
+def _embedding(journal: Journal, entry: Entry, text: str | None) -> tuple[Vector, Vector, Floats]:
+    """The query's unit vector, state and features: as kept, or of its text. Raises UsageError when that is another one's."""
     if text is not None:
         known = journal.hash_of(text)
         if known is None or not hmac.compare_digest(known.hex(), entry.query):
@@ -157,7 +158,8 @@ def _embedding(journal: Journal, entry: Entry, text: str | None) -> tuple[Vector
     from scope_edge.encoder import Encoder
     from scope_edge.records import Query
 
-    return Encoder.load().encode(Query(text)).vector, text_features(text)
+    encoded = Encoder.load().encode(Query(text))
+    return encoded.vector, encoded.state, text_features(text)
 
 
 def _prompt_tokens(entry: Entry, model: str) -> float:

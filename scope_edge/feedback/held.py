@@ -31,6 +31,7 @@ _MEND = "`scope-edge anchors remove feedback` takes it away"
 # Column -> how it is kept.
 _COLUMNS = {
     "vector": "<f2",
+    "state": "<f2",
     "features": "<f4",
     "time": "<f8",
     "correct": "<f4",
@@ -44,7 +45,7 @@ class Said:
     """One answer judged.
 
     Attributes:
-        id: of the journal's entry. time: of it, seconds since 1970. vector, features: of its query.
+        id: of the journal's entry. time: of it, seconds since 1970. vector, state, features: of its query.
         correct in [0, 1]; tokens, prompt_tokens: cl100k, NaN = not known.
     """
 
@@ -52,6 +53,7 @@ class Said:
     model: str
     time: float
     vector: Vector
+    state: Vector
     features: Floats
     correct: float
     tokens: float
@@ -91,8 +93,8 @@ def load_held() -> Held:
         names = zip(body["ids"], body["models"], strict=True)
         columns = zip(*(body[name].astype(np.float64) for name in _COLUMNS), strict=True)
         said = tuple(
-            Said(str(id), str(model), float(when), vector, features, *map(float, outcome))
-            for (id, model), (vector, features, when, *outcome) in zip(names, columns, strict=True)
+            Said(str(id), str(model), float(when), vector, state, features, *map(float, outcome))
+            for (id, model), (vector, state, features, when, *outcome) in zip(names, columns, strict=True)
         )
     except PackError as error:
         return Held(ignored=f"{error}; {_MEND}")

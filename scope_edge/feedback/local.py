@@ -95,7 +95,8 @@ def pulls_of(
         if not mine:
             continue
         vectors = _unit(np.array([one.vector for one in mine]))
-        places = fitted.places_of(vectors, np.array([one.features for one in mine]))
+        states, features = (np.array([getattr(one, name) for one in mine]) for name in ("state", "features"))
+        places = fitted.places_of(vectors, states.astype(np.float32), features)
         table = prior.table(places, np.ones(len(mine)))
         expected, tokens = table.p_correct[:, column], table.tokens[:, column]
         if np.isnan(expected).any():

@@ -90,16 +90,16 @@ class Journal:
         """Where it is."""
         return str(self._database.path)
 
-    def record(self, query: Query, decision: Decision, run: Run | None, *, vector: Vector | None) -> str:
+    def record(self, query: Query, decision: Decision, run: Run | None, *, encoded: EncodedQuery | None) -> str:
         """Write down a decision and what became of it; its id, or "" where nothing is written down.
 
-        run: None = nothing was run. vector: the query's embedding, kept only if the user wants it kept. Never raises for
+        run: None = nothing was run. encoded: the query's embedding is kept only if the user wants it kept. Never raises for
         anything the journal lacks: see `problem`.
         """
         if self._settings.journal == "off":
             return ""
         try:
-            id = self._record(query, decision, run, vector)
+            id = self._record(query, decision, run, encoded)
         except AssetError as error:
             self.problem = f"the journal is not written: {error}"
             return ""
@@ -108,7 +108,7 @@ class Journal:
 
     def noted(self, encoded: EncodedQuery, decision: Decision) -> None:
         """Record a decision that nobody runs."""
-        self.record(encoded.query, decision, None, vector=encoded.vector)
+        self.record(encoded.query, decision, None, encoded=encoded)
 
     def entries(
         self,
@@ -159,16 +159,16 @@ class Journal:
             ).fetchall()
         return tuple(id for (id,) in rows)
 
-    def embedding(self, id: str) -> tuple[Vector, Floats] | None:
-        """A query's unit vector and the raw features of its text, as they were kept; None = they were not."""
+    def embedding(self, id: str) -> tuple[Vector, Vector, Floats] | None:
+        """A query's unit vector, state and the raw features of its text, as they were kept; None = they were not."""
         import numpy as np
 
         with self._database.reading() as link:
-            rows = link.execute("SELECT vector, features FROM entries WHERE id = ?", (id,)).fetchall()
+            rows = link.execute("SELECT vector, inner_state, features FROM entries WHERE id = ?", (id,)).fetchall()
         if not rows or rows[0][0] is None:
             return None
-        vector, features = rows[0]
-        return np.frombuffer(vector, "<f4"), np.frombuffer(features, "<f4").astype(np.float64)
+        vector, state, features = (np.frombuffer(raw, "<f4") for raw in rows[0])
+        return vector, state, features.astype(np.float64)
 
     def hash_of(self, text: str) -> bytes | None:
         """The keyed hash of a text; None while there is no key, so that no entry can be of it. Raises AssetError."""
@@ -208,10 +208,10 @@ class Journal:
         self._database.destroy(self._folder / KEY)
         return Purged(None, True)
 
-    def _record(self, query: Query, decision: Decision, run: Run | None, vector: Vector | None) -> str:
+    def _record(self, query: Query, decision: Decision, run: Run | None, encoded: EncodedQuery | None) -> str:
         columns = row_of(query, decision, run, self._settings)
-        if vector is not None and self._settings.journal_embedding:
-            columns |= embedding_columns(query, vector)
+        if encoded is not None and self._settings.journal_embedding:
+            columns |= embedding_columns(encoded)
         with self._database.writing() as link:
             # Made while nobody else writes: two processes that begin together must have one key.
             key = read_key(self._folder / KEY) or make_key(self._folder / KEY)

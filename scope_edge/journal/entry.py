@@ -15,7 +15,7 @@ from scope_edge.records import Decision, Ending, Query, Run
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings
-    from scope_edge.records import Vector
+    from scope_edge.records import EncodedQuery
 
     State = Ending | Literal["routed", "no choice"]
 
@@ -41,6 +41,7 @@ STEPS = (
             run TEXT,
             text BLOB,
             vector BLOB,
+            inner_state BLOB,
             features BLOB,
             correct REAL,
             tokens REAL
@@ -134,15 +135,16 @@ def row_of(query: Query, decision: Decision, run: Run | None, settings: Settings
     }
 
 
-def embedding_columns(query: Query, vector: Vector) -> dict[str, bytes]:
-    """The columns of a query's embedding, and of what the map reads off its text beside that."""
+def embedding_columns(encoded: EncodedQuery) -> dict[str, bytes]:
+    """The columns of what the encoder made of a query, and of what the map reads off its text beside that."""
     import numpy as np
 
     from scope_edge.difficulty import text_features
 
     return {
-        "vector": np.asarray(vector, "<f4").tobytes(),
-        "features": np.asarray(text_features(query.text), "<f4").tobytes(),
+        "vector": np.asarray(encoded.vector, "<f4").tobytes(),
+        "inner_state": np.asarray(encoded.state, "<f4").tobytes(),
+        "features": np.asarray(text_features(encoded.query.text), "<f4").tobytes(),
     }
 
 
