@@ -81,8 +81,8 @@ class Kernel:
 
     curve: float = 2.0
     sharpness: float = 3.0
-    turn: float = 2.0
-    keenness: float = 2.0
+    turn: float = 4.0
+    keenness: float = 3.0
     bend: float = 1.0
     width: float = 20.0
 

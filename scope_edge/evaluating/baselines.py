@@ -1,6 +1,6 @@
 """Routers that learn a model from all its outcomes on the training queries: nearest neighbors, and scikit-learn's (its room).
 
-Each sees what our prior sees of a query, its embedding and text features, and gives P(correct) of every scored query.
+Each sees what our prior sees of a query, its embedding, state and text features, and gives P(correct) of every scored query.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from scope_edge.errors import MissingExtraError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scope_edge.records import Floats
+    from scope_edge.learning.pooled import Pooled
+    from scope_edge.records import Floats, Vector
 
-# Axes that the slower ones see of the embedding: leaving out the rest costs them nothing that shows.
+# Axes that the slower ones see of embedding and state: leaving out the rest costs them nothing that shows.
 _AXES = 64
 # Outcomes of either kind below which there is nothing to learn but the share.
 _LEAST = 5
@@ -37,20 +38,26 @@ class Inputs:
     similarity: Floats
 
 
-def inputs(
-    train: NDArray[np.float32], scored: NDArray[np.float32], train_features: Floats, scored_features: Floats
-) -> Inputs:
-    """vectors (t, d) and (q, d), features (t, f) and (q, f)."""
-    mean, scale = train_features.mean(axis=0), train_features.std(axis=0) + 1e-6
-    # An embedding's coordinates are of size 1 / sqrt(d); a feature should not outweigh it.
-    features = [
-        np.clip((one - mean) / scale, -6, 6) / np.sqrt(train.shape[1]) for one in (train_features, scored_features)
-    ]
-    center = train.mean(axis=0)
-    axes = np.linalg.svd(train - center, full_matrices=False)[2][:_AXES].T
-    short = [np.hstack([(one - center) @ axes, extra]) for one, extra in zip((train, scored), features, strict=True)]
-    whole = [np.hstack([one, extra]) for one, extra in zip((train, scored), features, strict=True)]
-    return Inputs(whole[0], whole[1], short[0], short[1], (scored @ train.T).astype(np.float64))
+def inputs(train: Pooled, scored: Pooled) -> Inputs:
+    """What is seen of the queries of two tables."""
+    # An embedding's coordinates are of size 1 / sqrt(d); those of a state and features should not outweigh it.
+    size = np.sqrt(train.vectors.shape[1])
+    states = [one / size for one in _standard(train.states, scored.states)]
+    features = [one / size for one in _standard(train.features, scored.features)]
+    wide = [np.hstack([one.vectors, state]) for one, state in zip((train, scored), states, strict=True)]
+    center = wide[0].mean(axis=0)
+    axes = np.linalg.svd(wide[0] - center, full_matrices=False)[2][:_AXES].T
+    short = [np.hstack([(one - center) @ axes, extra]) for one, extra in zip(wide, features, strict=True)]
+    whole = [np.hstack([one, extra]) for one, extra in zip(wide, features, strict=True)]
+    similarity = (scored.vectors @ train.vectors.T).astype(np.float64)
+    return Inputs(whole[0], whole[1], short[0], short[1], similarity)
+
+
+def _standard(train: Floats | Vector, scored: Floats | Vector) -> tuple[Floats, Floats]:
+    """Columns of both in the first one's standard deviations from its mean, at most 6."""
+    mean, scale = train.mean(axis=0), train.std(axis=0) + 1e-6
+    both = [np.clip((one - mean) / scale, -6, 6).astype(np.float64) for one in (train, scored)]
+    return both[0], both[1]
 
 
 def nearest(similarity: Floats, outcomes: Floats, k: int) -> Floats:

@@ -88,7 +88,8 @@ def _all(
 ) -> dict[str, Floats]:
     """Router -> P(correct), (queries, candidates)."""
     data, taught, rows = part.material, part.taught, part.rows
-    seen = inputs(data.vectors[taught], part.data.vectors[rows], data.features[taught], part.data.features[rows])
+    every = np.ones(len(data.models), bool)
+    seen = inputs(data.take(every, taught), part.data.take(every, rows))
     fingerprints = part.fingerprints(anchors)
     at = dict(zip(data.ids[taught].tolist(), range(len(taught)), strict=True))
     found: dict[str, list[Floats]] = {name: [] for name in baselines}

@@ -64,8 +64,8 @@ class Pooled:
     states: Vector
     features: Floats
 
-    def take(self, models: Bools, queries: Bools) -> Pooled:
-        """Only these models and queries."""
+    def take(self, models: Bools, queries: Bools | NDArray[np.intp]) -> Pooled:
+        """Only these models, by mask, and queries, by mask or index."""
         parts = {}
         for field in fields(self):
             value = getattr(self, field.name)
