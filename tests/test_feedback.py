@@ -56,8 +56,9 @@ def expected(model: str, text: str = NEAR) -> tuple[float, float]:
 
 
 def said_of(model: str, correct: float, count: int, text: str = QUERY) -> tuple[Said, ...]:
-    vector, features = decided(text)[0].vector, text_features(text)
-    return tuple(Said(f"{model}{i}", model, float(i), vector, features, correct, math.nan, 20.0) for i in range(count))
+    encoded = decided(text)[0]
+    place = (encoded.vector, encoded.state, text_features(text))
+    return tuple(Said(f"{model}{i}", model, float(i), *place, correct, math.nan, 20.0) for i in range(count))
 
 
 def all_expected(text: str) -> dict[str, float]:
