@@ -103,6 +103,7 @@ class ModelCard:
         endpoint: base address of an OpenAI-compatible server that answers for it. served_as: its name there; None = id.
         key_env: the environment variable that holds the key for the endpoint; None = it wants none.
         gguf: the file to run it from, on the device.
+        supports: what it can do beside text ("tools", "json", "images", "audio", "files"); what is not named is taken not to be.
     """
 
     id: str
@@ -127,6 +128,7 @@ class ModelCard:
     served_as: str | None = None
     key_env: str | None = None
     gguf: str | None = None
+    supports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
