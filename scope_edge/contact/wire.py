@@ -42,7 +42,7 @@ def read_error(body: Mapping[str, Any]) -> ScopeEdgeError:
     if kind in _WITH_RUN and run is not None:
         made: ScopeEdgeError = getattr(errors, kind)(message, run)
         return made
-    found = getattr(errors, kind, None)
+    found: Any = getattr(errors, kind, None)
     plain = isinstance(found, type) and issubclass(found, ScopeEdgeError)
     return found(message) if plain else ScopeEdgeError(message)
 
