@@ -99,7 +99,7 @@ class _Reply:
             try:
                 run = await (self._stream(pump) if self._conversation.stream else self._whole(pump))
             except ScopeEdgeError as error:
-                run = getattr(error, "run", None)
+                run = _run_of(error)
                 raise
             finally:
                 # Its turn ends with its thread: until then a model may be writing.
@@ -117,7 +117,7 @@ class _Reply:
         await self._exchange.json(200, self._shape.whole(answer, self._pieces), headers)
         return answer.run
 
-    async def _stream(self, pump: Pump[Asked | Piece]) -> Run:
+    async def _stream(self, pump: Pump[Asked | Piece]) -> Run | None:
         """The status is sent with the first piece, when it is known who answers; what goes wrong before has its own."""
         given = 0
         try:
@@ -214,5 +214,6 @@ def decision_headers(decision: Decision, model: str | None, *, sticky: bool = Fa
     return {f"x-scope-edge-{name}": value for name, value in found.items() if value}
 
 
-def _run_of(error: ScopeEdgeError) -> Any:
-    return getattr(error, "run", None)
+def _run_of(error: ScopeEdgeError) -> Run | None:
+    run = getattr(error, "run", None)
+    return run if isinstance(run, Run) else None
