@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -103,8 +102,7 @@ class _Reply:
                 raise
             finally:
                 # Its turn ends with its thread: until then a model may be writing.
-                pump.stop()
-                await asyncio.wait((pump.finished,))
+                await pump.end()
                 self._service.pumps.discard(pump)
                 self._note(run)
 

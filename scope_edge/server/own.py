@@ -147,8 +147,7 @@ class Own:
                     await exchange.write(b"".join(json.dumps(row).encode() + b"\n" for row in batch), more=True)
                 await exchange.write(b"", more=False)
             finally:
-                pump.stop()
-                await asyncio.wait((pump.finished,))
+                await pump.end()
                 self._service.pumps.discard(pump)
                 stream = source.stream
                 if stream is not None and stream.answer is not None:

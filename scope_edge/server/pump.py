@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
@@ -63,6 +64,13 @@ class Pump(Generic[Item]):
         self._stopped.set()
         self._source.cancel()
         self._room.release(_MOST)
+
+    async def end(self) -> None:
+        """Stop, and wait until the thread is free. Whoever hangs up meanwhile does not cut this short: its turn is not over yet."""
+        self.stop()
+        while not self.finished.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((self.finished,))
 
     def _read(self) -> None:
         try:
