@@ -1,8 +1,8 @@
 """A headless Chromium, driven over its debugging pipe: no driver, no port, nothing installed beside the browser itself.
 
-    with browser(tmp_path) as chromium:
-        chromium.open("http://127.0.0.1:8743/")
-        chromium.until("document.title === 'scope-edge'")
+with browser(tmp_path) as chromium:
+    chromium.open("http://127.0.0.1:8743/")
+    chromium.until("document.title === 'scope-edge'")
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ class Chromium:
         """How the page's user likes it."""
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._call("Emulation.setEmulatedMedia", features=scheme)
-        self._call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression is."""
@@ -128,8 +126,15 @@ def browser(folder: Path) -> Iterator[Chromium]:
     commands, mine = os.pipe()
     answers, theirs = os.pipe()
     # The browser reads commands from 3 and writes answers to 4.
-    script = f"exec 3<&{commands} 4>&{theirs}; exec \"$@\""
-    arguments = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+    script = f'exec 3<&{commands} 4>&{theirs}; exec "$@"'
+    arguments = [
+        program,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+    ]
     arguments += ["--disable-background-networking", "--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}"]
     process = subprocess.Popen(
         ["bash", "-c", script, "bash", *arguments],

@@ -17,6 +17,7 @@ from scope_edge.server.problems import Problem, problem_of
 Result = TypeVar("Result")
 # Of silence, while a body is sent; and until a reader takes what is written.
 BODY_SECONDS, SEND_SECONDS = 30.0, 60.0
+_DISCARD_SECONDS = 2.0
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -42,6 +43,7 @@ class Exchange:
         """All of the body. Raises Problem: it is longer than `most` bytes, or does not come; HungUp."""
         length = self.header("content-length")
         if length.isdigit() and int(length) > most:
+            await self._discard()
             raise _too_long(most)
         raw = bytearray()
         while True:
@@ -53,9 +55,19 @@ class Exchange:
                 raise HungUp
             raw += message.get("body", b"")
             if len(raw) > most:
+                await self._discard()
                 raise _too_long(most)
             if not message.get("more_body"):
                 return bytes(raw)
+
+    async def _discard(self) -> None:
+        """What else comes of a body, for a moment: who is still sending would not read why it is refused."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._rest(), _DISCARD_SECONDS)
+
+    async def _rest(self) -> None:
+        while (await self._receive()).get("more_body"):
+            pass
 
     async def unless_hung_up(self, work: Awaitable[Result]) -> Result:
         """The work's result; it is cancelled where the other side hangs up first. Raises HungUp, and what the work raises."""
