@@ -38,6 +38,8 @@ DEVICE, CLOUD = "gemma-2-2b-it", "llama-3.1-70b-instruct"
 QUESTION = "How many primes are there below one hundred, and how do you know? Say it with"
 KEYS = {"STUB_KEY": "sk-stub"}
 _MICRO = 1_000_000
+# Seconds of silence after which a client gives up.
+_PATIENCE = 60.0
 
 
 class Target:
@@ -48,7 +50,7 @@ class Target:
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection that is kept."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE)
 
     def ask(self, connection: http.client.HTTPConnection, text: str, **fields: Any) -> http.client.HTTPResponse:
         """A question; its answer is to be read."""
@@ -420,14 +422,22 @@ def compare(options: argparse.Namespace) -> int:
 def measured(targets: Sequence[Target], options: argparse.Namespace, stream: bool) -> str:
     """Latencies of all targets, taken in turn, and what each adds to the relay."""
     found: dict[str, list[float]] = {target.name: [] for target in targets}
+    silent = []
     for target in targets:
-        latencies(target, options.warm, stream)
+        try:
+            latencies(target, options.warm, stream)
+        except TimeoutError:
+            silent.append(target.name)
+    asked = [target for target in targets if target.name not in silent]
     for _ in range(options.rounds):
-        for target in targets:
+        for target in asked:
             found[target.name] += latencies(target, options.calls, stream)
     base = [quantile(found[targets[0].name], q) for q in (0.5, 0.99)]
     rows = []
     for name, seconds in found.items():
+        if not seconds:
+            rows.append([name, f"no whole answer within {_PATIENCE:.0f} s", "", "", ""])
+            continue
         taken = [1e3 * quantile(seconds, q) for q in (0.5, 0.99)]
         added = [one - 1e3 * least for one, least in zip(taken, base, strict=True)]
         rows.append([name, *(f"{one:.2f}" for one in (*taken, *added))])
