@@ -71,8 +71,8 @@ class Chat:
         await self._take(exchange, read_completion, chat=False)
 
     async def _take(self, exchange: Exchange, read: Read, *, chat: bool) -> None:
-        body = parse(await exchange.body(self._service.bounds.body_bytes))
-        conversation = read(body, show=exchange.header(SHOW).lower() in ("1", "true", "yes"))
+        show = exchange.header(SHOW).lower() in ("1", "true", "yes")
+        conversation = await exchange.read(self._service.bounds.body_bytes, lambda raw: read(parse(raw), show=show))
         target = self._service.desk.names.find(conversation.model)
         reply = _Reply(exchange, self._service, target, conversation, Shape(chat, conversation.wishes.show))
         await exchange.unless_hung_up(reply.give())

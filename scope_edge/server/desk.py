@@ -126,6 +126,11 @@ class Desk:
         )
         return Asked(counter.executor.start(request), decision, sticky, time.monotonic() - begun)
 
+    @property
+    def dimension(self) -> int:
+        """Length of the encoder's vectors."""
+        return self._counters.encoder.dimension
+
     def embed(self, texts: tuple[str, ...]) -> list[Any]:
         """The encoder's unit vectors."""
         return [self._counters.encode(Query(text)).vector for text in texts]

@@ -18,6 +18,8 @@ Result = TypeVar("Result")
 # Of silence, while a body is sent; and until a reader takes what is written.
 BODY_SECONDS, SEND_SECONDS = 30.0, 60.0
 _DISCARD_SECONDS = 2.0
+# Bytes of a body that are read in no time.
+_SHORT = 64 * 1024
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -60,6 +62,11 @@ class Exchange:
             if not message.get("more_body"):
                 return bytes(raw)
 
+    async def read(self, most: int, read: Callable[[bytes], Result]) -> Result:
+        """The body, read; a long one by a thread, so that nobody waits for it. Raises as `body` and `read`."""
+        raw = await self.body(most)
+        return read(raw) if len(raw) <= _SHORT else await asyncio.to_thread(read, raw)
+
     async def _discard(self) -> None:
         """What else comes of a body, for a moment: who is still sending would not read why it is refused."""
         with contextlib.suppress(asyncio.TimeoutError):
@@ -97,7 +104,10 @@ class Exchange:
 
     async def json(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
         """A whole answer."""
-        raw = json.dumps(body).encode()
+        await self.whole(status, json.dumps(body).encode(), headers)
+
+    async def whole(self, status: int, raw: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """A whole answer that is JSON already."""
         named = {"content-type": "application/json", "content-length": str(len(raw)), **(headers or {})}
         await self.start(status, encoded(named))
         await self.write(raw, more=False)

@@ -155,7 +155,7 @@ class Own:
 
     async def _asked(self, exchange: Exchange) -> tuple[Settings, str, dict[str, Any]]:
         """Raises Problem 409: this server would not decide as the caller would."""
-        body = parse(await exchange.body(self._service.bounds.body_bytes))
+        body = await exchange.read(self._service.bounds.body_bytes, parse)
         mine, given, text = self._service.desk.settings, body.get("settings"), body.get("text")
         if not isinstance(given, dict) or not isinstance(text, str):
             raise bad("settings and text are missing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import TYPE_CHECKING, Any
 
 from scope_edge import __version__
@@ -14,6 +15,7 @@ from scope_edge.server.problems import Problem, bad
 from scope_edge.server.wire import parse, read_inputs, read_query
 
 if TYPE_CHECKING:
+    from scope_edge.server.desk import Desk
     from scope_edge.server.service import Service
 
 
@@ -42,29 +44,23 @@ class Plain:
     async def route(self, exchange: Exchange) -> None:
         """POST /v1/route."""
         desk = self._service.desk
-        name, query, wishes = read_query(parse(await exchange.body(self._service.bounds.body_bytes)))
+        most = self._service.bounds.body_bytes
+        name, query, wishes = await exchange.read(most, lambda raw: read_query(parse(raw)))
         target = desk.names.find(name)
         decision = await exchange.unless_hung_up(self._service.quickly(desk.decide, target, query, wishes))
         await exchange.json(200, decision.as_dict(), decision_headers(decision, None))
 
     async def embeddings(self, exchange: Exchange) -> None:
         """POST /v1/embeddings."""
-        body = parse(await exchange.body(self._service.bounds.body_bytes))
+        body = await exchange.read(self._service.bounds.body_bytes, parse)
         model, texts, packed = read_inputs(body)
         if model not in (ENCODER, "auto"):
             raise Problem(
                 404, f"there is no embedding model {model!r}; {ENCODER} is one", "model_not_found", param="model"
             )
-        vectors = await exchange.unless_hung_up(self._service.quickly(self._service.desk.embed, texts))
-        if body.get("dimensions") not in (None, len(vectors[0])):
-            raise bad(f"dimensions must be {len(vectors[0])}, or left out", "dimensions")
-        rows = [
-            {"object": "embedding", "index": n, "embedding": _packed(one) if packed else one.tolist()}
-            for n, one in enumerate(vectors)
-        ]
-        tokens = round(sum(estimate_prompt_tokens(text).expected for text in texts))
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        await exchange.json(200, {"object": "list", "data": rows, "model": ENCODER, "usage": usage})
+        wanted = body.get("dimensions")
+        work = self._service.quickly(_embedded, self._service.desk, texts, packed, wanted)
+        await exchange.whole(200, await exchange.unless_hung_up(work))
 
     async def health(self, exchange: Exchange) -> None:
         """GET /health: it runs. Who has no token learns no more."""
@@ -74,13 +70,27 @@ class Plain:
 
     async def metrics(self, exchange: Exchange) -> None:
         """GET /metrics."""
-        raw = self._service.metrics.text(self._service.gauges()).encode()
+        gauges = await self._service.quickly(self._service.gauges)
+        raw = self._service.metrics.text(gauges).encode()
         await exchange.start(200, encoded({"content-type": "text/plain; version=0.0.4; charset=utf-8"}))
         await exchange.write(raw, more=False)
 
 
 def _model(name: str, owner: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+
+
+def _embedded(desk: Desk, texts: tuple[str, ...], packed: bool, dimensions: object) -> bytes:
+    """The answer with their vectors. Raises Problem."""
+    if dimensions not in (None, desk.dimension):
+        raise bad(f"dimensions must be {desk.dimension}, or left out", "dimensions")
+    rows = [
+        {"object": "embedding", "index": n, "embedding": _packed(one) if packed else one.tolist()}
+        for n, one in enumerate(desk.embed(texts))
+    ]
+    tokens = round(sum(estimate_prompt_tokens(text).expected for text in texts))
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return json.dumps({"object": "list", "data": rows, "model": ENCODER, "usage": usage}).encode()
 
 
 def _packed(vector: Any) -> str:
