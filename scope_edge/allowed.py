@@ -80,6 +80,8 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "journal_mb": _at_least_one,
     "max_usd_day": check_amount,
     "max_usd_month": check_amount,
+    "stick": check_amount,
+    "use_server": check_flag,
 }
 # What a profile may set: anything but which profile holds.
 PROFILED = tuple(key for key in CHECKS if key != "profile")

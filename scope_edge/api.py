@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from scope_edge.allowed import CHECKS
 from scope_edge.answer import Answer
+from scope_edge.askable import askable, bound_words
 from scope_edge.assemble import load_executor, load_flow
 from scope_edge.checks import check_name, suggestion
 from scope_edge.config import Settings, load_settings
 from scope_edge.errors import InfeasibleError, UsageError
-from scope_edge.executor.chain import callable_now, why_not_called
 from scope_edge.executor.request import Request
 from scope_edge.records import Attempt, Decision, ModelCard, Query
 
@@ -63,8 +63,6 @@ _SETTINGS = ("alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fal
 _QUERY = ("system", "history", "id")
 _ROUTE = (*_QUERY, *_SETTINGS, "exclude")
 _ASK = (*_ROUTE, "model", "verify", "fields")
-# A warning names this many models; a pool may have a thousand.
-_NAMED = 5
 _ROLES = ("system", "user", "assistant")
 
 
@@ -74,13 +72,16 @@ class Router:
     A context manager: its end ends the processes that models run in.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises as `load` does."""
+    def __init__(self, settings: Settings, parts: tuple[Flow, Executor] | None = None) -> None:
+        """parts: of somebody who goes on using them, and ends them. Raises as `load` does."""
         self._settings = settings
-        self._journal = _journal(settings)
-        self._flow: Flow = load_flow(settings, None if self._journal is None else self._journal.noted)
+        self._journal = None if parts else _journal(settings)
+        self._flow: Flow = (
+            parts[0] if parts else load_flow(settings, None if self._journal is None else self._journal.noted)
+        )
         self._lock = threading.Lock()
-        self._executor: Executor | None = None
+        self._executor: Executor | None = parts[1] if parts else None
+        self._lent = parts is not None
 
     @classmethod
     def load(cls, profile: str | None = None, **settings: Any) -> Router:
@@ -99,6 +100,8 @@ class Router:
 
     def close(self) -> None:
         """End what runs. The next question would start it again."""
+        if self._lent:
+            return
         with self._lock:
             executor, self._executor = self._executor, None
         if executor is not None:
@@ -148,23 +151,22 @@ class Router:
         started = time.monotonic()
         given = _known(wishes, _ASK)
         preference, query = self._preference(given), _query(text, given)
-        kept, silent = self._askable(given.get("model"), preference)
+        pinned = given.get("model")
+        can = askable(self.pool, None if pinned is None else self._check_model(check_name("model", pinned)), preference)
         # Before the decision: an estimator that makes it may load a model, and the memory there is is shared.
         executor = self._running()
         encoded = self._flow.encode(query)
-        decision = self._flow.decide(encoded, kept, top_k=self._settings.top_k)
-        if silent:
-            decision = replace(decision, warnings=(*decision.warnings, _left_out(silent)))
+        decision = can.noted(self._flow.decide(encoded, can.preference, top_k=self._settings.top_k))
         if decision.choice is None:
             if executor.journal is not None:
                 executor.journal.record(query, decision, None, encoded=encoded)
-            raise InfeasibleError(_bound_words(decision), decision)
+            raise InfeasibleError(bound_words(decision), decision)
         request = Request(
             query=query,
             decision=decision,
             budget=preference.budget,
             fields=given.get("fields") or {},
-            local_only=kept.local_only,
+            local_only=can.preference.local_only,
             verify=_verify(given, self._settings),
             encoded=encoded,
             started=started,
@@ -174,7 +176,7 @@ class Router:
     def _running(self) -> Executor:
         with self._lock:
             if self._executor is None:
-                self._executor = load_executor(self._settings, self._flow)
+                self._executor = load_executor(self._settings, self._flow.pool, self._flow.encode)
             return self._executor
 
     def _preference(self, given: Mapping[str, Any]) -> Preference:
@@ -184,26 +186,6 @@ class Router:
         for model in models:
             self._check_model(check_name("exclude", model))
         return replace(self._settings, **changes).preference(exclude=models)
-
-    def _askable(self, pinned: str | None, preference: Preference) -> tuple[Preference, tuple[str, ...]]:
-        """The preference without those that cannot be called; and who they are. Raises UsageError: nobody is left."""
-        if pinned is not None:
-            cards = [card for card in self.pool if card.id == self._check_model(check_name("model", pinned))]
-            if not cards:
-                raise UsageError(f"{pinned} is not in this pool; name a pool it is in, or pool={pinned!r}")
-        else:
-            cards = [card for card in self.pool if card.id not in preference.exclude]
-        silent = [card.id for card in cards if not callable_now(card)]
-        if cards and len(silent) == len(cards):
-            if pinned is not None:
-                raise UsageError(f"{pinned}: {why_not_called(cards[0], local_only=False)}")
-            raise UsageError(
-                "no model of this pool can be called: their cards name no endpoint and no gguf;"
-                " `scope-edge models add` makes cards that do"
-            )
-        left = {card.id for card in cards} - set(silent)
-        excluded = tuple(card.id for card in self.pool if card.id not in left)
-        return replace(preference, exclude=(*dict.fromkeys((*preference.exclude, *excluded)),)), tuple(silent)
 
     def _check_model(self, model: str) -> str:
         """Raises UsageError naming the nearest ids for one that the catalog does not know."""
@@ -302,20 +284,3 @@ def _query(text: Any, given: Mapping[str, Any]) -> Query:
 def _verify(given: Mapping[str, Any], settings: Settings) -> int:
     value: Any = settings.verify if given.get("verify") is None else CHECKS["verify"]("verify", given["verify"])
     return int(value)
-
-
-def _left_out(models: tuple[str, ...]) -> str:
-    more = f" and {len(models) - _NAMED} more" if len(models) > _NAMED else ""
-    return (
-        "left out, since their cards say not how they are called, or they are retired:"
-        f" {', '.join(models[:_NAMED])}{more}"
-    )
-
-
-def _bound_words(decision: Decision) -> str:
-    bound = decision.bound
-    if bound is None:
-        return "no model may be asked"
-    value = "" if bound.value is None else f" {bound.value:.10g}"
-    needed = "" if bound.needed is None else f"; {bound.needed:.10g} would do"
-    return f"no model that can be called keeps to {bound.limit}{value}{needed}"

@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scope_edge import assets
 from scope_edge.catalog import load_catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from scope_edge.config import Settings
+    from scope_edge.encoder import Encoder
     from scope_edge.executor import Executor
     from scope_edge.executor.contracts import Place
     from scope_edge.fingerprints import Fingerprint
-    from scope_edge.records import ModelCard
+    from scope_edge.records import EncodedQuery, ModelCard, Query
     from scope_edge.router import Flow, Guard, Noted, Refiner
 
 
-def load_flow(settings: Settings, noted: Noted | None = None) -> Flow:
-    """A router for the settings' active pool, from bundled files and the user's own. noted: told of every decision.
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where models run. Several executors may share them: models on the device have one memory.
+
+    device: of GGUFs; None = there are none. cloud: of endpoints, wherever they are.
+    """
+
+    device: Place | None
+    cloud: Place
+
+
+def load_encoder(settings: Settings) -> Callable[[], Encoder]:
+    """The encoder, loaded in the background; calling what comes back waits for it. Raises as `load_flow`."""
+    from scope_edge.encoder import Encoder
+
+    return Encoder.loading(provider=settings.provider, threads=settings.threads)
+
+
+def load_flow(settings: Settings, noted: Noted | None = None, encoder: Callable[[], Encoder] | None = None) -> Flow:
+    """A router for the settings' active pool, from bundled files and the user's own.
+
+    noted: told of every decision. encoder: one that is loaded already.
 
     Raises AssetError (a file missing or damaged), UsageError (unknown or empty pool, unknown provider),
     MissingExtraError (an optional library asked for by name is not installed).
     """
-    from scope_edge.encoder import Encoder
-
     # Half of a cold start, and most of it outside the interpreter: the rest is made ready meanwhile.
-    encoder = Encoder.loading(provider=settings.provider, threads=settings.threads)
+    encoder = encoder or load_encoder(settings)
     pool = load_catalog(settings).pool(settings.pool)
 
     from scope_edge.anchors import load_bank
@@ -49,19 +69,32 @@ def load_flow(settings: Settings, noted: Noted | None = None) -> Flow:
     )
 
 
-def load_executor(settings: Settings, flow: Flow) -> Executor:
-    """What carries this flow's decisions out. Nothing is started or connected to yet."""
+def load_places(settings: Settings, cards: Sequence[ModelCard]) -> Places:
+    """Where these models run. Nothing is started or connected to yet."""
+    from scope_edge.executor.cloud import CloudPlace
+
+    cloud = CloudPlace(silence=settings.silence_seconds, offline=settings.offline)
+    return Places(_device(settings, cards), cloud)
+
+
+def load_executor(
+    settings: Settings,
+    cards: Sequence[ModelCard],
+    encode: Callable[[Query], EncodedQuery],
+    places: Places | None = None,
+) -> Executor:
+    """What carries decisions on these models out. Nothing is started or connected to yet. places: None = its own."""
     from scope_edge.agreement import Agreement
     from scope_edge.executor import Executor
-    from scope_edge.executor.cloud import CloudPlace
     from scope_edge.journal import Journal
     from scope_edge.ledger import Ledger
 
+    places = places or load_places(settings, cards)
     return Executor(
-        flow.pool,
-        device=_device(settings, flow.pool),
-        cloud=CloudPlace(silence=settings.silence_seconds, offline=settings.offline),
-        agreement=Agreement(flow.encode),
+        cards,
+        device=places.device,
+        cloud=places.cloud,
+        agreement=Agreement(encode),
         ledger=Ledger.open(settings),
         journal=Journal.open(settings),
     )

@@ -29,6 +29,8 @@ else:
 
 CARDS = "models/cards.toml"
 STATUSES = ("available", "retired", "unknown")
+# What a request may ask of a model beside text: tools to call, an answer of a given form, what it sends along.
+FEATURES = ("tools", "json", "images", "audio", "files")
 _PRICES = ("usd_in", "usd_out")
 # Names under which local servers list models that in truth run at a vendor's (Ollama: `name:size-cloud`, `name:cloud`).
 FORWARDED = ("-cloud", ":cloud")
@@ -188,6 +190,8 @@ def _misplaced(card: ModelCard) -> str | None:
         return "has both an endpoint and a gguf; remove the one it is not to be called by"
     if card.gguf is not None and card.where != "device":
         return 'a gguf runs here; write where = "device"'
+    if card.gguf is not None and card.supports:
+        return "a gguf is asked for text alone here; remove supports"
     if card.endpoint is None and (card.served_as is not None or card.key_env is not None):
         return "served_as and key_env belong to an endpoint; add endpoint, or remove them"
     return None if card.endpoint is None else _astray(card, parse_endpoint(card.endpoint))
@@ -220,6 +224,12 @@ def _key_env(name: str, value: object) -> str:
     raise UsageError(
         f"{name} must be the name of an environment variable in capitals, such as OPENAI_API_KEY, never the key itself"
     )
+
+
+def _features(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and all(one in FEATURES for one in value):
+        return tuple(dict.fromkeys(value))
+    raise UsageError(f"{name} must be a list of {', '.join(FEATURES)}, not {value!r}")
 
 
 def _day(name: str, value: object) -> str:
@@ -273,4 +283,5 @@ _CARD_CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "served_as": check_name,
     "key_env": _key_env,
     "gguf": check_name,
+    "supports": _features,
 }

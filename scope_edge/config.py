@@ -75,6 +75,8 @@ class Settings:
         journal: write down no decision, those that are run, or all. journal_text, journal_embedding: with the query's.
         journal_days, journal_mb: older entries go, and the oldest beyond that size.
         max_usd_day, max_usd_month: caps on what cloud models may be paid in all; None = no cap.
+        stick: the utility that another model must be better by before a running conversation goes over to it (server).
+        use_server: `route` and `ask` leave the work to a server of the user's own that runs.
         models, pools, profiles: the user's own cards, as written, pools, and profiles, their values checked; by name.
         file: the settings file these were read from, whether or not it exists.
         origin: key -> where its value came from (the file, "profile NAME", a variable or "argument"); a key at its default
@@ -112,6 +114,8 @@ class Settings:
     journal_mb: int = 200
     max_usd_day: float | None = None
     max_usd_month: float | None = None
+    stick: float = 0.1
+    use_server: bool = True
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -95,14 +95,13 @@ class ModelCard:
         price_as_of, price_source: ISO date and where the price was read.
         token_factor: the model's own tokens per cl100k token of the same text.
         context_tokens: prompt + completion limit in own tokens; None = unknown.
-        parameters_b: parameters in billions. size_gb: file size when quantized (device models).
-        tokens_per_second, prompt_tokens_per_second: decoding and prefill speed where it runs; None = unmeasured.
-        load_seconds: time until a cold model can answer; None = unmeasured.
+        parameters_b: in billions. size_gb: file size when quantized (device models).
+        tokens_per_second, prompt_tokens_per_second, load_seconds: decoding, prefill, until a cold model answers; None = unmeasured.
         status: "available", "retired" or "unknown". retires: ISO date of (announced) retirement.
         licence: of the weights, for open ones. note: anything a user should know, one line.
         endpoint: base address of an OpenAI-compatible server that answers for it. served_as: its name there; None = id.
-        key_env: the environment variable that holds the key for the endpoint; None = it wants none.
-        gguf: the file to run it from, on the device.
+        key_env: the environment variable with the endpoint's key; None = it wants none. gguf: the file to run it from, here.
+        supports: beside text ("tools", "json", "images", "audio", "files"); what is not named is taken not to be.
     """
 
     id: str
@@ -127,15 +126,14 @@ class ModelCard:
     served_as: str | None = None
     key_env: str | None = None
     gguf: str | None = None
+    supports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Hard limits for one query, checked on upper bounds. None = no limit; 0 is a valid limit.
 
-    Attributes:
-        tokens: prompt + completion, in the model's own tokens.
-        usd: US dollars. seconds: wall time, loading included.
+    tokens: prompt + completion, in the model's own tokens. usd: US dollars. seconds: wall time, loading included.
     """
 
     tokens: int | None = None

@@ -38,8 +38,11 @@ ROOMS = {
     "sklearn": ("evaluating/baselines.py",),
     "matplotlib": ("plotting/",),
     "cryptography": ("signing/ed25519.py",),
+    "starlette": ("server/",),
+    "uvicorn": ("server/",),
 }
-# What opens connections, or is used to. remote.py and chat/connection.py may, the llama worker talks over pipes.
+# What opens connections, or is used to. remote.py and chat/connection.py may; contact/client.py may to the user's own server on
+# this machine, and refuses every other address (tests/test_contact.py). The llama worker talks over pipes; server/ only listens.
 NETWORK = (
     "aiohttp",
     "ftplib",
@@ -53,12 +56,12 @@ NETWORK = (
     "urllib",
     "urllib3",
 )
-REMOTE = ("remote.py", "chat/connection.py")
+REMOTE = ("remote.py", "chat/connection.py", "contact/client.py")
 # Training and conversion belong to build_scripts/: a user never installs these. What evaluating needs is another matter.
 BUILD_ONLY = ("build_scripts", "onnx", "pandas", "torch", "transformers")
 # `router.py` may import these of the package and nothing else: words, errors and the contracts between parts.
 ROUTER_KNOWS = ("errors", "records", "protocols")
-HEAVY = ("numpy", "onnxruntime", "tokenizers", "hnswlib", "llama_cpp", "matplotlib")
+HEAVY = ("starlette", "uvicorn", "http", "numpy", "onnxruntime", "tokenizers", "hnswlib", "llama_cpp", "matplotlib")
 MAX_LINES = 350
 MAX_FUNCTION = 60
 

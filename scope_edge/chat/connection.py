@@ -18,6 +18,7 @@ from scope_edge import __version__
 from scope_edge.chat.endpoints import is_loopback, parse_endpoint
 from scope_edge.chat.failed import Failed
 from scope_edge.chat.keys import find_key
+from scope_edge.chat.watch import WATCH, Alarm
 from scope_edge.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Incoming:
     def __init__(self, connection: Connection, response: Any, seconds: float) -> None:
         self._connection, self._response = connection, response
         self._ended = threading.Event()
-        self._watch: threading.Timer | None = None
+        self._watch: Alarm | None = None
         self.expire(seconds)
 
     @property
@@ -170,9 +171,7 @@ class Incoming:
         if self._watch is not None:
             self._watch.cancel()
         if seconds < threading.TIMEOUT_MAX:
-            self._watch = threading.Timer(seconds, self.end)
-            self._watch.daemon = True
-            self._watch.start()
+            self._watch = WATCH.after(seconds, self.end)
 
     def end(self) -> None:
         """End it, from whichever thread: who reads gets Failed."""

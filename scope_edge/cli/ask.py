@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,14 @@ from scope_edge.cli.preferences import preference_options
 from scope_edge.cli.run import complain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from scope_edge.api import Stream
     from scope_edge.config import Settings
+    from scope_edge.contact.asking import ServedStream
     from scope_edge.records import Decision, Run
+
+    Asked = Stream | ServedStream
 
 INFEASIBLE = 3
 _NOTHING = (
@@ -61,8 +67,8 @@ Exit codes:
     "--keep-alive",
     metavar="S",
     type=Setting("keep_alive"),
-    help="Seconds a model on the device stays loaded after it answered, where a server asks it; this command lets go of it at"
-    " its end.",
+    help="Seconds a model on the device stays loaded after it answered. This command lets go of it at its end, and a server that"
+    " runs keeps to its own.",
 )
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, decision included (docs/json.md).")
@@ -91,17 +97,29 @@ def command(
 
     text = read_query(texts, file, _NOTHING)
     settings = _holding(load_settings(overrides), model)
-    from scope_edge.api import Router
     from scope_edge.errors import InfeasibleError
 
     wishes: dict[str, Any] = {"system": system, "model": model, "exclude": model_ids(exclude)}
-    with Router(settings) as router:
-        try:
-            stream = router.stream(text, **wishes)
-        except InfeasibleError as error:
-            context.exit(_infeasible(error.decision, as_json))
-        with stream:
+    try:
+        with _asking(settings, text, wishes) as stream:
             context.exit(_json(stream) if as_json else _plain(stream, whole=no_stream, quiet=quiet))
+    except InfeasibleError as error:
+        context.exit(_infeasible(error.decision, as_json))
+
+
+@contextlib.contextmanager
+def _asking(settings: Settings, text: str, wishes: dict[str, Any]) -> Iterator[Asked]:
+    """The answer on its way: from a server of the user's that runs, else from this process. Raises what `Router.stream` does."""
+    from scope_edge.contact.asking import asked
+
+    with asked(settings, text, wishes) as stream:
+        if stream is not None:
+            yield stream
+            return
+    from scope_edge.api import Router
+
+    with Router(settings) as router, router.stream(text, **wishes) as own:
+        yield own
 
 
 def _holding(settings: Settings, model: str | None) -> Settings:
@@ -126,7 +144,7 @@ def _infeasible(decision: Decision, as_json: bool) -> int:
     return complain(infeasible(decision.bound), INFEASIBLE)
 
 
-def _json(stream: Stream) -> int:
+def _json(stream: Asked) -> int:
     """The whole answer as one object, also of what went wrong on the way to one."""
     from scope_edge.errors import BrokenAnswerError, RefusedError, UnansweredError
 
@@ -151,7 +169,7 @@ def _out(decision: Decision, text: str | None, run: Run | None, id: str | None, 
     out_json({"answer": text, "id": id, "run": ran, "warnings": list(warnings), "decision": decision.as_dict()})
 
 
-def _plain(stream: Stream, *, whole: bool, quiet: bool) -> int:
+def _plain(stream: Asked, *, whole: bool, quiet: bool) -> int:
     """Print pieces as they come, or all at the end; the line on who answers comes before the first."""
     said, last = quiet, ""
     pieces: list[str] = []
@@ -179,7 +197,7 @@ def _plain(stream: Stream, *, whole: bool, quiet: bool) -> int:
     return 0
 
 
-def _say(stream: Stream) -> bool:
+def _say(stream: Asked) -> bool:
     """On standard error: what to know of the decision, who did not answer, and who does."""
     from scope_edge.cli.decision import one_line_of
     from scope_edge.cli.output import one_line

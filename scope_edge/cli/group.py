@@ -12,6 +12,7 @@ PROGRAM = "scope-edge"
 COMMANDS = {
     "route": "Choose a model for a query.",
     "ask": "Put a query to the model it should go to, and print the answer.",
+    "serve": "Serve the models behind an OpenAI-compatible address on this machine.",
     "log": "Show what was decided and spent; purge it.",
     "feedback": "Say whether an answer was right.",
     "models": "Show the models; add, test, compare and remove yours.",

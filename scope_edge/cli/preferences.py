@@ -86,6 +86,12 @@ _OPTIONS = (
         help="Limit on the tokens it reads and writes for a query.",
     ),
     click.option(
+        "--server/--no-server",
+        "use_server",
+        default=None,
+        help="Leave the work to a `scope-edge serve` of yours that runs, or never do.  [default: --server]",
+    ),
+    click.option(
         "--index",
         metavar="[auto|exact|hnsw]",
         type=Setting("index", ("auto", "exact", "hnsw")),

@@ -129,6 +129,12 @@ def _decide(text: str, system: str | None, settings: Settings, exclude: tuple[st
 
     query = Query(text, system=system)
     check_query(query)
+    if settings.use_server:
+        from scope_edge.contact.asking import decided
+
+        decision = decided(settings, text, {"system": system, "exclude": exclude})
+        if decision is not None:
+            return decision
     from scope_edge.assemble import load_flow
 
     with journal_of(settings) as noted:

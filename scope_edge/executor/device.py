@@ -47,6 +47,12 @@ class Host(Protocol):
 
     def count(self, card: ModelCard, messages: tuple[Message, ...]) -> int: ...
 
+    @property
+    def loaded(self) -> tuple[str, ...]: ...
+
+    @property
+    def sequences(self) -> int: ...
+
     def close(self) -> None: ...
 
 
@@ -79,6 +85,16 @@ class DevicePlace:
             return DeviceAnswering(self._host.stream(card, _plain(messages), options))
         except ScopeEdgeError as error:
             raise Unanswered(str(error), unbilled=True) from error
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Models that are loaded."""
+        return self._host.loaded
+
+    @property
+    def sequences(self) -> int:
+        """Requests that workers have not ended yet."""
+        return self._host.sequences
 
     def close(self) -> None:
         """End the workers."""

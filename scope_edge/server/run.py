@@ -1,0 +1,257 @@
+"""A process that serves: bound, noted for the user's commands, and ended so that nobody is left with half an answer unsaid."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from scope_edge.chat.endpoints import is_loopback
+from scope_edge.contact.runtime import Running, forget, note
+from scope_edge.contact.token import make_token
+from scope_edge.errors import UsageError
+from scope_edge.server.app import make_app
+from scope_edge.server.desk import Desk
+from scope_edge.server.guard import Access, allowed_hosts
+from scope_edge.server.own import Own
+from scope_edge.server.service import Bounds, Service
+
+if TYPE_CHECKING:
+    from scope_edge.config import Settings
+
+HEADER_SECONDS, IDLE_SECONDS = 15.0, 30.0
+HEADER_BYTES = 64 * 1024
+# After the grace: for cut answers to be said to be, settled and written down.
+_LAST_SECONDS = 5.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to serve.
+
+    Attributes:
+        host, port: to listen on; port 0 = any that is free. names: Host headers that are answered beside loopback's.
+        auth: whether the token is demanded. grace: seconds that running answers have when the server is to end.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8743
+    names: tuple[str, ...] = ()
+    auth: bool = True
+    grace: float = 10.0
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where it is. code: opens the page once."""
+
+    host: str
+    port: int
+    code: str
+
+    @property
+    def url(self) -> str:
+        """The base address, /v1 not included."""
+        host = "127.0.0.1" if self.host in _EVERYWHERE else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+Ready = Callable[[Listening], None]
+
+
+def serve(
+    settings: Settings,
+    overrides: Mapping[str, Any],
+    options: Options,
+    ready: Ready,
+    until: threading.Event | None = None,
+) -> bool:
+    """Serve until SIGINT, SIGTERM, or `until`; whether all threads are done at the end.
+
+    overrides: the settings among arguments. ready: told where, once it listens. Raises UsageError (it cannot be bound, it
+    would be open to the network), and what loading raises.
+    """
+    if not options.auth and not is_loopback(options.host):
+        raise UsageError(f"--no-auth on {options.host} would let anybody there spend your keys; leave it out")
+    token = make_token()
+    desk = Desk(settings, overrides)
+    try:
+        desk.warm()
+        return asyncio.run(_serve(desk, token, options, ready, until))
+    finally:
+        desk.close()
+
+
+async def _serve(desk: Desk, token: str, options: Options, ready: Ready, until: threading.Event | None) -> bool:
+    service = Service(desk, options.bounds)
+    own = Own(service, token)
+    access = Access(token if options.auth else None, allowed_hosts((*options.names, options.host)), _is_public(options))
+    server = Server(_config(make_app(service, own, access), options), service, options)
+    watch = None if until is None else asyncio.create_task(_watch(until, server))
+
+    def listening(host: str, port: int) -> None:
+        ready(Listening(host, port, own.codes.make()))
+
+    try:
+        return await server.run_until_told(listening)
+    finally:
+        if watch is not None:
+            watch.cancel()
+
+
+async def _watch(until: threading.Event, server: Server) -> None:
+    while not until.is_set():
+        await asyncio.sleep(0.1)
+    server.should_exit = True
+
+
+def _is_public(options: Options) -> bool:
+    return not is_loopback(options.host)
+
+
+def _config(app: Any, options: Options) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=options.host,
+        port=options.port,
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        timeout_keep_alive=int(IDLE_SECONDS),
+        timeout_graceful_shutdown=int(options.grace + _LAST_SECONDS),
+        backlog=1024,
+    )
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's, noted while it runs, and ended in order."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, options: Options) -> None:
+        super().__init__(config)
+        self._service, self._options = service, options
+        self._running: Running | None = None
+        self._ready: Callable[[str, int], None] = lambda host, port: None
+        self._done = True
+
+    async def run_until_told(self, ready: Callable[[str, int], None]) -> bool:
+        """Serve; whether all threads were done at the end."""
+        self._ready = ready
+        await self.serve()
+        return self._done
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen, and say where. Raises UsageError."""
+        log = logging.getLogger("uvicorn.error")
+        log.disabled = True
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:
+            raise UsageError(
+                f"{self._options.host}, port {self._options.port}, cannot be listened on; it may be taken: give another --port, or 0"
+            ) from error
+        finally:
+            log.disabled = False
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        self._note(str(host), int(port))
+        self._ready(self._options.host, int(port))
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Let nobody else in, give running answers their time, and cut what is left."""
+        self._forget()
+        self._service.close_doors()
+        cutting = asyncio.create_task(self._cut())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+            self._done = await self._service.end(_LAST_SECONDS)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A signal ends the server and no more: what follows is the command's to say."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {one: signal.signal(one, self._told) for one in _SIGNALS}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        """The second time, at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def _cut(self) -> None:
+        until = time.monotonic() + self._options.grace
+        while time.monotonic() < until and not self.force_exit:
+            await asyncio.sleep(0.05)
+        self._service.cut()
+
+    def _note(self, host: str, port: int) -> None:
+        """Only where it listens on loopback: the user's commands connect to nothing else."""
+        if host in _EVERYWHERE:
+            host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+        if is_loopback(host):
+            self._running = Running(host, port, os.getpid(), time.time())
+            note(self._running)
+
+    def _forget(self) -> None:
+        if self._running is not None:
+            forget(self._running)
+
+
+class Protocol(H11Protocol):
+    """Uvicorn's, which hangs up on who does not send a request's head in time."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._head_came()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            self._await_head(IDLE_SECONDS + HEADER_SECONDS)
+
+    def _await_head(self, seconds: float = HEADER_SECONDS) -> None:
+        self._head_came()
+        self._late = self.loop.call_later(seconds, self.transport.close)
+
+    def _head_came(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None

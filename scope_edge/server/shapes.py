@@ -1,0 +1,146 @@
+"""Answers as OpenAI's format has them, whole and in events."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from scope_edge.answer import run_body
+
+if TYPE_CHECKING:
+    from scope_edge.answer import Answer
+    from scope_edge.chat.stream import Piece
+    from scope_edge.records import Decision, Run
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(slots=True)
+class Shape:
+    """One answer's form. chat: as of /v1/chat/completions, else of /v1/completions. show: decision and run come along."""
+
+    chat: bool
+    show: bool = False
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
+    created: int = field(default_factory=lambda: int(time.time()))
+    model: str = ""
+    _called: bool = False
+
+    def first(self, decision: Decision) -> bytes:
+        """The event that an answer begins with."""
+        ours = {"scope_edge": {"decision": decision.as_dict()}} if self.show else {}
+        if not self.chat:
+            return self._event([self._choice("", None)], **ours) if self.show else b""
+        return self._event([self._choice({"role": "assistant", "content": ""}, None)], **ours)
+
+    def piece(self, piece: Piece) -> bytes:
+        """An event for a piece; nothing for one that has nothing in it."""
+        if not self.chat:
+            return self._event([self._choice(piece.text, None)]) if piece.text else b""
+        delta = {**piece.extra, "content": piece.text} if piece.text else dict(piece.extra)
+        self._called |= bool(delta.get("tool_calls") or delta.get("function_call"))
+        return self._event([self._choice(delta, None)]) if delta else b""
+
+    def last(self, answer: Answer, *, usage: bool) -> Iterator[bytes]:
+        """The events that end it."""
+        ours = {"scope_edge": _ours(answer)} if self.show else {}
+        yield self._event([self._choice({} if self.chat else "", self._finish(answer.run))], **ours)
+        if usage:
+            yield self._event([], usage=usage_of(answer.run))
+        yield DONE
+
+    def whole(self, answer: Answer, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """The answer at once."""
+        extra = joined([piece.extra for piece in pieces if piece.extra])
+        self._called = bool(extra.get("tool_calls") or extra.get("function_call"))
+        finish = self._finish(answer.run)
+        if self.chat:
+            text = answer.text if answer.text or not self._called else None
+            choice = {"index": 0, "message": {"role": "assistant", "content": text, **extra}, "finish_reason": finish}
+        else:
+            choice = {"index": 0, "text": answer.text, "logprobs": None, "finish_reason": finish}
+        body = {
+            **self._head("chat.completion" if self.chat else "text_completion"),
+            "choices": [choice],
+            "usage": usage_of(answer.run),
+        }
+        return body | ({"scope_edge": {"decision": answer.decision.as_dict(), **_ours(answer)}} if self.show else {})
+
+    def _finish(self, run: Run) -> str:
+        return "length" if run.ending == "cut" else "tool_calls" if self._called else "stop"
+
+    def _choice(self, said: Any, finish: str | None) -> dict[str, Any]:
+        return {"index": 0, "delta" if self.chat else "text": said, "finish_reason": finish}
+
+    def _event(self, choices: list[Any], **more: Any) -> bytes:
+        head = self._head("chat.completion.chunk" if self.chat else "text_completion")
+        return event({**head, "choices": choices, **more})
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        lead = "chatcmpl-" if self.chat else "cmpl-"
+        return {"id": lead + self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def event(body: Mapping[str, Any]) -> bytes:
+    """One event of a stream."""
+    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+
+
+def usage_of(run: Run) -> dict[str, Any]:
+    """Tokens as the format counts them; null where they are not known."""
+    prompt, completion = (None if n is None else round(n) for n in (run.prompt_tokens, run.completion_tokens))
+    total = None if prompt is None or completion is None else prompt + completion
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+
+
+def joined(deltas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What came in pieces beside the text, put together: texts end to end, the parts of lists by their index."""
+    whole: dict[str, Any] = {}
+    for delta in deltas:
+        for name, value in delta.items():
+            whole[name] = _joined(whole.get(name), value)
+    return {name: _without_index(value) for name, value in whole.items() if value is not None}
+
+
+def _joined(before: Any, more: Any) -> Any:
+    if before is None or more is None:
+        return before if more is None else _begun(more)
+    if isinstance(before, str) and isinstance(more, str):
+        return before + more
+    if isinstance(before, dict) and isinstance(more, dict):
+        # An id or a type is sent once, or again the same; what is sent in parts are the arguments.
+        return before | {
+            name: value if name in ("id", "type", "index") else _joined(before.get(name), value)
+            for name, value in more.items()
+        }
+    if isinstance(before, list) and isinstance(more, list):
+        rows = {_index(one, n): one for n, one in enumerate(before)}
+        for n, one in enumerate(more):
+            at = _index(one, n)
+            rows[at] = _joined(rows.get(at), one)
+        return [rows[at] for at in sorted(rows)]
+    return more
+
+
+def _begun(value: Any) -> Any:
+    """A copy that may be added to."""
+    return list(value) if isinstance(value, list) else dict(value) if isinstance(value, dict) else value
+
+
+def _index(row: Any, place: int) -> int:
+    given = row.get("index") if isinstance(row, dict) else None
+    return given if type(given) is int else place
+
+
+def _without_index(value: Any) -> Any:
+    if isinstance(value, list):
+        return [{k: v for k, v in one.items() if k != "index"} if isinstance(one, dict) else one for one in value]
+    return value
+
+
+def _ours(answer: Answer) -> dict[str, Any]:
+    return {"id": answer.id, "run": run_body(answer.run), "warnings": list(answer.warnings)}

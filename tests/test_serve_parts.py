@@ -1,0 +1,191 @@
+"""Parts of the server that a call over HTTP does not show well: turns, conversations, pieces put together, limits narrowed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from executor_cases import candidate, decided
+
+from scope_edge.config import Settings
+from scope_edge.records import ModelCard
+
+pytest.importorskip("starlette")
+from scope_edge.server.desk import tightened
+from scope_edge.server.gate import Gate
+from scope_edge.server.metrics import Metrics
+from scope_edge.server.problems import Problem
+from scope_edge.server.pump import Pump
+from scope_edge.server.shapes import joined
+from scope_edge.server.sticky import Conversations, kept
+from scope_edge.server.wire import Wishes
+
+A, B = (ModelCard(name, "cloud", usd_in=1.0, usd_out=1.0) for name in ("a", "b"))
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def test_turns_are_given_in_order_and_no_more_than_there_are() -> None:
+    async def run() -> list[int]:
+        gate, done = Gate(2, 10), []
+
+        async def one(number: int) -> None:
+            async with gate.turn():
+                assert gate.running <= 2
+                await asyncio.sleep(0)
+                done.append(number)
+
+        await asyncio.gather(*(one(n) for n in range(8)))
+        assert gate.running == gate.waiting == 0
+        return done
+
+    assert asyncio.run(run()) == list(range(8))
+
+
+def test_who_leaves_the_queue_takes_nobodys_turn() -> None:
+    async def run() -> None:
+        gate = Gate(1, 2)
+        await gate.enter()
+        second, third = (asyncio.create_task(gate.enter()) for _ in range(2))
+        await asyncio.sleep(0)
+        with pytest.raises(Problem) as full:
+            await gate.enter()
+        assert full.value.status == 429 and int(full.value.headers["retry-after"]) >= 1
+        second.cancel()
+        await asyncio.sleep(0)
+        gate.leave(0.1)
+        await third
+        # One that is given its turn and is cancelled in the same moment passes it on.
+        fourth, fifth = (asyncio.create_task(gate.enter()) for _ in range(2))
+        await asyncio.sleep(0)
+        gate.leave(0.1)
+        fourth.cancel()
+        await fifth
+        assert gate.running == 1
+        waiting = asyncio.create_task(gate.enter())
+        await asyncio.sleep(0)
+        gate.close()
+        with pytest.raises(Problem, match="shutting down"):
+            await waiting
+        with pytest.raises(Problem, match="shutting down"):
+            await gate.enter()
+
+    asyncio.run(run())
+
+
+class Numbers:
+    """Counts for ever, until it is cancelled."""
+
+    def __init__(self, most: int, error: Exception | None = None) -> None:
+        self.given, self.most, self.error = 0, most, error
+        self.cancelled, self.closed = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[int]:
+        while self.given < self.most and not self.cancelled.is_set():
+            self.given += 1
+            yield self.given
+        if self.error is not None:
+            raise self.error
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_pump_gives_all_in_order_and_then_what_went_wrong() -> None:
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            source = Numbers(2000, ValueError("broke"))
+            pump, came = Pump(source, pool), []
+            with pytest.raises(ValueError, match="broke"):
+                async for batch in pump.batches():
+                    came += batch
+            assert came == list(range(1, 2001)) and source.closed.is_set()
+
+    asyncio.run(run())
+
+
+def test_a_pump_runs_no_further_ahead_of_its_reader_than_it_may_and_stops() -> None:
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            source = Numbers(10**9)
+            pump = Pump(source, pool)
+            async for _ in pump.batches():
+                break
+            await asyncio.sleep(0.2)
+            assert source.given < 1000
+            await pump.end()
+            assert source.closed.is_set() and pump.finished.done()
+
+    asyncio.run(run())
+
+
+def test_a_conversation_is_known_by_what_was_said_before_its_last_answer() -> None:
+    known = Conversations()
+    begun = [user("one")]
+    assert known.model_of("auto", begun) is None
+    known.answered("auto", begun, "a")
+    goes_on = [*begun, assistant("anything, edited even"), user("two")]
+    assert known.model_of("auto", goes_on) == "a"
+    assert known.model_of("auto:best", goes_on) is None, "asked for as another, it is another"
+    assert known.model_of("auto", [user("uno"), *goes_on[1:]]) is None
+    called = [*begun, assistant(""), {"role": "tool", "content": "3", "tool_call_id": "x"}]
+    assert known.model_of("auto", called) == "a", "a tool's result goes back to who called it"
+    assert b"one" not in b"".join(known._known)
+
+
+def test_it_stays_unless_another_is_better_by_more_than_the_threshold() -> None:
+    near = decided(candidate(A, 0.75), candidate(B, 0.7))
+    assert kept(near, "b", 0.1).choice == "b" and "stays with b" in kept(near, "b", 0.1).warnings[-1]
+    assert kept(near, "b", 0.01).choice == "a"
+    assert kept(near, "gone", 0.1) is near and kept(near, None, 0.1) is near
+    ruled_out = decided(candidate(A, 0.75), candidate(B, 0.7, excluded_by="max_usd"))
+    assert kept(ruled_out, "b", 0.1).choice == "a", "a limit goes before a habit"
+    first = kept(near, "b", 0.1).candidates
+    assert [one.model for one in first] == ["b", "a"], "who would be asked next is the better one"
+
+
+def test_tool_calls_that_come_in_pieces_are_put_together() -> None:
+    deltas = [
+        {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"a"'}}]},
+        {"tool_calls": [{"index": 1, "id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}], "reasoning_content": "so "},
+        {"reasoning_content": "be it"},
+    ]
+    assert joined(deltas) == {
+        "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}},
+            {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+        ],
+        "reasoning_content": "so be it",
+    }
+
+
+def test_a_request_narrows_limits_and_never_widens_them() -> None:
+    held = replace(Settings(), max_usd=0.01, local_only=True)
+    wide = tightened(held, Wishes({"max_usd": 5.0, "local_only": False, "alpha": 0.9, "max_tokens": 7}))
+    assert (wide.max_usd, wide.local_only, wide.alpha, wide.max_tokens) == (0.01, True, 0.9, 7)
+    assert tightened(held, Wishes({"max_usd": 0.001})).max_usd == 0.001
+
+
+def test_a_histogram_adds_up() -> None:
+    metrics = Metrics()
+    for seconds in (0.001, 0.3, 1000.0):
+        metrics.time("answer_seconds", seconds)
+    text = metrics.text({})
+    assert 'le="+Inf"} 3' in text and 'le="0.5"} 2' in text and "answer_seconds_sum 1000.301" in text
+    metrics.count("answers_total", model='odd"\\name\n')
+    assert 'model="odd\\"\\\\name\\n"' in metrics.text({})
