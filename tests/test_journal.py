@@ -85,7 +85,7 @@ def test_what_was_not_run_and_what_had_no_choice_are_told_apart() -> None:
     journal = open_()
     ids = [journal.record(encoded.query, one, None, encoded=None) for one in (decision, none)]
     failed = journal.record(
-        encoded.query, decision, run_of(decision, model=None, where=None, ending="failed"), vector=None
+        encoded.query, decision, run_of(decision, model=None, where=None, ending="failed"), encoded=None
     )
     states = [(journal.entry(id).state, journal.entry(id).model) for id in (*ids, failed)]
     assert states == [("routed", decision.choice), ("no choice", None), ("failed", decision.choice)]
