@@ -67,7 +67,7 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
         "estimator_name": "mine", "estimate_seconds": "30", "estimate_tokens": "9000", "profile": "work",
         "privacy": "patterns", "silence_seconds": "30", "verify": "2", "keep_alive": "-1",
         "journal": "all", "journal_text": "on", "journal_embedding": "on", "journal_days": "7", "journal_mb": "10",
-        "max_usd_day": "0.5", "max_usd_month": "5",
+        "max_usd_day": "0.5", "max_usd_month": "5", "stick": "0.2", "use_server": "no",
     }  # fmt: skip
     file.write_text("[profiles.work]\n")
     assert set(given) == set(CHECKS), "a new setting needs a row here"

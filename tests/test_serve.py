@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import json
 import re
 import struct
@@ -411,6 +412,32 @@ def test_what_is_not_over_by_then_is_cut_and_told_so(tmp_path: Path) -> None:
         spent = spawn(["log", "spend", "--json"], server.env).json
     assert "Traceback" not in server.errors.read_text(), "nothing is left hanging"
     assert spent
+
+
+def test_a_call_that_does_not_end_does_not_keep_the_server(tmp_path: Path) -> None:
+    with (
+        serving(lambda *_: Said(TEXT, 12, 9)) as model,
+        faulty(model, ["slow"]) as front,
+        served(tmp_path, "--grace", "0.1", settings=settings(model, front, "max_usd_day = 1.0")) as server,
+    ):
+        body = {"model": LARGE, "max_tokens": 100, "messages": [{"role": "user", "content": QUERY}]}
+        replies: list[int | None] = []
+
+        def ask() -> None:
+            try:
+                replies.append(server.call("POST", "/v1/chat/completions", body).status)
+            except (OSError, http.client.HTTPException):
+                replies.append(None)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        server.until(lambda: len(front.calls) == 1)
+        assert server.end() == 0, "the model's server still says nothing"
+        thread.join()
+        spent = spawn(["log", "spend", "--json"], server.env).json["day"]
+    assert "Traceback" not in server.errors.read_text()
+    assert replies == [503] and server.errors.read_text() == ""
+    assert spent["reserved"] > 0 and spent["waiting"] == 1, "it may be billed, so it counts"
 
 
 def test_no_auth_is_for_this_machine_alone(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ _OPTIONS = (
         "--server/--no-server",
         "use_server",
         default=None,
-        help="Leave the work to a `scope-edge serve` of yours that runs, or never do.  [default: --server]",
+        help="Leave the work to a `scope-edge serve` of yours that runs (as it is unless you say otherwise), or never do.",
     ),
     click.option(
         "--index",

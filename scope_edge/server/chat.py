@@ -90,7 +90,7 @@ class _Reply:
         self._pieces: list[Piece] = []
 
     async def give(self) -> None:
-        """All of it. Raises Problem, HungUp, and what deciding and asking raise."""
+        """All of it, or what went wrong. Raises Problem (there is no turn), HungUp."""
         async with self._service.answers.turn():
             pump = Pump(Answering(self._service.desk, self._target, self._conversation), self._service.threads)
             self._service.pumps.add(pump)
@@ -99,12 +99,19 @@ class _Reply:
                 run = await (self._stream(pump) if self._conversation.stream else self._whole(pump))
             except ScopeEdgeError as error:
                 run = _run_of(error)
-                raise
+                await self._refuse(problem_of(error))
+            except Problem as problem:
+                await self._refuse(problem)
             finally:
                 # Its turn ends with its thread: until then a model may be writing.
                 await pump.end()
                 self._service.pumps.discard(pump)
                 self._note(run)
+
+    async def _refuse(self, problem: Problem) -> None:
+        """Said at once, though the thread may not be done."""
+        if not self._exchange.begun:
+            await self._exchange.problem(problem)
 
     async def _whole(self, pump: Pump[Asked | Piece]) -> Run:
         async for batch in pump.batches():
@@ -137,7 +144,7 @@ class _Reply:
             if not self._exchange.begun:
                 raise
             await self._exchange.write(event(problem.body()), more=False)
-            raise
+            return None
         if not self._exchange.begun:
             await self._begin()
         await self._exchange.write(b"".join(self._shape.last(answer, usage=self._conversation.usage)), more=False)

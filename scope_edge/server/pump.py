@@ -18,6 +18,8 @@ Item = TypeVar("Item")
 Item_co = TypeVar("Item_co", covariant=True)
 # Pieces that may be on the way to a slow reader. Then the thread waits, and with it whoever writes them.
 _MOST = 256
+# Between two looks at whether a thread that does not end has been given up.
+_LOOK_SECONDS = 0.5
 
 
 class Source(Protocol[Item_co]):
@@ -40,6 +42,8 @@ class Pump(Generic[Item]):
         self._stopped = threading.Event()
         self._items: deque[Item] = deque()
         self._news = asyncio.Event()
+        self._cut = self.abandoned = False
+        """Nobody waits for its thread any more: the process ends without it."""
         self.finished: asyncio.Future[Any] = self._loop.run_in_executor(pool, self._read)
         self.finished.add_done_callback(lambda _: self._news.set())
 
@@ -48,7 +52,7 @@ class Pump(Generic[Item]):
         while True:
             await self._news.wait()
             self._news.clear()
-            over = self.finished.done()
+            over, cut = self.finished.done(), self._cut
             batch = []
             while self._items:
                 batch.append(self._items.popleft())
@@ -58,6 +62,8 @@ class Pump(Generic[Item]):
             if over:
                 await self.finished
                 return
+            if cut:
+                return
 
     def stop(self) -> None:
         """No more of it is wanted."""
@@ -65,12 +71,18 @@ class Pump(Generic[Item]):
         self._source.cancel()
         self._room.release(_MOST)
 
+    def cut(self) -> None:
+        """End it from here: who reads is done at once, however long the thread takes."""
+        self.stop()
+        self._cut = True
+        self._news.set()
+
     async def end(self) -> None:
         """Stop, and wait until the thread is free. Whoever hangs up meanwhile does not cut this short: its turn is not over yet."""
         self.stop()
-        while not self.finished.done():
+        while not (self.finished.done() or self.abandoned):
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait((self.finished,))
+                await asyncio.wait((self.finished,), timeout=_LOOK_SECONDS)
 
     def _read(self) -> None:
         try:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 HEADER_SECONDS, IDLE_SECONDS = 15.0, 30.0
 HEADER_BYTES = 64 * 1024
 # After the grace: for cut answers to be said to be, settled and written down.
-_LAST_SECONDS = 5.0
+_LAST_SECONDS, _SETTLE_SECONDS = 5.0, 3.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _EVERYWHERE = ("0.0.0.0", "::")
 
@@ -184,7 +184,7 @@ class Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             cutting.cancel()
-            self._done = await self._service.end(_LAST_SECONDS)
+            self._done = await self._service.end(_SETTLE_SECONDS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -209,6 +209,8 @@ class Server(uvicorn.Server):
         while time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(0.05)
         self._service.cut()
+        await asyncio.sleep(_SETTLE_SECONDS)
+        self._service.abandon()
 
     def _note(self, host: str, port: int) -> None:
         """Only where it listens on loopback: the user's commands connect to nothing else."""

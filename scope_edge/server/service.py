@@ -42,6 +42,7 @@ class Service:
         self.threads = ThreadPoolExecutor(bounds.at_once, "answer")
         self._hands = ThreadPoolExecutor(_QUICK, "quick")
         self.pumps: set[Pump[Any]] = set()
+        self._left: list[asyncio.Future[Any]] = []
         self.recent: deque[Mapping[str, Any]] = deque(maxlen=_RECENT)
 
     async def quickly(self, work: Callable[..., Result], *given: Any) -> Result:
@@ -57,7 +58,13 @@ class Service:
     def cut(self) -> None:
         """End the answers that are under way."""
         for pump in tuple(self.pumps):
-            pump.stop()
+            pump.cut()
+
+    def abandon(self) -> None:
+        """Wait no longer for threads that do not end."""
+        for pump in self.pumps:
+            pump.abandoned = True
+            self._left.append(pump.finished)
 
     async def end(self, seconds: float) -> bool:
         """End all that runs, waiting so long for threads; whether all are done."""
@@ -65,7 +72,8 @@ class Service:
         waiting = [pump.finished for pump in self.pumps]
         if waiting:
             await asyncio.wait(waiting, timeout=seconds)
-        done = all(one.done() for one in waiting)
+        self.abandon()
+        done = all(one.done() for one in self._left)
         await asyncio.get_running_loop().run_in_executor(None, self.desk.close)
         self.threads.shutdown(wait=False, cancel_futures=True)
         self._hands.shutdown(wait=False, cancel_futures=True)
