@@ -56,7 +56,7 @@ def test_the_list_shows_what_became_of_decisions_and_its_filters_hold(cli: Cli) 
     second = recorded(journal, model="gemma-2-2b-it", where="device", usd=0.0, ending="cut", attempts=())
     shown = cli("log").out.splitlines()
     assert len(shown) == 3 and shown[1].startswith(second) and shown[2].startswith(first)
-    assert re.search(r"gemma-2-2b-it +cut +15\.8 +120 +free +2\.3$", shown[1])
+    assert re.search(r"gemma-2-2b-it +cut +15\.\d +120 +free +2\.3$", shown[1])
     assert "complete after 1 other" in shown[2] and "$0.000061" in shown[2]
     for arguments, wanted in (
         (("--limit", "1"), [second]),
