@@ -56,8 +56,11 @@ def expected(model: str, text: str = NEAR) -> tuple[float, float]:
 
 
 def said_of(model: str, correct: float, count: int, text: str = QUERY) -> tuple[Said, ...]:
-    vector, features = decided(text)[0].vector, text_features(text)
-    return tuple(Said(f"{model}{i}", model, float(i), vector, features, correct, math.nan, 20.0) for i in range(count))
+    encoded, features = decided(text)[0], text_features(text)
+    return tuple(
+        Said(f"{model}{i}", model, float(i), encoded.vector, encoded.state, features, correct, math.nan, 20.0)
+        for i in range(count)
+    )
 
 
 def all_expected(text: str) -> dict[str, float]:
