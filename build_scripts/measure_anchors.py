@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from figures import write_figures
-from unseen import CLIP, SEEDS, Scored, Unseen, interval, logit, read, resampled, table, unseen
+from unseen import CLIP, SEEDS, Scored, Unseen, interval, read, resampled, table, unseen
 
+from scope_edge.ability import logit
 from scope_edge.evaluating.scores import scores
 from scope_edge.learning.learn import COVERAGE, fingerprint
 from scope_edge.prior import Prior

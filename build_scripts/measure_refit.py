@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from figures import write_figures
-from unseen import CLIP, LEAST_SCORED, SEEDS, Scored, Unseen, interval, logit, read, resampled, table, unseen
+from unseen import CLIP, LEAST_SCORED, SEEDS, Scored, Unseen, interval, read, resampled, table, unseen
 
-from scope_edge.ability import softening
+from scope_edge.ability import logit, softening
 from scope_edge.anchors import AnchorSet
 from scope_edge.evaluating.scores import scores
 from scope_edge.evaluating.splits import split

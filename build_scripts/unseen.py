@@ -135,9 +135,3 @@ def _weighted_mean(table: Floats, weights: Floats) -> Floats:
 def interval(values: Floats) -> str:
     low, high = np.nanquantile(values[1:], [0.025, 0.975])
     return f"{values[0]:+.4f} [{low:+.4f}, {high:+.4f}]"
-
-
-def logit(p: Floats) -> Floats:
-    """log-odds of p, which is neither 0 nor 1."""
-    odds: Floats = np.log(p) - np.log1p(-p)
-    return odds

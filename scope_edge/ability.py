@@ -250,6 +250,12 @@ def sigmoid(logits: Floats) -> Floats:
     return value
 
 
+def logit(p: Floats) -> Floats:
+    """Log-odds of probabilities that are neither 0 nor 1."""
+    odds: Floats = np.log(p) - np.log1p(-p)
+    return odds
+
+
 def thinned(ability: Ability) -> Ability:
     """The same with its residuals as `_KEPT` quantiles, where there are more."""
     if len(ability.residuals) <= _KEPT:

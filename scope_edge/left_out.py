@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scope_edge.ability import logit
 from scope_edge.anchors import AnchorSet, text_hash
 from scope_edge.difficulty import Places
 from scope_edge.prior import Basis, Prior
@@ -127,7 +128,7 @@ def _compared(
     tokens = np.where(part.tokens[rows] > 0, part.tokens[rows] * factor, np.nan)
     room = high - middle
     return Predicted(
-        logit=np.log(p) - np.log1p(-p),
+        logit=logit(p),
         correct=part.correct[rows],
         reach=(np.log(tokens) - middle) / np.where(room > 0, room, np.nan),
         room=room,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import sigmoid
+from scope_edge.ability import logit, sigmoid
 from scope_edge.feedback.held import FEEDBACK, Said, load_held, stamp
 from scope_edge.prior import SLICE
 from scope_edge.records import Neighbor, Outcome, Slice
@@ -130,12 +130,6 @@ def corrected(estimates: Estimates, pulls: Mapping[str, Pull], vector: Vector) -
         tokens=estimates.tokens * longer,
         tokens_hi=estimates.tokens_hi * longer,
     )
-
-
-def logit(p: Floats) -> Floats:
-    """Log-odds of probabilities that are neither 0 nor 1."""
-    odds: Floats = np.log(p) - np.log1p(-p)
-    return odds
 
 
 def _moved(p: Floats, odds: Floats) -> Floats:
