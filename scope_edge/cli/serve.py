@@ -87,6 +87,14 @@ Exit codes:
     help="Requests that may wait for a turn; the next is refused with 429.",
 )
 @click.option(
+    "--connections",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    default=512,
+    show_default=True,
+    help="Connections open at once, as far as the system allows. Those that wait make room; else the next is refused with 503.",
+)
+@click.option(
     "--grace",
     metavar="S",
     type=click.FloatRange(0, 3600),
@@ -117,6 +125,7 @@ def command(
     names: tuple[str, ...],
     at_once: int,
     queue: int,
+    connections: int,
     grace: float,
     max_body: float,
     no_auth: bool,
@@ -143,7 +152,7 @@ def command(
     from scope_edge.server.service import Bounds
 
     settings = load_settings(overrides)
-    bounds = Bounds(at_once, queue, int(max_body * 2**20))
+    bounds = Bounds(at_once, queue, int(max_body * 2**20), connections)
     options = Options(host, port, names, not no_auth, grace, bounds)
     until = _end_of_input() if until_eof else None
     done = serve(settings, overrides, options, lambda where: _say(where, options.auth, as_json), until)
