@@ -113,6 +113,7 @@ Exit codes:
 @click.option(
     "--no-auth", is_flag=True, help="Demand no token: any user and program of this machine can spend your keys."
 )
+@click.option("--preload", is_flag=True, help="Load what decisions take now, not with the first of them.")
 @click.option("--until-eof", is_flag=True, help="End when standard input ends: for programs that start it as a child.")
 @click.option("--show-token", is_flag=True, help="Print the token, made if there is none, and serve nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object once it listens (docs/json.md).")
@@ -129,6 +130,7 @@ def command(
     grace: float,
     max_body: float,
     no_auth: bool,
+    preload: bool,
     until_eof: bool,
     show_token: bool,
     as_json: bool,
@@ -153,7 +155,7 @@ def command(
 
     settings = load_settings(overrides)
     bounds = Bounds(at_once, queue, int(max_body * 2**20), connections)
-    options = Options(host, port, names, not no_auth, grace, bounds)
+    options = Options(host, port, names, not no_auth, grace, bounds, preload)
     until = _end_of_input() if until_eof else None
     done = serve(settings, overrides, options, lambda where: _say(where, options.auth, as_json), until)
     if not done:

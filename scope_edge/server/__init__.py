@@ -9,5 +9,5 @@ guard.py     who may ask at all: Host, Origin, token, size             metrics.p
 chat.py      /v1/chat/completions, /v1/completions                     plain.py    the other addresses of /v1, /health
 own.py       what the user's own commands and the page ask             page.py     the page at /
 doors.py     connections: how many, and how long each may idle         app.py      all of it as one application
-run.py       a process that serves it
+run.py       a process that serves it                                  thrift.py   memory given back
 """

@@ -27,6 +27,7 @@ from scope_edge.server.doors import IDLE_SECONDS, Guest
 from scope_edge.server.guard import Access, allowed_hosts
 from scope_edge.server.own import Own
 from scope_edge.server.service import Bounds, Service
+from scope_edge.server.thrift import share_pools
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings
@@ -46,6 +47,7 @@ class Options:
     Attributes:
         host, port: to listen on; port 0 = any that is free. names: Host headers that are answered beside loopback's.
         auth: whether the token is demanded. grace: seconds that running answers have when the server is to end.
+        preload: what decisions take is loaded before it listens, not with the first of them.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +56,7 @@ class Options:
     auth: bool = True
     grace: float = 10.0
     bounds: Bounds = field(default_factory=Bounds)
+    preload: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +91,13 @@ def serve(
     """
     if not options.auth and not is_loopback(options.host):
         raise UsageError(f"--no-auth on {options.host} would let anybody there spend your keys; leave it out")
+    share_pools()
     token = make_token()
     desk = Desk(settings, overrides)
     try:
-        desk.warm()
+        desk.check()
+        if options.preload:
+            desk.warm()
         return asyncio.run(_serve(desk, token, options, ready, until))
     finally:
         desk.close()
