@@ -232,6 +232,17 @@ def _features(name: str, value: object) -> tuple[str, ...]:
     raise UsageError(f"{name} must be a list of {', '.join(FEATURES)}, not {value!r}")
 
 
+def features_of(text: str) -> tuple[str, ...]:
+    """What a model can do beside text, as a user lists it with commas. Raises UsageError."""
+    found = [piece.strip() for piece in text.split(",") if piece.strip()]
+    for one in found:
+        if one not in FEATURES:
+            raise UsageError(
+                f"{one!r} is nothing a card can say{suggestion(one, FEATURES)}; what is: {', '.join(FEATURES)}"
+            )
+    return tuple(dict.fromkeys(found))
+
+
 def _day(name: str, value: object) -> str:
     text = value.isoformat() if type(value) is date else value
     if isinstance(text, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", text):

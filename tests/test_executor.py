@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from chat_server import Call, Handler, Said, Server, completion, faulty, running, serving
 from executor_cases import QUESTION, asked, candidate, card, decided, executor, told
+from silent_server import silent
 
 from scope_edge.config import load_settings
 from scope_edge.errors import BrokenAnswerError, BudgetError, RefusedError, UnansweredError
@@ -335,6 +336,57 @@ def test_another_thread_may_end_it(server: Server) -> None:
             ending.start()
             assert list(execution) == []
     assert execution.answer is not None and execution.answer.run.ending == "cancelled"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_another_thread_may_end_it_while_the_server_says_nothing(server: Server, scheme: str) -> None:
+    """Not even the head of an answer, or of the handshake: the call would last for as long as a server may be silent."""
+    with silent() as mute:
+        one, two = card("one", server, endpoint=mute.address(scheme)), card("two", server)
+        with executor(one, two, silence=600.0) as made:
+            execution = asked(made, decided(candidate(one), candidate(two)))
+            reading = threading.Thread(target=list, args=(execution,))
+            reading.start()
+            mute.until_came()
+            execution.cancel()
+            reading.join(30)
+            assert not reading.is_alive()
+            mute.until_left()
+            assert execution.answer is not None and execution.answer.run.ending == "cancelled"
+            assert told(asked(made, decided(candidate(two)))) == TEXT
+    assert len(server.calls) == 1, "nobody else is asked what nobody wants to know any more"
+    assert spent() > 0 or scheme == "https", "what was sent whole may be billed"
+
+
+def test_the_time_is_up_in_the_middle_of_the_head(server: Server) -> None:
+    with silent(dripping=True) as slow:
+        one = card("one", server, endpoint=slow.address())
+        with (
+            executor(one, silence=600.0) as made,
+            pytest.raises(UnansweredError, match=r"the time was up.*no answer within 0\.\d seconds"),
+        ):
+            told(asked(made, decided(candidate(one)), budget=Budget(seconds=0.5)))
+        slow.until_left()
+
+
+def test_closing_ends_calls_that_nobody_has_answered(server: Server) -> None:
+    with silent() as mute:
+        one = card("one", server, endpoint=mute.address())
+        with executor(one, silence=600.0) as made:
+            failures: list[Exception] = []
+
+            def read() -> None:
+                try:
+                    told(asked(made, decided(candidate(one))))
+                except UnansweredError as error:
+                    failures.append(error)
+
+            reading = threading.Thread(target=read)
+            reading.start()
+            mute.until_came()
+            made.close()
+            reading.join(30)
+    assert not reading.is_alive() and "nobody is asked any more" in str(failures[0])
 
 
 def test_a_server_that_knows_no_streaming_still_answers() -> None:

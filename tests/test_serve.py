@@ -20,6 +20,7 @@ import pytest
 from chat_server import Said, Server, faulty, serving
 from cli_cases import QUERY, command, spawn, user
 from serve_cases import KEY, LARGE, OTHER, SMALL, Served, served, settings
+from silent_server import deaf, silent
 
 pytest.importorskip("httpx")
 if find_spec("uvicorn") is None or find_spec("starlette") is None:
@@ -414,27 +415,45 @@ def test_what_is_not_over_by_then_is_cut_and_told_so(tmp_path: Path) -> None:
     assert spent
 
 
-def test_a_call_that_does_not_end_does_not_keep_the_server(tmp_path: Path) -> None:
+def test_a_client_that_hangs_up_ends_a_call_that_nobody_has_answered(tmp_path: Path) -> None:
     with (
         serving(lambda *_: Said(TEXT, 12, 9)) as model,
-        faulty(model, ["slow"]) as front,
-        served(tmp_path, "--grace", "0.1", settings=settings(model, front, "max_usd_day = 1.0")) as server,
+        silent() as mute,
+        served(tmp_path, settings=settings(model, Server(mute.address()), "silence_seconds = 600")) as server,
     ):
-        body = {"model": LARGE, "max_tokens": 100, "messages": [{"role": "user", "content": QUERY}]}
-        replies: list[int | None] = []
+        for stream in (False, True):
+            body = {"model": LARGE, "stream": stream, "messages": [{"role": "user", "content": QUERY}]}
+            connection = http.client.HTTPConnection("127.0.0.1", server.port)
+            headers = {"authorization": f"Bearer {server.token}", "content-type": "application/json"}
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+            mute.until_came()
+            connection.close()
+            mute.until_left()
+            server.until(lambda: server.metric("running") == 0)
+        runs = [one["run"] for one in spawn(["log", "--json"], server.env).json]
+        assert [run["ending"] for run in runs] == ["cancelled"] * 2
 
-        def ask() -> None:
-            try:
-                replies.append(server.call("POST", "/v1/chat/completions", body).status)
-            except (OSError, http.client.HTTPException):
-                replies.append(None)
 
-        thread = threading.Thread(target=ask)
-        thread.start()
-        server.until(lambda: len(front.calls) == 1)
-        assert server.end() == 0, "the model's server still says nothing"
-        thread.join()
-        spent = spawn(["log", "spend", "--json"], server.env).json["day"]
+def test_a_call_that_cannot_be_ended_does_not_keep_the_server(tmp_path: Path) -> None:
+    with deaf() as address:
+        if address is None:
+            pytest.skip("connections that nobody takes are refused here")
+        far = Server(address)
+        with served(tmp_path, "--grace", "0.1", settings=settings(far, far, "max_usd_day = 1.0")) as server:
+            replies: list[int | None] = []
+
+            def ask() -> None:
+                try:
+                    replies.append(server.ask(model=LARGE, max_tokens=100).status)
+                except (OSError, http.client.HTTPException):
+                    replies.append(None)
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+            server.until(lambda: spawn(["log", "spend", "--json"], server.env).json["day"]["waiting"] == 1)
+            assert server.end() == 0, "the call is still being connected"
+            thread.join()
+            spent = spawn(["log", "spend", "--json"], server.env).json["day"]
     assert "Traceback" not in server.errors.read_text()
     assert replies == [503] and server.errors.read_text() == ""
     assert spent["reserved"] > 0 and spent["waiting"] == 1, "it may be billed, so it counts"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from scope_edge import assets
 from scope_edge.api import Router
 from scope_edge.askable import askable, bound_words
 from scope_edge.errors import InfeasibleError
@@ -51,8 +52,14 @@ class Desk:
         self.names = Names(settings, self._counters.catalog, overrides)
         self.conversations = Conversations()
 
+    def check(self) -> None:
+        """See that what will be loaded is there and whole. Raises UsageError, AssetError."""
+        self._counters.catalog.pool(self.settings.pool)
+        for name in assets.manifest():
+            assets.check(name)
+
     def warm(self) -> None:
-        """Load what the first request would wait for. Raises what `load_flow` raises."""
+        """Load what the first decision would wait for. Raises what `load_flow` raises."""
         self._counters.at(self.settings).flow.encode(Query("ready"))
 
     def close(self) -> None:
