@@ -270,6 +270,8 @@ def test_a_cap_on_spending_is_kept_before_the_call(server: Server) -> None:
         execution = asked(made, decided(candidate(dear), candidate(cheap)))
         assert told(execution) == TEXT
         assert execution.model == "cheap" and "max_usd_day" in execution.attempts[0].error
+        assert execution.answer is not None
+        assert execution.answer.run.usd == pytest.approx((PROMPT + COMPLETION) / 1e6), "who was not asked cost nothing"
         with pytest.raises(BudgetError, match="max_usd_day") as over:
             told(asked(made, decided(candidate(dear))))
     assert over.value.exit_code == 3 and [call.body["model"] for call in server.calls] == ["cheap"]
