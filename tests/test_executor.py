@@ -380,6 +380,14 @@ def test_a_key_in_the_answer_is_cleared_however_it_is_cut(server: Server) -> Non
             assert told(asked(made, decided(candidate(one)))) == "The key is [key] and that is all."
 
 
+def test_a_word_that_stands_for_a_key_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VENDOR_KEY", "ollama")
+    with serving(lambda *_: Said("That is what ollama serve does.", PROMPT, 12)) as local:
+        one = card("one", local, key_env="VENDOR_KEY")
+        with executor(one) as made:
+            assert told(asked(made, decided(candidate(one)))) == "That is what ollama serve does."
+
+
 def test_without_a_key_the_next_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VENDOR_KEY")
     one, two = card("one", server, key_env="VENDOR_KEY"), card("two", server)

@@ -144,7 +144,7 @@ class ChatClient:
         asked = {"model": self._model, **fields, "messages": list(messages), "stream": True}
         incoming = self._begun(asked, max_tokens, until)
         size = len(json.dumps(asked["messages"], ensure_ascii=False).encode("utf-8", "replace"))
-        return AnswerStream(incoming, size, max_tokens, self._connection.key)
+        return AnswerStream(incoming, size, max_tokens, self._connection.secret)
 
     def _begun(self, asked: dict[str, Any], max_tokens: int | None, until: float) -> Incoming:
         """The streamed call, past redirects and options the server does not know. Raises Failed."""
@@ -183,7 +183,7 @@ class ChatClient:
 
     def _read(self, raw: bytes, prompt: str, max_tokens: int, seconds: float) -> Reply:
         try:
-            return read_reply(raw, len(prompt.encode("utf-8", "replace")), max_tokens, seconds, self._connection.key)
+            return read_reply(raw, len(prompt.encode("utf-8", "replace")), max_tokens, seconds, self._connection.secret)
         except NotAnAnswerError as error:
             raise Failed(str(error)) from error
 
