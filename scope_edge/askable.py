@@ -45,6 +45,8 @@ def askable(
     if cards and len(silent) == len(cards):
         if pinned is not None:
             raise UsageError(f"{pinned}: {why_not_called(cards[0], local_only=False)}")
+        if any(callable_now(card) for card in pool):
+            raise UsageError("every model of this pool that can be called is excluded; exclude fewer")
         raise UsageError(
             "no model of this pool can be called: their cards name no endpoint and no gguf;"
             " `scope-edge models add` makes cards that do"
@@ -62,19 +64,9 @@ def askable(
     return Askable(kept, tuple(_left_out(silent, unable, wanted)))
 
 
-def bound_words(decision: Decision) -> str:
-    """Why nobody may be asked, in one line."""
-    bound = decision.bound
-    if bound is None:
-        return "no model may be asked"
-    value = "" if bound.value is None else f" {bound.value:.10g}"
-    needed = "" if bound.needed is None else f"; {bound.needed:.10g} would do"
-    return f"no model that can be called keeps to {bound.limit}{value}{needed}"
-
-
 def _left_out(silent: Sequence[str], unable: Sequence[str], wanted: Sequence[str]) -> Iterable[str]:
     if silent:
-        yield f"left out, since their cards say not how they are called, or they are retired: {_names(silent)}"
+        yield f"left out, since their cards do not say how they are called, or they are retired: {_names(silent)}"
     if unable:
         yield f"left out, since their cards do not say that they support {', '.join(wanted)}: {_names(unable)}"
 

@@ -26,7 +26,9 @@ def why_not_called(card: ModelCard | None, *, local_only: bool) -> str | None:
     if local_only and card.where != "device":
         return "it runs in the cloud, and only the device may be asked"
     if card.gguf is None and card.endpoint is None:
-        return f"its card says not how it is called; `scope-edge models add` writes one that does, with --id {card.id}"
+        return (
+            f"its card does not say how it is called; `scope-edge models add` writes one that does, with --id {card.id}"
+        )
     return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.api import Router
-from scope_edge.askable import askable, bound_words
+from scope_edge.askable import askable
 from scope_edge.errors import InfeasibleError
 from scope_edge.executor.request import Request
 from scope_edge.prompt_tokens import query_prompt_tokens
@@ -17,6 +17,7 @@ from scope_edge.router import check_query
 from scope_edge.server.counters import Counter, Counters
 from scope_edge.server.names import Names
 from scope_edge.server.sticky import Conversations, kept
+from scope_edge.unmet import unmet
 
 if TYPE_CHECKING:
     from scope_edge.api import Stream
@@ -112,7 +113,7 @@ class Desk:
         if decision.choice is None:
             if counter.executor.journal is not None:
                 counter.executor.journal.record(query, decision, None, encoded=encoded)
-            raise InfeasibleError(bound_words(decision), decision)
+            raise InfeasibleError(unmet(decision.bound), decision)
         request = Request(
             query=query,
             decision=decision,
