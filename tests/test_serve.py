@@ -299,7 +299,7 @@ def test_files_are_the_owners_alone(world: World) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
         "token": 0o600,
-        "running.json": 0o600,
+        f"running-{world.server.process.pid}.json": 0o600,
     }
 
 
@@ -403,7 +403,7 @@ def test_running_answers_have_their_time_at_the_end(tmp_path: Path) -> None:
             code = server.end()
             thread.join()
         assert code == 0 and answers[0].text == TEXT
-        assert not (tmp_path / "data" / "server" / "running.json").exists()
+        assert not list((tmp_path / "data" / "server").glob("running*"))
 
 
 def test_what_is_not_over_by_then_is_cut_and_told_so(tmp_path: Path) -> None:
