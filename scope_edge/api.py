@@ -14,7 +14,7 @@ from scope_edge.answer import Answer
 from scope_edge.askable import askable
 from scope_edge.assemble import load_executor, load_flow
 from scope_edge.checks import check_name, suggestion
-from scope_edge.config import Settings, load_settings
+from scope_edge.config import DEFAULT_POOL, Settings, load_settings
 from scope_edge.errors import InfeasibleError, UsageError
 from scope_edge.executor.request import Request
 from scope_edge.executor.room import TOKEN_LIMITS
@@ -165,7 +165,8 @@ class Router:
         given = _known(wishes, _ASK)
         preference, query = self._preference(given), _query(text, given)
         pinned = given.get("model")
-        can = askable(self.pool, None if pinned is None else self._check_model(check_name("model", pinned)), preference)
+        only = None if pinned is None else self._check_model(check_name("model", pinned))
+        can = askable(self.pool, only, preference, picked=self._settings.pool != DEFAULT_POOL)
         # Before the decision: an estimator that makes it may load a model, and the memory there is is shared.
         executor = self._running()
         encoded = self._flow.encode(query)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import UsageError
-from scope_edge.executor.chain import callable_now, why_not_called
+from scope_edge.executor.chain import callable_now, has_address, why_not_called
 
 if TYPE_CHECKING:
     from scope_edge.records import Decision, ModelCard, Preference
@@ -29,11 +29,17 @@ class Askable:
 
 
 def askable(
-    pool: Sequence[ModelCard], pinned: str | None, preference: Preference, needs: Iterable[str] = ()
+    pool: Sequence[ModelCard],
+    pinned: str | None,
+    preference: Preference,
+    needs: Iterable[str] = (),
+    *,
+    picked: bool = True,
 ) -> Askable:
     """The preference without those that cannot be called, or do not support what a request needs.
 
-    pinned: this one alone; whoever names a model knows what it can do. needs: as in `ModelCard.supports`.
+    pinned: this one alone; whoever names a model knows what it can do. needs: as in `ModelCard.supports`. picked: whether somebody
+    chose this pool; of the default one, most can only be called once a user says how, which is no news.
     Raises UsageError: nobody is left.
     """
     cards = [card for card in pool if card.id not in preference.exclude]
@@ -61,7 +67,8 @@ def askable(
     left = {card.id for card in cards} - {*silent, *unable}
     excluded = tuple(card.id for card in pool if card.id not in left)
     kept = replace(preference, exclude=(*dict.fromkeys((*preference.exclude, *excluded)),))
-    return Askable(kept, tuple(_left_out(silent, unable, wanted)))
+    lost = silent if picked else [card.id for card in cards if card.id in silent and has_address(card)]
+    return Askable(kept, tuple(_left_out(lost, unable, wanted)))
 
 
 def _left_out(silent: Sequence[str], unable: Sequence[str], wanted: Sequence[str]) -> Iterable[str]:

@@ -117,7 +117,8 @@ def test_what_makes_no_sense_is_refused(router: Router, server: Server, wishes: 
             ask(QUESTION, **wishes)
     with pytest.raises(UsageError, match="blank"):
         router.ask("  ")
-    for fields, said in ((5, "mapping"), ({"stop": object()}, "as JSON"), ({"max_tokens": 0}, "at least 1")):
+    odd: list[tuple[Any, str]] = [(5, "mapping"), ({"stop": object()}, "as JSON"), ({"max_tokens": 0}, "at least 1")]
+    for fields, said in odd:
         with pytest.raises(UsageError, match=said):
             router.ask(QUESTION, fields=fields)
     assert server.calls == []
@@ -165,6 +166,17 @@ def test_who_cannot_be_called_is_not_chosen_and_said_to_be(router: Router) -> No
     answer = router.ask(QUESTION, alpha=0.0)
     assert answer.run.model == SMALL, "the mute one is cheap too"
     assert any(MUTE in one and "left out" in one for one in answer.decision.warnings)
+
+
+def test_of_the_default_pool_only_a_retired_one_is_missed(own_folders: Path, server: Server) -> None:
+    cards = [f'[models."{model}"]\nendpoint = "{server.address}"' for model in (SMALL, LARGE)]
+    (own_folders / "config.toml").write_text("\n".join(cards))
+    with Router.load() as router:
+        assert router.ask(QUESTION).decision.warnings == (), "the others need a user's word on how they are called"
+    (own_folders / "config.toml").write_text("\n".join([*cards, 'status = "retired"']))
+    with Router.load() as router:
+        (warning,) = [one for one in router.ask(QUESTION).decision.warnings if one.startswith("left out")]
+    assert warning.endswith(f": {LARGE}")
 
 
 def test_a_model_can_be_pinned(router: Router, server: Server) -> None:

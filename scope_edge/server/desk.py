@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scope_edge.api import Router
 from scope_edge.askable import askable
+from scope_edge.config import DEFAULT_POOL
 from scope_edge.errors import InfeasibleError
 from scope_edge.executor.request import Request
 from scope_edge.prompt_tokens import query_prompt_tokens
@@ -144,7 +145,8 @@ class Desk:
             settings = replace(settings, pool=pinned.id)
             counter = self._counters.at(settings)
         flow = counter.flow
-        can = askable(flow.pool, None if pinned is None else pinned.id, preference, conversation.needs)
+        only, picked = None if pinned is None else pinned.id, settings.pool != DEFAULT_POOL
+        can = askable(flow.pool, only, preference, conversation.needs, picked=picked)
         with self._counters.encoding():
             encoded = flow.encode(conversation.query)
         decision = can.noted(flow.decide(encoded, can.preference, top_k=settings.top_k))
