@@ -280,7 +280,7 @@ def _journal(settings: Settings) -> Journal | None:
         return None
     from scope_edge.journal import Journal
 
-    return Journal.open(settings)
+    return Journal(settings)
 
 
 def _known(wishes: Any, known: tuple[str, ...]) -> dict[str, Any]:

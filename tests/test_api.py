@@ -157,7 +157,7 @@ def test_an_answer_has_its_text_its_decision_and_what_it_cost(router: Router, se
     body = answer.as_dict()
     json.dumps(body, allow_nan=False)
     assert body["answer"] == TEXT and body["run"]["model"] == LARGE and body["decision"]["choice"] == LARGE
-    with Journal.open(load_settings()) as journal:
+    with Journal(load_settings()) as journal:
         (entry,) = journal.entries()
         assert entry.id == answer.id
 

@@ -40,7 +40,7 @@ def server() -> Iterator[Server]:
 
 
 def spent() -> float:
-    with Ledger.open(load_settings()) as ledger:
+    with Ledger(load_settings()) as ledger:
         today, _ = ledger.spending()
         assert today.reserved == 0, "nothing stays reserved once it is over"
         return today.spent
@@ -61,7 +61,7 @@ def test_the_chosen_model_answers_and_everything_is_written_down(server: Server)
     (call,) = server.calls
     assert call.body["model"] == "vendor/one" and call.body["messages"] == [{"role": "user", "content": QUESTION}]
     assert "max_tokens" not in call.body, "no limit was asked for"
-    with Journal.open(load_settings()) as journal:
+    with Journal(load_settings()) as journal:
         assert answer.id is not None and journal.entry(answer.id).run == run
 
 
@@ -163,7 +163,7 @@ def test_nobody_answers_and_each_says_why(server: Server) -> None:
     run = nobody.value.run
     assert (run.model, run.ending, run.usd, nobody.value.exit_code) == (None, "failed", 0.0, 5)
     assert spent() == 0.0, "refusals cost nothing"
-    with Journal.open(load_settings()) as journal:
+    with Journal(load_settings()) as journal:
         assert journal.entries()[0].run == run
 
 

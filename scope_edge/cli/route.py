@@ -113,7 +113,7 @@ def journal_of(settings: Settings) -> Iterator[Noted | None]:
     from scope_edge.cli.run import complain
     from scope_edge.journal import Journal
 
-    with Journal.open(settings) as journal:
+    with Journal(settings) as journal:
         yield journal.noted
     if journal.problem is not None:
         complain(journal.problem, 0)
