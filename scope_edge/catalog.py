@@ -159,7 +159,7 @@ def _card(id: str, fields: Mapping[str, Any], where: str) -> ModelCard:
     """Check every field of a card and make it; `where` names the file and table. Raises ConfigError."""
     _check_id(id, where)
     if "where" not in fields:
-        raise ConfigError(f'{where}: says not where it runs; add where = "device" or where = "cloud"')
+        raise ConfigError(f'{where}: does not say where it runs; add where = "device" or where = "cloud"')
     values: dict[str, Any] = {}
     for name, value in fields.items():
         check = _CARD_CHECKS.get(name)

@@ -17,7 +17,7 @@ from cli_cases import QUERY, command, spawn, user
 from test_offline import CUT, can_cut
 from tracing import Trace, trace
 
-from scope_edge import BrokenAnswerError, Router, UnansweredError
+from scope_edge import BrokenAnswerError, Router, UnansweredError, UsageError
 
 pytest.importorskip("httpx")
 if find_spec("llama_cpp") is None:
@@ -56,6 +56,9 @@ def test_a_gguf_answers_piece_by_piece_in_its_own_tokens(router: Router) -> None
     again = router.ask(QUERY, model=SMALL, fields=SHORT)
     assert again.text == text and again.run.prompt_tokens == run.prompt_tokens, "the same seed, the same answer"
     assert router.ask(QUERY, model=SMALL, fields={**SHORT, "seed": 5}).text != text
+    for odd, said in (({"seed": "x"}, "seed must be"), ({"stop": 5}, "stop must be")):
+        with pytest.raises(UsageError, match=said):
+            router.ask(QUERY, model=SMALL, fields=SHORT | odd)
     stop = text[-2:]
     assert router.ask(QUERY, model=SMALL, fields={**SHORT, "stop": [stop]}).text == text[: text.index(stop)]
 

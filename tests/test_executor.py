@@ -41,7 +41,7 @@ def server() -> Iterator[Server]:
 
 
 def spent() -> float:
-    with Ledger.open(load_settings()) as ledger:
+    with Ledger(load_settings()) as ledger:
         today, _ = ledger.spending()
         assert today.reserved == 0, "nothing stays reserved once it is over"
         return today.spent
@@ -62,7 +62,7 @@ def test_the_chosen_model_answers_and_everything_is_written_down(server: Server)
     (call,) = server.calls
     assert call.body["model"] == "vendor/one" and call.body["messages"] == [{"role": "user", "content": QUESTION}]
     assert "max_tokens" not in call.body, "no limit was asked for"
-    with Journal.open(load_settings()) as journal:
+    with Journal(load_settings()) as journal:
         assert answer.id is not None and journal.entry(answer.id).run == run
 
 
@@ -164,7 +164,7 @@ def test_nobody_answers_and_each_says_why(server: Server) -> None:
     run = nobody.value.run
     assert (run.model, run.ending, run.usd, nobody.value.exit_code) == (None, "failed", 0.0, 5)
     assert spent() == 0.0, "refusals cost nothing"
-    with Journal.open(load_settings()) as journal:
+    with Journal(load_settings()) as journal:
         assert journal.entries()[0].run == run
 
 
@@ -271,6 +271,8 @@ def test_a_cap_on_spending_is_kept_before_the_call(server: Server) -> None:
         execution = asked(made, decided(candidate(dear), candidate(cheap)))
         assert told(execution) == TEXT
         assert execution.model == "cheap" and "max_usd_day" in execution.attempts[0].error
+        assert execution.answer is not None
+        assert execution.answer.run.usd == pytest.approx((PROMPT + COMPLETION) / 1e6), "who was not asked cost nothing"
         with pytest.raises(BudgetError, match="max_usd_day") as over:
             told(asked(made, decided(candidate(dear))))
     assert over.value.exit_code == 3 and [call.body["model"] for call in server.calls] == ["cheap"]
@@ -428,6 +430,14 @@ def test_a_key_in_the_answer_is_cleared_however_it_is_cut(server: Server) -> Non
         one = card("one", gossip, key_env="VENDOR_KEY")
         with executor(one) as made:
             assert told(asked(made, decided(candidate(one)))) == "The key is [key] and that is all."
+
+
+def test_a_word_that_stands_for_a_key_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VENDOR_KEY", "ollama")
+    with serving(lambda *_: Said("That is what ollama serve does.", PROMPT, 12)) as local:
+        one = card("one", local, key_env="VENDOR_KEY")
+        with executor(one) as made:
+            assert told(asked(made, decided(candidate(one)))) == "That is what ollama serve does."
 
 
 def test_without_a_key_the_next_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

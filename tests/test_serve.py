@@ -149,6 +149,9 @@ def test_limits_hold_and_are_only_narrowed(world: World) -> None:
         ({"messages": [{"role": "user", "content": "x"}], "stream": "yes"}, "stream must be true or false"),
         ({"messages": [{"role": "user", "content": "x"}], "max_tokens": -1}, "at least 1"),
         ({"messages": [{"role": "user", "content": "x"}], "scope_edge": {"alpha": 3}}, "alpha must be"),
+        ({"messages": [{"role": "user", "content": "x"}], "modalities": 5}, "modalities must be a list"),
+        ({"messages": [{"role": "user", "content": [{"type": {}, "text": "x"}]}]}, "each with a type"),
+        ({"messages": [{"role": "user", "content": "x"}], "scope_edge": {"exclude": [SMALL, LARGE]}}, "is excluded"),
         (b'{"messages": NaN}', "not JSON"),
         (b"[" * 100_000, "not JSON"),
     ],
@@ -189,6 +192,14 @@ def test_a_decision_alone_is_the_documented_object(world: World) -> None:
     assert found == printed
     assert len(world.small.calls) + len(world.large.calls) == before, "nothing was run"
     assert world.server.call("POST", "/v1/route", {"text": QUERY, "alpah": 1}).status == 400
+    both = {"text": QUERY, "messages": [{"role": "user", "content": "Another."}]}
+    assert "not both" in world.server.call("POST", "/v1/route", both).json["error"]["message"]
+
+
+def test_half_a_character_is_sent_on_as_the_sign_for_one(world: World) -> None:
+    asked = b'{"model": "%s", "messages": [{"role": "user", "content": "Cut \\ud83d in two"}]}' % LARGE.encode()
+    assert world.server.call("POST", "/v1/chat/completions", asked).text == TEXT
+    assert world.large.calls[-1].body["messages"] == [{"role": "user", "content": "Cut \ufffd in two"}]
 
 
 def test_a_conversation_stays_with_its_model(world: World) -> None:
@@ -289,7 +300,7 @@ def test_files_are_the_owners_alone(world: World) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
         "token": 0o600,
-        "running.json": 0o600,
+        f"running-{world.server.process.pid}.json": 0o600,
     }
 
 
@@ -314,7 +325,9 @@ def test_bodies_and_heads_have_limits(tmp_path: Path) -> None:
     ):
         assert server.ask("x " * 20_000).json["error"]["code"] == "too_long"
         with contextlib.suppress(ConnectionError):
-            assert server.call("GET", "/health", x_long="x" * 200_000).status == 400
+            assert server.call("GET", "/health", x_long="x" * 200_000).status in (400, 431)
+        long = server.call("GET", "/health", x_long="x" * 66_000)
+        assert long.status == 431 and long.json["error"]["code"] == "too_long"
         assert server.ask().status == 200
 
 
@@ -391,7 +404,7 @@ def test_running_answers_have_their_time_at_the_end(tmp_path: Path) -> None:
             code = server.end()
             thread.join()
         assert code == 0 and answers[0].text == TEXT
-        assert not (tmp_path / "data" / "server" / "running.json").exists()
+        assert not list((tmp_path / "data" / "server").glob("running*"))
 
 
 def test_what_is_not_over_by_then_is_cut_and_told_so(tmp_path: Path) -> None:
@@ -473,7 +486,9 @@ def test_no_auth_is_for_this_machine_alone(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_said_in_one_line(world: World) -> None:
     done = spawn(["serve", "--port", str(world.server.port)], world.server.env)
-    assert done.code == 2 and "may be taken" in done.complaint and done.out == ""
+    assert done.code == 2 and "already in use" in done.complaint and done.out == ""
+    done = spawn(["serve", "--port", "0", "--host", "192.0.2.1"], world.server.env)
+    assert done.code == 2 and "192.0.2.1" in done.complaint and "taken" not in done.complaint
 
 
 def test_an_unknown_pool_is_said_before_anything_listens(world: World) -> None:

@@ -146,7 +146,7 @@ class ChatClient:
         incoming = Incoming(self._connection, until - time.monotonic())
         size = len(json.dumps(asked["messages"], ensure_ascii=False).encode("utf-8", "replace"))
         call = partial(self._open, incoming, asked, max_tokens)
-        return AnswerStream(call, incoming, size, max_tokens, self._connection.key)
+        return AnswerStream(call, incoming, size, max_tokens, self._connection.secret)
 
     def _open(self, incoming: Incoming, asked: dict[str, Any], max_tokens: int | None) -> None:
         """The streamed call, past redirects and options the server does not know. Raises Failed: nothing has come yet."""
@@ -181,7 +181,7 @@ class ChatClient:
 
     def _read(self, raw: bytes, prompt: str, max_tokens: int, seconds: float) -> Reply:
         try:
-            return read_reply(raw, len(prompt.encode("utf-8", "replace")), max_tokens, seconds, self._connection.key)
+            return read_reply(raw, len(prompt.encode("utf-8", "replace")), max_tokens, seconds, self._connection.secret)
         except NotAnAnswerError as error:
             raise Failed(str(error)) from error
 

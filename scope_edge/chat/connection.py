@@ -22,7 +22,7 @@ from scope_edge import __version__
 from scope_edge.chat.endpoints import is_loopback, parse_endpoint
 from scope_edge.chat.failed import Failed
 from scope_edge.chat.incoming import Incoming
-from scope_edge.chat.keys import find_key
+from scope_edge.chat.keys import find_key, telling
 from scope_edge.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class Connection:
                 ' where = "device" may be called then'
             )
         self._httpx = _library()
-        self.key_env, self.key = card.key_env, find_key(card.key_env, self.endpoint)
+        self.key_env, self._key = card.key_env, find_key(card.key_env, self.endpoint)
+        self.secret = telling(self._key)
+        """The key, to be kept out of what its server says; None: there is nothing to keep."""
         self.timeout = timeout
         # A proxy is for what is elsewhere; a call that stays here must not take the detour.
         self._trust_env = not (offline or local)
@@ -159,7 +161,7 @@ class Connection:
 
     def _headers(self) -> dict[str, str]:
         headers = {"user-agent": f"scope-edge/{__version__}", "accept": "application/json, text/event-stream"}
-        return headers | ({"authorization": f"Bearer {self.key}"} if self.key else {})
+        return headers | ({"authorization": f"Bearer {self._key}"} if self._key else {})
 
 
 class Line:

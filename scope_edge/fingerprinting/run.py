@@ -41,7 +41,7 @@ class Fingerprinting:
     ) -> None:
         """Nothing is asked yet. reading: told of the reading of a large file, as (what, done, in all).
 
-        Raises UsageError (unknown model, one that says not how it is called, no such anchor set), AssetError.
+        Raises UsageError (unknown model, one that does not say how it is called, no such anchor set), AssetError.
         """
         self._settings, self._wishes = settings, wishes
         self._catalog = load_catalog(settings)
@@ -125,7 +125,7 @@ class Fingerprinting:
     def _find_gguf(self, reading: Callable[[str, int, int], None] | None) -> Gguf | None:
         if self._card.endpoint is None and self._card.gguf is None:
             raise UsageError(
-                f"the card of {self._card.id} says not how it is called; add endpoint (and key_env), or gguf, to"
+                f"the card of {self._card.id} does not say how it is called; add endpoint (and key_env), or gguf, to"
                 f' [models."{self._card.id}"] in {self._settings.file}'
             )
         if self._card.gguf is None:

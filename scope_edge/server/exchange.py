@@ -164,4 +164,5 @@ def _ascii(value: str) -> str:
 
 
 def _too_long(most: int) -> Problem:
-    return Problem(413, f"the body is longer than {most / 2**20:g} MiB", "too_long", headers={"connection": "close"})
+    limit = f"{most / 2**20:.4g} MiB" if most >= 2**20 else f"{most / 2**10:.4g} KiB"
+    return Problem(413, f"the body is longer than {limit}", "too_long", headers={"connection": "close"})

@@ -24,7 +24,7 @@ from scope_edge.errors import UsageError
 from scope_edge.server.app import make_app
 from scope_edge.server.desk import Desk
 from scope_edge.server.doors import IDLE_SECONDS, Guest
-from scope_edge.server.guard import Access, allowed_hosts
+from scope_edge.server.guard import HEAD_BYTES, Access, allowed_hosts
 from scope_edge.server.own import Own
 from scope_edge.server.service import Bounds, Service
 from scope_edge.server.thrift import share_pools
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from scope_edge.config import Settings
     from scope_edge.server.doors import Doors
 
-HEADER_BYTES = 64 * 1024
 # After the grace: for cut answers to be said to be, settled and written down.
 _LAST_SECONDS, _SETTLE_SECONDS = 5.0, 3.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -143,7 +142,7 @@ def _config(app: Any, doors: Doors, options: Options) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        h11_max_incomplete_event_size=HEADER_BYTES,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_keep_alive=int(IDLE_SECONDS),
         timeout_graceful_shutdown=int(options.grace + _LAST_SECONDS),
         backlog=1024,
@@ -173,8 +172,9 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit as error:
+            why = str(getattr(error.__context__, "strerror", "")).rpartition(": ")[2] or "it may be taken"
             raise UsageError(
-                f"{self._options.host}, port {self._options.port}, cannot be listened on; it may be taken: give another --port, or 0"
+                f"{self._options.host}, port {self._options.port}, cannot be listened on ({why}); give another --port, or 0"
             ) from error
         finally:
             log.disabled = False
