@@ -51,9 +51,9 @@ def card(server: Server, **fields: Any) -> str:
 def test_after_it_the_model_is_a_candidate_like_any_other(cli: Cli, server: Server) -> None:
     before = cli("route", "--pool", "both", "--json", QUERY, settings=card(server)).json
     assert {row["model"]: row["evidence"] for row in before["candidates"]}["mine"] == "none"
-    done = cli("fingerprint", "mine", "--limit", "60")
+    done = cli("fingerprint", "mine", "--limit", "120")
     assert (done.code, done.err) == (0, "")
-    assert "mine has a fingerprint on core-250" in done.out and "answers     60, 60 of them in this run" in done.out
+    assert "mine has a fingerprint on core-250" in done.out and "answers     120, 120 of them in this run" in done.out
     assert re.search(r"rank +\d+ of \d+ models: after ", done.out)
     row = {row["model"]: row for row in cli("route", "--pool", "both", "--json", QUERY).json["candidates"]}["mine"]
     assert row["evidence"] in ("weak", "strong") and 0 < row["p_correct"] < 1 and row["tokens"] > 0
@@ -111,7 +111,7 @@ def test_offline_asks_nobody_elsewhere(cli: Cli, server: Server) -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_killed_again_and_again_it_asks_nothing_twice(tmp_path: Path, concurrency: int) -> None:
-    """kill -9 in the middle, three times; then run to the end. At most what was on its way is asked once more."""
+    """kill -9 in the middle, three times; then run to the end. At most what was on its way is asked in vain."""
     environment = user(tmp_path) | {"VENDOR_KEY": KEY}
     arguments = ["fingerprint", "mine", "--limit", "24", "--concurrency", str(concurrency)]
     kills, printed = 3, b""
@@ -130,13 +130,14 @@ def test_killed_again_and_again_it_asks_nothing_twice(tmp_path: Path, concurrenc
         asked = server.asked
     assert done.code == 0, done.err
     summary = done.json
-    assert summary["answered"] == 24 and summary["missing"] == {} and len(asked) == 24
-    twice = sum(asked.values()) - 24
-    assert twice <= kills * concurrency and max(asked.values()) <= 1 + kills
+    assert summary["answered"] == 24 and summary["missing"] == {}
+    # Asked in vain are those on their way at a kill; which question comes next, the answers that are there say anew.
+    vain = sum(asked.values()) - 24
+    assert vain <= kills * concurrency and max(asked.values()) <= 1 + kills
     # What an earlier run had an answer to, this one did not ask.
     assert summary["asked"] < 24
     # What was on its way at a kill may have been paid for: it is counted, not forgotten.
-    assert summary["usd_most"] >= summary["usd"] and (summary["usd_most"] > summary["usd"]) == (twice > 0)
+    assert summary["usd_most"] >= summary["usd"] and (summary["usd_most"] > summary["usd"]) == (vain > 0)
     assert KEY not in done.out + done.err + printed.decode()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) >= 3 and not [path for path in files if KEY.encode() in path.read_bytes()]
