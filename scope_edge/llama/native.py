@@ -160,6 +160,7 @@ class Native(Vocabulary):
         self._context = llama_cpp.llama_init_from_model(model, params)
         if not self._context:
             raise NativeError(f"llama.cpp cannot make a context of {options.context} tokens{complaint()}")
+        self.threads = options.threads
         self._memory = llama_cpp.llama_get_memory(self._context)
         self.context = int(llama_cpp.llama_n_ctx(self._context))
         self.longest = min(self.context, int(llama_cpp.llama_model_n_ctx_train(model)) or self.context)
