@@ -93,7 +93,7 @@ def _file(sha256: str, cache_dir: Path) -> Path:
 @cache
 def _machine() -> str:
     """The llama.cpp build, the processor with its abilities, and the GPUs."""
-    from scope_edge.gpus import find_gpus
+    from scope_edge.gpus import gpu_names
 
     version = "none"
     with contextlib.suppress(metadata.PackageNotFoundError):
@@ -104,4 +104,4 @@ def _machine() -> str:
         processor = "|".join(
             next((line for line in lines if line.startswith(name)), "") for name in ("model name", "flags", "Features")
         )
-    return f"{version}; {processor}; {', '.join(gpu.name for gpu in find_gpus())}"
+    return f"{version}; {processor}; {', '.join(gpu_names())}"
