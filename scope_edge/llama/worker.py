@@ -11,6 +11,7 @@ Streams are decoded together and may come at any time. A load or a list of jobs 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
@@ -145,6 +146,7 @@ class Worker:
         chunk = int(min(max(speed.prefill_tps * STALL_SECONDS, 16), layout.batch))
         self._batcher = Batcher(native, replace(layout, lanes=speed.lanes, chunk=chunk), self._cancelled)
         self._streams = Streams(self._batcher, self._send, self._cancels)
+        gc.freeze()  # what is there now stays, and need not be looked at again and again while decoding
         return {
             "type": "ready",
             "prefill_tps": speed.prefill_tps,
