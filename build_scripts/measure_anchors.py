@@ -2,15 +2,17 @@
 
     python build_scripts/measure_anchors.py --data ROUTING_DATA/zeroeval ... --cache FOLDER --write docs/benchmarks.md
 
-The splits are those of `scope-edge eval`. Each held-out model is known by its outcomes on the first anchors of the core set
-(most informative first), or on as many drawn from the same 250 at random, and predicted on held-out queries. Differences are
-paired (same models, same queries); intervals are a bootstrap over models and queries.
+The splits are those of `scope-edge eval`. Each held-out model is known by its outcomes on anchors of the core set: on those that
+told most after the answers before them ("asked", as `scope-edge fingerprint` asks), on the first ones (most telling of a model
+that nothing is known of), or on as many drawn at random; and predicted on held-out queries. Differences are paired (same
+models, same queries); intervals are a bootstrap over models and queries.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +25,17 @@ from scope_edge.evaluating.scores import scores
 from scope_edge.learning.learn import COVERAGE, fingerprint
 from scope_edge.prior import Prior
 from scope_edge.records import ModelCard
+from scope_edge.telling import asked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
+    from scope_edge.fingerprints import Fingerprint
+    from scope_edge.records import Floats
 
-SIZES = (10, 25, 50, 100, 250)
-ALL = "first 250"
+SIZES = (10, 25, 50, 100)
+ALL = "all 250"
+PAIRED = (("asked 25", "first 25"), ("asked 25", "random 100"), ("asked 25", ALL))
 
 
 def main() -> None:
@@ -54,12 +59,13 @@ def predicted(part: Unseen) -> Iterator[Scored]:
     """Every held-out model of one set, known by so many anchors chosen one way or the other."""
     anchors = part.learned.anchors[part.set_name]
     random = np.random.default_rng(part.seed).permutation(len(anchors))
-    here = part.rows
-    p: dict[str, Floats] = {}
+    whole = [fingerprint(part.train, m, anchors) for m in part.models]
+    population, here = part.learned.basis.population, part.rows
+    p = {ALL: _probabilities(part, whole)}
     for size in SIZES:
-        for name, chosen in ((f"first {size}", np.arange(size)), (f"random {size}", random[:size])):
-            if size < len(anchors) or name == ALL:
-                p[name] = _probabilities(part, chosen)
+        p[f"asked {size}"] = _probabilities(part, [asked(one, population, size) for one in whole])
+        for how, order in (("first", np.arange(len(anchors))), ("random", random)):
+            p[f"{how} {size}"] = _probabilities(part, [_only(one, order[:size]) for one in whole])
     for column, m in enumerate(part.models):
         scored = np.isfinite(part.test.correct[m, here])
         yield Scored(
@@ -72,18 +78,17 @@ def predicted(part: Unseen) -> Iterator[Scored]:
         )
 
 
-def _probabilities(part: Unseen, chosen: NDArray[np.int64]) -> Floats:
-    """P(correct) of every query and model, (queries, models), with the models known by these anchors alone."""
-    anchors, learned = part.learned.anchors[part.set_name], part.learned
-    left_out = np.setdiff1d(np.arange(len(anchors)), chosen)
-    fingerprints = {}
-    for m in part.models:
-        one = fingerprint(part.train, m, anchors)
-        one.correct[left_out] = np.nan
-        one.tokens[left_out] = np.nan
-        fingerprints[one.model] = [one]
-    cards = [ModelCard(id=name, where="cloud") for name in fingerprints]
-    prior = Prior(learned.basis, cards, fingerprints, coverage=COVERAGE)
+def _only(one: Fingerprint, chosen: NDArray[np.int64]) -> Fingerprint:
+    """The fingerprint with these anchors' outcomes alone."""
+    left = np.isin(np.arange(len(one.correct)), chosen)
+    return replace(one, correct=np.where(left, one.correct, np.nan), tokens=np.where(left, one.tokens, np.nan))
+
+
+def _probabilities(part: Unseen, fingerprints: Sequence[Fingerprint]) -> Floats:
+    """P(correct) of every query and model, (queries, models), with the models known by these fingerprints alone."""
+    cards = [ModelCard(id=one.model, where="cloud") for one in fingerprints]
+    known = {one.model: [one] for one in fingerprints}
+    prior = Prior(part.learned.basis, cards, known, coverage=COVERAGE)
     return prior.table(part.places, np.ones(len(part.places))).p_correct
 
 
@@ -96,22 +101,16 @@ def report(found: list[Scored]) -> Iterator[str]:
     rows = []
     for name in dict.fromkeys(one.set_name for one in found):
         here = [one for one in found if one.set_name == name]
-        difference = resampled(here, "first 25", "random 100")
-        rows.append([name, *map(interval, difference.T[:2])])
-    yield (
-        "The first 25 against 100 at random (difference, 95 % interval):\n\n" + table(["set", "AUC", "accuracy"], rows)
-    )
+        for first, second in PAIRED:
+            difference = resampled(here, first, second)
+            rows.append([name, f"{first} - {second}", *map(interval, difference.T[:2])])
+    yield "Differences, 95 % interval:\n\n" + table(["set", "", "AUC", "accuracy"], rows)
 
 
 def _scores(here: list[Scored]) -> str:
     rows = []
-    for size in SIZES:
-        for how in ("first", "random"):
-            name = f"{how} {size}"
-            if name in here[0].p:
-                rows.append(
-                    [name, *(f"{value:.4f}" for value in np.nanmean([_row(one, name) for one in here], axis=0))]
-                )
+    for name in here[0].p:
+        rows.append([name, *(f"{value:.4f}" for value in np.nanmean([_row(one, name) for one in here], axis=0))])
     return table(["anchors", "AUC", "accuracy", "ability error, logit", "error of mean p"], rows)
 
 

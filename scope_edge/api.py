@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from scope_edge.allowed import CHECKS
 from scope_edge.answer import Answer
-from scope_edge.askable import askable, bound_words
+from scope_edge.askable import askable
 from scope_edge.assemble import load_executor, load_flow
 from scope_edge.checks import check_name, suggestion
-from scope_edge.config import Settings, load_settings
+from scope_edge.config import DEFAULT_POOL, Settings, load_settings
 from scope_edge.errors import InfeasibleError, UsageError
 from scope_edge.executor.request import Request
+from scope_edge.executor.room import TOKEN_LIMITS
 from scope_edge.records import Attempt, Decision, ModelCard, Query
+from scope_edge.unmet import unmet
+from scope_edge.whole import whole, whole_body
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -30,8 +34,7 @@ if TYPE_CHECKING:
 class Wishes(TypedDict, total=False):
     """What one call may ask for beside the text; what it does not say, the settings say.
 
-    system, history: sent along to the model; history is (role, text) pairs, oldest first. exclude: model ids, or one of them.
-    The rest is as in docs/models.md#settings.
+    `Router` says what each of them is.
     """
 
     system: str | None
@@ -42,17 +45,13 @@ class Wishes(TypedDict, total=False):
     max_usd: float | None
     max_seconds: float | None
     local_only: bool | None
-    exclude: str | Iterable[str]
+    exclude: str | Iterable[str] | None
     fallback: Fallback | None
     policy: PolicyName | None
 
 
 class AskWishes(Wishes, total=False):
-    """And for an answer.
-
-    model: this one alone is asked. verify: 2 = a second sample of answers on the device. fields: of the wire format, passed on
-    to the model ("temperature", "stop", ...).
-    """
+    """And for an answer."""
 
     model: str | None
     verify: int | None
@@ -70,6 +69,16 @@ class Router:
     """Decides which model of a pool a query should go to, and asks it. Safe to call from several threads at once.
 
     A context manager: its end ends the processes that models run in.
+
+    A call may ask for, by keyword (None, or left out: as the settings say):
+
+    alpha: 0 = cheapest ... 1 = most accurate. max_tokens: of prompt and completion together, the model's own. max_usd: US
+    dollars. max_seconds: loading included. local_only: models on the device alone. exclude: model ids, or one of them.
+    fallback: "none" or "cheapest", where nothing keeps to the limits. policy: "scope-edge" or "paper".
+    system, history: what is sent along; history is (role, text) pairs, oldest first. id: given back as the decision's query_id.
+
+    And for an answer: model: this one alone is asked. verify: 2 = a second sample of answers on the device, 0 = none. fields: of
+    the wire format, passed on to the model ("temperature", "stop", "max_tokens", ...).
     """
 
     def __init__(self, settings: Settings, parts: tuple[Flow, Executor] | None = None) -> None:
@@ -115,6 +124,9 @@ class Router:
         """The model cards a decision may choose from, in order."""
         return self._flow.pool
 
+    def __repr__(self) -> str:
+        return f"<Router of {len(self.pool)} models, alpha {self._settings.alpha:g}>"
+
     def route(self, text: str, **wishes: Unpack[Wishes]) -> Decision:
         """Where a query should go; no model of the pool runs.
 
@@ -137,7 +149,8 @@ class Router:
         """The answer of the model that was chosen, or of the next best where that one does not answer.
 
         Raises InfeasibleError (nothing keeps to the limits), UnansweredError (nobody answered), BrokenAnswerError (the answer
-        broke off; it has what came), BudgetError (a cap on spending), UsageError.
+        broke off; it has what came), BudgetError (a cap on spending), UsageError (what was asked makes no sense, nobody can
+        be called, or a server refuses it).
         """
         with self.stream(text, **wishes) as stream:
             for _ in stream:
@@ -152,7 +165,8 @@ class Router:
         given = _known(wishes, _ASK)
         preference, query = self._preference(given), _query(text, given)
         pinned = given.get("model")
-        can = askable(self.pool, None if pinned is None else self._check_model(check_name("model", pinned)), preference)
+        only = None if pinned is None else self._check_model(check_name("model", pinned))
+        can = askable(self.pool, only, preference, picked=self._settings.pool != DEFAULT_POOL)
         # Before the decision: an estimator that makes it may load a model, and the memory there is is shared.
         executor = self._running()
         encoded = self._flow.encode(query)
@@ -160,12 +174,12 @@ class Router:
         if decision.choice is None:
             if executor.journal is not None:
                 executor.journal.record(query, decision, None, encoded=encoded)
-            raise InfeasibleError(bound_words(decision), decision)
+            raise InfeasibleError(unmet(decision.bound), decision)
         request = Request(
             query=query,
             decision=decision,
             budget=preference.budget,
-            fields=given.get("fields") or {},
+            fields=_fields(given.get("fields")),
             local_only=can.preference.local_only,
             verify=_verify(given, self._settings),
             encoded=encoded,
@@ -181,7 +195,9 @@ class Router:
 
     def _preference(self, given: Mapping[str, Any]) -> Preference:
         changes: dict[str, Any] = {key: CHECKS[key](key, given[key]) for key in _SETTINGS if given.get(key) is not None}
-        exclude = given.get("exclude", ())
+        exclude = given.get("exclude") or ()
+        if not isinstance(exclude, Iterable):
+            raise UsageError(f"exclude must be a model's id, or several, not {exclude!r}")
         models = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         for model in models:
             self._check_model(check_name("exclude", model))
@@ -204,6 +220,10 @@ class Stream:
 
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
+
+    def __repr__(self) -> str:
+        run = None if self.answer is None else self.answer.run
+        return f"<Stream of {self.model or self.decision.choice}, {'under way' if run is None else run.ending}>"
 
     @property
     def decision(self) -> Decision:
@@ -260,7 +280,7 @@ def _journal(settings: Settings) -> Journal | None:
         return None
     from scope_edge.journal import Journal
 
-    return Journal.open(settings)
+    return Journal(settings)
 
 
 def _known(wishes: Any, known: tuple[str, ...]) -> dict[str, Any]:
@@ -271,14 +291,37 @@ def _known(wishes: Any, known: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _query(text: Any, given: Mapping[str, Any]) -> Query:
-    history = tuple(tuple(turn) for turn in given.get("history") or ())
-    for turn in history:
-        if len(turn) != 2 or turn[0] not in _ROLES or not isinstance(turn[1], str):
-            raise UsageError(f"history must be pairs of a role ({', '.join(_ROLES)}) and a text")
-    for name, value in (("text", text), ("system", given.get("system"))):
-        if not isinstance(value, str) and not (name == "system" and value is None):
+    system, id = given.get("system"), given.get("id")
+    for name, value in (("text", text), ("system", system), ("id", id)):
+        if not isinstance(value, str) and not (name != "text" and value is None):
             raise UsageError(f"{name} must be a string, not {type(value).__name__}")
-    return Query(text, system=given.get("system"), id=given.get("id"), history=history)
+    system = None if system is None else whole(system)
+    return Query(whole(text), system=system, id=id, history=_history(given.get("history") or ()))
+
+
+def _history(given: Any) -> tuple[tuple[str, str], ...]:
+    turns = tuple(given) if isinstance(given, Iterable) else (given,)
+    for turn in turns:
+        pair = isinstance(turn, Sequence) and len(turn) == 2 and turn[0] in _ROLES and isinstance(turn[1], str)
+        if not pair:
+            raise UsageError(f"history must be pairs of a role ({', '.join(_ROLES)}) and a text, not {turn!r:.80}")
+    return tuple((role, whole(text)) for role, text in turns)
+
+
+def _fields(given: Any) -> dict[str, Any]:
+    """Fields of the wire format, as they can be sent."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise UsageError(f"fields must be a mapping of names to values, not {given!r:.80}")
+    try:
+        json.dumps(dict(given), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"fields cannot be sent as JSON: {error}") from error
+    for name in TOKEN_LIMITS:
+        if given.get(name) is not None and not (type(given[name]) is int and given[name] >= 1):
+            raise UsageError(f"fields: {name} must be a whole number, at least 1")
+    return dict(whole_body(given))
 
 
 def _verify(given: Mapping[str, Any], settings: Settings) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import UsageError
-from scope_edge.executor.chain import callable_now, why_not_called
+from scope_edge.executor.chain import callable_now, has_address, why_not_called
 
 if TYPE_CHECKING:
     from scope_edge.records import Decision, ModelCard, Preference
@@ -29,11 +29,17 @@ class Askable:
 
 
 def askable(
-    pool: Sequence[ModelCard], pinned: str | None, preference: Preference, needs: Iterable[str] = ()
+    pool: Sequence[ModelCard],
+    pinned: str | None,
+    preference: Preference,
+    needs: Iterable[str] = (),
+    *,
+    picked: bool = True,
 ) -> Askable:
     """The preference without those that cannot be called, or do not support what a request needs.
 
-    pinned: this one alone; whoever names a model knows what it can do. needs: as in `ModelCard.supports`.
+    pinned: this one alone; whoever names a model knows what it can do. needs: as in `ModelCard.supports`. picked: whether somebody
+    chose this pool; of the default one, most can only be called once a user says how, which is no news.
     Raises UsageError: nobody is left.
     """
     cards = [card for card in pool if card.id not in preference.exclude]
@@ -45,6 +51,8 @@ def askable(
     if cards and len(silent) == len(cards):
         if pinned is not None:
             raise UsageError(f"{pinned}: {why_not_called(cards[0], local_only=False)}")
+        if any(callable_now(card) for card in pool):
+            raise UsageError("every model of this pool that can be called is excluded; exclude fewer")
         raise UsageError(
             "no model of this pool can be called: their cards name no endpoint and no gguf;"
             " `scope-edge models add` makes cards that do"
@@ -59,22 +67,13 @@ def askable(
     left = {card.id for card in cards} - {*silent, *unable}
     excluded = tuple(card.id for card in pool if card.id not in left)
     kept = replace(preference, exclude=(*dict.fromkeys((*preference.exclude, *excluded)),))
-    return Askable(kept, tuple(_left_out(silent, unable, wanted)))
-
-
-def bound_words(decision: Decision) -> str:
-    """Why nobody may be asked, in one line."""
-    bound = decision.bound
-    if bound is None:
-        return "no model may be asked"
-    value = "" if bound.value is None else f" {bound.value:.10g}"
-    needed = "" if bound.needed is None else f"; {bound.needed:.10g} would do"
-    return f"no model that can be called keeps to {bound.limit}{value}{needed}"
+    lost = silent if picked else [card.id for card in cards if card.id in silent and has_address(card)]
+    return Askable(kept, tuple(_left_out(lost, unable, wanted)))
 
 
 def _left_out(silent: Sequence[str], unable: Sequence[str], wanted: Sequence[str]) -> Iterable[str]:
     if silent:
-        yield f"left out, since their cards say not how they are called, or they are retired: {_names(silent)}"
+        yield f"left out, since their cards do not say how they are called, or they are retired: {_names(silent)}"
     if unable:
         yield f"left out, since their cards do not say that they support {', '.join(wanted)}: {_names(unable)}"
 

@@ -95,8 +95,8 @@ def load_executor(
         device=places.device,
         cloud=places.cloud,
         agreement=Agreement(encode),
-        ledger=Ledger.open(settings),
-        journal=Journal.open(settings),
+        ledger=Ledger(settings),
+        journal=Journal(settings),
     )
 
 

@@ -24,6 +24,7 @@ else:
 
 _PACKAGE = Path(__file__).resolve().parent
 _MANIFESTS = ("models/manifest.toml", "anchors/manifest.toml")
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +71,52 @@ def _entries(root: Path, path: str) -> Mapping[str, Asset]:
     return entries
 
 
+def asset(name: str) -> Asset:
+    """What a bundled file must be. Raises AssetError: no manifest lists it."""
+    listed = f"{name.split('/')[0]}/manifest.toml"
+    found = _entries(bundled_root(), listed).get(name) if listed in _MANIFESTS else None
+    if found is None:
+        raise AssetError(f"{name}: not a bundled file; no manifest lists it")
+    return found
+
+
 def read(name: str) -> bytes:
     """The bytes of a bundled file, checked. Raises AssetError: unknown name, missing file, wrong size or hash."""
-    root, listed = bundled_root(), f"{name.split('/')[0]}/manifest.toml"
-    asset = _entries(root, listed).get(name) if listed in _MANIFESTS else None
-    if asset is None:
-        raise AssetError(f"{name}: not a bundled file; no manifest lists it")
-    path = root / name
+    path, entry = bundled_root() / name, asset(name)
     try:
         # One byte more than promised is enough to know that a file grew, however large it is.
         with path.open("rb") as file:
-            blob = file.read(asset.size + 1)
+            blob = file.read(entry.size + 1)
     except OSError as error:
-        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); reinstall scope-edge") from error
-    if len(blob) != asset.size:
-        found = "more" if len(blob) > asset.size else str(len(blob))
-        raise AssetError(f"{path}: expected {asset.size} bytes, found {found}; reinstall scope-edge")
-    digest = hashlib.sha256(blob).hexdigest()
-    if digest != asset.sha256:
-        raise AssetError(f"{path}: expected sha256 {asset.sha256[:12]}…, found {digest[:12]}…; reinstall scope-edge")
+        raise _unreadable(path, error) from error
+    _verify(path, entry, len(blob), hashlib.sha256(blob).hexdigest())
     return blob
+
+
+def check(name: str) -> None:
+    """Raise AssetError where `read` would; nothing is kept."""
+    path, entry = bundled_root() / name, asset(name)
+    seen, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while size <= entry.size and (block := file.read(_BLOCK)):
+                seen.update(block)
+                size += len(block)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    _verify(path, entry, size, seen.hexdigest())
+
+
+def _unreadable(path: Path, error: OSError) -> AssetError:
+    return AssetError(f"{path}: cannot be read ({error.strerror or error}); reinstall scope-edge")
+
+
+def _verify(path: Path, entry: Asset, size: int, digest: str) -> None:
+    if size != entry.size:
+        found = "more" if size > entry.size else str(size)
+        raise AssetError(f"{path}: expected {entry.size} bytes, found {found}; reinstall scope-edge")
+    if digest != entry.sha256:
+        raise AssetError(f"{path}: expected sha256 {entry.sha256[:12]}…, found {digest[:12]}…; reinstall scope-edge")
 
 
 def user_config_file() -> Path:

@@ -159,7 +159,7 @@ def _card(id: str, fields: Mapping[str, Any], where: str) -> ModelCard:
     """Check every field of a card and make it; `where` names the file and table. Raises ConfigError."""
     _check_id(id, where)
     if "where" not in fields:
-        raise ConfigError(f'{where}: says not where it runs; add where = "device" or where = "cloud"')
+        raise ConfigError(f'{where}: does not say where it runs; add where = "device" or where = "cloud"')
     values: dict[str, Any] = {}
     for name, value in fields.items():
         check = _CARD_CHECKS.get(name)
@@ -230,6 +230,17 @@ def _features(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, list) and all(one in FEATURES for one in value):
         return tuple(dict.fromkeys(value))
     raise UsageError(f"{name} must be a list of {', '.join(FEATURES)}, not {value!r}")
+
+
+def features_of(text: str) -> tuple[str, ...]:
+    """What a model can do beside text, as a user lists it with commas. Raises UsageError."""
+    found = [piece.strip() for piece in text.split(",") if piece.strip()]
+    for one in found:
+        if one not in FEATURES:
+            raise UsageError(
+                f"{one!r} is nothing a card can say{suggestion(one, FEATURES)}; what is: {', '.join(FEATURES)}"
+            )
+    return tuple(dict.fromkeys(found))
 
 
 def _day(name: str, value: object) -> str:

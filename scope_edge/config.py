@@ -48,6 +48,8 @@ PREFIX = "SCOPE_EDGE_"
 # Variables of this prefix that other rooms read.
 _OTHER_VARIABLES = ("ASSETS", "CACHE_DIR", "CONFIG", "DATA_DIR", "ROUTING_DATA")
 MAX_FILE_BYTES = 1024 * 1024
+# The pool that is in force where nobody has chosen another.
+DEFAULT_POOL = "default"
 _TABLES = ("models", "pools", "profiles")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -85,7 +87,7 @@ class Settings:
 
     profile: str | None = None
     alpha: float = 0.5
-    pool: str = "default"
+    pool: str = DEFAULT_POOL
     policy: PolicyName = "scope-edge"
     index: IndexName = "auto"
     top_k: int = 10

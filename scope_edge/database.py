@@ -18,8 +18,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, DamagedError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # "SEdg": tells a file of ours from any other program's.
 APPLICATION = 0x53456467
@@ -205,6 +209,26 @@ class Database:
             raise AssetError(
                 f"{self.path}: cannot be used ({error.strerror or error}); check permissions and space"
             ) from error
+
+
+class Kept:
+    """What is kept in one file. Threads may share one; processes may each have their own.
+
+    Nothing is read or made before it is used, so opening one cannot fail. A context manager: its end lets go of the file.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; the next use opens it again."""
+        self._database.close()
 
 
 def make_private(folder: Path) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +54,19 @@ PROVIDERS = {
 class Encoder:
     """The encoder, loaded. Its methods may be called from several threads at once."""
 
-    def __init__(self, model: bytes, tokenizer: bytes, *, provider: str = "cpu", threads: int | None = None) -> None:
-        """From the bytes of an ONNX file and of its tokenizer.json; the rest, and the errors raised, as `load`."""
+    def __init__(
+        self,
+        model: bytes,
+        tokenizer: bytes,
+        *,
+        provider: str = "cpu",
+        threads: int | None = None,
+        identity: str | None = None,
+    ) -> None:
+        """From the bytes of an ONNX file and of its tokenizer.json; the rest, and the errors raised, as `load`.
+
+        identity: sha256 of the ONNX file, where it is known. The bytes are not kept.
+        """
         self._threads = usable_cores() if threads is None else threads
         if self._threads < 1:
             raise UsageError(f"threads: {threads} makes no sense; give 1 or more")
@@ -65,7 +75,8 @@ class Encoder:
             session = builder.submit(_session, model, _provider(provider), self._threads)
             self._tokenizer = _tokenizer(tokenizer)
             self._session = session.result()
-        self._model = model
+        self.identity = identity or hashlib.sha256(model).hexdigest()
+        """sha256 of the ONNX file, hex: vectors of encoders with different identities must not be mixed."""
         self._first, self._last = (self._tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
 
     @classmethod
@@ -93,7 +104,8 @@ class Encoder:
         runtime()
 
         def load() -> Encoder:
-            return cls(model.result(), assets.read(TOKENIZER), provider=provider, threads=threads)
+            identity = assets.asset(ONNX).sha256
+            return cls(model.result(), assets.read(TOKENIZER), provider=provider, threads=threads, identity=identity)
 
         encoder = worker.submit(load)
         worker.shutdown(wait=False)
@@ -103,11 +115,6 @@ class Encoder:
     def dimension(self) -> int:
         """Length of the vectors."""
         return int(self._session.get_outputs()[0].shape[1])
-
-    @cached_property
-    def identity(self) -> str:
-        """sha256 of the ONNX file, hex: vectors of encoders with different identities must not be mixed."""
-        return hashlib.sha256(self._model).hexdigest()
 
     def encode(self, query: Query) -> EncodedQuery:
         """The query's text (not its system prompt) as unit vector and state. Any text does, also one without a readable letter.
@@ -232,6 +239,8 @@ def _session(model: bytes, provider: str, threads: int) -> Any:
     except (*unusable, native.NotImplemented, native.RuntimeException) as error:
         reason = str(error).partition("\n")[0]
         raise AssetError(f"{ONNX}: onnxruntime cannot use it ({reason}); reinstall scope-edge") from error
+    # It would keep the file's bytes beside what it has made of them: as much again as the weights.
+    session._model_bytes = None
     names = [item.name for item in (*session.get_inputs(), *session.get_outputs())]
     if names != ["input_ids", "attention_mask", *_OUTPUTS]:
         raise AssetError(f"{ONNX}: not an encoder of this project; reinstall scope-edge")

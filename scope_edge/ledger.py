@@ -16,7 +16,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from scope_edge import assets
-from scope_edge.database import Database
+from scope_edge.database import Database, Kept
 from scope_edge.errors import AssetError, BudgetError, UsageError
 
 if TYPE_CHECKING:
@@ -92,29 +92,14 @@ class Spending:
         return None if self.cap is None else max(self.cap - self.spent - self.reserved, 0.0)
 
 
-class Ledger:
-    """The user's spending, under some caps. Threads may share one; processes may each have their own."""
+class Ledger(Kept):
+    """The user's spending, under some caps."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__(Database(assets.user_data_dir() / FOLDER / FILE, _STEPS, _MEND))
         self._caps: dict[Span, float | None] = {"day": settings.max_usd_day, "month": settings.max_usd_month}
-        self._database = Database(assets.user_data_dir() / FOLDER / FILE, _STEPS, _MEND)
         self.problem: str | None = None
         """Why the last call could not be written down, in one line; only without caps: with one it is refused."""
-
-    @classmethod
-    def open(cls, settings: Settings) -> Ledger:
-        """The ledger. Nothing is read or made before something is reserved or asked for, so this cannot fail."""
-        return cls(settings)
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._database.close()
 
     @property
     def capped(self) -> bool:
@@ -129,7 +114,7 @@ class Ledger:
         """
         micro = _micro(usd_hi)
         known = None if micro is None else usd_hi
-        capped = any(cap is not None for cap in self._caps.values())
+        capped = self.capped
         if capped and micro is None:
             raise BudgetError(
                 f"the price of {model} is not known, so {self._named()} cannot be kept; write usd_in and usd_out on its card"

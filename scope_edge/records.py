@@ -285,8 +285,8 @@ class Decision:
     bound: Bound | None
     over_budget: bool
     estimator: EstimatorReport
-    candidates: tuple[Candidate, ...]
-    neighbors: tuple[Neighbor, ...]
+    candidates: tuple[Candidate, ...] = field(repr=False)
+    neighbors: tuple[Neighbor, ...] = field(repr=False)
     flip_below: Flip | None
     flip_above: Flip | None
     truncated: bool

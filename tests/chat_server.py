@@ -278,7 +278,9 @@ def _spoilt(body: dict[str, Any], fault: str | None, key: str) -> dict[str, Any]
     elif fault == "no usage":
         del body["usage"]
     elif fault == "echo":
-        body["choices"][0]["message"]["content"] += f" Bearer {key}"
+        message = body["choices"][0]["message"]
+        # Before the answer: after it, a few of the graders would read it as a part of that.
+        message["content"] = f"Bearer {key}\n\n{message['content']}"
     return body
 
 

@@ -75,8 +75,8 @@ def executor(*cards: ModelCard, offline: bool = False, silence: float = 20.0, **
         device=None,
         cloud=CloudPlace(silence=silence, offline=offline),
         agreement=Agreement(_encoder().encode),
-        ledger=Ledger.open(held),
-        journal=Journal.open(held),
+        ledger=Ledger(held),
+        journal=Journal(held),
     )
     try:
         yield made

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,7 @@ class Served:
     """A server that runs."""
 
     process: subprocess.Popen[bytes]
+    pid: int
     env: dict[str, str]
     port: int
     url: str
@@ -102,13 +104,19 @@ class Served:
 
     def end(self) -> int:
         """As a user ends it; its exit code."""
-        self.process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
         return self.process.wait(60)
 
 
 @contextmanager
-def served(folder: Path, *args: str, settings: str = "", env: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """A server of a user whose home is `folder`, ended with the block."""
+def served(
+    folder: Path,
+    *args: str,
+    settings: str = "",
+    env: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
+) -> Iterator[Served]:
+    """A server of a user whose home is `folder`, ended with the block. before: a command that runs it."""
     folder.mkdir(exist_ok=True)
     if settings:
         (folder / "config.toml").write_text(settings, "utf-8")
@@ -116,7 +124,10 @@ def served(folder: Path, *args: str, settings: str = "", env: Mapping[str, str] 
     errors = folder / "serve.err"
     with errors.open("wb") as err:
         process = subprocess.Popen(
-            command("serve", "--port", "0", "--json", *args), env=environment, stdout=subprocess.PIPE, stderr=err
+            [*before, *command("serve", "--port", "0", "--json", *args)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=err,
         )
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -124,10 +135,10 @@ def served(folder: Path, *args: str, settings: str = "", env: Mapping[str, str] 
         where = json.loads(line)
         token = (folder / "data" / "server" / "token").read_text().strip()
         try:
-            yield Served(process, environment, where["port"], where["url"], where["page"], token, errors)
+            yield Served(process, where["pid"], environment, where["port"], where["url"], where["page"], token, errors)
         finally:
             if process.poll() is None:
-                process.terminate()
+                os.kill(where["pid"], signal.SIGTERM)
                 process.wait(60)
             process.stdout.close()
 

@@ -105,6 +105,10 @@ def test_a_profile_and_settings_by_name(own_folders: Path, server: Server) -> No
         ({"history": [("robot", "hi")]}, "history must be"),
         ({"system": 7}, "system must be"),
         ({"local_only": "yes"}, "local_only must be"),
+        ({"exclude": 5}, "exclude must be"),
+        ({"history": 5}, "history must be"),
+        ({"history": [5]}, "history must be"),
+        ({"id": 5}, "id must be"),
     ],
 )
 def test_what_makes_no_sense_is_refused(router: Router, server: Server, wishes: Any, said: str) -> None:
@@ -113,7 +117,29 @@ def test_what_makes_no_sense_is_refused(router: Router, server: Server, wishes: 
             ask(QUESTION, **wishes)
     with pytest.raises(UsageError, match="blank"):
         router.ask("  ")
+    odd: list[tuple[Any, str]] = [(5, "mapping"), ({"stop": object()}, "as JSON"), ({"max_tokens": 0}, "at least 1")]
+    for fields, said in odd:
+        with pytest.raises(UsageError, match=said):
+            router.ask(QUESTION, fields=fields)
     assert server.calls == []
+
+
+def test_half_a_character_is_asked_as_the_sign_for_one(router: Router, server: Server) -> None:
+    halves: Any = {"system": "\ud83d", "history": [("user", "a\ude00"), ("assistant", "b")]}
+    router.ask("Cut \ud83d in two", alpha=1.0, exclude=None, **halves)
+    assert [turn["content"] for turn in server.calls[-1].body["messages"]] == [
+        "\ufffd",
+        "a\ufffd",
+        "b",
+        "Cut \ufffd in two",
+    ]
+
+
+def test_what_is_shown_of_them_is_short(router: Router) -> None:
+    with router.stream(QUESTION, alpha=1.0) as stream:
+        assert repr(stream) == f"<Stream of {LARGE}, under way>"
+        assert "".join(stream) and repr(stream) == f"<Stream of {LARGE}, complete>"
+    assert repr(router) == "<Router of 3 models, alpha 0.5>" and len(repr(stream.answer)) < 2000
 
 
 def test_many_are_decided_as_one_by_one(router: Router) -> None:
@@ -131,7 +157,7 @@ def test_an_answer_has_its_text_its_decision_and_what_it_cost(router: Router, se
     body = answer.as_dict()
     json.dumps(body, allow_nan=False)
     assert body["answer"] == TEXT and body["run"]["model"] == LARGE and body["decision"]["choice"] == LARGE
-    with Journal.open(load_settings()) as journal:
+    with Journal(load_settings()) as journal:
         (entry,) = journal.entries()
         assert entry.id == answer.id
 
@@ -140,6 +166,17 @@ def test_who_cannot_be_called_is_not_chosen_and_said_to_be(router: Router) -> No
     answer = router.ask(QUESTION, alpha=0.0)
     assert answer.run.model == SMALL, "the mute one is cheap too"
     assert any(MUTE in one and "left out" in one for one in answer.decision.warnings)
+
+
+def test_of_the_default_pool_only_a_retired_one_is_missed(own_folders: Path, server: Server) -> None:
+    cards = [f'[models."{model}"]\nendpoint = "{server.address}"' for model in (SMALL, LARGE)]
+    (own_folders / "config.toml").write_text("\n".join(cards))
+    with Router.load() as router:
+        assert router.ask(QUESTION).decision.warnings == (), "the others need a user's word on how they are called"
+    (own_folders / "config.toml").write_text("\n".join([*cards, 'status = "retired"']))
+    with Router.load() as router:
+        (warning,) = [one for one in router.ask(QUESTION).decision.warnings if one.startswith("left out")]
+    assert warning.endswith(f": {LARGE}")
 
 
 def test_a_model_can_be_pinned(router: Router, server: Server) -> None:
@@ -157,7 +194,7 @@ def test_a_model_can_be_pinned(router: Router, server: Server) -> None:
 
 
 def test_nothing_keeps_to_the_limits_and_nobody_is_asked(router: Router, server: Server) -> None:
-    with pytest.raises(InfeasibleError, match=r"keeps to max_tokens 1; \d+ would do") as nothing:
+    with pytest.raises(InfeasibleError, match=r"keeps to max_tokens 1; max_tokens \d+ would do") as nothing:
         router.ask(QUESTION, max_tokens=1)
     assert nothing.value.decision.feasible is False and nothing.value.exit_code == 3 and server.calls == []
 

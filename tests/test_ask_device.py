@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,14 +15,15 @@ import pytest
 from chat_server import Said, serving
 from cli_cases import QUERY, command, spawn, user
 from test_offline import CUT, can_cut
+from tracing import Trace, trace
 
-from scope_edge import BrokenAnswerError, Router, UnansweredError
+from scope_edge import BrokenAnswerError, Router, UnansweredError, UsageError
 
 pytest.importorskip("httpx")
 if find_spec("llama_cpp") is None:
     pytest.skip("llama-cpp-python is not installed", allow_module_level=True)
 
-__all__ = ["can_cut"]
+__all__ = ["can_cut", "trace"]
 SMALL, LARGE = "gemma-2-2b-it", "llama-3.1-70b-instruct"
 TEXT = "There are 25 primes below one hundred."
 SHORT = {"max_tokens": 12}
@@ -56,6 +56,9 @@ def test_a_gguf_answers_piece_by_piece_in_its_own_tokens(router: Router) -> None
     again = router.ask(QUERY, model=SMALL, fields=SHORT)
     assert again.text == text and again.run.prompt_tokens == run.prompt_tokens, "the same seed, the same answer"
     assert router.ask(QUERY, model=SMALL, fields={**SHORT, "seed": 5}).text != text
+    for odd, said in (({"seed": "x"}, "seed must be"), ({"stop": 5}, "stop must be")):
+        with pytest.raises(UsageError, match=said):
+            router.ask(QUERY, model=SMALL, fields=SHORT | odd)
     stop = text[-2:]
     assert router.ask(QUERY, model=SMALL, fields={**SHORT, "stop": [stop]}).text == text[: text.index(stop)]
 
@@ -151,45 +154,24 @@ def test_it_answers_with_the_network_cut_off_worker_included(home: Path) -> None
     assert f'"model": "{SMALL}"' in done.stdout and '"counted": "tokenizer"' in done.stdout
 
 
-def test_a_trace_shows_no_connection_to_anywhere_else(home: Path) -> None:
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
-    trace = home / "trace"
-    tracer = ["strace", "-f", "-e", "trace=connect,sendto,sendmsg,bind", "-o", str(trace)]
+def test_a_trace_shows_no_connection_to_anywhere_else(home: Path, trace: Trace) -> None:
     done = subprocess.run(
-        [*tracer, *command(*limited("--local-only"))], env=user(home), capture_output=True, text=True, check=False
+        [*trace.command, *command(*limited("--local-only"))],
+        env=user(home),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if "Operation not permitted" in done.stderr and not trace.read_text():
-        pytest.skip("nothing may be traced here")
     assert done.returncode == 0, done.stderr
-    calls = trace.read_text()
-    assert len({line.split()[0] for line in calls.splitlines()}) > 1, "the worker is traced, too"
-    assert not outside(calls)
+    assert trace.ran("worker.py"), "the worker is traced, too"
+    assert not trace.outside()
 
 
-def test_a_connection_elsewhere_would_be_seen_in_a_trace(home: Path) -> None:
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
-    trace = home / "trace"
-    tracer = ["strace", "-f", "-e", "trace=connect", "-o", str(trace)]
-    done = spawn_traced(tracer, ["ask", QUERY, "--model", LARGE, "--json"], home)
-    if "Operation not permitted" in done.stderr and not trace.read_text():
-        pytest.skip("nothing may be traced here")
-    assert outside(trace.read_text()), "the cloud model's address was called"
-
-
-def spawn_traced(tracer: list[str], args: list[str], home: Path) -> subprocess.CompletedProcess[str]:
+def test_a_connection_elsewhere_would_be_seen_in_a_trace(home: Path, trace: Trace) -> None:
     environment = user(home) | {"SCOPE_EDGE_SILENCE_SECONDS": "1"}
-    return subprocess.run([*tracer, *command(*args)], env=environment, capture_output=True, text=True, check=False)
-
-
-def outside(trace: str) -> list[str]:
-    """System calls that have to do with another machine: an address of the internet's families that is not loopback."""
-    return [
-        line
-        for line in trace.splitlines()
-        if re.search(r"AF_INET6?\b", line) and not re.search(r'"(127\.[\d.]+|::1)"', line)
-    ]
+    args = [*trace.command, *command("ask", QUERY, "--model", LARGE, "--json")]
+    subprocess.run(args, env=environment, capture_output=True, check=False)
+    assert trace.outside(), "the cloud model's address was called"
 
 
 def test_the_answer_of_a_gguf_is_printed_as_it_comes(home: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from scope_edge import assets
 from scope_edge.errors import AssetError
 
 CONTENT = b"weights"
+# Who takes a file and who only looks at it are told the same.
+READERS = pytest.mark.parametrize("reader", [assets.read, assets.check])
 
 
 def entry(name: str, content: bytes = CONTENT, **changes: object) -> str:
@@ -44,42 +47,50 @@ def test_every_bundled_file_is_what_its_manifest_says() -> None:
 
 def test_a_file_comes_with_what_is_known_of_it(root: Path) -> None:
     assert assets.read("models/one.bin") == assets.read("anchors/one.bin") == CONTENT
+    assets.check("models/one.bin")
     asset = assets.manifest()["models/one.bin"]
     assert (asset.source, asset.licence, dict(asset.facts)) == ("somewhere", "MIT", {"note": "kept"})
 
 
-def test_a_changed_file_is_refused(root: Path) -> None:
+@READERS
+def test_a_changed_file_is_refused(root: Path, reader: Callable[[str], object]) -> None:
     (root / "models" / "one.bin").write_bytes(b"weighty"[: len(CONTENT)])
     with pytest.raises(AssetError, match=r"one\.bin: expected sha256 \w+…, found \w+…; reinstall"):
-        assets.read("models/one.bin")
+        reader("models/one.bin")
 
 
+@READERS
 @pytest.mark.parametrize(
     ("content", "found"), [(b"", "found 0"), (CONTENT[:-1], "found 6"), (CONTENT * 2, "found more")]
 )
-def test_a_file_of_another_size_is_refused(root: Path, content: bytes, found: str) -> None:
+def test_a_file_of_another_size_is_refused(
+    root: Path, content: bytes, found: str, reader: Callable[[str], object]
+) -> None:
     (root / "models" / "one.bin").write_bytes(content)
     with pytest.raises(AssetError, match=f"expected 7 bytes, {found}"):
-        assets.read("models/one.bin")
+        reader("models/one.bin")
 
 
-def test_a_file_grown_beyond_memory_is_refused_without_reading_it(root: Path) -> None:
+@READERS
+def test_a_file_grown_beyond_memory_is_refused_without_reading_it(root: Path, reader: Callable[[str], object]) -> None:
     with (root / "models" / "one.bin").open("wb") as file:
         file.truncate(8 << 30)
     with pytest.raises(AssetError, match="found more"):
-        assets.read("models/one.bin")
+        reader("models/one.bin")
 
 
-def test_a_missing_file_is_refused(root: Path) -> None:
+@READERS
+def test_a_missing_file_is_refused(root: Path, reader: Callable[[str], object]) -> None:
     (root / "models" / "one.bin").unlink()
     with pytest.raises(AssetError, match=r"one\.bin: cannot be read"):
-        assets.read("models/one.bin")
+        reader("models/one.bin")
 
 
+@READERS
 @pytest.mark.parametrize("name", ["models/other.bin", "models/../models/one.bin", "one.bin", "", "elsewhere/one.bin"])
-def test_what_no_manifest_lists_is_not_read(root: Path, name: str) -> None:
+def test_what_no_manifest_lists_is_not_read(root: Path, name: str, reader: Callable[[str], object]) -> None:
     with pytest.raises(AssetError, match="not a bundled file"):
-        assets.read(name)
+        reader(name)
 
 
 @pytest.mark.parametrize(

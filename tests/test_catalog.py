@@ -236,7 +236,7 @@ def test_a_name_ending_in_cloud_is_never_device(file: Path, id: str) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("usd_in = 1\nusd_out = 1", 'says not where it runs; add where = "device" or where = "cloud"'),
+        ("usd_in = 1\nusd_out = 1", 'does not say where it runs; add where = "device" or where = "cloud"'),
         ('where = "clod"', "where must be one of device, cloud, not 'clod'; did you mean cloud?"),
         ('where = "cloud"\nusd_inn = 1', "usd_inn is not a field of a card; did you mean usd_in?"),
         ('where = "cloud"\nusd_in = 1', "half a price; add usd_out"),

@@ -194,7 +194,7 @@ def test_a_server_that_repeats_the_key_is_not_believed_to_be_funny(
     model: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG), faulty(model, ["echo"], key=KEY) as front:
-        assert ask(front).text == "You said: Hello? Bearer [key]"
+        assert ask(front).text == "Bearer [key]\n\nYou said: Hello?"
     assert KEY not in caplog.text
 
 

@@ -198,6 +198,17 @@ def test_a_key_is_named_and_never_written(cli: Cli, server: Server, monkeypatch:
     assert "another machine" in cli(*elsewhere).complaint
 
 
+def test_what_a_model_can_do_beside_text_is_said_with_its_card(cli: Cli, server: Server, path: Path) -> None:
+    said = ["models", "add", server.address, "--served-as", "small:7b", "--where", "device", "--pool", "mine"]
+    done = cli(*said, "--supports", "tools, json,tools")
+    assert done.code == 0 and re.search(r"supports +tools, json\n", done.out)
+    assert card(cli, "small:7b")["supports"] == ["tools", "json"]
+    shown = cli("models", "show", "small:7b")
+    assert re.search(r"supports +tools, json\n", shown.out)
+    assert cli("models", "show", "small:7b", "--json").json["supports"] == ["tools", "json"]
+    assert cli(*said, "--replace").code == 0 and "supports" not in card(cli, "small:7b"), "written anew without it"
+
+
 def test_offline_asks_only_what_is_said_to_run_here(cli: Cli, server: Server) -> None:
     said = ["models", "add", server.address, "--served-as", "small:7b"]
     refused = cli(*said, settings="offline = true\n")
@@ -222,6 +233,8 @@ def test_what_makes_no_sense_changes_nothing(cli: Cli, server: Server, path: Pat
         ("ftp://host/x",): "no such file",
         ("http://user:pw@host/v1",): "no user name or key",
         (server.address, "--estimate-only"): "is for a GGUF",
+        (server.address, "--served-as", "small:7b", "--supports", "tool"): "did you mean tools",
+        (str(path), "--id", "b", "--supports", "tools"): "asked for text alone",
     }
     for args, said in cases.items():
         done = cli("models", "add", *args, "--no-check")

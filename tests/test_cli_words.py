@@ -13,6 +13,7 @@ from scope_edge.cli.output import one_line
 from scope_edge.cli.words import Column
 from scope_edge.policy import decide
 from scope_edge.records import Bound, Budget, Decision, EstimatorReport, Neighbor, Preference
+from scope_edge.unmet import typeable
 
 
 def plainly(decision: Decision) -> str:
@@ -21,7 +22,7 @@ def plainly(decision: Decision) -> str:
 
 @given(st.floats(min_value=0, allow_nan=False, allow_infinity=False))
 def test_a_limit_that_would_do_does_when_typed_back_in(value: float) -> None:
-    typed = float(words.typeable(value))
+    typed = float(typeable(value))
     assert typed >= value
     assert typed <= value * 1.0101 + 5e-324
 
@@ -39,7 +40,7 @@ def test_a_limit_that_would_do_does_when_typed_back_in(value: float) -> None:
     ],
 )
 def test_a_limit_that_would_do_is_short(value: float, text: str) -> None:
-    assert words.typeable(value) == text
+    assert typeable(value) == text
 
 
 @pytest.mark.parametrize(

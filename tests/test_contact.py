@@ -189,10 +189,23 @@ def test_a_server_that_is_local_only_serves_no_more(tmp_path: Path) -> None:
         assert body["run"]["model"] == LARGE, "who asks for more asks without it"
 
 
+def note_of(server: Served) -> Path:
+    return Path(server.env["SCOPE_EDGE_DATA_DIR"]) / "server" / f"running-{server.process.pid}.json"
+
+
+def test_of_two_servers_the_latest_is_asked_and_its_end_does_not_hide_the_other(tmp_path: Path) -> None:
+    with serving(lambda *_: Said(TEXT, 12, 9)) as model, served(tmp_path, settings=settings(model, model)) as first:
+        world = World(first, model, tmp_path)
+        with served(tmp_path) as second:
+            assert spawn(["route", "-q", QUERY], first.env).code == 0
+            assert (world.taken, World(second, model, tmp_path).taken) == (0, 1)
+        assert spawn(["route", "-q", QUERY], first.env).code == 0 and world.taken == 1
+
+
 def test_a_stale_note_is_passed_over(tmp_path: Path) -> None:
     with serving(lambda *_: Said(TEXT, 12, 9)) as model:
         with served(tmp_path, settings=settings(model, model)) as server:
-            note = tmp_path / "data" / "server" / "running.json"
+            note = note_of(server)
             kept = note.read_text()
             server.process.kill()
             server.process.wait()
@@ -202,6 +215,9 @@ def test_a_stale_note_is_passed_over(tmp_path: Path) -> None:
         assert spawn(["route", "-q", QUERY], server.env).code == 0
         note.write_text(json.dumps(json.loads(kept) | {"host": "192.0.2.1"}))
         assert spawn(["route", "-q", QUERY], server.env).code == 0
+        note.write_text(kept)
+        with served(tmp_path) as after:
+            assert note_of(after).exists() and not note.exists(), "the next one takes it away"
 
 
 def test_a_program_that_took_the_port_gets_neither_token_nor_query(tmp_path: Path) -> None:
@@ -230,7 +246,7 @@ def test_a_program_that_took_the_port_gets_neither_token_nor_query(tmp_path: Pat
 
         liar = ThreadingHTTPServer(("127.0.0.1", 0), Liar)
         threading.Thread(target=liar.serve_forever, daemon=True).start()
-        note = tmp_path / "data" / "server" / "running.json"
+        note = note_of(server)
         note.write_text(json.dumps(json.loads(note.read_text()) | {"port": liar.server_address[1]}))
         done = spawn(["ask", "-q", QUERY], server.env)
         liar.shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -93,6 +94,14 @@ def test_the_system_prompt_does_not_change_what_is_asked(encoder: Encoder) -> No
 
 def test_the_identity_is_the_hash_of_the_bundled_file(encoder: Encoder) -> None:
     assert encoder.identity == hashlib.sha256(assets.read(ONNX)).hexdigest()
+
+
+def test_the_bytes_it_is_made_of_are_not_kept() -> None:
+    model = assets.read(ONNX)
+    before = sys.getrefcount(model)
+    loaded = Encoder(model, assets.read(TOKENIZER))
+    assert sys.getrefcount(model) == before, "they are as much again as the weights"
+    assert loaded.identity == hashlib.sha256(model).hexdigest()
 
 
 @pytest.mark.parametrize(

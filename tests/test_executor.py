@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from chat_server import Call, Handler, Said, Server, completion, faulty, running, serving
 from executor_cases import QUESTION, asked, candidate, card, decided, executor, told
+from silent_server import silent
 
 from scope_edge.config import load_settings
 from scope_edge.errors import BrokenAnswerError, BudgetError, RefusedError, UnansweredError
@@ -40,7 +41,7 @@ def server() -> Iterator[Server]:
 
 
 def spent() -> float:
-    with Ledger.open(load_settings()) as ledger:
+    with Ledger(load_settings()) as ledger:
         today, _ = ledger.spending()
         assert today.reserved == 0, "nothing stays reserved once it is over"
         return today.spent
@@ -61,7 +62,7 @@ def test_the_chosen_model_answers_and_everything_is_written_down(server: Server)
     (call,) = server.calls
     assert call.body["model"] == "vendor/one" and call.body["messages"] == [{"role": "user", "content": QUESTION}]
     assert "max_tokens" not in call.body, "no limit was asked for"
-    with Journal.open(load_settings()) as journal:
+    with Journal(load_settings()) as journal:
         assert answer.id is not None and journal.entry(answer.id).run == run
 
 
@@ -163,7 +164,7 @@ def test_nobody_answers_and_each_says_why(server: Server) -> None:
     run = nobody.value.run
     assert (run.model, run.ending, run.usd, nobody.value.exit_code) == (None, "failed", 0.0, 5)
     assert spent() == 0.0, "refusals cost nothing"
-    with Journal.open(load_settings()) as journal:
+    with Journal(load_settings()) as journal:
         assert journal.entries()[0].run == run
 
 
@@ -270,6 +271,8 @@ def test_a_cap_on_spending_is_kept_before_the_call(server: Server) -> None:
         execution = asked(made, decided(candidate(dear), candidate(cheap)))
         assert told(execution) == TEXT
         assert execution.model == "cheap" and "max_usd_day" in execution.attempts[0].error
+        assert execution.answer is not None
+        assert execution.answer.run.usd == pytest.approx((PROMPT + COMPLETION) / 1e6), "who was not asked cost nothing"
         with pytest.raises(BudgetError, match="max_usd_day") as over:
             told(asked(made, decided(candidate(dear))))
     assert over.value.exit_code == 3 and [call.body["model"] for call in server.calls] == ["cheap"]
@@ -337,6 +340,57 @@ def test_another_thread_may_end_it(server: Server) -> None:
     assert execution.answer is not None and execution.answer.run.ending == "cancelled"
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_another_thread_may_end_it_while_the_server_says_nothing(server: Server, scheme: str) -> None:
+    """Not even the head of an answer, or of the handshake: the call would last for as long as a server may be silent."""
+    with silent() as mute:
+        one, two = card("one", server, endpoint=mute.address(scheme)), card("two", server)
+        with executor(one, two, silence=600.0) as made:
+            execution = asked(made, decided(candidate(one), candidate(two)))
+            reading = threading.Thread(target=list, args=(execution,))
+            reading.start()
+            mute.until_came()
+            execution.cancel()
+            reading.join(30)
+            assert not reading.is_alive()
+            mute.until_left()
+            assert execution.answer is not None and execution.answer.run.ending == "cancelled"
+            assert told(asked(made, decided(candidate(two)))) == TEXT
+    assert len(server.calls) == 1, "nobody else is asked what nobody wants to know any more"
+    assert spent() > 0 or scheme == "https", "what was sent whole may be billed"
+
+
+def test_the_time_is_up_in_the_middle_of_the_head(server: Server) -> None:
+    with silent(dripping=True) as slow:
+        one = card("one", server, endpoint=slow.address())
+        with (
+            executor(one, silence=600.0) as made,
+            pytest.raises(UnansweredError, match=r"the time was up.*no answer within 0\.\d seconds"),
+        ):
+            told(asked(made, decided(candidate(one)), budget=Budget(seconds=0.5)))
+        slow.until_left()
+
+
+def test_closing_ends_calls_that_nobody_has_answered(server: Server) -> None:
+    with silent() as mute:
+        one = card("one", server, endpoint=mute.address())
+        with executor(one, silence=600.0) as made:
+            failures: list[Exception] = []
+
+            def read() -> None:
+                try:
+                    told(asked(made, decided(candidate(one))))
+                except UnansweredError as error:
+                    failures.append(error)
+
+            reading = threading.Thread(target=read)
+            reading.start()
+            mute.until_came()
+            made.close()
+            reading.join(30)
+    assert not reading.is_alive() and "nobody is asked any more" in str(failures[0])
+
+
 def test_a_server_that_knows_no_streaming_still_answers() -> None:
     class Plain(Handler):
         def answer(self, call: Call, raw: bytes) -> None:
@@ -376,6 +430,14 @@ def test_a_key_in_the_answer_is_cleared_however_it_is_cut(server: Server) -> Non
         one = card("one", gossip, key_env="VENDOR_KEY")
         with executor(one) as made:
             assert told(asked(made, decided(candidate(one)))) == "The key is [key] and that is all."
+
+
+def test_a_word_that_stands_for_a_key_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VENDOR_KEY", "ollama")
+    with serving(lambda *_: Said("That is what ollama serve does.", PROMPT, 12)) as local:
+        one = card("one", local, key_env="VENDOR_KEY")
+        with executor(one) as made:
+            assert told(asked(made, decided(candidate(one)))) == "That is what ollama serve does."
 
 
 def test_without_a_key_the_next_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def journal(own_folders: Path) -> Journal:
     # What is decided before a test begins knows of no feedback.
     for text in (QUERY, OTHER):
         decided(text)
-    return Journal.open(Settings(journal_embedding=True))
+    return Journal(Settings(journal_embedding=True))
 
 
 def expected(model: str, text: str = NEAR) -> tuple[float, float]:
@@ -173,7 +173,7 @@ def test_tokens_are_kept_as_fingerprints_count_them_and_only_of_whole_answers(jo
 
 
 def test_without_an_embedding_it_takes_the_text_and_no_other(own_folders: Path) -> None:
-    journal = Journal.open(Settings())
+    journal = Journal(Settings())
     id = recorded(journal)
     with pytest.raises(UsageError, match=r"kept neither text nor embedding .* --text"):
         give(journal, Settings(), id, 1.0)
@@ -187,7 +187,7 @@ def test_without_an_embedding_it_takes_the_text_and_no_other(own_folders: Path) 
 
 
 def test_the_kept_text_does_as_well_as_the_kept_embedding(journal: Journal) -> None:
-    texts = Journal.open(Settings(journal_text=True))
+    texts = Journal(Settings(journal_text=True))
     for one in (journal, texts):
         give(one, Settings(), recorded(one), 1.0)
     first, second = load_held().said
@@ -248,7 +248,7 @@ def test_those_who_judge_at_once_lose_nothing(journal: Journal) -> None:
     ids = [recorded(journal) for _ in range(24)]
 
     def judge(some: list[str]) -> None:
-        mine = Journal.open(Settings())
+        mine = Journal(Settings())
         for id in some:
             give(mine, Settings(), id, 1.0)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,9 @@ def fingerprint(server: Server, wishes: Wishes = ALL, **fields: Any) -> Summary:
     return prepared(server, wishes, **fields).run()
 
 
-def expected(right: Callable[[int], bool], n: int) -> float:
-    specs = load_core().specs[:n]
-    return float(np.mean([right(spec.tier) for spec in specs]))
-
-
-def prompt(row: int) -> str:
-    return prompt_of(load_core().specs[row])
+def prompt(anchor: str) -> str:
+    core = load_core()
+    return prompt_of(core.specs[core.anchors.ids.index(anchor)])
 
 
 def outcomes() -> tuple[list[float], list[float]]:
@@ -76,16 +73,28 @@ def outcomes() -> tuple[list[float], list[float]]:
     return one.correct.tolist(), one.tokens.tolist()
 
 
+def tiers() -> Counter[int]:
+    """How many questions of each tier have an outcome."""
+    specs = load_core().specs
+    return Counter(spec.tier for spec, correct in zip(specs, outcomes()[0], strict=True) if correct == correct)
+
+
+def all_right() -> bool:
+    """Whether what has an outcome has the one that `ABLE` earns."""
+    pairs = zip(load_core().specs, outcomes()[0], strict=True)
+    return all(correct == float(spec.tier < 3) for spec, correct in pairs if correct == correct)
+
+
 def test_it_is_asked_graded_and_known_from_then_on() -> None:
     with serving(ABLE) as server:
         summary = fingerprint(server, Wishes(limit=40))
     assert (summary.asked, summary.answered, summary.ended, summary.missing) == (40, 40, "all", {})
-    assert summary.correct == pytest.approx(expected(lambda tier: tier < 3, 40))
+    assert summary.correct == pytest.approx(1 - tiers()[3] / 40)
     assert sum(n for _, n in summary.fields.values()) == 40
     assert max(server.asked.values()) == 1
-    correct, tokens = outcomes()
-    assert correct[:40] == [float(spec.tier < 3) for spec in load_core().specs[:40]]
-    assert all(np.isnan(correct[40:])) and all(np.isnan(tokens[40:]))
+    correct, tokens = np.array(outcomes())
+    assert all_right() and np.isfinite(correct).sum() == 40
+    assert np.array_equal(np.isfinite(tokens), np.isfinite(correct)), "what was not asked is not known"
     assert summary.counted == {"server": 40}
     (name,) = {one.anchors.name for one in load_fingerprints()[1]["mine"]}
     assert name == summary.anchor_set == "core-250"
@@ -100,6 +109,16 @@ def test_a_better_model_stands_higher_and_more_answers_make_surer() -> None:
     assert good.place.of == poor.place.of > 70
     assert sure.ability.error < good.ability.error < 1.0
     assert max(server.asked.values()) == 1, "what was answered before is not asked again"
+
+
+def test_the_next_question_follows_from_the_answers() -> None:
+    asked = []
+    for right in (lambda spec: False, lambda spec: True):
+        with serving(from_keys(right)) as server:
+            fingerprint(server, Wishes(limit=25, again=True))
+        asked.append(tiers())
+    weak, able = asked
+    assert weak[1] > able[1] and able[3] > weak[3], "who knows little is asked easy ones, who knows all hard ones"
 
 
 def test_it_stops_when_ability_is_precise_enough() -> None:
@@ -130,7 +149,7 @@ def test_whatever_goes_wrong_on_the_way_nothing_is_lost_or_wrong(concurrency: in
     with serving(ABLE) as server, faulty(server, faults, key=KEY) as front:
         summary = fingerprint(front, Wishes(limit=20, concurrency=concurrency))
     assert (summary.answered, summary.missing) == (20, {})
-    assert outcomes()[0][:20] == [float(spec.tier < 3) for spec in load_core().specs[:20]]
+    assert all_right() and sum(tiers().values()) == 20
     # Of the faults only these reached the model, which was paid for answers that never came.
     assert len(server.calls) == 20 + sum(fault in ("cut", "text", "lost") for fault in faults)
     assert summary.counted == {"server": 18, "estimate": 2}
@@ -142,15 +161,15 @@ def test_what_gets_no_answer_is_missing_and_asked_again_next_time() -> None:
     faults = [None, *["500"] * 2, None, *["cut"] * 2, None]
     with serving(ABLE) as server, faulty(server, faults) as front:
         first = fingerprint(front, Wishes(limit=10, patience=Patience(attempts=2)))
-        second, fourth = (load_core().anchors.ids[i] for i in (1, 3))
-        assert list(first.missing) == [second, fourth] and first.answered == 8
-        assert "HTTP 500, 2 times" in first.missing[second]
-        correct = outcomes()[0]
-        assert [np.isnan(one) for one in correct[:5]] == [False, True, False, True, False]
+        assert first.answered == 8
+        refused, cut = first.missing
+        assert "HTTP 500, 2 times" in first.missing[refused]
+        known = dict(zip(load_core().anchors.ids, np.isfinite(outcomes()[0]).tolist(), strict=True))
+        assert not known[refused] and not known[cut] and sum(known.values()) == 8
         again = fingerprint(front, Wishes(limit=10, patience=Patience(attempts=2)))
     assert (again.asked, again.answered, again.missing) == (2, 10, {})
     asked = server.asked
-    assert asked.pop(prompt(3)) == 3, "twice in vain, once for good"
+    assert asked.pop(prompt(cut)) == 3, "twice in vain, once for good"
     assert set(asked.values()) == {1}
 
 
@@ -214,16 +233,16 @@ def test_own_tokens_are_billed_and_common_ones_are_kept() -> None:
     with serving(lambda *_: Said("Answer: 1", 100, 60)) as server:
         summary = fingerprint(server, Wishes(limit=4), token_factor=1.2)
     assert summary.completion_tokens == 240 and summary.usd == pytest.approx(4 * (100 + 600) / 1e6)
-    assert outcomes()[1][:4] == pytest.approx([50.0] * 4)
+    assert [one for one in outcomes()[1] if one == one] == pytest.approx([50.0] * 4)
 
 
 def test_fresh_questions_have_a_journal_of_their_own() -> None:
     with serving(lambda *_: Said("Answer: 1", 10, 10)) as server:
-        fingerprint(server, Wishes(limit=60))
+        fingerprint(server)
         plain = server.asked
-        summary = fingerprint(server, Wishes(limit=60, seed=7))
-    templates = sum(spec.fresh for spec in load_core().specs[:60])
-    assert summary.asked == 60 and templates > 3
+        summary = fingerprint(server, Wishes(seed=7))
+    templates = sum(spec.fresh for spec in load_core().specs)
+    assert summary.asked == len(load_core().specs) and templates > 3
     assert set(plain.values()) == {1} and templates / 2 < len(set(server.asked) - set(plain)) <= templates
 
 
@@ -359,10 +378,13 @@ def test_a_gguf_behind_a_server_with_faults(asked: Answers) -> None:
         calls = len(server.calls)
         assert calls == 7 and fingerprint(front, Wishes(limit=6, max_tokens=24)).asked == 0
         assert len(server.calls) == calls
-    core = load_core()
-    answers = [asked(prompt(i), 24) for i in range(6)]
-    assert outcomes()[0][:6] == [grade(spec, said.text) for spec, said in zip(core.specs, answers, strict=False)]
-    assert outcomes()[1][:6] == [float(said.completion_tokens) for said in answers]
+    core, (correct, tokens) = load_core(), np.array(outcomes())
+    rows = np.flatnonzero(np.isfinite(correct))
+    answers = [asked(prompt_of(core.specs[row]), 24) for row in rows]
+    assert correct[rows].tolist() == [
+        grade(core.specs[row], said.text) for row, said in zip(rows, answers, strict=True)
+    ]
+    assert tokens[rows].tolist() == [float(said.completion_tokens) for said in answers]
 
 
 def test_a_gguf_is_asked_in_the_worker_and_its_speed_goes_on_the_card(asked: Answers, tiny_gguf: Path) -> None:
@@ -372,8 +394,10 @@ def test_a_gguf_is_asked_in_the_worker_and_its_speed_goes_on_the_card(asked: Ans
     card = load_settings().models["mine"]
     assert summary.card and card["tokens_per_second"] > 0 and card["prompt_tokens_per_second"] > 0
     assert card["load_seconds"] > 0
-    known = outcomes()
-    assert known[1][:9] == [float(asked(prompt(i), 24).completion_tokens) for i in range(9)]
+    known = np.array(outcomes())
+    rows = np.flatnonzero(np.isfinite(known[0]))
+    specs = load_core().specs
+    assert known[1][rows].tolist() == [float(asked(prompt_of(specs[row]), 24).completion_tokens) for row in rows]
     again = prepared(None, Wishes(limit=9, max_tokens=24), **fields).run()
     assert again.asked == 0
     np.testing.assert_array_equal(outcomes(), known)

@@ -33,7 +33,7 @@ def folder(own_folders: Path) -> Path:
 
 
 def open_(**settings: object) -> Journal:
-    return Journal.open(Settings(**settings))  # type: ignore[arg-type]
+    return Journal(Settings(**settings))  # type: ignore[arg-type]
 
 
 def raw(folder: Path) -> bytes:
@@ -186,7 +186,7 @@ sys.path.insert(0, sys.argv[1])
 from journal_cases import recorded
 from scope_edge.config import Settings
 from scope_edge.journal import Journal
-journal = Journal.open(Settings())
+journal = Journal(Settings())
 print(" ".join(recorded(journal) for _ in range(25)))
 """
 

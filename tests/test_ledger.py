@@ -41,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
 
 
 def open_(day: float | None = None, month: float | None = None) -> Ledger:
-    return Ledger.open(Settings(max_usd_day=day, max_usd_month=month))
+    return Ledger(Settings(max_usd_day=day, max_usd_month=month))
 
 
 def totals(ledger: Ledger) -> list[tuple[float, float, int]]:
@@ -173,7 +173,7 @@ import random, sys
 from scope_edge.config import Settings
 from scope_edge.errors import BudgetError
 from scope_edge.ledger import Ledger
-ledger, chance, refused = Ledger.open(Settings(max_usd_day=0.5)), random.Random(sys.argv[1]), 0
+ledger, chance, refused = Ledger(Settings(max_usd_day=0.5)), random.Random(sys.argv[1]), 0
 ledger._database._patience = 60
 paid = 0
 for _ in range(60):
@@ -229,7 +229,7 @@ HOLDER = """
 import sys, time
 from scope_edge.config import Settings
 from scope_edge.ledger import Ledger
-ledger = Ledger.open(Settings(max_usd_day=1.0))
+ledger = Ledger(Settings(max_usd_day=1.0))
 ledger.settle(ledger.reserve(0.2, "m"), 0.1)
 ledger.reserve(0.6, "m")
 print("reserved", flush=True)

@@ -69,7 +69,7 @@ def test_a_slow_one_is_not_waited_for(cli: Cli, server: Server) -> None:
 def test_what_is_wrong_with_the_asking(cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("models", "test", "nobody", settings=settings_for(server)).code == 2
     silent = cli("models", "test", "llama-3.1-70b-instruct")
-    assert silent.code == 2 and "says not how it is called" in silent.complaint
+    assert silent.code == 2 and "does not say how it is called" in silent.complaint
     monkeypatch.delenv("VENDOR_KEY")
     keyless = cli("models", "test", "mine", "--json")
     assert keyless.code == 2 and "VENDOR_KEY" in keyless.json["problem"] and server.calls == []

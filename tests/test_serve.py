@@ -20,6 +20,7 @@ import pytest
 from chat_server import Said, Server, faulty, serving
 from cli_cases import QUERY, command, spawn, user
 from serve_cases import KEY, LARGE, OTHER, SMALL, Served, served, settings
+from silent_server import deaf, silent
 
 pytest.importorskip("httpx")
 if find_spec("uvicorn") is None or find_spec("starlette") is None:
@@ -148,6 +149,9 @@ def test_limits_hold_and_are_only_narrowed(world: World) -> None:
         ({"messages": [{"role": "user", "content": "x"}], "stream": "yes"}, "stream must be true or false"),
         ({"messages": [{"role": "user", "content": "x"}], "max_tokens": -1}, "at least 1"),
         ({"messages": [{"role": "user", "content": "x"}], "scope_edge": {"alpha": 3}}, "alpha must be"),
+        ({"messages": [{"role": "user", "content": "x"}], "modalities": 5}, "modalities must be a list"),
+        ({"messages": [{"role": "user", "content": [{"type": {}, "text": "x"}]}]}, "each with a type"),
+        ({"messages": [{"role": "user", "content": "x"}], "scope_edge": {"exclude": [SMALL, LARGE]}}, "is excluded"),
         (b'{"messages": NaN}', "not JSON"),
         (b"[" * 100_000, "not JSON"),
     ],
@@ -188,6 +192,14 @@ def test_a_decision_alone_is_the_documented_object(world: World) -> None:
     assert found == printed
     assert len(world.small.calls) + len(world.large.calls) == before, "nothing was run"
     assert world.server.call("POST", "/v1/route", {"text": QUERY, "alpah": 1}).status == 400
+    both = {"text": QUERY, "messages": [{"role": "user", "content": "Another."}]}
+    assert "not both" in world.server.call("POST", "/v1/route", both).json["error"]["message"]
+
+
+def test_half_a_character_is_sent_on_as_the_sign_for_one(world: World) -> None:
+    asked = b'{"model": "%s", "messages": [{"role": "user", "content": "Cut \\ud83d in two"}]}' % LARGE.encode()
+    assert world.server.call("POST", "/v1/chat/completions", asked).text == TEXT
+    assert world.large.calls[-1].body["messages"] == [{"role": "user", "content": "Cut \ufffd in two"}]
 
 
 def test_a_conversation_stays_with_its_model(world: World) -> None:
@@ -288,7 +300,7 @@ def test_files_are_the_owners_alone(world: World) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
         "token": 0o600,
-        "running.json": 0o600,
+        f"running-{world.server.process.pid}.json": 0o600,
     }
 
 
@@ -313,7 +325,9 @@ def test_bodies_and_heads_have_limits(tmp_path: Path) -> None:
     ):
         assert server.ask("x " * 20_000).json["error"]["code"] == "too_long"
         with contextlib.suppress(ConnectionError):
-            assert server.call("GET", "/health", x_long="x" * 200_000).status == 400
+            assert server.call("GET", "/health", x_long="x" * 200_000).status in (400, 431)
+        long = server.call("GET", "/health", x_long="x" * 66_000)
+        assert long.status == 431 and long.json["error"]["code"] == "too_long"
         assert server.ask().status == 200
 
 
@@ -390,7 +404,7 @@ def test_running_answers_have_their_time_at_the_end(tmp_path: Path) -> None:
             code = server.end()
             thread.join()
         assert code == 0 and answers[0].text == TEXT
-        assert not (tmp_path / "data" / "server" / "running.json").exists()
+        assert not list((tmp_path / "data" / "server").glob("running*"))
 
 
 def test_what_is_not_over_by_then_is_cut_and_told_so(tmp_path: Path) -> None:
@@ -414,27 +428,45 @@ def test_what_is_not_over_by_then_is_cut_and_told_so(tmp_path: Path) -> None:
     assert spent
 
 
-def test_a_call_that_does_not_end_does_not_keep_the_server(tmp_path: Path) -> None:
+def test_a_client_that_hangs_up_ends_a_call_that_nobody_has_answered(tmp_path: Path) -> None:
     with (
         serving(lambda *_: Said(TEXT, 12, 9)) as model,
-        faulty(model, ["slow"]) as front,
-        served(tmp_path, "--grace", "0.1", settings=settings(model, front, "max_usd_day = 1.0")) as server,
+        silent() as mute,
+        served(tmp_path, settings=settings(model, Server(mute.address()), "silence_seconds = 600")) as server,
     ):
-        body = {"model": LARGE, "max_tokens": 100, "messages": [{"role": "user", "content": QUERY}]}
-        replies: list[int | None] = []
+        for stream in (False, True):
+            body = {"model": LARGE, "stream": stream, "messages": [{"role": "user", "content": QUERY}]}
+            connection = http.client.HTTPConnection("127.0.0.1", server.port)
+            headers = {"authorization": f"Bearer {server.token}", "content-type": "application/json"}
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+            mute.until_came()
+            connection.close()
+            mute.until_left()
+            server.until(lambda: server.metric("running") == 0)
+        runs = [one["run"] for one in spawn(["log", "--json"], server.env).json]
+        assert [run["ending"] for run in runs] == ["cancelled"] * 2
 
-        def ask() -> None:
-            try:
-                replies.append(server.call("POST", "/v1/chat/completions", body).status)
-            except (OSError, http.client.HTTPException):
-                replies.append(None)
 
-        thread = threading.Thread(target=ask)
-        thread.start()
-        server.until(lambda: len(front.calls) == 1)
-        assert server.end() == 0, "the model's server still says nothing"
-        thread.join()
-        spent = spawn(["log", "spend", "--json"], server.env).json["day"]
+def test_a_call_that_cannot_be_ended_does_not_keep_the_server(tmp_path: Path) -> None:
+    with deaf() as address:
+        if address is None:
+            pytest.skip("connections that nobody takes are refused here")
+        far = Server(address)
+        with served(tmp_path, "--grace", "0.1", settings=settings(far, far, "max_usd_day = 1.0")) as server:
+            replies: list[int | None] = []
+
+            def ask() -> None:
+                try:
+                    replies.append(server.ask(model=LARGE, max_tokens=100).status)
+                except (OSError, http.client.HTTPException):
+                    replies.append(None)
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+            server.until(lambda: spawn(["log", "spend", "--json"], server.env).json["day"]["waiting"] == 1)
+            assert server.end() == 0, "the call is still being connected"
+            thread.join()
+            spent = spawn(["log", "spend", "--json"], server.env).json["day"]
     assert "Traceback" not in server.errors.read_text()
     assert replies == [503] and server.errors.read_text() == ""
     assert spent["reserved"] > 0 and spent["waiting"] == 1, "it may be billed, so it counts"
@@ -454,7 +486,9 @@ def test_no_auth_is_for_this_machine_alone(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_said_in_one_line(world: World) -> None:
     done = spawn(["serve", "--port", str(world.server.port)], world.server.env)
-    assert done.code == 2 and "may be taken" in done.complaint and done.out == ""
+    assert done.code == 2 and "already in use" in done.complaint and done.out == ""
+    done = spawn(["serve", "--port", "0", "--host", "192.0.2.1"], world.server.env)
+    assert done.code == 2 and "192.0.2.1" in done.complaint and "taken" not in done.complaint
 
 
 def test_an_unknown_pool_is_said_before_anything_listens(world: World) -> None:

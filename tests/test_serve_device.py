@@ -17,12 +17,13 @@ from chat_server import Said, serving
 from cli_cases import QUERY, spawn, user
 from serve_cases import Served, served
 from test_offline import CUT, can_cut
+from tracing import Trace, trace
 
 pytest.importorskip("httpx")
 if find_spec("llama_cpp") is None or find_spec("uvicorn") is None or find_spec("starlette") is None:
     pytest.skip("llama-cpp-python or the extra `server` is not installed", allow_module_level=True)
 
-__all__ = ["can_cut"]
+__all__ = ["can_cut", "trace"]
 SMALL, LARGE = "gemma-2-2b-it", "llama-3.1-70b-instruct"
 TEXT = "There are 25 primes below one hundred."
 
@@ -87,6 +88,40 @@ def test_a_worker_that_is_killed_breaks_one_answer_and_no_other(server: Served) 
     assert server.ask(model=SMALL, max_tokens=8).status == 200
     assert server.end() == 0
     assert not worker.is_running()
+
+
+def used(server: Served) -> None:
+    """All it can be asked: a decision, answers of a GGUF, vectors, the page, what it counts; and by the user's own command."""
+    assert server.call("POST", "/v1/route", {"text": QUERY}).json["choice"] == SMALL
+    assert server.ask(model="auto:local", max_tokens=8).headers["x-scope-edge-model"] == SMALL
+    assert server.ask(model=SMALL, max_tokens=8, stream=True).text
+    assert server.call("POST", "/v1/embeddings", {"input": QUERY}).status == 200
+    assert server.call("GET", "/").status == server.call("GET", "/health").status == 200
+    assert spawn(["ask", "--json", "--max-tokens", "460", QUERY], server.env).json["run"]["model"] == SMALL
+    assert server.metric("answers_total") >= 2
+
+
+def test_a_trace_of_an_offline_server_shows_no_connection_to_anywhere_else(
+    tmp_path: Path, tiny_gguf: Path, trace: Trace
+) -> None:
+    own, env = settings(tiny_gguf, "http://192.0.2.1/v1"), {"SCOPE_EDGE_OFFLINE": "1"}
+    with served(tmp_path / "home", settings=own, env=env, before=trace.command) as server:
+        used(server)
+        refused = server.ask(model=LARGE)
+        assert refused.status == 400 and "local_only" in refused.json["error"]["message"]
+        assert server.end() == 0
+    assert trace.ran("worker.py"), "the worker is traced, too"
+    assert not trace.outside()
+
+
+def test_a_connection_elsewhere_would_be_seen_in_a_trace_of_the_server(
+    tmp_path: Path, tiny_gguf: Path, trace: Trace
+) -> None:
+    own = f"silence_seconds = 1\n{settings(tiny_gguf, 'http://192.0.2.1/v1')}"
+    with served(tmp_path / "home", settings=own, before=trace.command) as server:
+        assert server.ask(model=LARGE).status == 502
+        assert server.end() == 0
+    assert all("192.0.2.1" in line for line in trace.outside()) and trace.outside()
 
 
 # What a shell does within a namespace of its own: its loopback is up, and there is nothing else.

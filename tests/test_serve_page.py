@@ -74,6 +74,32 @@ def test_a_query_is_placed_as_it_is_typed_and_alpha_reorders(server: Served, tmp
         assert not [url for url in page.requests if server.token in url], "the token is in no address"
 
 
+def test_it_shows_who_would_be_asked_and_what_goes_wrong_in_words(tmp_path: Path) -> None:
+    long = "a-model-whose-name-somebody-made-of-the-name-of-a-file-with-everything-in-it-that-one-could-want-to-know"
+    with serving(lambda *_: Said("An answer.", 12, 9)) as model:
+        cards = "\n".join(f'[models."{name}"]\nendpoint = "{model.address}"\nwhere = "cloud"' for name in (SMALL, long))
+        pools = f'[pools]\ndefault = ["{SMALL}", "{LARGE}", "{long}"]'
+        with served(tmp_path, settings=f"{cards}\n{pools}") as server, chromium.browser(tmp_path) as page:
+            server.ask(model=long)
+            page.look(dark=False)
+            page.open(server.page)
+            page.until("document.querySelectorAll('#recent tbody tr').length === 1")
+            assert page.value(
+                "document.querySelector('#recent').scrollWidth <= document.querySelector('.wide').clientWidth"
+            )
+            page.type(QUERY)
+            page.press("Tab")
+            page.press("End")
+            page.until(f"document.getElementById('value').textContent === '1.00' && {CHOSEN} === '{SMALL}'")
+            assert page.value("document.querySelector('#rows li.out').dataset.model") == LARGE, (
+                "nobody said how it is called"
+            )
+            assert page.value("document.querySelector('#rows li.out .tag').textContent") == "no address"
+            assert server.end() == 0
+            page.press("Home")
+            page.until("document.getElementById('said').textContent.startsWith('The server does not answer')")
+
+
 def test_without_the_link_it_asks_for_the_token_once(server: Served, tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{server.port}/"
     with chromium.browser(tmp_path) as page:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from executor_cases import candidate, decided
@@ -15,6 +16,7 @@ from scope_edge.config import Settings
 from scope_edge.records import ModelCard
 
 pytest.importorskip("starlette")
+from scope_edge.server import exchange
 from scope_edge.server.desk import tightened
 from scope_edge.server.gate import Gate
 from scope_edge.server.metrics import Metrics
@@ -33,6 +35,23 @@ def user(text: str) -> dict[str, str]:
 
 def assistant(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize(("most", "name"), [(2**20, "WHOLE_BODY_SECONDS"), (4096, "BODY_SECONDS")])
+def test_a_body_that_comes_in_drops_comes_to_an_end(most: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is never silent is no better than who is; what can only be short has less time."""
+    monkeypatch.setattr(exchange, name, 0.3)
+
+    async def drop() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def unsent(message: Any) -> None:
+        raise AssertionError("nothing is answered yet")
+
+    with pytest.raises(Problem) as refused:
+        asyncio.run(exchange.Exchange({"headers": []}, drop, unsent).body(most))
+    assert refused.value.status == 408
 
 
 def test_turns_are_given_in_order_and_no_more_than_there_are() -> None:

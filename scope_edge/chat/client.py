@@ -15,17 +15,18 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scope_edge.chat.connection import CIRCLE, MAX_REDIRECTS, Connection
 from scope_edge.chat.failed import Failed
+from scope_edge.chat.incoming import Incoming
 from scope_edge.chat.refusals import Dialect, refusal
 from scope_edge.chat.stream import AnswerStream
 from scope_edge.chat.wire import NotAnAnswerError, Reply, Served, read_models, read_reply
 from scope_edge.errors import NoAnswerError, RemoteError
 
 if TYPE_CHECKING:
-    from scope_edge.chat.connection import Incoming
     from scope_edge.records import ModelCard
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
@@ -136,31 +137,28 @@ class ChatClient:
         max_tokens: int | None,
         until: float = math.inf,
     ) -> AnswerStream:
-        """Begin one answer: one call, not tried again. What comes of it is for whoever iterates.
+        """One answer: one call, not tried again. It is made, and what comes of it is there, for whoever iterates.
 
         messages, fields: as in the wire format, passed on as they are. max_tokens: None = the server's own limit. until: by
-        time.monotonic(). Raises Failed: nothing has come yet.
+        time.monotonic().
         """
         asked = {"model": self._model, **fields, "messages": list(messages), "stream": True}
-        incoming = self._begun(asked, max_tokens, until)
+        incoming = Incoming(self._connection, until - time.monotonic())
         size = len(json.dumps(asked["messages"], ensure_ascii=False).encode("utf-8", "replace"))
-        return AnswerStream(incoming, size, max_tokens, self._connection.key)
+        call = partial(self._open, incoming, asked, max_tokens)
+        return AnswerStream(call, incoming, size, max_tokens, self._connection.secret)
 
-    def _begun(self, asked: dict[str, Any], max_tokens: int | None, until: float) -> Incoming:
-        """The streamed call, past redirects and options the server does not know. Raises Failed."""
+    def _open(self, incoming: Incoming, asked: dict[str, Any], max_tokens: int | None) -> None:
+        """The streamed call, past redirects and options the server does not know. Raises Failed: nothing has come yet."""
         url = f"{self._connection.endpoint.url}/chat/completions"
         for _ in range(MAX_REDIRECTS + 2):
-            body = asked | self._streaming.options(max_tokens)
-            incoming = self._connection.opened(url, body, until - time.monotonic())
+            incoming.open("POST", url, asked | self._streaming.options(max_tokens))
             if incoming.status == 200:
-                return incoming
-            try:
-                if 300 <= incoming.status < 400:
-                    url = self._connection.moved(url, incoming.header("location"))
-                    continue
-                raw = incoming.beginning()
-            finally:
-                incoming.close()
+                return
+            if 300 <= incoming.status < 400:
+                url = self._connection.moved(url, incoming.header("location"))
+                continue
+            raw = incoming.beginning()
             if not (incoming.status == 400 and self._streaming.adapted(raw)):
                 wait = incoming.header("retry-after") or None
                 raise refusal(self._connection, self._model, incoming.status, wait, raw)
@@ -183,7 +181,7 @@ class ChatClient:
 
     def _read(self, raw: bytes, prompt: str, max_tokens: int, seconds: float) -> Reply:
         try:
-            return read_reply(raw, len(prompt.encode("utf-8", "replace")), max_tokens, seconds, self._connection.key)
+            return read_reply(raw, len(prompt.encode("utf-8", "replace")), max_tokens, seconds, self._connection.secret)
         except NotAnAnswerError as error:
             raise Failed(str(error)) from error
 

@@ -10,6 +10,8 @@ from scope_edge.errors import UsageError
 
 # What keys are filed under in a keyring; the user name there is the variable.
 SERVICE = "scope-edge"
+# No maker's keys are as short as this.
+_SHORTEST_SECRET = 16
 
 
 def find_key(variable: str | None, endpoint: Endpoint) -> str | None:
@@ -25,6 +27,14 @@ def find_key(variable: str | None, endpoint: Endpoint) -> str | None:
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise UsageError(f"the key in {variable} has characters that no key has; set it again")
     return key
+
+
+def telling(key: str | None) -> str | None:
+    """The key, where it has to be kept out of what its server says; None: it is no secret.
+
+    Servers on one's own machine take any key, and people write "none" or "ollama": clearing that would spoil what is said.
+    """
+    return key if key is not None and len(key) >= _SHORTEST_SECRET else None
 
 
 def _from_keyring(variable: str) -> str | None:

@@ -25,7 +25,7 @@ _OF_THIS_MODEL = re.compile(
 
 def refusal(connection: Connection, model: str, status: int, wait: str | None, raw: bytes) -> Failed:
     """A status that is no answer, in words. wait: the header Retry-After. raw: the body, or its beginning."""
-    words = said(raw, connection.key)
+    words = said(raw, connection.secret)
     if status in (401, 403):
         key = f"check the key in {connection.key_env}" if connection.key_env else "name its key's variable in key_env"
         return Failed(f"it refuses (HTTP {status}); {key}", final=True, for_all=True, unbilled=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from scope_edge.chat.sse import Events
 from scope_edge.chat.wire import NotAnAnswerError, read_reply, read_usage, said
 
 if TYPE_CHECKING:
-    from scope_edge.chat.connection import Incoming
+    from scope_edge.chat.incoming import Incoming
 
 # After the last words of an answer its usage may follow, and then the end.
 _COUNT_SECONDS, _LAST_SECONDS = 5.0, 0.5
@@ -30,17 +30,20 @@ class Piece:
 
 
 class AnswerStream:
-    """One answer on its way: iterate once, then look at how it ended.
+    """One answer: iterate once, which makes the call; then look at how it ended.
 
     Attributes:
         finish: "stop", "length", "tool_calls", ... as the server says; None = not ended, or it does not say.
         prompt_tokens, completion_tokens: as the server counts; None = it does not, or what cannot be.
 
-    Iterating raises Failed when the answer breaks off: what was given until then is all there is.
+    Iterating raises Failed when there is no answer, or it breaks off: what was given until then is all there is.
     """
 
-    def __init__(self, incoming: Incoming, asked: int, max_tokens: int | None, key: str | None) -> None:
-        """asked: bytes sent."""
+    def __init__(
+        self, call: Callable[[], None], incoming: Incoming, asked: int, max_tokens: int | None, key: str | None
+    ) -> None:
+        """call: makes the call that comes in; raises Failed. asked: bytes sent."""
+        self._call = call
         self._incoming, self._asked, self._max_tokens, self._key = incoming, asked, max_tokens, key
         self._clearing, self._wrote = Clearing(key), 0
         self._usage: Mapping[str, Any] | None = None
@@ -51,6 +54,7 @@ class AnswerStream:
 
     def __iter__(self) -> Iterator[Piece]:
         try:
+            self._call()
             kind = self._incoming.header("content-type").partition(";")[0].strip().lower()
             if kind == _WHOLE:
                 yield from self._unstreamed()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scope_edge.cli.given import query_options, read_query
 from scope_edge.cli.options import Setting, complete_model
 from scope_edge.cli.output import out_json, out_line, out_piece
 from scope_edge.cli.preferences import preference_options
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     Asked = Stream | ServedStream
 
 INFEASIBLE = 3
-_NOTHING = (
-    'nothing to ask; give a text, as in `scope-edge ask "Why is the sky blue?"`, or - to read it from standard input'
-)
 
 _EPILOG = """\b
 Examples:
@@ -46,9 +44,7 @@ Exit codes:
 
 
 @click.command("ask", epilog=_EPILOG)
-@click.argument("texts", metavar="[TEXT | -]", nargs=-1)
-@click.option("--file", "file", metavar="F", type=click.Path(), help="Ask the text of a file.")
-@click.option("--system", metavar="TEXT", help="A system prompt that goes along.")
+@query_options("ask")
 @click.option(
     "--model",
     metavar="MODEL",
@@ -92,14 +88,13 @@ def command(
     The answer goes to standard output as it comes; who gives it and why, in one line, to standard error. Where that model does
     not answer, the next best is asked, never one that the limits rule out. The text is one argument, or - for standard input.
     """
-    from scope_edge.cli.route import model_ids, read_query
     from scope_edge.config import load_settings
 
-    text = read_query(texts, file, _NOTHING)
+    text = read_query(texts, file, "ask")
     settings = _holding(load_settings(overrides), model)
     from scope_edge.errors import InfeasibleError
 
-    wishes: dict[str, Any] = {"system": system, "model": model, "exclude": model_ids(exclude)}
+    wishes: dict[str, Any] = {"system": system, "model": model, "exclude": exclude}
     try:
         with _asking(settings, text, wishes) as stream:
             context.exit(_json(stream) if as_json else _plain(stream, whole=no_stream, quiet=quiet))

@@ -11,9 +11,9 @@ from scope_edge.cli import words
 from scope_edge.cli.output import one_line
 from scope_edge.cli.words import Column
 from scope_edge.records import Bound, Candidate, Decision
+from scope_edge.unmet import unmet
 
 PLACES = {"device": "on the device", "cloud": "in the cloud"}
-_OPTIONS = {"max_tokens": "--max-tokens", "max_usd": "--max-usd", "max_seconds": "--max-seconds"}
 _EXCLUDED = {
     "exclude": "excluded",
     "local_only": "not local",
@@ -56,23 +56,7 @@ def one_line_of(decision: Decision, model: str | None) -> str:
 
 def infeasible(bound: Bound | None) -> str:
     """One line on the limit that left nothing to choose, and the smallest value of it that would do."""
-    if bound is None:
-        return "no model may be chosen"
-    if bound.limit == "exclude":
-        return "every model that could be chosen is excluded; exclude fewer"
-    if bound.limit == "local_only":
-        return "no model on the device can be chosen, and only those may; add one to the pool, or lift --local-only or offline"
-    if bound.limit == "cannot_load":
-        return "no model that could be chosen can be loaded on this machine; `scope-edge doctor` says why"
-    if bound.limit == "context":
-        need, room = words.typeable(bound.needed or 0.0), words.typeable(bound.value or 0.0)
-        return (
-            f"too long for every model: {need} tokens are needed where the context length is {room}; shorten the query"
-        )
-    option, value = _OPTIONS[bound.limit], f"{bound.value or 0.0:.10g}"
-    if bound.needed is None:
-        return f"no model is known to keep to {option} {value}; a limit holds for known values only"
-    return f"no model keeps to {option} {value}; {option} {words.typeable(bound.needed)} would do"
+    return unmet(bound, lambda name: f"--{name.replace('_', '-')}")
 
 
 def _headline(decision: Decision) -> Iterator[str]:

@@ -52,7 +52,7 @@ def command(id: str, word: str | None, tokens: int | None, text: str | None, as_
     from scope_edge.journal import Journal
 
     settings = load_settings()
-    with Journal.open(settings) as journal:
+    with Journal(settings) as journal:
         if word == "undo":
             done = undo(journal, id)
         else:

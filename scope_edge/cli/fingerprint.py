@@ -41,7 +41,10 @@ Exit codes:
 @click.argument("model", shell_complete=complete_model)
 @click.option("--anchors", default="core-250", show_default=True, metavar="SET", help="The anchor set to ask.")
 @click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), help="Questions, the most informative first.  [default: all]"
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Answers wanted, each to what tells most.  [default: all]",
 )
 @click.option(
     "--precision",

@@ -147,7 +147,7 @@ def _journal() -> Journal:
     from scope_edge.config import load_settings
     from scope_edge.journal import Journal
 
-    return Journal.open(load_settings())
+    return Journal(load_settings())
 
 
 def _print(entries: Sequence[Entry]) -> None:

@@ -32,7 +32,7 @@ def spend(as_json: bool) -> None:
     from scope_edge.config import load_settings
     from scope_edge.ledger import Ledger
 
-    with Ledger.open(load_settings()) as ledger:
+    with Ledger(load_settings()) as ledger:
         spans = ledger.spending()
     if as_json:
         out_json({span.span: _body(span) for span in spans})

@@ -176,6 +176,7 @@ def _facts(card: ModelCard, body: Mapping[str, Any]) -> dict[str, str]:
         "price as of": card.price_as_of or "",
         "price from": card.price_source or "",
         "token factor": f"{card.token_factor:g} own tokens per cl100k token",
+        "supports": ", ".join(card.supports),
         "context": _known(card.context_tokens, "tokens"),
         "parameters": _known(card.parameters_b, "billion"),
         "size": _known(card.size_gb, "GB quantized") if card.where == "device" else "",

@@ -13,7 +13,7 @@ import click
 
 from scope_edge.cli import words
 from scope_edge.cli.imports import print_facts
-from scope_edge.cli.options import complete_pool, number
+from scope_edge.cli.options import Features, complete_pool, number
 from scope_edge.cli.output import one_line, out, out_json
 from scope_edge.cli.pool import active_pool
 from scope_edge.cli.run import complain
@@ -33,7 +33,7 @@ Examples:
   scope-edge models add
   scope-edge models add ./our-finetune-q4_k_m.gguf
   scope-edge models add ./our-finetune-q4_k_m.gguf --estimate-only
-  scope-edge models add http://127.0.0.1:11434/v1 --served-as qwen2.5:7b --where device
+  scope-edge models add http://127.0.0.1:11434/v1 --served-as qwen2.5:7b --where device --supports tools
   scope-edge models add https://api.vendor.example/v1 --served-as vendor-model --key-env VENDOR_API_KEY --usd-in 1.5 --usd-out 6
 
 \b
@@ -58,6 +58,13 @@ Exit codes:
 @click.option("--context", "context_tokens", metavar="N", type=click.IntRange(min=1), help="Context length, tokens.")
 @click.option(
     "--token-factor", metavar="X", type=click.FloatRange(min=0, min_open=True), help="Own tokens per cl100k token."
+)
+@click.option(
+    "--supports",
+    metavar="LIST",
+    type=Features(),
+    default="",
+    help="What a server's model can do beside text: of tools, json, images, audio, files, with commas.  [default: nothing]",
 )
 @click.option(
     "--pool", metavar="NAME", shell_complete=complete_pool, help="Put it in this pool.  [default: the active one]"
@@ -239,6 +246,7 @@ def _tell(draft: Draft, fit: Fit | None, catalog: Catalog, pool: str | None) -> 
         **({} if fit is None else _fit_facts(fit)),
         "context": f"{card.context_tokens:,} tokens" if card.context_tokens and fit is None else "",
         "price": prices(card),
+        "supports": ", ".join(card.supports),
         "key": f"in the variable {card.key_env}" if card.key_env else "",
         "pool": "none; `scope-edge pool add` puts it in one" if pool is None else pool,
         "written": str(load_settings().file),

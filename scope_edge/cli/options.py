@@ -39,6 +39,23 @@ class Setting(AnyParamType):
         return [CompletionItem(choice) for choice in self.choices if choice.startswith(incomplete)]
 
 
+class Features(AnyParamType):
+    """What a model can do beside text, joined by commas, as on its card."""
+
+    name = "features"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of them. Raises UsageError."""
+        from scope_edge.catalog import features_of
+
+        return features_of(str(value))
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from scope_edge.catalog import FEATURES
+
+        return _items(FEATURES, incomplete)
+
+
 def number(text: str) -> int | float | str:
     """What is written as a number, or the text, for the check to refuse."""
     for kind in (int, float):

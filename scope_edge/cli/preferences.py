@@ -50,6 +50,7 @@ _OPTIONS = (
         "exclude",
         metavar="MODEL",
         multiple=True,
+        callback=lambda context, parameter, value: model_ids(value),
         shell_complete=complete_model,
         help="Never this model; may be repeated, or list several with commas.",
     ),
@@ -105,3 +106,8 @@ def preference_options(command: Command) -> Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def model_ids(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Ids given one by one or joined by commas."""
+    return tuple(piece.strip() for one in given for piece in one.split(",") if piece.strip())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scope_edge.cli.given import query_options, read_query, several
 from scope_edge.cli.output import out, out_json, out_line
 from scope_edge.cli.preferences import preference_options
 from scope_edge.errors import UsageError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from scope_edge.router import Flow, Noted
 
 INFEASIBLE, SOME_FAILED = 3, 4
-_NOTHING = 'nothing to route; give a text, as in `scope-edge route "Why is the sky blue?"`, or - to read it from standard input'
 
 _EPILOG = """\b
 Examples:
@@ -37,17 +37,13 @@ Exit codes:
 
 
 @click.command("route", epilog=_EPILOG)
-@click.argument("texts", metavar="[TEXT | -]", nargs=-1)
-@click.option("--file", "file", metavar="F", type=click.Path(), help="Route the text of a file.")
+@query_options("route")
 @click.option(
     "--jsonl",
     "jsonl",
     metavar="F",
     type=click.Path(),
     help="Route every line of a file of JSON objects; - is standard input.",
-)
-@click.option(
-    "--system", metavar="TEXT", help="A system prompt that goes along; it costs tokens but is not what is asked."
 )
 @preference_options
 @click.option("--explain", is_flag=True, help="Also show how the choice came about and the nearest anchors.")
@@ -73,7 +69,7 @@ def command(
     over a profile and the rest of the settings file; `scope-edge doctor` shows what is in force.
     """
     if len(texts) + (file is not None) + (jsonl is not None) > 1:
-        _refuse_several(texts, file, jsonl)
+        raise several(texts, file, jsonl)
     if quiet and (as_json or explain):
         raise UsageError(f"--quiet prints the model id alone; leave it or {'--json' if as_json else '--explain'} out")
     from scope_edge.config import load_settings
@@ -82,9 +78,9 @@ def command(
     if jsonl is not None:
         from scope_edge.cli.lines import route_lines
 
-        context.exit(route_lines(jsonl, settings, model_ids(exclude), system=system, quiet=quiet))
-    text = read_query(texts, file, _NOTHING)
-    decision = _decide(text, system, settings, model_ids(exclude))
+        context.exit(route_lines(jsonl, settings, exclude, system=system, quiet=quiet))
+    text = read_query(texts, file, "route")
+    decision = _decide(text, system, settings, exclude)
     if quiet:
         _print_id(decision)
     elif as_json:
@@ -117,7 +113,7 @@ def journal_of(settings: Settings) -> Iterator[Noted | None]:
     from scope_edge.cli.run import complain
     from scope_edge.journal import Journal
 
-    with Journal.open(settings) as journal:
+    with Journal(settings) as journal:
         yield journal.noted
     if journal.problem is not None:
         complain(journal.problem, 0)
@@ -141,40 +137,6 @@ def _decide(text: str, system: str | None, settings: Settings, exclude: tuple[st
         flow = load_flow(settings, noted)
         check_known(exclude, flow, settings)
         return flow.route(query, settings.preference(exclude=exclude), top_k=settings.top_k)
-
-
-def read_query(texts: tuple[str, ...], file: str | None, nothing: str) -> str:
-    """The text that is meant: an argument, standard input for "-", or a file. nothing: what to say where there is none.
-
-    Raises UsageError.
-    """
-    from scope_edge.cli.inputs import read_text
-    from scope_edge.router import MAX_QUERY_CHARACTERS
-
-    if len(texts) + (file is not None) > 1:
-        _refuse_several(texts, file, None)
-    if file is None and not texts:
-        raise UsageError(nothing)
-    if file is not None or texts == ("-",):
-        return read_text(file if file is not None else "-", MAX_QUERY_CHARACTERS)
-    try:
-        texts[0].encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"the text: not UTF-8 (at character {error.start}); convert it, or put it in a file"
-        ) from error
-    return texts[0]
-
-
-def _refuse_several(texts: tuple[str, ...], file: str | None, jsonl: str | None) -> None:
-    if file is None and jsonl is None:
-        raise UsageError('more than one text; put the text in quotes, as in "Why is the sky blue?"')
-    raise UsageError(f"give one of: a text, - for standard input, --file{'' if jsonl is None else ', --jsonl'}")
-
-
-def model_ids(exclude: tuple[str, ...]) -> tuple[str, ...]:
-    """Ids given one by one or joined by commas."""
-    return tuple(piece.strip() for one in exclude for piece in one.split(",") if piece.strip())
 
 
 def _print_id(decision: Decision) -> None:

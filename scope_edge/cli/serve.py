@@ -87,6 +87,14 @@ Exit codes:
     help="Requests that may wait for a turn; the next is refused with 429.",
 )
 @click.option(
+    "--connections",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    default=512,
+    show_default=True,
+    help="Connections open at once, as far as the system allows. Those that wait make room; else the next is refused with 503.",
+)
+@click.option(
     "--grace",
     metavar="S",
     type=click.FloatRange(0, 3600),
@@ -105,6 +113,7 @@ Exit codes:
 @click.option(
     "--no-auth", is_flag=True, help="Demand no token: any user and program of this machine can spend your keys."
 )
+@click.option("--preload", is_flag=True, help="Load what decisions take now, not with the first of them.")
 @click.option("--until-eof", is_flag=True, help="End when standard input ends: for programs that start it as a child.")
 @click.option("--show-token", is_flag=True, help="Print the token, made if there is none, and serve nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object once it listens (docs/json.md).")
@@ -117,9 +126,11 @@ def command(
     names: tuple[str, ...],
     at_once: int,
     queue: int,
+    connections: int,
     grace: float,
     max_body: float,
     no_auth: bool,
+    preload: bool,
     until_eof: bool,
     show_token: bool,
     as_json: bool,
@@ -143,8 +154,8 @@ def command(
     from scope_edge.server.service import Bounds
 
     settings = load_settings(overrides)
-    bounds = Bounds(at_once, queue, int(max_body * 2**20))
-    options = Options(host, port, names, not no_auth, grace, bounds)
+    bounds = Bounds(at_once, queue, int(max_body * 2**20), connections)
+    options = Options(host, port, names, not no_auth, grace, bounds, preload)
     until = _end_of_input() if until_eof else None
     done = serve(settings, overrides, options, lambda where: _say(where, options.auth, as_json), until)
     if not done:

@@ -8,7 +8,9 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
+
+from scope_edge.unmet import plainly
 
 UNKNOWN = "?"
 # Where output does not go to a terminal nothing has to be dropped for its width.
@@ -108,7 +110,7 @@ def usd(value: float | None) -> str:
         return "free"
     if value >= 0.995:
         return f"${value:,.2f}" if value < 1e9 else f"${value:.1e}"
-    return "$" + (_plain(Decimal(f"{value:.2g}")) if value >= 1e-9 else f"{value:.1e}")
+    return "$" + (plainly(Decimal(f"{value:.2g}")) if value >= 1e-9 else f"{value:.1e}")
 
 
 def seconds(value: float | None) -> str:
@@ -117,27 +119,12 @@ def seconds(value: float | None) -> str:
         return UNKNOWN
     if value >= 1e6:
         return f"{value:.1e}"
-    return f"{value:.0f}" if value >= 10 else _plain(Decimal(f"{value:.2g}"))
-
-
-def typeable(value: float, digits: int = 3) -> str:
-    """A limit that would do, rounded up to `digits` digits: typed back in, it does."""
-    exact = Decimal(repr(float(value)))
-    if not exact:
-        return "0"
-    step = Decimal(1).scaleb(min(exact.adjusted() - digits + 1, 0))
-    rounded = exact.quantize(step, ROUND_CEILING) if exact.adjusted() < 20 else exact
-    return _plain(rounded) if abs(rounded.adjusted()) < 15 else f"{float(rounded)!r}"
+    return f"{value:.0f}" if value >= 10 else plainly(Decimal(f"{value:.2g}"))
 
 
 def plural(number: float, word: str, several: str | None = None) -> str:
     """ "1 model", "2 models"; `several` is for words that take no s."""
     return f"{number:g} {word}" if number == 1 else f"{number:g} {several or word + 's'}"
-
-
-def _plain(value: Decimal) -> str:
-    text = f"{value:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _padded(cell: str, column: Column) -> str:

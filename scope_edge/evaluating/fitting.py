@@ -12,6 +12,7 @@ from scope_edge.errors import UsageError
 from scope_edge.prior import Prior
 from scope_edge.prompt_tokens import query_prompt_tokens
 from scope_edge.records import Query
+from scope_edge.telling import asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,17 +82,13 @@ class Part:
         return np.flatnonzero(self.material.sets == self.set_number)
 
     def fingerprints(self, size: int) -> Mapping[str, tuple[Fingerprint, ...]]:
-        """Every candidate by its first `size` anchors."""
-        return {name: tuple(_first(one, size) for one in parts) for name, parts in self.prints.items()}
+        """Every candidate by `size` anchors of each of its fingerprints, chosen by its answers as they come."""
+        population = self.basis.population
+        return {name: tuple(asked(one, population, size) for one in parts) for name, parts in self.prints.items()}
 
     def prior(self, cards: Sequence[ModelCard], size: int, coverage: float) -> Prior:
-        """The prior of candidates, each known by its first `size` anchors."""
+        """The prior of candidates, each known by `size` anchors."""
         return Prior(self.basis, cards, self.fingerprints(size), coverage=coverage, personal=self.personal)
-
-
-def _first(one: Fingerprint, size: int) -> Fingerprint:
-    left = np.arange(len(one.correct)) < size
-    return replace(one, correct=np.where(left, one.correct, np.nan), tokens=np.where(left, one.tokens, np.nan))
 
 
 def refitted(data: Pooled, split: Split) -> list[Part]:

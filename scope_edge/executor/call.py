@@ -44,7 +44,8 @@ class Call:
         self._reservation: Any = None
         self._room: Room | None = None
         self._texts: list[str] = []
-        self._free = self._settled = False
+        # Nothing is owed before the model is asked.
+        self._free, self._settled = True, False
         self._ended = threading.Event()
         self.first: float | None = None
         """When the first piece came, by time.monotonic()."""
@@ -74,6 +75,7 @@ class Call:
         self._room = room_for(self.card, self.candidate, limits, prompt, wanted_tokens(fields), capped=capped)
         if self._ledger is not None and not Price.on(self.card).free:
             self._reservation = self._ledger.reserve(self._room.usd_hi, self.card.id)
+        self._free = False
         try:
             self._answering = self._place.begin(self.card, messages, fields, self._room, request.until)
         except Unanswered as failed:

@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     from scope_edge.records import Candidate, ModelCard
 
 
+def has_address(card: ModelCard) -> bool:
+    """Whether a card says how its model is called."""
+    return card.gguf is not None or card.endpoint is not None
+
+
 def callable_now(card: ModelCard) -> bool:
     """Whether a card says how its model is called, and it still can be."""
-    return (card.gguf is not None or card.endpoint is not None) and not is_retired(card)
+    return has_address(card) and not is_retired(card)
 
 
 def why_not_called(card: ModelCard | None, *, local_only: bool) -> str | None:
@@ -25,8 +30,10 @@ def why_not_called(card: ModelCard | None, *, local_only: bool) -> str | None:
         return f"it is retired{f' since {card.retires}' if card.retires else ''}, so it is not called"
     if local_only and card.where != "device":
         return "it runs in the cloud, and only the device may be asked"
-    if card.gguf is None and card.endpoint is None:
-        return f"its card says not how it is called; `scope-edge models add` writes one that does, with --id {card.id}"
+    if not has_address(card):
+        return (
+            f"its card does not say how it is called; `scope-edge models add` writes one that does, with --id {card.id}"
+        )
     return None
 
 

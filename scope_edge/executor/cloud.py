@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.chat.client import ChatClient, Patience
 from scope_edge.chat.failed import Failed
 from scope_edge.chat.stream import AnswerStream, Piece
-from scope_edge.errors import ScopeEdgeError
+from scope_edge.errors import ScopeEdgeError, UsageError
 from scope_edge.executor.contracts import Messages, Unanswered
 from scope_edge.executor.room import TOKEN_LIMITS, Room
 
@@ -33,6 +34,7 @@ class CloudPlace:
         self._clients: dict[str, ChatClient] = {}
         self._left_alone: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     def prompt_tokens(self, card: ModelCard, messages: Messages) -> int | None:
         """Its tokenizer is elsewhere."""
@@ -41,7 +43,7 @@ class CloudPlace:
     def begin(
         self, card: ModelCard, messages: Messages, fields: Mapping[str, Any], room: Room, until: float
     ) -> CloudAnswering:
-        """One call. A server that asked to be left alone is. Raises Unanswered."""
+        """One call, made when it is iterated. A server that asked to be left alone is. Raises Unanswered."""
         wait = self._left_alone.get(card.id, -math.inf) - time.monotonic()
         if wait > 0:
             raise Unanswered(
@@ -50,24 +52,26 @@ class CloudPlace:
         passed_on = {name: value for name, value in fields.items() if name not in _OURS}
         try:
             stream = self._client(card).stream(messages, passed_on, room.max_tokens, until)
-        except Failed as failed:
-            if failed.retry_after:
-                self._left_alone[card.id] = time.monotonic() + failed.retry_after
-            raise _unanswered(failed) from failed
         except ScopeEdgeError as error:
             raise Unanswered(str(error), unbilled=True) from error
-        return CloudAnswering(stream, room.max_tokens)
+        return CloudAnswering(stream, room.max_tokens, partial(self._leave_alone, card.id))
 
     def close(self) -> None:
-        """End every connection; calls under way fail."""
+        """End every connection; calls under way fail, and no other is made."""
         with self._lock:
+            self._closed = True
             for client in self._clients.values():
                 client.close()
             self._clients.clear()
 
+    def _leave_alone(self, model: str, seconds: float) -> None:
+        self._left_alone[model] = time.monotonic() + seconds
+
     def _client(self, card: ModelCard) -> ChatClient:
-        """Raises UsageError: its key is not there, or it may not be called; MissingExtraError."""
+        """Raises UsageError: its key is not there, or it may not be called, or no longer; MissingExtraError."""
         with self._lock:
+            if self._closed:
+                raise UsageError("nobody is asked any more")
             client = self._clients.get(card.id)
             if client is None:
                 client = self._clients[card.id] = ChatClient(
@@ -79,7 +83,9 @@ class CloudPlace:
 class CloudAnswering:
     """A streamed answer, held to its limit where the server forgets it."""
 
-    def __init__(self, stream: AnswerStream, max_tokens: int | None) -> None:
+    def __init__(self, stream: AnswerStream, max_tokens: int | None, leave_alone: Callable[[float], None]) -> None:
+        """leave_alone: told for how many seconds the server wants no more calls."""
+        self._leave_alone = leave_alone
         self._stream, self._most = stream, math.inf if max_tokens is None else max_tokens * _BYTES_PER_TOKEN
         self._overrun = False
 
@@ -113,6 +119,8 @@ class CloudAnswering:
                     self._overrun = True
                     return
         except Failed as failed:
+            if failed.retry_after:
+                self._leave_alone(failed.retry_after)
             raise _unanswered(failed) from failed
         finally:
             self.close()

@@ -172,11 +172,13 @@ def _check_able(fields: Mapping[str, Any]) -> None:
 def _sampling(fields: Mapping[str, Any]) -> Sampling:
     """As the request says, else as the worker does it. Raises Unanswered: out of range, for any model."""
     usual, seed = Sampling(), fields.get("seed")
+    if seed is not None and type(seed) is not int:
+        raise Unanswered("seed must be a whole number", content=True, unbilled=True)
     return Sampling(
         temperature=_number(fields, "temperature", usual.temperature, 2.0),
         top_p=_number(fields, "top_p", usual.top_p, 1.0),
         top_k=usual.top_k,
-        seed=seed if type(seed) is int and 0 <= seed < 2**63 else usual.seed,
+        seed=usual.seed if seed is None else seed % 2**63,
     )
 
 
@@ -191,5 +193,7 @@ def _number(fields: Mapping[str, Any], name: str, usual: float, most: float) -> 
 
 def _stop(fields: Mapping[str, Any]) -> tuple[str, ...]:
     value = fields.get("stop")
-    texts = [value] if isinstance(value, str) else value
-    return tuple(one for one in texts if isinstance(one, str) and one) if isinstance(texts, (list, tuple)) else ()
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(one, str) for one in texts):
+        raise Unanswered("stop must be a text or a list of texts", content=True, unbilled=True)
+    return tuple(filter(None, texts))

@@ -39,13 +39,15 @@ class Asking:
         standing: Standing,
         progress: Callable[[Step], None] | None,
     ) -> None:
-        """questions: the whole set; of these the first `wishes.limit` are asked."""
+        """questions: the whole set; of these as many are asked as make `wishes.limit` answers with those that are there."""
         self._wishes, self._journal, self._purse = wishes, journal, purse
         self._standing, self._progress = standing, progress
         self._by_anchor = {one.anchor: i for i, one in enumerate(questions)}
         self._questions = questions
-        self._todo = [one for one in questions[: wishes.limit] if one.anchor not in journal.answers]
+        self._open = np.array([one.anchor not in journal.answers for one in questions], bool)
+        self._under_way: list[int] = []
         self._total = len(questions[: wishes.limit])
+        self._left = min(max(0, self._total - len(self.answers)), int(self._open.sum()))
         self._begun = time.monotonic()
         self._asked, self._without = 0, 0
         self._rates: list[float] = []
@@ -56,7 +58,6 @@ class Asking:
         for answer in journal.answers.values():
             self._mark(answer)
         self.ability: Ability = standing.of(self.correct)
-        self._next = 0
 
     @property
     def asked(self) -> int:
@@ -77,26 +78,30 @@ class Asking:
     @property
     def open(self) -> bool:
         """Whether there is anything to ask."""
-        return bool(self._todo) and not self._stopped()
+        return self._left > 0 and not self._stopped()
 
     def following(self) -> Question | None:
-        """The next question; None when there is none, or no more are wanted, or it could exceed the cap on spending."""
-        if self._next >= len(self._todo):
+        """The question that tells most now; None when enough were asked, or ability is known, or it could exceed the cap."""
+        if self._left == 0:
             self.ended = "all"
             return None
         if self._stopped():
             return None
-        question = self._todo[self._next]
+        row = self._standing.following(self.correct, self._open, self._under_way)
+        question = self._questions[row]
         if not self._purse.allows(worst_usd(self._purse, question, self._wishes.max_tokens)):
             self.ended = "max_usd"
             return None
-        self._next += 1
+        self._open[row] = False
+        self._under_way.append(row)
+        self._left -= 1
         return question
 
     def take(self, answer: Answer) -> bool:
         """What came of a question; whether more are wanted. Raises AssetError, and RemoteError when nothing comes any more."""
         self._journal.add(answer)
         self._asked += 1
+        self._under_way.remove(self._by_anchor[answer.anchor])
         if answer.text is None:
             self.missing[answer.anchor] = answer.problem or "no answer"
             self._without += 1
@@ -118,7 +123,7 @@ class Asking:
         """Tell how far it is."""
         if self._progress is None:
             return
-        left = len(self._todo) - self._asked
+        left = self._left + len(self._under_way)
         pace = (time.monotonic() - self._begun) / self._asked if self._asked else None
         seconds = None if pace is None else pace * left
         self._progress(Step(self._total - left, self._total, seconds, self.ability, self._purse.spent))

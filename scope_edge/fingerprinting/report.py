@@ -20,7 +20,7 @@ class Wishes:
     """How a model is to be asked.
 
     Attributes:
-        anchors: name of the anchor set. limit: questions, the most informative ones; None = all.
+        anchors: name of the anchor set. limit: answers there are to be, of the questions that tell most; None = all.
         precision: stop once ability's standard error is this small, in log-odds; None = never.
         max_usd: what all calls together may cost at most. max_tokens: of one answer.
         concurrency: calls at once (endpoints). patience: with an endpoint.
@@ -43,8 +43,9 @@ class Projection:
     """What a run would do. Tokens are own tokens, of the questions still to be asked.
 
     Attributes:
-        how: where the questions go, in words. questions: all of the run, in order. answered: anchors with an answer.
-        usd: expected; usd_most: if every answer were as long as it may be. None = the price is not known.
+        how: where the questions go, in words. questions: those with an answer and those an average model would be asked now,
+            in the set's order. answered: anchors with an answer.
+        usd: expected; usd_most: of the dearest questions, with every answer as long as it may be. None = the price is not known.
         seconds: expected; None = speed not known. spent_usd: by earlier runs, calls without an answer included.
     """
 

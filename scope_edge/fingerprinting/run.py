@@ -41,7 +41,7 @@ class Fingerprinting:
     ) -> None:
         """Nothing is asked yet. reading: told of the reading of a large file, as (what, done, in all).
 
-        Raises UsageError (unknown model, one that says not how it is called, no such anchor set), AssetError.
+        Raises UsageError (unknown model, one that does not say how it is called, no such anchor set), AssetError.
         """
         self._settings, self._wishes = settings, wishes
         self._catalog = load_catalog(settings)
@@ -125,7 +125,7 @@ class Fingerprinting:
     def _find_gguf(self, reading: Callable[[str, int, int], None] | None) -> Gguf | None:
         if self._card.endpoint is None and self._card.gguf is None:
             raise UsageError(
-                f"the card of {self._card.id} says not how it is called; add endpoint (and key_env), or gguf, to"
+                f"the card of {self._card.id} does not say how it is called; add endpoint (and key_env), or gguf, to"
                 f' [models."{self._card.id}"] in {self._settings.file}'
             )
         if self._card.gguf is None:
@@ -135,22 +135,25 @@ class Fingerprinting:
         )
 
     def _projection(self, purse: Purse, known: Mapping[str, Answer]) -> Projection:
-        questions = self._questions[: self._wishes.limit]
-        left = [one for one in questions if one.anchor not in known]
+        unasked = [one for one in self._questions if one.anchor not in known]
+        total = len(self._questions[: self._wishes.limit])
+        # Which of them are asked, the answers will say: these are what an average model would be asked.
+        left = unasked[: max(0, total - (len(self._questions) - len(unasked)))]
+        expected = {one.anchor for one in left}
         prompt = sum(one.prompt_tokens for one in left)
         completion = sum(min(one.completion_tokens, self._wishes.max_tokens) for one in left)
-        most = [worst_usd(purse, one, self._wishes.max_tokens) for one in left]
+        most = sorted((worst_usd(purse, one, self._wishes.max_tokens) or 0.0 for one in unasked), reverse=True)
         speed = self._card.tokens_per_second
         return Projection(
             model=self._card.id,
             anchor_set=self._anchors.name,
             how=self._how,
-            questions=questions,
-            answered=tuple(one.anchor for one in questions if one.anchor in known),
+            questions=tuple(one for one in self._questions if one.anchor in known or one.anchor in expected),
+            answered=tuple(one.anchor for one in self._questions if one.anchor in known),
             prompt_tokens=prompt,
             completion_tokens=completion,
             usd=purse.price.of(prompt, completion),
-            usd_most=None if self._card.usd_in is None else sum(one or 0.0 for one in most),
+            usd_most=None if self._card.usd_in is None else sum(most[: len(left)]),
             seconds=None if speed is None else completion / speed / self._wishes.concurrency,
             spent_usd=purse.at_most,
         )

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import fit_ability, query_row
+from scope_edge.ability import fit_correct, query_row
 from scope_edge.fingerprints import Fingerprint
 from scope_edge.prior import Prior
+from scope_edge.telling import Telling
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from scope_edge.ability import Population
     from scope_edge.anchors import AnchorSet
     from scope_edge.prior import Basis
@@ -40,20 +43,27 @@ class Place:
 
 
 class Standing:
-    """Fits one model again and again as its answers come in. Milliseconds each."""
+    """Fits one model again and again as its answers come in, and says what is best asked next. Milliseconds each."""
 
     def __init__(self, anchors: AnchorSet, population: Population, others: Sequence[Fingerprint] = ()) -> None:
         """others: what is known of the model from other anchor sets."""
         self._anchors, self._population, self._others = anchors, population, tuple(others)
         rows, offsets = query_row(anchors.map_difficulty, anchors.domains, anchors.traits, population)
         self._row, self._offset = rows.mean(axis=0), float(offsets.mean())
+        self._telling = Telling(anchors, population)
 
     def of(self, correct: Floats) -> Ability:
         """After outcomes (n,), NaN where there is none."""
+        mean, covariance = self._fit(correct)
+        return Ability(float(self._row @ mean) + self._offset, float(self._row @ covariance @ self._row) ** 0.5)
+
+    def following(self, correct: Floats, open_: NDArray[np.bool_], under_way: Sequence[int]) -> int:
+        """Which of the open anchors, (n,) and at least one, tells most after these outcomes and those under way."""
+        return self._telling.following(*self._fit(correct), open_.astype(np.float64), 1, under_way)[0]
+
+    def _fit(self, correct: Floats) -> tuple[Floats, Floats]:
         own = Fingerprint("", self._anchors, correct, np.full(len(correct), np.nan))
-        fitted = fit_ability((*self._others, own), self._population)
-        variance = float(self._row @ fitted.covariance @ self._row)
-        return Ability(float(self._row @ fitted.mean) + self._offset, variance**0.5)
+        return fit_correct((*self._others, own), self._population)
 
 
 def place_among(

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from scope_edge import assets
-from scope_edge.database import Database, shred
+from scope_edge.database import Database, Kept, shred
 from scope_edge.errors import AssetError, DamagedError, UsageError
 from scope_edge.journal.entry import (
     COLUMNS,
@@ -59,31 +59,16 @@ class Purged:
     wiped: bool
 
 
-class Journal:
-    """The user's journal, under some settings. Threads may share one; processes may each have their own."""
+class Journal(Kept):
+    """The user's journal, under some settings."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
         self._folder = assets.user_data_dir() / FOLDER
-        self._database = Database(self._folder / FILE, STEPS, _MEND)
+        super().__init__(Database(self._folder / FILE, STEPS, _MEND))
+        self._settings = settings
         self._written = 0
         self.problem: str | None = None
         """Why the last decision could not be recorded, in one line; None when it could."""
-
-    @classmethod
-    def open(cls, settings: Settings) -> Journal:
-        """The journal. Nothing is read or made before something is recorded or asked for, so this cannot fail."""
-        return cls(settings)
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._database.close()
 
     @property
     def file(self) -> str:

@@ -30,14 +30,14 @@ TRAIT_SCALE = 6.0
 
 
 def fit_map(
-    data: Pooled, joint: JointFit, log_length: Floats, landmarks: int, seed: int = 0
+    data: Pooled, joint: JointFit, log_length: Floats, landmarks: int, kernel: Kernel | None = None
 ) -> tuple[DifficultyMap, Floats]:
     """The map, and its outputs (n, 2 + sets) on the data's own queries, each with its family left out of the fit."""
-    blank = _blank(data, _landmarks(data, landmarks, seed))
+    blank = _blank(data, _landmarks(data, landmarks), kernel or Kernel())
     targets = np.column_stack([joint.b, log_length, np.eye(len(data.set_names))[data.sets]])
     weights = (1 / (joint.error**2 + NOISE)).astype(np.float32)
     offset = np.average(targets, axis=0, weights=weights)
-    fold = np.array([int(hashlib.sha256(group.encode()).hexdigest(), 16) % FOLDS for group in data.groups])
+    fold = fold_of(data.groups, FOLDS)
     rows = _rows(blank, data)
     grams, sides = [], []
     for k in range(FOLDS):
@@ -53,15 +53,20 @@ def fit_map(
     return _filled(blank, whole[:linear], whole[linear:], offset), crossed
 
 
-def _landmarks(data: Pooled, count: int, seed: int) -> NDArray[np.int64]:
+def fold_of(groups: NDArray[np.object_], folds: int) -> NDArray[np.int64]:
+    """(n,) which part each query is left out with, by hash of its family's name."""
+    return np.array([int(hashlib.sha256(group.encode()).hexdigest(), 16) % folds for group in groups])
+
+
+def _landmarks(data: Pooled, count: int) -> NDArray[np.int64]:
     """A fair sample of the queries, at least an eighth of it from every set as far as there are so many."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     least = [rng.permutation(np.flatnonzero(data.sets == s))[: count // 8] for s in range(len(data.set_names))]
     rest = rng.permutation(np.setdiff1d(np.arange(len(data.ids)), np.concatenate(least)))
     return np.concatenate([*least, rest])[:count]
 
 
-def _blank(data: Pooled, chosen: NDArray[np.int64]) -> DifficultyMap:
+def _blank(data: Pooled, chosen: NDArray[np.int64], kernel: Kernel) -> DifficultyMap:
     """A map with everything in place but its weights."""
     vectors = data.vectors.astype(np.float64)
     axes = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1].T[:AXES].astype(np.float32)
@@ -73,7 +78,7 @@ def _blank(data: Pooled, chosen: NDArray[np.int64]) -> DifficultyMap:
     state_axes, state_center = _state_axes(data.states)
     outputs = 2 + sets
     return DifficultyMap(
-        kernel=Kernel(),
+        kernel=kernel,
         axes=axes,
         landmarks=unit_rows(data.vectors[chosen] @ axes.T),
         state_axes=state_axes,

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import Ability, Population, design, fit_ability, thinned
+from scope_edge.ability import Ability, Population, fit_ability, thinned
 from scope_edge.anchors import AnchorSet
 from scope_edge.calibration import Calibration
 from scope_edge.difficulty import DifficultyMap, Places
 from scope_edge.fingerprints import Fingerprint
-from scope_edge.learning.core_anchors import choose_core
 from scope_edge.learning.fit_map import fit_map
 from scope_edge.learning.fit_population import fit_population
 from scope_edge.learning.joint_fit import JointFit, fit_joint, fit_lengths
 from scope_edge.prior import Basis, Prior
 from scope_edge.records import ModelCard
 from scope_edge.reference import OF_A_SET, SIZE, Reference
+from scope_edge.telling import Telling, asked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,19 +128,18 @@ def reference_of(data: Pooled, joint: JointFit, places: Places, chosen: NDArray[
     return Reference(places.take(chosen), joint.b[chosen], joint.a[chosen], data.sets[chosen], data.text_tokens[chosen])
 
 
-def fingerprint(data: Pooled, model: int, anchors: AnchorSet, size: int = CORE_SIZE) -> Fingerprint:
-    """What a model of the table did on the first `size` anchors of a core set; the rest is missing."""
+def fingerprint(data: Pooled, model: int, anchors: AnchorSet) -> Fingerprint:
+    """What a model of the table did on a core set."""
     here = np.flatnonzero(data.sets == data.set_names.index(anchors.name))
     column = dict(zip(data.ids[here].tolist(), here.tolist(), strict=True))
     at = [column[query] for query in anchors.ids]
-    correct, tokens = data.correct[model, at], data.tokens[model, at]
-    correct[size:], tokens[size:] = np.nan, np.nan
-    return Fingerprint(str(data.models[model]), anchors, correct, tokens, own=False)
+    return Fingerprint(str(data.models[model]), anchors, data.correct[model, at], data.tokens[model, at], own=False)
 
 
 def pool_prior(data: Pooled, models: Sequence[int], learned: Learned, anchors: AnchorSet, size: int) -> Prior:
-    """The prior of a pool of the table's models, each known by its first `size` anchors of one set."""
-    fingerprints = {str(data.models[m]): [fingerprint(data, m, anchors, size)] for m in models}
+    """The prior of a pool of the table's models, each known by `size` anchors of one set, chosen by its answers."""
+    population = learned.basis.population
+    fingerprints = {str(data.models[m]): [asked(fingerprint(data, m, anchors), population, size)] for m in models}
     cards = [ModelCard(id=name, where="cloud") for name in fingerprints]
     return Prior(learned.basis, cards, fingerprints, coverage=COVERAGE)
 
@@ -165,12 +164,8 @@ def _whole_set(data: Pooled, here: NDArray[np.int64], joint: JointFit, crossed: 
 
 
 def core_of(whole: AnchorSet, usable: Floats, population: Population, size: int = CORE_SIZE) -> AnchorSet:
-    """The core set out of an anchor set, most informative first. usable: (n,) as in `choose_core`."""
-    # By what questions of a set usually tell: an anchor chosen for its own discrimination is one that was overestimated.
-    typical = replace(whole, discrimination=whole.domains @ population.discrimination)
-    offsets = -typical.discrimination * typical.difficulty
-    chosen = choose_core(design(typical), offsets, population.mean, population.covariance, usable, size)
-    return whole.take(chosen)
+    """The core set out of an anchor set, most telling first. usable: (n,), the share of models measured on each."""
+    return whole.take(Telling(whole, population).order(usable, size))
 
 
 def _linked(data: Pooled, s: int) -> bool:
@@ -224,8 +219,7 @@ def _unseen_logits(
     models = [
         m
         for m in range(len(held.models))
-        if np.isfinite(held.correct[m, queries]).any()
-        and np.isfinite(fingerprint(held, m, core, size).correct).sum() >= 10
+        if np.isfinite(held.correct[m, queries]).any() and np.isfinite(fingerprint(held, m, core).correct).sum() >= 10
     ]
     if not models:
         return []

@@ -30,6 +30,7 @@ class Said:
 
     Attributes:
         id, name, where, key_env, usd_in, usd_out, context_tokens, token_factor: as on a card. served_as: its name at the server.
+        supports: as on a card; () = nothing is said.
     """
 
     id: str | None = None
@@ -41,6 +42,7 @@ class Said:
     usd_out: float | None = None
     context_tokens: int | None = None
     token_factor: float | None = None
+    supports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ def draft_gguf(fit: Fit, said: Said) -> Draft:
     """A card for a GGUF. Raises UsageError: what is said of it belongs to an endpoint."""
     if said.served_as is not None or said.key_env is not None:
         raise UsageError("a GGUF is run here; leave out what belongs to a server (its name there, its key)")
+    if said.supports:
+        raise UsageError("a GGUF is asked for text alone here; leave out what else it can do (--supports)")
     shape, header = fit.header.shape, fit.header
     read = {
         "name": header.name,
@@ -173,6 +177,7 @@ def _draft(name: str, read: Mapping[str, Any], said: Said, called: Mapping[str, 
         "usd_out": said.usd_out,
         "context_tokens": said.context_tokens,
         "token_factor": said.token_factor,
+        "supports": list(said.supports) or None,
     }
     fields = {**read, **{key: value for key, value in told.items() if value is not None}, **called}
     if said.usd_in or said.usd_out:

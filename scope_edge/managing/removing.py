@@ -201,7 +201,7 @@ def _said() -> list[Listed]:
 def _take_feedback(model: str | None) -> Gone:
     """Take back what was said of a model (None = of every one)."""
     listed = _said()
-    with Journal.open(load_settings()) as journal:
+    with Journal(load_settings()) as journal:
         said = forget_feedback(journal, None if model is None else lambda one: one.model == model)
     models = dict.fromkeys(one.model for one in said)
     changed = bool(said) or (model is None and bool(listed))

@@ -49,12 +49,12 @@ def try_model(
     """Ask a model one tiny question. What goes wrong with it is in the result.
 
     timeout: seconds for the answer. reading: told of the reading of a large file, as (what, done, in all).
-    Raises UsageError: no such model, or its card says not how it is called.
+    Raises UsageError: no such model, or its card does not say how it is called.
     """
     card = load_catalog(settings).card(model)
     if card.gguf is None and card.endpoint is None:
         raise UsageError(
-            f"the card of {model} says not how it is called; `scope-edge models add` writes one that does, with --id {model}"
+            f"the card of {model} does not say how it is called; `scope-edge models add` writes one that does, with --id {model}"
         )
     how = card.gguf or f"{card.served_as or model} at {card.endpoint}"
     try:

@@ -8,5 +8,6 @@ pump.py      an answer out of its thread into the event loop           exchange.
 guard.py     who may ask at all: Host, Origin, token, size             metrics.py   what was done, for Prometheus
 chat.py      /v1/chat/completions, /v1/completions                     plain.py    the other addresses of /v1, /health
 own.py       what the user's own commands and the page ask             page.py     the page at /
-app.py       all of it as one application                              run.py      a process that serves it
+doors.py     connections: how many, and how long each may idle         app.py      all of it as one application
+run.py       a process that serves it                                  thrift.py   memory given back
 """

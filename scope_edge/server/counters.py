@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from scope_edge.allowed import CHECKS
 from scope_edge.assemble import Places, load_encoder, load_executor, load_flow, load_places
 from scope_edge.catalog import load_catalog
+from scope_edge.errors import ScopeEdgeError
+from scope_edge.server.thrift import give_back
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings
@@ -47,7 +49,9 @@ class Counter:
         """Raises what `load_flow` raises."""
         with self._lock:
             if self._flow is None:
+                self._counters.loading()
                 self._flow = load_flow(self.settings, encoder=lambda: self._counters.encoder)
+                give_back()
             return self._flow
 
     def close(self) -> None:
@@ -64,9 +68,10 @@ class Counters:
     """Safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
-        """The encoder begins to load. Raises what `load_encoder` and `load_catalog` raise."""
+        """Raises what `load_catalog` raises."""
         self.settings = settings
-        self._encoder = load_encoder(settings)
+        self._loading = threading.Lock()
+        self._encoder: Callable[[], Encoder] | None = None
         self.catalog = load_catalog(settings)
         self._lock = threading.Lock()
         self._counters: OrderedDict[tuple[Any, ...], Counter] = OrderedDict()
@@ -76,8 +81,24 @@ class Counters:
 
     @property
     def encoder(self) -> Encoder:
-        """Loaded. Raises AssetError, MissingExtraError."""
-        return self._encoder()
+        """Loaded when it is first needed: half of what a server takes, which one whose models are all named never does.
+
+        Raises AssetError, MissingExtraError.
+        """
+        loaded = self.loading()
+        try:
+            return loaded()
+        except ScopeEdgeError:
+            # Whatever is mended by then, the next may have.
+            self._encoder = None
+            raise
+
+    def loading(self) -> Callable[[], Encoder]:
+        """Begin to load the encoder; calling what comes back waits for it. Raises as `encoder`."""
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = load_encoder(self.settings)
+            return self._encoder
 
     @contextmanager
     def encoding(self) -> Iterator[None]:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from scope_edge import assets
 from scope_edge.api import Router
-from scope_edge.askable import askable, bound_words
+from scope_edge.askable import askable
+from scope_edge.config import DEFAULT_POOL
 from scope_edge.errors import InfeasibleError
 from scope_edge.executor.request import Request
 from scope_edge.prompt_tokens import query_prompt_tokens
@@ -17,6 +19,7 @@ from scope_edge.router import check_query
 from scope_edge.server.counters import Counter, Counters
 from scope_edge.server.names import Names
 from scope_edge.server.sticky import Conversations, kept
+from scope_edge.unmet import unmet
 
 if TYPE_CHECKING:
     from scope_edge.api import Stream
@@ -51,8 +54,14 @@ class Desk:
         self.names = Names(settings, self._counters.catalog, overrides)
         self.conversations = Conversations()
 
+    def check(self) -> None:
+        """See that what will be loaded is there and whole. Raises UsageError, AssetError."""
+        self._counters.catalog.pool(self.settings.pool)
+        for name in assets.manifest():
+            assets.check(name)
+
     def warm(self) -> None:
-        """Load what the first request would wait for. Raises what `load_flow` raises."""
+        """Load what the first decision would wait for. Raises what `load_flow` raises."""
         self._counters.at(self.settings).flow.encode(Query("ready"))
 
     def close(self) -> None:
@@ -112,7 +121,7 @@ class Desk:
         if decision.choice is None:
             if counter.executor.journal is not None:
                 counter.executor.journal.record(query, decision, None, encoded=encoded)
-            raise InfeasibleError(bound_words(decision), decision)
+            raise InfeasibleError(unmet(decision.bound), decision)
         request = Request(
             query=query,
             decision=decision,
@@ -143,7 +152,8 @@ class Desk:
             settings = replace(settings, pool=pinned.id)
             counter = self._counters.at(settings)
         flow = counter.flow
-        can = askable(flow.pool, None if pinned is None else pinned.id, preference, conversation.needs)
+        only, picked = None if pinned is None else pinned.id, settings.pool != DEFAULT_POOL
+        can = askable(flow.pool, only, preference, conversation.needs, picked=picked)
         with self._counters.encoding():
             encoded = flow.encode(conversation.query)
         decision = can.noted(flow.decide(encoded, can.preference, top_k=settings.top_k))

@@ -15,8 +15,8 @@ from scope_edge.errors import ScopeEdgeError
 from scope_edge.server.problems import Problem, problem_of
 
 Result = TypeVar("Result")
-# Of silence, while a body is sent; and until a reader takes what is written.
-BODY_SECONDS, SEND_SECONDS = 30.0, 60.0
+# Of silence, while a body is sent; until it must be whole; and until a reader takes what is written.
+BODY_SECONDS, WHOLE_BODY_SECONDS, SEND_SECONDS = 30.0, 300.0, 60.0
 _DISCARD_SECONDS = 2.0
 # Bytes of a body that are read in no time.
 _SHORT = 64 * 1024
@@ -48,11 +48,13 @@ class Exchange:
             await self._discard()
             raise _too_long(most)
         raw = bytearray()
+        until = asyncio.get_running_loop().time() + (WHOLE_BODY_SECONDS if most > _SHORT else BODY_SECONDS)
         while True:
+            left = until - asyncio.get_running_loop().time()
             try:
-                message = await asyncio.wait_for(self._receive(), BODY_SECONDS)
+                message = await asyncio.wait_for(self._receive(), min(left, BODY_SECONDS))
             except asyncio.TimeoutError as error:
-                raise Problem(408, f"the body did not come within {BODY_SECONDS:.0f} seconds", "timeout") from error
+                raise Problem(408, "the body did not come in time", "timeout") from error
             if message["type"] == "http.disconnect":
                 raise HungUp
             raw += message.get("body", b"")
@@ -162,4 +164,5 @@ def _ascii(value: str) -> str:
 
 
 def _too_long(most: int) -> Problem:
-    return Problem(413, f"the body is longer than {most / 2**20:g} MiB", "too_long", headers={"connection": "close"})
+    limit = f"{most / 2**20:.4g} MiB" if most >= 2**20 else f"{most / 2**10:.4g} KiB"
+    return Problem(413, f"the body is longer than {limit}", "too_long", headers={"connection": "close"})

@@ -18,6 +18,8 @@ from scope_edge.contact.token import same
 from scope_edge.server.exchange import Exchange
 from scope_edge.server.problems import Problem
 
+# Of a request: its target and its headers together.
+HEAD_BYTES = 64 * 1024
 # Who may be asked without a token: what shows nothing and does nothing, and the two that have secrets of their own.
 _OPEN = ("/", "/health", "/favicon.ico", "/own/hello", "/own/token")
 
@@ -47,6 +49,8 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refusal(self, exchange: Exchange) -> Problem | None:
+        if _head_bytes(exchange) > HEAD_BYTES:
+            return Problem(431, f"the request's head is longer than {HEAD_BYTES // 1024} KiB", "too_long")
         host = exchange.header("host")
         if not self._is_here(host):
             return Problem(421, "this server is not called by that name; --host-name NAME allows one", "host")
@@ -80,6 +84,12 @@ class Guard:
 def allowed_hosts(names: Iterable[str]) -> tuple[str, ...]:
     """Names as they come in a header."""
     return tuple(name.strip().lower().rstrip(".") for name in names)
+
+
+def _head_bytes(exchange: Exchange) -> int:
+    scope = exchange.scope
+    said = sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
+    return said + len(scope["raw_path"]) + len(scope["query_string"])
 
 
 def _from_elsewhere(exchange: Exchange, host: str) -> bool:

@@ -15,6 +15,7 @@ Labels = tuple[tuple[str, str], ...]
 _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _HELP = {
     "requests_total": "Requests by address and status.",
+    "connections_cut_total": "Connections refused as all were at work, and idle ones that made room for others.",
     "answers_total": "Answers by model and how they ended.",
     "attempts_total": "Models that were asked and did not answer.",
     "tokens_total": "Tokens by model, as counted or estimated.",

@@ -73,6 +73,13 @@ def busy(seconds: int) -> Problem:
     return made
 
 
+def crowded() -> Problem:
+    """All connections there may be are at work."""
+    return Problem(
+        503, "too many connections are open; ask again in 5 seconds", "crowded", headers={"retry-after": "5"}
+    )
+
+
 def closing() -> Problem:
     """The server is ending."""
     return Problem(503, "the server is shutting down", "shutting_down", headers={"retry-after": "5"} | _NOT_AGAIN)

@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from scope_edge.chat.endpoints import is_loopback
 from scope_edge.contact.runtime import Running, forget, note
@@ -23,15 +23,16 @@ from scope_edge.contact.token import make_token
 from scope_edge.errors import UsageError
 from scope_edge.server.app import make_app
 from scope_edge.server.desk import Desk
-from scope_edge.server.guard import Access, allowed_hosts
+from scope_edge.server.doors import IDLE_SECONDS, Guest
+from scope_edge.server.guard import HEAD_BYTES, Access, allowed_hosts
 from scope_edge.server.own import Own
 from scope_edge.server.service import Bounds, Service
+from scope_edge.server.thrift import share_pools
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings
+    from scope_edge.server.doors import Doors
 
-HEADER_SECONDS, IDLE_SECONDS = 15.0, 30.0
-HEADER_BYTES = 64 * 1024
 # After the grace: for cut answers to be said to be, settled and written down.
 _LAST_SECONDS, _SETTLE_SECONDS = 5.0, 3.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -45,6 +46,7 @@ class Options:
     Attributes:
         host, port: to listen on; port 0 = any that is free. names: Host headers that are answered beside loopback's.
         auth: whether the token is demanded. grace: seconds that running answers have when the server is to end.
+        preload: what decisions take is loaded before it listens, not with the first of them.
     """
 
     host: str = "127.0.0.1"
@@ -53,6 +55,7 @@ class Options:
     auth: bool = True
     grace: float = 10.0
     bounds: Bounds = field(default_factory=Bounds)
+    preload: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,13 @@ def serve(
     """
     if not options.auth and not is_loopback(options.host):
         raise UsageError(f"--no-auth on {options.host} would let anybody there spend your keys; leave it out")
+    share_pools()
     token = make_token()
     desk = Desk(settings, overrides)
     try:
-        desk.warm()
+        desk.check()
+        if options.preload:
+            desk.warm()
         return asyncio.run(_serve(desk, token, options, ready, until))
     finally:
         desk.close()
@@ -100,7 +106,7 @@ async def _serve(desk: Desk, token: str, options: Options, ready: Ready, until: 
     service = Service(desk, options.bounds)
     own = Own(service, token)
     access = Access(token if options.auth else None, allowed_hosts((*options.names, options.host)), _is_public(options))
-    server = Server(_config(make_app(service, own, access), options), service, options)
+    server = Server(_config(make_app(service, own, access), service.doors, options), service, options)
     watch = None if until is None else asyncio.create_task(_watch(until, server))
 
     def listening(host: str, port: int) -> None:
@@ -123,12 +129,12 @@ def _is_public(options: Options) -> bool:
     return not is_loopback(options.host)
 
 
-def _config(app: Any, options: Options) -> uvicorn.Config:
+def _config(app: Any, doors: Doors, options: Options) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=options.host,
         port=options.port,
-        http=Protocol,
+        http=cast(Any, partial(Guest, doors)),
         ws="none",
         lifespan="off",
         loop="asyncio",
@@ -136,7 +142,7 @@ def _config(app: Any, options: Options) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        h11_max_incomplete_event_size=HEADER_BYTES,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_keep_alive=int(IDLE_SECONDS),
         timeout_graceful_shutdown=int(options.grace + _LAST_SECONDS),
         backlog=1024,
@@ -166,8 +172,9 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit as error:
+            why = str(getattr(error.__context__, "strerror", "")).rpartition(": ")[2] or "it may be taken"
             raise UsageError(
-                f"{self._options.host}, port {self._options.port}, cannot be listened on; it may be taken: give another --port, or 0"
+                f"{self._options.host}, port {self._options.port}, cannot be listened on ({why}); give another --port, or 0"
             ) from error
         finally:
             log.disabled = False
@@ -223,37 +230,3 @@ class Server(uvicorn.Server):
     def _forget(self) -> None:
         if self._running is not None:
             forget(self._running)
-
-
-class Protocol(H11Protocol):
-    """Uvicorn's, which hangs up on who does not send a request's head in time."""
-
-    _late: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._head_came()
-        super().connection_lost(exc)
-
-    def handle_events(self) -> None:
-        before = self.cycle
-        super().handle_events()
-        if self.cycle is not before:
-            self._head_came()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
-            self._await_head(IDLE_SECONDS + HEADER_SECONDS)
-
-    def _await_head(self, seconds: float = HEADER_SECONDS) -> None:
-        self._head_came()
-        self._late = self.loop.call_later(seconds, self.transport.close)
-
-    def _head_came(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from scope_edge.server.doors import Doors, places
 from scope_edge.server.gate import Gate
 from scope_edge.server.metrics import Metrics
 
@@ -26,11 +27,15 @@ _QUICK = 4
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """at_once: answers under way. waiting: requests that wait for a turn. body_bytes: of a request, at most."""
+    """at_once: answers under way. waiting: requests that wait for a turn. body_bytes: of a request, at most.
+
+    connections: open at once, at most; fewer where the system does not let the process have so many files open.
+    """
 
     at_once: int = 64
     waiting: int = 256
     body_bytes: int = 32 * 2**20
+    connections: int = 512
 
 
 class Service:
@@ -38,6 +43,7 @@ class Service:
 
     def __init__(self, desk: Desk, bounds: Bounds) -> None:
         self.desk, self.bounds, self.metrics = desk, bounds, Metrics()
+        self.doors = Doors(places(bounds.connections, bounds.at_once), self.metrics)
         self.answers, self.quick = Gate(bounds.at_once, bounds.waiting), Gate(_QUICK, bounds.waiting)
         self.threads = ThreadPoolExecutor(bounds.at_once, "answer")
         self._hands = ThreadPoolExecutor(_QUICK, "quick")
@@ -103,6 +109,7 @@ class Service:
         return {
             "running": self.answers.running,
             "waiting": self.answers.waiting + self.quick.waiting,
+            "connections": self.doors.open,
             "conversations": len(self.desk.conversations),
             "device_models_loaded": len(loaded),
             "device_sequences": sequences,

@@ -13,6 +13,7 @@ from scope_edge.errors import UsageError
 from scope_edge.executor.request import texts_of
 from scope_edge.records import Query
 from scope_edge.server.problems import bad
+from scope_edge.whole import whole_body
 
 AUTO = "auto"
 OURS = "scope_edge"
@@ -72,7 +73,8 @@ def parse(raw: bytes) -> dict[str, Any]:
         raise bad('the body is not JSON; send an object such as {"model": "auto", ...}') from error
     if not isinstance(body, dict):
         raise bad("the body must be a JSON object")
-    return body
+    # Half a character can only be spelled out.
+    return dict(whole_body(body)) if b"\\ud" in raw.lower() else body
 
 
 def read_chat(body: Mapping[str, Any], *, show: bool = False) -> Conversation:
@@ -97,7 +99,10 @@ def read_query(body: Mapping[str, Any]) -> tuple[str, Query, Wishes]:
     for name in body:
         if name not in known:
             raise bad(f"{name} is nothing to route by{suggestion(name, known)}; what is: {', '.join(known)}", name)
-    said = _query(_messages(body["messages"])) if "messages" in body else None
+    twice = [name for name in ("text", "system") if body.get(name) is not None]
+    if body.get("messages") is not None and twice:
+        raise bad(f"give messages or {' and '.join(twice)}, not both", twice[0])
+    said = _query(_messages(body["messages"])) if body.get("messages") is not None else None
     query = said or Query(_text(body, "text") or "", system=_text(body, "system"))
     wishes = {name: body[name] for name in _WISHES if name in body}
     return model_of(body), query, _wishes({**_object(body, OURS), **wishes}, show=False)
@@ -111,15 +116,15 @@ def read_inputs(body: Mapping[str, Any]) -> tuple[str, tuple[str, ...], bool]:
         raise bad("input must be a text or a list of texts, none of them empty; tokens are not taken", "input")
     if len(texts) > MOST_INPUTS:
         raise bad(f"input has {len(texts)} texts, more than {MOST_INPUTS}; send fewer", "input")
-    form = body.get("encoding_format", "float")
-    if form not in ("float", "base64"):
+    form = body.get("encoding_format")
+    if form not in (None, "float", "base64"):
         raise bad('encoding_format must be "float" or "base64"', "encoding_format")
     return model_of(body), tuple(texts), form == "base64"
 
 
 def model_of(body: Mapping[str, Any]) -> str:
     """The model that is named; "auto" where none is. Raises Problem."""
-    model = body.get("model", AUTO)
+    model = AUTO if body.get("model") is None else body["model"]
     if not isinstance(model, str) or not model.strip() or len(model) > 300:
         raise bad('model must be a name, such as "auto"', "model")
     return model
@@ -159,8 +164,9 @@ def _messages(value: object) -> tuple[Mapping[str, Any], ...]:
             raise bad(f"{where} must be an object whose role is one of {', '.join(_ROLES)}", where)
         content = message.get("content")
         parts = content if isinstance(content, list) else []
-        if not (content is None or isinstance(content, (str, list))) or not all(isinstance(p, dict) for p in parts):
-            raise bad(f"{where}: content must be a text or a list of parts", where)
+        typed = all(isinstance(one, dict) and isinstance(one.get("type"), str) for one in parts)
+        if not (content is None or isinstance(content, (str, list))) or not typed:
+            raise bad(f"{where}: content must be a text or a list of parts, each with a type", where)
         if content is None and message["role"] != "assistant":
             raise bad(f"{where} has no content", where)
     return tuple(value)
@@ -190,14 +196,16 @@ def _needs(messages: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> 
     form = fields.get("response_format")
     if form is not None and (not isinstance(form, dict) or form.get("type", "text") != "text"):
         found["json"] = True
-    if fields.get("audio") or "audio" in (fields.get("modalities") or ()):
+    modes = fields.get("modalities") or []
+    if not isinstance(modes, list):
+        raise bad("modalities must be a list", "modalities")
+    if fields.get("audio") or "audio" in modes:
         found["audio"] = True
     for message in messages:
         parts = message.get("content")
         for part in parts if isinstance(parts, list) else ():
-            kind = part.get("type")
-            if kind in _PARTS:
-                found[_PARTS[kind]] = True
+            if part["type"] in _PARTS:
+                found[_PARTS[part["type"]]] = True
     return tuple(found)
 
 
