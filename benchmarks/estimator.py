@@ -119,8 +119,8 @@ def ours(client: LlamaClient, options: argparse.Namespace, words: int, mode: Mod
     return row, 1 - (total.prefill_seconds + total.decode_seconds) / wall
 
 
-def theirs(options: argparse.Namespace, words: int, name: str, *, prompts: int, samples: int, keep: bool) -> Row:
-    """`Llama` on the first prompts, sample by sample. keep: with its prefix cache."""
+def theirs(options: argparse.Namespace, words: int, name: str, *, prompts: int, samples: int, keep: bool) -> Row | None:
+    """`Llama` on the first prompts, sample by sample. keep: with its prefix cache. None: it crashed, and that is printed."""
     order = {
         "model": str(options.baseline_model or options.model),
         "prompts": [prompt(i, words) for i in range(prompts)],
@@ -131,10 +131,17 @@ def theirs(options: argparse.Namespace, words: int, name: str, *, prompts: int, 
         "keep": keep,
     }
     ended = subprocess.run(
-        [sys.executable, __file__, "--child"], input=json.dumps(order), capture_output=True, text=True, check=False
+        [sys.executable, "-X", "faulthandler", __file__, "--child"],
+        input=json.dumps(order),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if ended.returncode:
-        raise SystemExit(f"{name}: ended with {ended.returncode}: {ended.stderr.strip().splitlines()[-1:]}")
+        print(
+            f"{name}: ended with {ended.returncode}; it last said", *ended.stderr.strip().splitlines()[-12:], sep="\n  "
+        )
+        return None
     found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return Row(name, prompts * samples, **found)
 
@@ -151,7 +158,8 @@ def child() -> None:
         n_threads=order["threads"],
         n_threads_batch=order["threads"],
         n_gpu_layers=order["gpu_layers"],
-        verbose=False,
+        flash_attn=order["gpu_layers"] != 0,  # as ours
+        verbose=True,
     )
     llama.eval(llama.tokenize(b"warm up"))
     read = written = 0
@@ -204,7 +212,13 @@ def main() -> None:
             f"{'':28} {'n':>4} {'wall s':>8} {'read s':>8} {'write s':>8} {'read/s':>8} {'write/s':>8} {'s/sample':>8}"
         )
 
-        def show(row: Row, note: str = "") -> None:
+        failed = False
+
+        def show(row: Row | None, note: str = "") -> None:
+            nonlocal failed
+            if row is None:
+                failed = True
+                return
             rows.append(row)
             print(row.line(), note, flush=True)
 
@@ -222,6 +236,8 @@ def main() -> None:
         if options.fresh:
             show(theirs(options, words, "Llama, no cache", prompts=1, samples=options.fresh, keep=False))
     summary(rows)
+    if failed:
+        raise SystemExit(1)
 
 
 def summary(rows: list[Row]) -> None:

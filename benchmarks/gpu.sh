@@ -105,10 +105,10 @@ print(*find_gpus(), probe_llama(), sep="\n")'
     step "a full GPU" 240 "$python" benchmarks/gpu_full.py "$folder/random-$first.gguf" --gpu-layers "$layers"
     for size in "${sizes[@]}"; do
         step "estimator, $size" "${LIMIT:-180}" "$python" benchmarks/estimator.py "$folder/random-$size.gguf" \
-            --gpu-layers "$layers" --modes cot,direct --together 1,2,4,7 --single 2 --fresh 4 ${ESTIMATOR:-}
+            --gpu-layers "$layers" --modes cot,direct --together 1,7 --single 2 --fresh 4 ${ESTIMATOR:-}
     done
     step "streams of a device model, $device" "${LIMIT:-180}" "$python" benchmarks/host.py "$folder/random-$device.gguf" \
-        --streams 1 4 8 16 32 --rounds 2 ${HOST:-}
+        --streams 1 8 32 64 --rounds 2 ${HOST:-}
     [ -z "${watcher:-}" ] || kill "$watcher"
     printf '\n%s s in all; failed: %s\n' "$SECONDS" "${failed[*]:-none}"
     [ ${#failed[@]} = 0 ]

@@ -36,6 +36,12 @@ def find_gpus() -> tuple[Gpu, ...]:
     return (*(tuple(_by_nvidia_smi()) or tuple(_by_nvidia_driver())), *_by_amd_driver(), *_apple())
 
 
+def gpu_names() -> tuple[str, ...]:
+    """What they are called. By the kernel's drivers where those say, which starts no process."""
+    listed = (*_by_nvidia_driver(), *_by_amd_driver(), *_apple())
+    return tuple(gpu.name for gpu in listed or find_gpus())
+
+
 def read_nvidia_smi(text: str) -> Iterator[Gpu]:
     """The answer to `nvidia-smi --query-gpu=name,memory.total,memory.free --format=csv,noheader,nounits`, a line a GPU, memory in MiB."""
     for line in text.splitlines():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from toy_engine import ToyEngine
 
 from scope_edge.llama.answer import UnfitVocabularyError, answer_line
@@ -37,6 +40,19 @@ def alone(one: Job) -> tuple[Sample, ...]:
     return batcher(slots=1, lanes=1)[0].run([one])[0][0].samples
 
 
+def drawn(row: NDArray[np.float32], sampling: Sampling, uniform: float) -> int:
+    """A token as the settings are defined: of the top_k likeliest the smallest head that holds top_p, by their shares."""
+    order = np.argsort(-row, kind="stable")[: sampling.top_k]
+    if sampling.temperature == 0:
+        return int(order[0])
+    shares = np.exp((row[order].astype(np.float64) - row[order[0]]) / sampling.temperature)
+    shares /= shares.sum()
+    head = np.cumsum(shares) - shares < sampling.top_p
+    head[0] = True
+    reached = np.cumsum(np.where(head, shares, 0.0))
+    return int(order[np.flatnonzero(reached > uniform * reached[-1])[0]])
+
+
 def written(one: Job) -> list[str]:
     """Plain text by the plainest loop there is: all that was said so far, its logits, one token more."""
     engine, texts = ToyEngine(10**6), []
@@ -44,8 +60,7 @@ def written(one: Job) -> list[str]:
         random = np.random.default_rng((one.sampling.seed, number))
         tokens, said = engine.tokenize(one.pieces[0].text), b""
         for _ in range(one.max_tokens):
-            ids, values = best(engine.logits(tokens)[None], one.sampling.top_k)
-            token = int(draw(ids, values, one.sampling, np.array([random.random()]))[0])
+            token = drawn(engine.logits(tokens), one.sampling, random.random())
             if engine.ends(token):
                 break
             tokens.append(token)
@@ -206,14 +221,55 @@ def test_the_same_seed_gives_the_same_samples_and_another_gives_others() -> None
 
 
 @given(
-    rows=st.integers(1, 5), size=st.sampled_from([7, 130, 1000, 3001]), k=st.integers(1, 25), seed=st.integers(0, 99)
+    rows=st.integers(1, 9),
+    size=st.sampled_from([7, 130, 1000, 3001]),
+    k=st.integers(1, 25),
+    steps=st.sampled_from([1, 3, 10_000]),
+    seed=st.integers(0, 99),
 )
-def test_the_best_are_those_of_a_full_sort(rows: int, size: int, k: int, seed: int) -> None:
-    logits = np.random.default_rng(seed).standard_normal((rows, size)).astype(np.float32)
-    ids, values = best(logits, k)
-    expected = -np.sort(-logits, axis=1)[:, :k]
-    np.testing.assert_array_equal(values, expected)
-    np.testing.assert_array_equal(np.take_along_axis(logits, ids, axis=1), expected)
+def test_the_best_are_those_of_a_full_sort(rows: int, size: int, k: int, steps: int, seed: int) -> None:
+    # Few steps make many equals.
+    noise = np.random.default_rng(seed).standard_normal((rows, size))
+    logits = (np.round(noise * steps) / steps).astype(np.float32)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    with ThreadPoolExecutor(2) as pool:
+        for helpers in (None, pool):
+            ids, values = best(logits, k, helpers)
+            np.testing.assert_array_equal(ids, order)
+            np.testing.assert_array_equal(values, np.take_along_axis(logits, order, axis=1))
+
+
+@pytest.mark.parametrize("k", [1, 3, 900])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_row_with_a_number_that_is_none_is_found_out_and_the_others_are_not(k: int, bad: float) -> None:
+    logits = np.random.default_rng(1).standard_normal((4, 1000)).astype(np.float32)
+    logits[2, 437] = bad
+    _, values = best(logits, k)
+    assert np.isfinite(values).all(axis=1).tolist() == [True, True, False, True]
+
+
+def test_streams_with_settings_of_their_own_get_what_each_would_get_alone() -> None:
+    settings = [
+        Sampling(0.0, 1.0, 20, 1),
+        Sampling(1.3, 1.0, 200, 2),
+        Sampling(0.7, 0.5, 5, 3),
+        Sampling(1.3, 0.0, 200, 4),
+    ]
+    jobs = [replace(job(9 + 4 * n, "text", 3, 30), sampling=one) for n, one in enumerate([*settings, *settings])]
+    results = batcher(lanes=24, slots=8)[0].run(jobs)[0]
+    assert [[sample.text for sample in result.samples] for result in results] == [written(one) for one in jobs]
+
+
+def test_many_draws_have_the_shares_of_the_plain_definition() -> None:
+    # Far more tokens than are drawn among, which is what makes the choice of the best cut corners.
+    row = np.random.default_rng(3).standard_normal(40_000).astype(np.float32) * 2
+    uniform = (np.arange(4000) + 0.5) / 4000
+    for sampling in (Sampling(0.6, 0.95, 20), Sampling(1.0, 0.9, 200), Sampling(1.5, 1.0, 400)):
+        ids, values = best([row], sampling.top_k)
+        every = np.ones(len(uniform))
+        many = np.repeat(ids, len(uniform), 0), np.repeat(values, len(uniform), 0)
+        tokens = draw(*many, every * sampling.temperature, every * sampling.top_p, uniform)
+        assert tokens.tolist() == [drawn(row, sampling, float(one)) for one in uniform]
 
 
 def test_draws_follow_temperature_and_top_p() -> None:
@@ -221,7 +277,9 @@ def test_draws_follow_temperature_and_top_p() -> None:
     grid = (np.arange(10_000) + 0.5) / 10_000
 
     def shares(sampling: Sampling) -> list[float]:
-        tokens = draw(np.repeat(ids, len(grid), 0), np.repeat(values, len(grid), 0), sampling, grid)
+        every = np.ones(len(grid))
+        heat, mass = every * sampling.temperature, every * sampling.top_p
+        tokens = draw(np.repeat(ids, len(grid), 0), np.repeat(values, len(grid), 0), heat, mass, grid)
         return [round(float((tokens == one).mean()), 3) for one in (5, 6, 7, 8)]
 
     assert shares(Sampling(temperature=1.0, top_p=1.0)) == [0.5, 0.3, 0.15, 0.05]

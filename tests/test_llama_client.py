@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from scope_edge.llama import child as child_module
 from scope_edge.llama import memo
 from scope_edge.llama.child import COMMAND_VARIABLE
 from scope_edge.llama.client import LlamaClient
+from scope_edge.llama.counting import count_unloaded
 from scope_edge.llama.describe import describe_gguf
 from scope_edge.llama.jobs import Job, Piece, Sampling
 from scope_edge.llama.launch import installed
@@ -213,6 +214,85 @@ def test_a_rung_that_crashes_is_left_for_the_next_one_and_that_is_remembered(
     with LlamaClient(tiny_gguf, "tiny", PLAN, cache_dir=tmp_path / "cache") as other:
         assert memo.remembered("tiny", tmp_path / "cache") is not None
         assert other.start(START).rung == "no repacking"
+
+
+@pytest.fixture
+def full_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Make workers that end as llama.cpp does where CUDA has no memory left, at a stage, unless they see no GPU."""
+
+    def make(stage: str) -> None:
+        script = tmp_path / "full.py"
+        script.write_text(
+            textwrap.dedent(f"""
+            import os, sys
+            sys.path.insert(0, {str(REPOSITORY)!r})
+            import llama_cpp
+            from scope_edge.llama import native, worker
+            def ends(do):
+                def instead(*arguments, **options):
+                    if os.environ.get("CUDA_VISIBLE_DEVICES") != "-1":
+                        print("ggml-cuda.cu:109: CUDA error", file=sys.stderr, flush=True)
+                        os.abort()
+                    return do(*arguments, **options)
+                return instead
+            owner, name = {{
+                "start": (native, "start"),
+                "model": (native, "open_model"),
+                "context": (llama_cpp, "llama_init_from_model"),
+                "warm-up": (llama_cpp, "llama_decode"),
+                "list": (worker.Worker, "_run"),
+                "stream": (worker.Worker, "_stream"),
+            }}[{stage!r}]
+            setattr(owner, name, ends(getattr(owner, name)))
+            worker.main()
+            """)
+        )
+        monkeypatch.setenv(COMMAND_VARIABLE, f"{sys.executable} {script}")
+
+    return make
+
+
+@pytest.mark.parametrize("stage", ["start", "model", "context", "warm-up"])
+def test_on_a_full_gpu_a_model_comes_up_without_it(
+    tiny_gguf: Path, tmp_path: Path, full_gpu: Callable[[str], None], stage: str
+) -> None:
+    full_gpu(stage)
+    with LlamaClient(tiny_gguf, "tiny", replace(PLAN, gpu_layers=-1), cache_dir=tmp_path / "cache") as one:
+        ready = one.start(START)
+        assert ready.rung == "no GPU" and not ready.gpu
+        works(one)
+    assert memo.remembered_rung("tiny", tmp_path / "cache") == "no GPU"
+    (kept,) = (tmp_path / "cache" / "llama").glob("*.json")
+    os.utime(kept, (0, 0))
+    assert memo.remembered_rung("tiny", tmp_path / "cache") is None, "the GPU is tried again"
+
+
+@pytest.mark.parametrize("stage", ["list", "stream"])
+def test_a_gpu_that_fills_up_later_costs_two_requests(
+    tiny_gguf: Path, tmp_path: Path, full_gpu: Callable[[str], None], stage: str
+) -> None:
+    full_gpu(stage)
+    with LlamaClient(tiny_gguf, "tiny", replace(PLAN, gpu_layers=-1), cache_dir=tmp_path / "cache") as one:
+        rungs = []
+        for _ in range(2):
+            rungs.append(one.start(START).rung)
+            with pytest.raises(WorkerError, match=r"SIGABRT.*CUDA error"):
+                if stage == "list":
+                    one.run([SHORT], START)
+                else:
+                    one.stream(Job(PROMPT, 1, "text", 4), START).next()
+        assert [*rungs, one.start(START).rung] == ["as configured", "no repacking", "no GPU"]
+        works(one)
+        assert one.stream(Job(PROMPT, 1, "text", 4, Sampling(seed=1)), START).next()
+
+
+def test_what_stays_on_the_processor_does_not_look_at_a_full_gpu(
+    tiny_gguf: Path, tmp_path: Path, full_gpu: Callable[[str], None]
+) -> None:
+    full_gpu("model")
+    with LlamaClient(tiny_gguf, "tiny", PLAN, cache_dir=tmp_path / "cache") as one:
+        assert one.start(START).rung == "as configured"
+    assert count_unloaded(tiny_gguf, Job(PROMPT, 1, "text", 4)) > 0
 
 
 @pytest.mark.parametrize("command", ['"unbalanced', " ", "/bin/cat", "/bin/false", "/bin/echo hello"])

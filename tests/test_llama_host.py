@@ -27,6 +27,7 @@ from scope_edge.llama.host import Generation, Host, Message, Sampling, Stream
 from scope_edge.llama.launch import installed
 from scope_edge.llama.memory import CONTEXT, GIB, SPARE, available_memory
 from scope_edge.llama.turns import STAY
+from scope_edge.managing import loadable
 from scope_edge.managing.loadable import look_up
 from scope_edge.records import ModelCard
 
@@ -136,6 +137,21 @@ def test_prompts_are_counted_without_loading_the_model(host: Host, cards: list[M
     assert host.loaded == ()
     said(host, cards[0])
     assert host.count(cards[0], chat) == unloaded > host.count(cards[0], QUESTION)
+
+
+def test_a_file_is_hashed_once_however_it_comes_to_be_loaded(
+    host: Host, cards: list[ModelCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    original = loadable.file_sha256
+    monkeypatch.setattr(loadable, "file_sha256", lambda path: hashed.append(path) or original(path))
+    with host.stream(cards[0], QUESTION, SHORT):
+        pass
+    assert not hashed, "one that was never read costs nothing"
+    host.count(cards[0], QUESTION)
+    said(host, cards[0])
+    said(host, cards[0])
+    assert len(hashed) == 1
 
 
 def test_text_ends_before_a_stop_text_and_frees_its_place(host: Host, cards: list[ModelCard]) -> None:

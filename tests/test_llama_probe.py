@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from scope_edge.llama.probe import backends, probe_llama
+from scope_edge.llama.probe import backends, has_gpu_library, probe_llama
 
 
 def library(folder: Path, code: str) -> str:
@@ -76,3 +77,16 @@ def test_one_in_the_current_folder_is_not_the_installed_one(tmp_path: Path, monk
 
 def test_words_of_llama_cpp_without_a_backend_name_none() -> None:
     assert backends("") == () and backends("AVX = 1 | AVX2 = 1") == ()
+
+
+def test_a_library_for_gpus_is_seen_without_loading_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "llama_cpp" / "lib"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("raise SystemExit('loaded')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
+    importlib.invalidate_caches()
+    (folder / "libggml-cpu.so").touch()
+    assert not has_gpu_library()
+    (folder / "libggml-cuda.so").touch()
+    assert has_gpu_library()

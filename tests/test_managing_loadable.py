@@ -54,6 +54,9 @@ def test_memory_of_a_gpu_that_others_have_taken_does_not_count(monkeypatch: pyte
     monkeypatch.setattr("scope_edge.gpus.find_gpus", lambda: (Gpu("nvidia", "A", 24.0, "test", free_gb=0.5),))
     monkeypatch.setattr("scope_edge.llama.probe.installed", lambda: False)
     assert [gpu.memory_gb for gpu in usable_gpus()] == [0.5]
+    # What a device model holds is counted with it, however much of it is loaded; never more than there is.
+    assert [gpu.memory_gb for gpu in usable_gpus(2 * GIB / 1e9)] == [2.5]
+    assert [gpu.memory_gb for gpu in usable_gpus(40.0)] == [24.0]
 
 
 def test_a_header_is_read_once_and_again_when_the_file_was_touched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ class ToyEngine:
 
     def __init__(self, context: int) -> None:
         self.context = self.longest = context
-        self.rewinds = True
+        self.rewinds, self.threads = True, 2
         self.size = vocabulary().get_vocab_size()
         self.end = vocabulary().token_to_id("<|im_end|>")
         self._marker, self._newline = tokenize(MARKER), tokenize("\n")[0]

@@ -112,12 +112,12 @@ def engine(installed: Installed, pool: Sequence[ModelCard], threads: int | None 
 
 def memory_plan(installed: Installed, pool: Sequence[ModelCard]) -> Plan | NoRoom:
     """Where it would go. The pool's largest device model keeps its place: it is what answers when the choice is local."""
-    from scope_edge.gpus import find_gpus
     from scope_edge.llama.memory import available_memory, plan_estimator
+    from scope_edge.managing.loadable import usable_gpus
 
     resident = max((card.size_gb or 0.0 for card in pool if card.where == "device"), default=0.0)
     return plan_estimator(
-        installed.shape, installed.size, available=available_memory(), gpus=find_gpus(), resident_gb=resident
+        installed.shape, installed.size, available=available_memory(), gpus=usable_gpus(resident), resident_gb=resident
     )
 
 

@@ -11,6 +11,7 @@ line piece by piece: then all of it is free text.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,6 +121,11 @@ class Answer:
         """ "free", "digits", "word" or "done": what to do with the next logits."""
         return self._state
 
+    @property
+    def digits(self) -> int:
+        """How many of the length are written."""
+        return len(self._digits)
+
     def begin_answered(self) -> None:
         """The prompt ends in the marker and the head of the line already, as in direct mode: digits come next."""
         line = self._answer_line
@@ -172,10 +178,10 @@ class Answer:
         """The logits of the last word."""
         gap = yes - no
         self._state = "done"
-        if not np.isfinite(gap):
+        if not math.isfinite(gap):
             self._ending = "broken"
             return
-        self._p_yes = float(1 / (1 + np.exp(-np.clip(gap, -40, 40))))
+        self._p_yes = 1 / (1 + math.exp(-min(max(gap, -40.0), 40.0)))
         self._text += self._piece(self._answer_line.yes if gap >= 0 else self._answer_line.no) + b"}"
         self.tokens += 1
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge.llama.answer import Answer, AnswerLine, UnfitVocabularyError, answer_line
-from scope_edge.llama.drawing import advance
+from scope_edge.llama.drawing import Drawing
 from scope_edge.llama.jobs import Job, JobResult, Stats
 from scope_edge.llama.slots import Slot, Slots
 from scope_edge.llama.tasks import LINE_TOKENS, Clock, Lane, Layout, Rows, Task
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["LINE_TOKENS", "Batcher", "Layout"]
 # While no stream writes, reading may take this many times as long as beside one.
 _ALONE = 4
+# Beyond so many threads it is memory that rows wait for.
+_DRAWERS = 8
 
 
 class Batcher:
@@ -42,6 +45,9 @@ class Batcher:
         # In a vocabulary that cannot spell the line piece by piece answers are free text, to be parsed by who asked.
         with contextlib.suppress(UnfitVocabularyError):
             self._line = answer_line(engine.tokenize, engine.piece)
+        # Reading rows of logits is done without Python's lock.
+        pool = ThreadPoolExecutor(min(engine.threads, _DRAWERS)) if engine.threads > 1 else None
+        self._drawing = Drawing(engine, self._line, pool)
         self._clock = Clock()
         self._count = 0
         self._waiting: deque[Task] = deque()
@@ -213,7 +219,7 @@ class Batcher:
         self._lanes += fresh
         starting = [lane for lane in fresh if not lane.answer.pending]
         if starting:
-            self._draw(starting, np.repeat(first, len(starting), axis=0))
+            self._draw(starting, [first] * len(starting))
         if task.begun >= task.job.samples:
             task.first = None
             self._readers.remove(task)
@@ -270,7 +276,7 @@ class Batcher:
         at = len(stepping)
         for task, chunk in reading:
             if task.fed(chunk):
-                task.first = logits[at : at + 1].copy()
+                task.first = logits[at].copy()
                 at += 1
         self._draw(stepping, logits[: len(stepping)])
         for task, _ in reading:
@@ -291,9 +297,9 @@ class Batcher:
                 found.append((task, chunk))
         return found
 
-    def _draw(self, lanes: list[Lane], logits: Logits) -> None:
-        """Use every lane's logits, row by row, tell what streams have written, and retire what is done."""
-        advance(self._engine, self._line, lanes, logits)
+    def _draw(self, lanes: list[Lane], rows: Sequence[Logits] | Logits) -> None:
+        """Use every lane's row of logits, tell what streams have written, and retire what is done."""
+        self._drawing.advance(lanes, rows)
         for lane in lanes:
             if lane.answer.state == "done":
                 self._retire(lane)

@@ -44,7 +44,7 @@ class Budget:
         available = self._available(held["memory"])
         if available is not None:
             available -= self._reserved
-        whole = self._found()
+        whole = self.look()
         for kept in (self._reserved, 0):
             gpus = tuple(_less(gpu, kept) for gpu in whole)
             plan = plan_estimator(shape, size, available=available, gpus=gpus)
@@ -63,7 +63,7 @@ class Budget:
         now = available_memory()
         return self._begin if self._begin is None or now is None else min(self._begin, now + held)
 
-    def _found(self) -> tuple[Gpu, ...]:
+    def look(self) -> tuple[Gpu, ...]:
         """The GPUs as they were before any model was loaded; looked for once, for that starts a process."""
         from scope_edge.managing.loadable import usable_gpus
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scope_edge.llama.frames import FrameError, pack_frame, read_frame
-from scope_edge.llama.launch import child_command, child_folder, ending
+from scope_edge.llama.launch import child_command, child_environment, child_folder, ending
 
 COMMAND_VARIABLE = "SCOPE_EDGE_WORKER"
 # A worker beats twice a second, from a thread that native code does not stop. Silence of this length is a hang; a machine
@@ -44,7 +44,8 @@ class Gone(Exception):
 class Child:
     """One worker process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, gpu: bool) -> None:
+        """gpu: whether it may see one."""
         override = os.environ.get(COMMAND_VARIABLE)
         try:
             command = shlex.split(override, posix=os.name != "nt") if override else child_command("worker.py")
@@ -54,7 +55,12 @@ class Child:
             raise Gone(f"{COMMAND_VARIABLE} is no command ({error})") from error
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=child_folder()
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=child_folder(),
+                env=child_environment(gpu=gpu),
             )
         except OSError as error:
             raise Gone(f"no worker process could be started ({error.strerror or error})") from error

@@ -190,8 +190,8 @@ class LlamaClient:
             raise Gone('llama-cpp-python is not installed; pip install "scope-edge[llama]"')
         plan, known = self._plan, memo.remembered(self._sha256, self._cache_dir)
         begun = time.monotonic()
-        child = self._child = Child()
         gpu_layers = plan.gpu_layers if rung.gpu else 0
+        child = self._child = Child(gpu=bool(gpu_layers))
         slots, lanes, keep = self._layouts[1 if gpu_layers else 0]
         request = {
             "op": "load",

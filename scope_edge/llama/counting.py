@@ -23,7 +23,7 @@ def count_unloaded(path: Path, job: Job) -> int:
     """
     child = None
     try:
-        child = Child()
+        child = Child(gpu=False)
         read = child.ask({"op": "read", "path": str(path.resolve())}, _SECONDS)
         if read.get("type") != "ready":
             raise refusal(path.name, read)

@@ -9,7 +9,7 @@ from pathlib import Path
 from scope_edge.errors import AssetError, MissingExtraError
 from scope_edge.llama.header import read_header
 from scope_edge.llama.jobs import Shape
-from scope_edge.llama.launch import child_command, child_folder, ending, installed
+from scope_edge.llama.launch import child_command, child_environment, child_folder, ending, installed
 
 TIMEOUT_SECONDS = 120.0
 
@@ -29,6 +29,7 @@ def describe_gguf(path: Path) -> Shape:
             capture_output=True,
             timeout=TIMEOUT_SECONDS,
             cwd=child_folder(),
+            env=child_environment(gpu=False),
             check=False,
         )
     except (subprocess.TimeoutExpired, OSError) as error:

@@ -16,11 +16,13 @@ class Engine(Protocol):
     """A loaded model with one context for many sequences that share a cache of `context` cells.
 
     longest: tokens a sequence may have: beyond what the model was trained on it computes nonsense.
+    threads: cores to compute on, here as there.
     rewinds: whether a sequence may be cut, or shared in part. A recurrent model's state knows only its own end.
     """
 
     context: int
     longest: int
+    threads: int
     rewinds: bool
 
     def tokenize(self, text: str, *, markup: bool = False) -> list[int]: ...

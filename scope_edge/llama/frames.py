@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import IO, Any
 
@@ -31,9 +31,9 @@ def pack_frame(body: Mapping[str, Any]) -> bytes:
     return _HEAD.pack(len(raw)) + raw
 
 
-def write_frame(pipe: IO[bytes], body: Mapping[str, Any]) -> None:
-    """Send one message. Raises OSError when nobody reads, FrameError when it is too large."""
-    pipe.write(pack_frame(body))
+def write_frames(pipe: IO[bytes], bodies: Iterable[Mapping[str, Any]]) -> None:
+    """Send messages in one go. Raises OSError when nobody reads, FrameError when one is too large."""
+    pipe.write(b"".join(map(pack_frame, bodies)))
     pipe.flush()
 
 

@@ -13,7 +13,9 @@ go on, and the next request starts a new one, a rung lower where llama.cpp crash
 from __future__ import annotations
 
 import math
+import threading
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +53,7 @@ class Host:
         self._threads, self._cache_dir = settings.threads, cache_dir
         self._budget = Budget(reserved_bytes)
         self._residents = Residents(self._open, _start, settings.keep_alive)
+        self._ahead: dict[Path, Future[str]] = {}
 
     def __enter__(self) -> Host:
         return self
@@ -81,7 +84,12 @@ class Host:
         job = chat_job(messages, options)
         path = _path(card)
         until = math.inf if options.deadline is None else time.monotonic() + options.deadline
-        return Stream(self._residents, lambda: self._ask(card.id, path), job, until)
+
+        def ask() -> Ask:
+            self._look_ahead(path)
+            return self._ask(card.id, path)
+
+        return Stream(self._residents, ask, job, until)
 
     def count(self, card: ModelCard, messages: tuple[Message, ...]) -> int:
         """Tokens of the prompt that a conversation makes. Where the model is not loaded, its vocabulary alone is read.
@@ -90,7 +98,10 @@ class Host:
         """
         path, job = _path(card), chat_job(messages, Generation(None, Sampling()))
         client = next((place.worker for place in self._residents.alive if place.path == path), None)
-        return count_unloaded(path, job) if client is None else client.count(job)
+        if client is not None:
+            return client.count(job)
+        self._look_ahead(path)  # whoever counts is about to ask
+        return count_unloaded(path, job)
 
     def wait_seconds(self, card: ModelCard) -> float | None:
         """Seconds until a request to the model could begin now: 0 = it is loaded and free, None = unknown.
@@ -106,6 +117,21 @@ class Host:
             return self._residents.expected_wait(self._ask(card.id, path), seconds)
         except WorkerError:
             return None
+
+    def _look_ahead(self, path: Path) -> None:
+        """Begin what takes long before a model is loaded for the first time: to hash it, and to look for GPUs."""
+        found: Future[str] = Future()
+        if self._ahead.setdefault(path, found) is not found:
+            return
+
+        def look() -> None:
+            try:
+                found.set_result(hash_of(path))
+            except AssetError as error:
+                found.set_exception(error)
+
+        for do in (look, self._budget.look):
+            threading.Thread(target=do, daemon=True).start()
 
     def _ask(self, card: str, path: Path) -> Ask:
         """A request for a model. Raises WorkerError: it would not fit if it were alone."""
@@ -124,6 +150,9 @@ class Host:
         if self._threads is not None:
             plan = replace(plan, threads=min(plan.threads, self._threads))
         try:
+            ahead = self._ahead.get(ask.path)
+            if ahead is not None:
+                ahead.exception()  # wait; the file may have changed since
             sha256 = hash_of(ask.path)
         except AssetError as error:
             raise WorkerError(str(error)) from error

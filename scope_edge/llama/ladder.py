@@ -20,6 +20,7 @@ class Rung:
 
 FULL = Rung("as configured", repack=True, gpu=True)
 PLAIN = Rung("no repacking", repack=False, gpu=True)
+# Its process sees no GPU at all (launch.py): to look at one that is full ends it as well.
 BARE = Rung("no GPU", repack=False, gpu=False)
 
 

@@ -6,11 +6,14 @@ A child is a script of this folder, run by its path. Its first argument is a JSO
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+# CUDA, HIP and Vulkan each have a list of the devices to show.
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1", "GGML_VK_VISIBLE_DEVICES": ""}
 _FOLDER = Path(__file__).resolve().parent
 
 
@@ -23,6 +26,15 @@ def child_command(script: str, *arguments: str, library: str | None = None) -> l
     folders = ([library] if library else []) + safe_path()
     # Isolated (-I): neither the current folder nor PYTHONPATH may put another llama_cpp in our way.
     return [sys.executable, "-I", str(_FOLDER / script), json.dumps(folders), *arguments]
+
+
+def child_environment(*, gpu: bool) -> dict[str, str]:
+    """The environment of a child. gpu: whether it may see one.
+
+    llama.cpp asks every GPU it sees how much memory is left, even for a model that stays on the processor. Being asked takes
+    memory itself, and where there is none the process ends: so what needs no GPU must not see one.
+    """
+    return dict(os.environ) if gpu else {**os.environ, **_NO_GPU}
 
 
 def child_folder() -> Path:

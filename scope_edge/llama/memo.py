@@ -9,13 +9,17 @@ import contextlib
 import hashlib
 import json
 import platform
+import time
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from scope_edge.errors import PackError
+from scope_edge.llama.ladder import BARE
 from scope_edge.packs import write_atomically
+
+_WITHOUT_GPU_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,12 @@ def remembered(sha256: str, cache_dir: Path) -> Ready | None:
 
 
 def remembered_rung(sha256: str, cache_dir: Path) -> str | None:
-    """The rung to begin at; None = the first."""
+    """The rung to begin at; None = the first. A GPU that failed is given another chance after a while: it may have been full."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        return str(json.loads(_file(sha256, cache_dir).read_bytes())["rung"])
+        file = _file(sha256, cache_dir)
+        rung = str(json.loads(file.read_bytes())["rung"])
+        if rung != BARE.name or time.time() - file.stat().st_mtime < _WITHOUT_GPU_SECONDS:
+            return rung
     return None
 
 
@@ -86,7 +93,7 @@ def _file(sha256: str, cache_dir: Path) -> Path:
 @cache
 def _machine() -> str:
     """The llama.cpp build, the processor with its abilities, and the GPUs."""
-    from scope_edge.gpus import find_gpus
+    from scope_edge.gpus import gpu_names
 
     version = "none"
     with contextlib.suppress(metadata.PackageNotFoundError):
@@ -97,4 +104,4 @@ def _machine() -> str:
         processor = "|".join(
             next((line for line in lines if line.startswith(name)), "") for name in ("model name", "flags", "Features")
         )
-    return f"{version}; {processor}; {', '.join(gpu.name for gpu in find_gpus())}"
+    return f"{version}; {processor}; {', '.join(gpu_names())}"

@@ -32,7 +32,7 @@ Layouts = tuple[tuple[int, int, int], tuple[int, int, int]]
 # samples at once win little there (docs/benchmarks.md).
 LIST_LAYOUTS: Layouts = ((8, 8, 0), (16, 64, GPU_CONTEXT))
 # A conversation sends all that was said again, and reading that takes long: some of it stays, and costs the others attention.
-STREAM_LAYOUTS: Layouts = ((16, 8, 2048), (32, 64, GPU_CONTEXT // 2))
+STREAM_LAYOUTS: Layouts = ((16, 8, 2048), (64, 64, GPU_CONTEXT // 2))
 
 
 @dataclass(frozen=True, slots=True)

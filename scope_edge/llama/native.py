@@ -20,6 +20,8 @@ import numpy as np
 if TYPE_CHECKING:
     from scope_edge.llama.engine import Logits
 
+# A list of devices that ends at once: none of them is even asked how much memory it has. Without a list all are.
+_NO_DEVICES = (ctypes.c_void_p * 1)(None)
 _ERROR = 4  # llama.cpp's log level
 _SAID = deque[str](maxlen=8)
 
@@ -70,6 +72,8 @@ def open_model(path: Path, *, gpu_layers: int = 0, repack: bool = False, vocabul
     """llama.cpp's handle on a GGUF. Raises NativeError with its reason."""
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 10_000 if gpu_layers < 0 else gpu_layers
+    if not gpu_layers:
+        params.devices = ctypes.addressof(_NO_DEVICES)
     params.use_extra_bufts = repack
     params.vocab_only = vocabulary_only
     _SAID.clear()
@@ -160,6 +164,7 @@ class Native(Vocabulary):
         self._context = llama_cpp.llama_init_from_model(model, params)
         if not self._context:
             raise NativeError(f"llama.cpp cannot make a context of {options.context} tokens{complaint()}")
+        self.threads = options.threads
         self._memory = llama_cpp.llama_get_memory(self._context)
         self.context = int(llama_cpp.llama_n_ctx(self._context))
         self.longest = min(self.context, int(llama_cpp.llama_model_n_ctx_train(model)) or self.context)

@@ -6,6 +6,8 @@ import contextlib
 import json
 import subprocess
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 from scope_edge.llama.launch import child_command, child_folder, ending, installed
@@ -13,6 +15,7 @@ from scope_edge.llama.launch import child_command, child_folder, ending, install
 State = Literal["ok", "missing", "broken"]
 # Starting a GPU's runtime takes seconds where its driver is cold.
 TIMEOUT_SECONDS = 60.0
+_KINDS = ("ggml-cuda", "ggml-hip", "ggml-vulkan", "ggml-metal", "ggml-sycl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,17 @@ class LlamaBuild:
     backends: tuple[str, ...] = ()
     gpu_offload: bool | None = None
     problem: str | None = None
+
+
+def has_gpu_library() -> bool:
+    """Whether the installed llama.cpp brings a library for GPUs of some kind. Where none lies apart it may be built in."""
+    try:
+        found = find_spec("llama_cpp")
+    except ValueError:
+        return False
+    folders = found.submodule_search_locations if found is not None else None
+    names = [file.name for folder in folders or () for file in Path(folder, "lib").glob("*ggml-*")]
+    return any(kind in name for name in names for kind in _KINDS)
 
 
 def probe_llama(*, timeout: float = TIMEOUT_SECONDS, library: str | None = None) -> LlamaBuild:

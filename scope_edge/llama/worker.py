@@ -11,6 +11,7 @@ Streams are decoded together and may come at any time. A load or a list of jobs 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
@@ -18,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -89,7 +91,7 @@ class Worker:
             why = " ".join(str(error).split()) or type(error).__name__
             body = {"type": "refused", "why": why, "usage": isinstance(error, ValueError)}
         if body is not None:
-            self._say(body | {"id": request.get("id")})
+            self._send([body | {"id": request.get("id")}])
 
     def _listen(self) -> None:
         from scope_edge.llama.frames import FrameError, read_frame
@@ -109,15 +111,15 @@ class Worker:
 
     def _beat(self) -> None:
         while True:
-            self._say({"type": "beat"})
+            self._send([{"type": "beat"}])
             time.sleep(BEAT_SECONDS)
 
-    def _say(self, body: dict[str, Any]) -> None:
-        from scope_edge.llama.frames import write_frame
+    def _send(self, bodies: Sequence[dict[str, Any]]) -> None:
+        from scope_edge.llama.frames import write_frames
 
         try:
             with self._lock:
-                write_frame(self._answers, body)
+                write_frames(self._answers, bodies)
         except OSError:
             os._exit(0)
 
@@ -143,7 +145,8 @@ class Worker:
         # A prompt is fast to read from some sixteen tokens at once on.
         chunk = int(min(max(speed.prefill_tps * STALL_SECONDS, 16), layout.batch))
         self._batcher = Batcher(native, replace(layout, lanes=speed.lanes, chunk=chunk), self._cancelled)
-        self._streams = Streams(self._batcher, self._say, self._cancels)
+        self._streams = Streams(self._batcher, self._send, self._cancels)
+        gc.freeze()  # what is there now stays, and need not be looked at again and again while decoding
         return {
             "type": "ready",
             "prefill_tps": speed.prefill_tps,
@@ -165,7 +168,7 @@ class Worker:
         from scope_edge.llama.frames import jobs_from_body, results_body
 
         def done(index: int, result: JobResult) -> None:
-            self._say({"type": "done", "id": request.get("id"), "index": index, "result": asdict(result)})
+            self._send([{"type": "done", "id": request.get("id"), "index": index, "result": asdict(result)}])
 
         batcher = self._alone()
         if batcher is None:

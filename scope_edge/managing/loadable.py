@@ -18,7 +18,7 @@ from scope_edge.errors import AssetError, PackError, WorkerError
 from scope_edge.estimator.installed import file_sha256, file_stamp
 from scope_edge.llama.header import read_header
 from scope_edge.llama.jobs import Shape
-from scope_edge.llama.memory import NoRoom, Plan, available_memory, plan_estimator
+from scope_edge.llama.memory import GIB, NoRoom, Plan, available_memory, plan_estimator
 from scope_edge.packs import write_atomically
 
 if TYPE_CHECKING:
@@ -48,15 +48,24 @@ def plan_device(shape: Shape, size: int) -> Plan | NoRoom:
     return plan_estimator(shape, size, available=available_memory(), gpus=usable_gpus())
 
 
-def usable_gpus() -> tuple[Gpu, ...]:
-    """The GPUs that the installed llama.cpp can use, with the memory that is free now in place of all of it."""
+def usable_gpus(held_gb: float = 0.0) -> tuple[Gpu, ...]:
+    """The GPUs that the installed llama.cpp can use, with the memory that is free now in place of all of it.
+
+    held_gb: in 10^9 bytes, what may be taken by what is counted anyway, and so is free too, as far as there is so much.
+    """
     from scope_edge.gpus import find_gpus
-    from scope_edge.llama.probe import probe_llama
+    from scope_edge.llama.probe import has_gpu_library, probe_llama
 
     found = find_gpus()
-    if not found or probe_llama().gpu_offload is False:
+    # A child that loads a GPU's runtime just to be asked takes a second.
+    if not found or not (has_gpu_library() or probe_llama().gpu_offload is not False):
         return ()
-    return tuple(gpu if gpu.free_gb is None else replace(gpu, memory_gb=gpu.free_gb) for gpu in found)
+    return tuple(gpu if gpu.free_gb is None else replace(gpu, memory_gb=_free(gpu, held_gb)) for gpu in found)
+
+
+def _free(gpu: Gpu, held_gb: float) -> float:
+    free = (gpu.free_gb or 0.0) + held_gb * 1e9 / GIB
+    return free if gpu.memory_gb is None else min(free, gpu.memory_gb)
 
 
 def unloadable(cards: Iterable[ModelCard]) -> Mapping[str, str]:
