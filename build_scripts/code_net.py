@@ -166,5 +166,6 @@ def codes(net: CodeNet, windows: Windows) -> Tensor:
     found = torch.empty(len(windows.ids), net.size + 1, device=windows.ids.device)
     for chosen, ids, mask in windows.batches(512):
         with torch.autocast(windows.ids.device.type, torch.bfloat16, enabled=windows.ids.is_cuda):
-            found[chosen] = net(ids, mask)
+            out = net(ids, mask)
+        found[chosen] = out.float()
     return windows.by_query(found)

@@ -2,13 +2,16 @@
 
     pip install -e '.[train]'
     python build_scripts/train_encoder.py prepare --data ROUTING_DATA/zeroeval ... --cache FOLDER --out teaching.npz
-    python build_scripts/train_encoder.py learn teaching.npz --out codes/ --jobs 5 --write anchors/README.md
+    python build_scripts/train_encoder.py learn teaching.npz --out codes/ --jobs 5
+    python build_scripts/train_encoder.py compare teaching.npz --out codes/ --write anchors/README.md
 
 `learn` needs torch, numpy and the one file, so it can run on a machine that has a GPU and nothing else. For every seed a network
 (code_net.py) is trained on the training models and queries, and again without each fifth of the query families, with the
 models' loadings held so that all codes have the same coordinates: a training query's code comes from a network that never saw
-it. The map's kernel ridge regression, all training queries as landmarks, then predicts difficulty with and without the code.
-What is trained is kept in --out and not trained again. Minutes on a GPU, far longer on a processor.
+it. What is trained is kept in --out and not trained again. Minutes on a GPU, far longer on a processor.
+
+`compare` has the map's kernel ridge regression, all training queries as landmarks, predict difficulty with and without the
+code. Parts that were not trained have no code of their own: their queries are left out of both.
 """
 
 from __future__ import annotations
@@ -83,17 +86,19 @@ def main() -> None:
     prepare.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
     prepare.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     prepare.add_argument("--out", type=Path, required=True)
-    learn = commands.add_parser("learn", help="train, compare, print the tables")
-    learn.add_argument("teaching", type=Path)
-    learn.add_argument("--out", type=Path, required=True, help="folder of codes, one file a network")
-    learn.add_argument("--seeds", type=int, nargs="+", help="some of the file's seeds only")
+    learn = commands.add_parser("learn", help="train what is not trained yet")
+    compare = commands.add_parser("compare", help="what the codes are worth, as tables")
+    for command in (learn, compare):
+        command.add_argument("teaching", type=Path)
+        command.add_argument("--out", type=Path, required=True, help="folder of codes, one file a network")
+        command.add_argument("--seeds", type=int, nargs="+", help="some of the file's seeds only")
+        command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     learn.add_argument("--jobs", type=int, default=1, help="seeds trained side by side")
-    learn.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    learn.add_argument(
-        "--write", type=Path, help="put the tables between the <!-- figures: code --> marks of this file"
-    )
     for name, value in asdict(Config()).items():
         learn.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    compare.add_argument(
+        "--write", type=Path, help="put the tables between the <!-- figures: code --> marks of this file"
+    )
     options = parser.parse_args()
     if options.command == "prepare":
         from unseen import read
@@ -101,17 +106,19 @@ def main() -> None:
         write_teaching(options.out, read(options.data, options.cache), options.seeds)
         return
     teaching = read_teaching(options.teaching)
+    seeds = options.seeds or list(teaching.scored)
+    if options.command == "compare":
+        text = "\n\n".join(report(teaching, seeds, options.out, options.device))
+        print(text)
+        if options.write:
+            write_figures(options.write, text, "code")
+        return
     config = Config(**{name: getattr(options, name) for name in asdict(Config())})
     options.out.mkdir(parents=True, exist_ok=True)
-    seeds = options.seeds or list(teaching.scored)
     jobs = [(options.teaching, seed, config, options.out, options.device) for seed in seeds]
     with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
         for seed in pool.imap_unordered(learn_seed, jobs):
             print(f"seed {seed}: trained", flush=True)
-    text = "\n\n".join(report(teaching, seeds, options.out, options.device))
-    print(text)
-    if options.write:
-        write_figures(options.write, text, "code")
 
 
 def learn_seed(job: tuple[Path, int, Config, Path, str]) -> int:
@@ -262,11 +269,9 @@ def over_known(values: Tensor, measured: Tensor) -> Tensor:
 class Ridge:
     """The map's regression of difficulty on what is not trained, with every training query as a landmark."""
 
-    def __init__(self, teaching: Teaching, vectors: Tensor, states: Tensor, seed: int) -> None:
+    def __init__(self, teaching: Teaching, vectors: Tensor, states: Tensor, train: Bools, test: Bools) -> None:
         device = vectors.device
-        self.train, self.test = (
-            torch.tensor(np.flatnonzero(one), device=device) for one in (~teaching.scored[seed], teaching.scored[seed])
-        )
+        self.train, self.test = (torch.tensor(np.flatnonzero(one), device=device) for one in (train, test))
         self.difficulty = torch.tensor(teaching.difficulty, device=device)
         self.weight = 1 / (torch.tensor(teaching.error, device=device) ** 2 + NOISE)
         features = self.standard(torch.tensor(teaching.features, device=device)).clamp(-6, 6)
@@ -336,17 +341,19 @@ def compared(
     """Way of predicting -> (sets, 2): correlation and AUC of one seed; NaN where there is none."""
     with np.load(code_file(out, seed, None)) as whole:
         code, loading = whole["codes"].copy(), whole["loading"]
-    taught = ~teaching.scored[seed]
+    taught = np.zeros(len(teaching), bool)
     for part in range(FOLDS):
-        with np.load(code_file(out, seed, part)) as without:
-            left = taught & (teaching.fold == part)
-            code[left] = without["codes"][left]
-    ridge = Ridge(teaching, vectors, states, seed)
+        if code_file(out, seed, part).exists():
+            with np.load(code_file(out, seed, part)) as without:
+                left = ~teaching.scored[seed] & (teaching.fold == part)
+                code[left] = without["codes"][left]
+                taught |= left
+    ridge = Ridge(teaching, vectors, states, taught, teaching.scored[seed])
     crossed = torch.tensor(code, device=vectors.device)
     plain, joined = (ridge.predict(one).cpu().numpy() for one in (None, crossed))
     found = {MAP: judged(teaching, plain, seed), WITH: judged(teaching, joined, seed)}
     for size in SIZES:
-        found[f"{ALONE}, {size} anchors at random"] = by_anchors(teaching, code[:, :-1], loading, seed, size)
+        found[f"{ALONE}, {size} anchors at random"] = by_anchors(teaching, code[:, :-1], loading, taught, seed, size)
     return found
 
 
@@ -375,7 +382,7 @@ def scored_models(teaching: Teaching, seed: int, rows: Ints) -> Iterator[tuple[i
 
 
 def by_anchors(
-    teaching: Teaching, code: NDArray[np.float32], loading: NDArray[np.float32], seed: int, size: int
+    teaching: Teaching, code: NDArray[np.float32], loading: NDArray[np.float32], taught: Bools, seed: int, size: int
 ) -> NDArray[np.float64]:
     """(sets, 2) where a model's level and loading are fitted to so many of its outcomes, drawn from a set's training queries."""
     rng = np.random.default_rng(seed)
@@ -390,7 +397,7 @@ def by_anchors(
         rows = np.flatnonzero(teaching.scored[seed] & here)
         aucs = []
         for m, known in scored_models(teaching, seed, rows):
-            material = np.flatnonzero(~teaching.scored[seed] & here & np.isfinite(teaching.correct[m]))
+            material = np.flatnonzero(taught & here & np.isfinite(teaching.correct[m]))
             anchors = rng.permutation(material)[:size]
             if len(anchors):
                 fitted = mode(design[anchors], teaching.correct[m, anchors].astype(np.float64), mean, precision)
