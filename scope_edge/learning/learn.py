@@ -36,7 +36,8 @@ COVERAGE = 0.9
 # Queries per set that calibration is fitted on, and anchors it is fitted for: what users have lies between the two.
 _CALIBRATION_QUERIES = 400
 _CALIBRATION_ANCHORS = (25, 250)
-_CALIBRATION_PARTS = 2
+# So many that difficulties fitted without one of them are nearly as good as those of the whole fit.
+_CALIBRATION_PARTS = 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
