@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from figures import write_figures
-from unseen import CLIP, LEAST_SCORED, SEEDS, Unseen, read, table, unseen
+from figures import table, write_figures
+from unseen import CLIP, LEAST_SCORED, SEEDS, Unseen, read, unseen
 
 from scope_edge.ability import logit, sigmoid
 from scope_edge.difficulty import Kernel

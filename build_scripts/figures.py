@@ -1,4 +1,4 @@
-"""Put measured tables into a document, between its `<!-- figures -->` marks, or `<!-- figures: NAME -->` for one of several."""
+"""Measured tables as markdown, and put into a document, between its `<!-- figures -->` marks, or `<!-- figures: NAME -->` for one of several."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 END = "<!-- /figures -->"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def write_figures(path: Path, text: str, name: str | None = None) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from figures import write_figures
-from unseen import CLIP, SEEDS, Scored, Unseen, interval, read, resampled, table, unseen
+from figures import table, write_figures
+from unseen import CLIP, SEEDS, Scored, Unseen, interval, read, resampled, unseen
 
 from scope_edge.ability import logit
 from scope_edge.evaluating.scores import scores

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from figures import write_figures
-from unseen import CLIP, LEAST_SCORED, SEEDS, Scored, Unseen, interval, read, resampled, table, unseen
+from figures import table, write_figures
+from unseen import CLIP, LEAST_SCORED, SEEDS, Scored, Unseen, interval, read, resampled, unseen
 
 from scope_edge.ability import logit, softening
 from scope_edge.anchors import AnchorSet

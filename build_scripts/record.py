@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from figures import write_figures
-from unseen import SEEDS, table
+from figures import table, write_figures
+from unseen import SEEDS
 
 from scope_edge.config import Settings
 from scope_edge.evaluating.predicting import LEARNED_NAMES

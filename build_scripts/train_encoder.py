@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from code_net import CodeNet, Windows, codes, untuned
-from figures import write_figures
+from figures import table, write_figures
 from teaching import FOLDS, Teaching, read_teaching, write_teaching
 from torch import Tensor
 from torch.nn import functional
@@ -319,7 +319,7 @@ def report(teaching: Teaching, seeds: Sequence[int], out: Path, device: str) -> 
         known = {name: row[:, column] for name, row in means.items() if not np.isnan(row[:, column]).all()}
         rows = [[name, *(f"{value:.4f}" for value in row)] for name, row in known.items()]
         rows.append(["the code's gain, and its standard error over seeds", *gains(found, column)])
-        yield f"{title}, {len(seeds)} splits:\n\n" + markdown(head, rows)
+        yield f"{title}, {len(seeds)} splits:\n\n" + table(head, rows)
 
 
 MAP, WITH, ALONE = "the map, a query's difficulty", "the map with the code", "the code by itself"
@@ -329,10 +329,6 @@ def gains(found: Mapping[str, list[NDArray[np.float64]]], column: int) -> list[s
     apart = np.array(found[WITH])[:, :, column] - np.array(found[MAP])[:, :, column]
     error = apart.std(axis=0, ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else np.full(apart.shape[1], np.nan)
     return [f"{mean:+.4f} ± {spread:.4f}" for mean, spread in zip(apart.mean(axis=0), error, strict=True)]
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def compared(

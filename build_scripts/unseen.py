@@ -94,10 +94,6 @@ def _known(values: Floats) -> Floats:
     return values[np.isfinite(values)]
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-
-
 def resampled(here: list[Scored], first: str, second: str) -> Floats:
     """Mean paired difference of the four scores: row 0 as measured, then resampled over models and queries."""
     rng = np.random.default_rng(0)

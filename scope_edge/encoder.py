@@ -18,6 +18,7 @@ import numpy as np
 from scope_edge import assets
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.records import EncodedQuery, Query
+from scope_edge.whole import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -167,7 +168,7 @@ class Encoder:
         start = 0
         while start < end and len(ids) <= limit:
             stop = _piece_end(text, start, end)
-            ids += self._tokenizer.encode(_encodable(text[start:stop]), add_special_tokens=False).ids
+            ids += self._tokenizer.encode(whole(text[start:stop]), add_special_tokens=False).ids
             start = stop
         return ids[:limit], len(ids) > limit or _VISIBLE.search(text, start) is not None
 
@@ -198,15 +199,6 @@ def _piece_end(text: str, start: int, end: int) -> int:
         return end
     space = max(text.rfind(" ", start, stop), text.rfind("\n", start, stop))
     return stop if space < 0 else space + 1
-
-
-def _encodable(text: str) -> str:
-    """The text with surrogates joined to characters where they are pairs, and replaced by U+FFFD where they are not."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _provider(name: str) -> str:
