@@ -1,4 +1,4 @@
-"""Measured tables as markdown, and put into a document, between its `<!-- figures -->` marks, or `<!-- figures: NAME -->` for one of several."""
+"""Measured tables as markdown, put into a document between its `<!-- figures -->` marks (`<!-- figures: NAME -->`, one of several)."""
 
 from __future__ import annotations
 
