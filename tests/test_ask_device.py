@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from chat_server import Said, serving
-from cli_cases import QUERY, command, spawn, user
+from cli_cases import QUERY, command, heed_ctrl_c, spawn, user
 from test_offline import CUT, can_cut
 from tracing import Trace, trace
 
@@ -176,7 +176,11 @@ def test_a_connection_elsewhere_would_be_seen_in_a_trace(home: Path, trace: Trac
 
 def test_the_answer_of_a_gguf_is_printed_as_it_comes(home: Path) -> None:
     process = subprocess.Popen(
-        command("ask", QUERY, "--model", SMALL), env=user(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command("ask", QUERY, "--model", SMALL),
+        env=user(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stdout is not None
     first = os.read(process.stdout.fileno(), 64)

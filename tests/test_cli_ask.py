@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from chat_server import Said, Server, faulty, serving
-from cli_cases import QUERY, Cli, command, spawn, user
+from cli_cases import QUERY, Cli, command, heed_ctrl_c, spawn, user
 from test_cli_fingerprint import DOCS, documented
 
 pytest.importorskip("httpx")
@@ -175,7 +175,11 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path, server: Server) -> None:
         (tmp_path / "config.toml").write_text(settings(server, front))
         environment = user(tmp_path) | {"VENDOR_KEY": KEY, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
-            command("ask", "--alpha", "1", QUERY), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command("ask", "--alpha", "1", QUERY),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=heed_ctrl_c,
         )
         assert process.stdout is not None
         came = os.read(process.stdout.fileno(), 100)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from chat_server import Server, faulty, from_keys, serving
-from cli_cases import QUERY, Cli, command, spawn, user
+from cli_cases import QUERY, Cli, command, heed_ctrl_c, spawn, user
 
 from scope_edge.core_set import load_core
 
@@ -149,7 +149,7 @@ def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
     with serving(from_keys(lambda spec: True), seconds=0.05) as server:
         (tmp_path / "config.toml").write_text(card(server), "utf-8")
         process = subprocess.Popen(
-            command("fingerprint", "mine"), env=environment, stdout=-1, stderr=-1, preexec_fn=_heed_ctrl_c
+            command("fingerprint", "mine"), env=environment, stdout=-1, stderr=-1, preexec_fn=heed_ctrl_c
         )
         until = time.monotonic() + 120
         while len(server.calls) < 4 and time.monotonic() < until:
@@ -160,8 +160,3 @@ def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
         done = spawn(["fingerprint", "mine", "--limit", "10", "--json"], environment)
     assert done.json["answered"] == 10 and done.json["asked"] < 10
     assert sum(server.asked.values()) <= len(server.asked) + 1
-
-
-def _heed_ctrl_c() -> None:
-    """A shell that runs the tests in the background has its children ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -77,19 +77,19 @@ def test_bundled_cards_stay(cli: Cli) -> None:
 
 def test_compared_by_field_and_as_documented(cli: Cli, server: Server) -> None:
     with serving(from_keys(lambda spec: spec.tier < 2)) as weaker:
-        added(cli, server, "good", limit=60)
-        added(cli, weaker, "worse", limit=60)
+        added(cli, server, "good", limit=250)
+        added(cli, weaker, "worse", limit=250)
     body = cli("models", "compare", "good", "worse", "--json").json
     section = (DOCS / "json.md").read_text("utf-8").split("## scope-edge models compare")[1].split("\n## ")[0]
     assert list(body) == documented(section)
     assert list(body["shared"][0]) == re.findall(r'"(\w+)"', section)
     whole = body["shared"][0]
-    assert (whole["anchor_set"], whole["category"], whole["anchors"]) == ("core-250", None, 60)
+    assert (whole["anchor_set"], whole["category"], whole["anchors"]) == ("core-250", None, 250)
     assert whole["better"] == "good" and 0 < whole["low"] < whole["difference"] < whole["high"]
     assert {row["better"] for row in body["shared"]} <= {"good", None}
     assert all(row["a"] > row["b"] for row in body["expected"])
     shown = cli("models", "compare", "good", "worse").out
-    assert re.search(r"^core-250 +60 ", shown, re.MULTILINE) and "mathematics" in shown
+    assert re.search(r"^core-250 +250 ", shown, re.MULTILINE) and "mathematics" in shown
     apart = cli("models", "compare", "good", "gemma-2-2b-it")
     assert apart.code == 0 and "different anchors" in apart.complaint
     assert cli("models", "compare", "good", "good").code == 2

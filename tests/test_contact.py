@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from chat_server import Said, Server, faulty, serving
-from cli_cases import QUERY, Ended, command, spawn, without_timings
+from cli_cases import QUERY, Ended, command, heed_ctrl_c, spawn, without_timings
 from serve_cases import KEY, LARGE, SMALL, Served, served, settings
 
 from scope_edge.contact.client import PROOF, Line, NotServed
@@ -144,7 +144,11 @@ def test_ctrl_c_in_the_command_ends_the_answer_in_the_server(tmp_path: Path) -> 
         served(tmp_path, settings=settings(model, front)) as server,
     ):
         process = subprocess.Popen(
-            command("ask", QUERY, "--model", LARGE), env=server.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command("ask", QUERY, "--model", LARGE),
+            env=server.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=heed_ctrl_c,
         )
         assert process.stdout is not None and os.read(process.stdout.fileno(), 10)
         process.send_signal(signal.SIGINT)
