@@ -9,15 +9,13 @@ out of it, and on held-out ones. Anchors are training queries: were the two apar
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from figures import table, write_figures
-from unseen import CLIP, LEAST_SCORED, SEEDS, Unseen, read, unseen
+from unseen import CLIP, LEAST_SCORED, Unseen, arguments, read, unseen
 
 from scope_edge.ability import logit, sigmoid
 from scope_edge.difficulty import Kernel
@@ -38,14 +36,7 @@ WITH, WITHOUT = Kernel(), replace(Kernel(), turn=0.0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the routing data format")
-    parser.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument(
-        "--write", type=Path, help="put the tables between the <!-- figures: map --> marks of this file"
-    )
-    options = parser.parse_args()
+    options = arguments(__doc__, "map")
     data = read(options.data, options.cache)
     text = "\n\n".join((another_domain(data), own_queries(data, options.seeds)))
     print(text)

@@ -10,15 +10,13 @@ models, same queries); intervals are a bootstrap over models and queries.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from figures import table, write_figures
-from unseen import CLIP, SEEDS, Scored, Unseen, interval, read, resampled, unseen
+from unseen import CLIP, Scored, Unseen, arguments, interval, read, resampled, unseen
 
 from scope_edge.ability import logit
 from scope_edge.evaluating.scores import scores
@@ -39,14 +37,7 @@ PAIRED = (("asked 25", "first 25"), ("asked 25", "random 100"), ("asked 25", ALL
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the routing data format")
-    parser.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument(
-        "--write", type=Path, help="put the tables between the <!-- figures: anchors --> marks of this file"
-    )
-    options = parser.parse_args()
+    options = arguments(__doc__, "anchors")
     data = read(options.data, options.cache)
     found = [one for seed in options.seeds for part in unseen(data, seed) for one in predicted(part)]
     text = "\n\n".join(report(found))

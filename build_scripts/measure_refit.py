@@ -13,15 +13,13 @@ queries.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from figures import table, write_figures
-from unseen import CLIP, LEAST_SCORED, SEEDS, Scored, Unseen, interval, read, resampled, unseen
+from unseen import CLIP, LEAST_SCORED, Scored, Unseen, arguments, interval, read, resampled, unseen
 
 from scope_edge.ability import logit, softening
 from scope_edge.anchors import AnchorSet
@@ -47,14 +45,7 @@ QUERIES = 1000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the routing data format")
-    parser.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument(
-        "--write", type=Path, help="put the tables between the <!-- figures: refit --> marks of this file"
-    )
-    options = parser.parse_args()
+    options = arguments(__doc__, "refit")
     data = read(options.data, options.cache)
     found: list[Scored] = []
     for seed in options.seeds:

@@ -5,7 +5,7 @@
     python build_scripts/train_encoder.py learn teaching.npz --out codes/ --jobs 5
     python build_scripts/train_encoder.py compare teaching.npz --out codes/ --write anchors/README.md
 
-`learn` needs torch, numpy and the one file, so it can run on a machine that has a GPU and nothing else. For every seed a network
+`learn` needs this checkout, torch, numpy and the one file, so it can run on a machine that has a GPU and nothing else. For every seed a network
 (code_net.py) is trained on the training models and queries, and again without each fifth of the query families, with the
 models' loadings held so that all codes have the same coordinates: a training query's code comes from a network that never saw
 it. What is trained is kept in --out and not trained again. Minutes on a GPU, far longer on a processor.
@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scope_edge.difficulty import Kernel
+from scope_edge.learning.fit_map import EMBEDDING_VARIANCE, FEATURE_VARIANCE, NOISE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 SEEDS = (30, 31, 32, 33, 34)
 SIZES = (250, 25)
-# Prior variances of the map's linear weights, and of difficulty that no model accounts for: as fit_map has them.
-EMBEDDING_VARIANCE, FEATURE_VARIANCE, NOISE = 0.5, 0.05, 3.0
 # Of a model that is scored: outcomes there must be, and of either kind.
 LEAST_SCORED, LEAST_OF_A_KIND = 50, 5
 # Standard deviation of a model's level before anything is known of it.

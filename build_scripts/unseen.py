@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,18 @@ SEEDS = (30, 31, 32, 33, 34)
 LEAST_SCORED = 100
 RESAMPLES = 200
 CLIP = 1e-4
+
+
+def arguments(description: str | None, figures: str) -> argparse.Namespace:
+    """What such a script is told: data, cache, seeds, and a document whose figures of this name it writes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in the routing data format")
+    parser.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument(
+        "--write", type=Path, help=f"put the tables between the <!-- figures: {figures} --> marks of this file"
+    )
+    return parser.parse_args()
 
 
 def read(folders: Sequence[Path], cache: Path | None) -> Pooled:
