@@ -5,8 +5,8 @@
     python build_scripts/train_encoder.py learn teaching.npz --out codes/ --jobs 5
     python build_scripts/train_encoder.py compare teaching.npz --out codes/ --write anchors/README.md
 
-`learn` needs this checkout, torch, numpy and the one file, so it can run on a machine that has a GPU and nothing else. For every seed a network
-(code_net.py) is trained on the training models and queries, and again without each fifth of the query families, with the
+`learn` needs this checkout, torch, numpy and the one file, so it can run on a machine that has a GPU and no more. For every seed
+a network (code_net.py) is trained on the training models and queries, and again without each fifth of the query families, with the
 models' loadings held so that all codes have the same coordinates: a training query's code comes from a network that never saw
 it. What is trained is kept in --out and not trained again. Minutes on a GPU, far longer on a processor.
 
