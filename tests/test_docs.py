@@ -44,13 +44,12 @@ def fences(path: Path) -> Iterator[Fence]:
 
 
 def commands(path: Path) -> Iterator[list[str]]:
-    """Every call of scope-edge in a document, as its arguments: in console blocks, indented blocks and `inline code`."""
-    blocks = [fence for fence in fences(path) if fence.language == "console"]
-    lines = [
-        line
-        for fence in blocks
-        for line in fence.text.splitlines()[: 1 if fence.before == "<!-- example -->" else None]
-    ]
+    """Every call of scope-edge in a document, as its arguments: in console blocks, indented blocks and `inline code`.
+
+    Examples are left out: they are run, and some show what a typing error prints.
+    """
+    blocks = [fence for fence in fences(path) if fence.language == "console" and fence.before != "<!-- example -->"]
+    lines = [line for fence in blocks for line in fence.text.splitlines()]
     text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
     lines += [line for line in text.splitlines() if line.startswith(f"    {PROGRAM} ")]
     lines += [code for code in re.findall(r"`([^`\n]+)`", text) if code.startswith(f"{PROGRAM} ")]
@@ -121,6 +120,18 @@ def test_the_tour_has_one_row_a_room() -> None:
     rooms = {f"scope_edge/{path.parent.name}/" for path in (REPOSITORY / "scope_edge").glob("*/__init__.py")}
     assert len(listed) == len(set(listed))
     assert set(listed) == rooms
+
+
+def test_the_places_that_contributing_names_exist() -> None:
+    table = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8").split("## Where do I find")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| .+? \| (.+) \|$", table, re.MULTILINE)[1:]
+    assert len(rows) > 30
+    for row in rows:
+        folder = REPOSITORY
+        for name in re.findall(r"`([\w./-]+(?:/|\.\w+))`", row.replace("NAME", "route")):
+            found = [one / name for one in (REPOSITORY / "scope_edge", REPOSITORY, folder) if (one / name).exists()]
+            assert found, f"CONTRIBUTING.md names {name}, which is not there"
+            folder = found[0].parent
 
 
 SCRIPT = runpy.run_path(str(REPOSITORY / "build_scripts" / "readme_example.py"))
