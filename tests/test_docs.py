@@ -15,6 +15,7 @@ import click
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "scope_edge"
 README = REPOSITORY / "README.md"
 DOCUMENTS = sorted(path for folder in ("", "docs", "models", "anchors") for path in (REPOSITORY / folder).glob("*.md"))
 PROGRAM = "scope-edge"
@@ -117,7 +118,7 @@ def test_the_tour_has_one_row_a_room() -> None:
     tour = README.read_text("utf-8").split("## A tour")[1].split("\n## ")[0]
     assert len(re.findall(r"^\| \[", tour, re.MULTILINE)) <= 20
     listed = re.findall(r"\]\((scope_edge/\w+/)\)", tour)
-    rooms = {f"scope_edge/{path.parent.name}/" for path in (REPOSITORY / "scope_edge").glob("*/__init__.py")}
+    rooms = {f"scope_edge/{path.relative_to(PACKAGE).parts[0]}/" for path in PACKAGE.glob("*/**/*.py")}
     assert len(listed) == len(set(listed))
     assert set(listed) == rooms
 
@@ -129,9 +130,9 @@ def test_the_places_that_contributing_names_exist() -> None:
     for row in rows:
         folder = REPOSITORY
         for name in re.findall(r"`([\w./-]+(?:/|\.\w+))`", row.replace("NAME", "route")):
-            found = [one / name for one in (REPOSITORY / "scope_edge", REPOSITORY, folder) if (one / name).exists()]
+            found = [one / name for one in (PACKAGE, REPOSITORY, folder) if (one / name).exists()]
             assert found, f"CONTRIBUTING.md names {name}, which is not there"
-            folder = found[0].parent
+            folder = found[0] if found[0].is_dir() else found[0].parent
 
 
 SCRIPT = runpy.run_path(str(REPOSITORY / "build_scripts" / "readme_example.py"))
