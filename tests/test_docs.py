@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -15,6 +15,7 @@ import click
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "scope_edge"
 README = REPOSITORY / "README.md"
 DOCUMENTS = sorted(path for folder in ("", "docs", "models", "anchors") for path in (REPOSITORY / folder).glob("*.md"))
 PROGRAM = "scope-edge"
@@ -44,8 +45,12 @@ def fences(path: Path) -> Iterator[Fence]:
 
 
 def commands(path: Path) -> Iterator[list[str]]:
-    """Every call of scope-edge in a document, as its arguments: in console blocks, indented blocks and `inline code`."""
-    lines = [line for fence in fences(path) if fence.language == "console" for line in fence.text.splitlines()]
+    """Every call of scope-edge in a document, as its arguments: in console blocks, indented blocks and `inline code`.
+
+    Examples are left out: they are run, and some show what a typing error prints.
+    """
+    blocks = [fence for fence in fences(path) if fence.language == "console" and fence.before != "<!-- example -->"]
+    lines = [line for fence in blocks for line in fence.text.splitlines()]
     text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
     lines += [line for line in text.splitlines() if line.startswith(f"    {PROGRAM} ")]
     lines += [code for code in re.findall(r"`([^`\n]+)`", text) if code.startswith(f"{PROGRAM} ")]
@@ -109,30 +114,39 @@ def test_the_readme_has_two_set_up_commands_of_one_line() -> None:
     assert "pytest" in marked["<!-- setup: test -->"]
 
 
-def test_the_tour_lists_every_file_once() -> None:
+def test_the_tour_has_one_row_a_room() -> None:
     tour = README.read_text("utf-8").split("## A tour")[1].split("\n## ")[0]
-    listed = re.findall(r"\]\((scope_edge/[\w/.]+)\)", tour)
-    modules = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "scope_edge").glob("*.py")}
-    modules = {path for path in modules if not path.endswith(("__init__.py", "__main__.py"))}
-    modules |= {f"scope_edge/{path.parent.name}/" for path in (REPOSITORY / "scope_edge").glob("*/__init__.py")}
+    assert len(re.findall(r"^\| \[", tour, re.MULTILINE)) <= 20
+    listed = re.findall(r"\]\((scope_edge/\w+/)\)", tour)
+    rooms = {f"scope_edge/{path.relative_to(PACKAGE).parts[0]}/" for path in PACKAGE.glob("*/**/*.py")}
     assert len(listed) == len(set(listed))
-    assert set(listed) == modules
+    assert set(listed) == rooms
 
 
-def test_the_example_in_the_readme_prints_what_it_shows() -> None:
-    (example,) = [fence for fence in fences(README) if fence.before == "<!-- example -->"]
-    command, _, shown = example.text.partition("\n")
-    (arguments,) = [shlex.split(command.removeprefix("$ "))]
-    done = subprocess.run(
-        [sys.executable, "-m", "scope_edge", *arguments[1:]],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-        env={**os.environ, "COLUMNS": "120"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert _without_numbers(done.stdout) == _without_numbers(shown)
+def test_the_places_that_contributing_names_exist() -> None:
+    table = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8").split("## Where do I find")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| .+? \| (.+) \|$", table, re.MULTILINE)[1:]
+    assert len(rows) > 30
+    for row in rows:
+        folder = REPOSITORY
+        for name in re.findall(r"`([\w./-]+(?:/|\.\w+))`", row.replace("NAME", "route")):
+            found = [one / name for one in (PACKAGE, REPOSITORY, folder) if (one / name).exists()]
+            assert found, f"CONTRIBUTING.md names {name}, which is not there"
+            folder = found[0] if found[0].is_dir() else found[0].parent
+
+
+SCRIPT = runpy.run_path(str(REPOSITORY / "build_scripts" / "readme_example.py"))
+EXAMPLES = [
+    (page.name, *found.group(2, 3))
+    for page in SCRIPT["PAGES"]
+    for found in SCRIPT["EXAMPLE"].finditer(page.read_text("utf-8"))
+]
+
+
+@pytest.mark.parametrize(("page", "command", "shown"), EXAMPLES)
+def test_an_example_prints_what_it_shows(page: str, command: str, shown: str) -> None:
+    printed = SCRIPT["printed"](command)
+    assert _without_numbers(printed) == _without_numbers(shown), f"{page}: run `python build_scripts/readme_example.py`"
 
 
 def _without_numbers(text: str) -> str:
