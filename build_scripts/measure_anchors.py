@@ -18,9 +18,9 @@ import numpy as np
 from figures import table, write_figures
 from unseen import CLIP, Scored, Unseen, arguments, interval, read, resampled, unseen
 
-from scope_edge.ability import logit
 from scope_edge.evaluating.scores import scores
 from scope_edge.learning.learn import COVERAGE, fingerprint
+from scope_edge.newton import logit
 from scope_edge.prior import Prior
 from scope_edge.records import ModelCard
 from scope_edge.telling import asked

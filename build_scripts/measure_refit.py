@@ -21,12 +21,13 @@ import numpy as np
 from figures import table, write_figures
 from unseen import CLIP, LEAST_SCORED, Scored, Unseen, arguments, interval, read, resampled, unseen
 
-from scope_edge.ability import logit, softening
+from scope_edge.ability import softening
 from scope_edge.anchors import AnchorSet
 from scope_edge.evaluating.scores import scores
 from scope_edge.evaluating.splits import split
 from scope_edge.fingerprints import Fingerprint
 from scope_edge.learning.learn import core_of, fingerprint, pool_prior
+from scope_edge.newton import logit
 from scope_edge.refit.use import anchors_for
 
 if TYPE_CHECKING:
