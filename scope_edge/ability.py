@@ -136,11 +136,10 @@ def fit_correct(parts: Sequence[Fingerprint], population: Population) -> tuple[F
         rows.append(design(one.anchors)[known])
         offsets.append((-one.anchors.discrimination * one.anchors.difficulty)[known])
         outcomes.append(one.correct[known])
-    precision: Floats = np.linalg.inv(population.covariance)
+    precision = np.asarray(np.linalg.inv(population.covariance), np.float64)
     data = np.vstack(rows), np.concatenate(outcomes)
     mode, hessian = fit_logistic(*data, population.mean, precision, np.concatenate(offsets), _SETTLED)
-    covariance: Floats = np.linalg.inv(hessian)
-    return mode, covariance
+    return mode, np.asarray(np.linalg.inv(hessian), np.float64)
 
 
 def _lengths(

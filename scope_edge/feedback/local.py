@@ -143,7 +143,7 @@ def _weights(near: Floats, expected: Floats, correct: Floats) -> Floats:
     With a root of the covariance, K = L L', the process is L z under a standard Gaussian: a logistic fit of z.
     """
     identity = np.eye(len(near))
-    root: Floats = np.linalg.cholesky(_VARIANCE * near + _JITTER * identity)
+    root = np.asarray(np.linalg.cholesky(_VARIANCE * near + _JITTER * identity), np.float64)
     mode, _ = fit_logistic(root, correct, np.zeros(len(near)), identity, expected)
     return _VARIANCE * (correct - sigmoid(expected + root @ mode))
 
