@@ -108,7 +108,7 @@ def _scores(here: list[Scored]) -> str:
 def _row(one: Scored, name: str) -> list[float]:
     """AUC, accuracy, how far the mean log-odds lie from those with all anchors, how far mean p from the share correct."""
     p = one.p[name]
-    measured = scores(p, one.correct, np.ones(len(p)), np.argsort(p, kind="stable"))
+    measured = scores(p, one.correct)
     apart = float(np.mean(logit(p)) - np.mean(logit(one.p[ALL])))
     return [measured.auc, measured.accuracy, abs(apart), abs(float(p.mean() - one.correct.mean()))]
 

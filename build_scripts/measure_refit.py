@@ -196,7 +196,7 @@ def _scores(here: Sequence[Scored]) -> str:
 def _row(one: Scored, way: str, size: int) -> list[float]:
     """Three scores, how far the mean log-odds lie from those by 250 jointly fitted anchors, mean p from the share correct."""
     p, best = one.p[f"{way}, {size}"], one.p[f"{JOINT}, {SIZES[-1]}"]
-    measured = scores(p, one.correct, np.ones(len(p)), np.argsort(p, kind="stable"))
+    measured = scores(p, one.correct)
     apart = float(np.mean(logit(p)) - np.mean(logit(best)))
     return [measured.auc, measured.accuracy, measured.logloss, abs(apart), abs(float(p.mean() - one.correct.mean()))]
 

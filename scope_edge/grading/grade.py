@@ -156,7 +156,7 @@ def _same(found: Any, key: Any) -> bool:
         return abs(found - key) <= _CLOSE * max(1.0, abs(key))
     if isinstance(found, dict) and isinstance(key, dict):
         return found.keys() == key.keys() and all(_same(found[name], key[name]) for name in key)
-    if isinstance(found, (list, tuple)) and type(found) is type(key):
+    if isinstance(found, list) and isinstance(key, list):
         return len(found) == len(key) and all(map(_same, found, key))
     return type(found) is type(key) and bool(found == key)
 
