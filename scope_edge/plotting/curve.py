@@ -106,8 +106,9 @@ def accuracy_cost(report: Report) -> Picture:
         _draw(figure, report)
 
     # The two keys beside the axes must have room.
-    height = 1.5 + 0.18 * len(spots(report)) + 0.24 * len(swept(report))
-    return Picture(NAME, TITLE, headline(report), _caption(report), rows, (10.6, min(max(5.6, height), 8.0)), draw)
+    rows_beside = len(key_of(signs_of(report, spots(report))))
+    height = max(5.6, 1.5 + 0.18 * rows_beside + 0.24 * len(swept(report)))
+    return Picture(NAME, TITLE, headline(report), _caption(report), rows, (10.6, height), draw)
 
 
 def swept(report: Report) -> list[Curve]:
