@@ -31,13 +31,14 @@ from figures import write_figures
 from scope_edge.catalog import is_retired, load_catalog
 from scope_edge.config import Settings
 from scope_edge.encoder import Encoder
-from scope_edge.estimator.calibrated import REACH, REACH_COVERED, EstimatorCalibration, logit
+from scope_edge.estimator.calibrated import CLIP, REACH, REACH_COVERED, EstimatorCalibration
 from scope_edge.estimator.examples import TextSlices
 from scope_edge.estimator.installed import Installed
 from scope_edge.estimator.prompt import BUNDLED
 from scope_edge.estimator.scope import Engine, Limits, ScopeEstimator
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.llama.jobs import Job, JobResult, Sample, Shape, Stats
+from scope_edge.newton import logit, sigmoid
 from scope_edge.policy import PoolPolicy
 from scope_edge.prior import Prior, load_basis
 from scope_edge.records import EncodedQuery, Estimates, ModelCard, Preference, Query
@@ -113,7 +114,7 @@ def measure(
     many, _ = stage(cards, None)
     cases = [(one, few.estimate(one, 1.0)[0], clipped(many.estimate(one, 1.0)[0])) for one in queries]
     fit, test = cases[::2], cases[1::2]
-    moved = np.concatenate([np.abs(logit(b.p_correct) - logit(a.p_correct)) for _, a, b in fit])
+    moved = np.concatenate([np.abs(logit(b.p_correct, CLIP) - logit(a.p_correct, CLIP)) for _, a, b in fit])
     reach = float(np.quantile(moved[np.isfinite(moved)], REACH_COVERED))
     for alpha in ALPHAS:
         for label, away in (("measured", reach), ("uncalibrated", REACH)):
@@ -176,7 +177,7 @@ def estimator(cards: tuple[ModelCard, ...], oracle: Oracle, reach: float, folder
 
 def clipped(estimates: Estimates) -> Estimates:
     """As sure as an estimator may be, and with lengths it can say."""
-    p: Floats = 1 / (1 + np.exp(-logit(estimates.p_correct)))
+    p: Floats = sigmoid(logit(estimates.p_correct, CLIP))
     return replace(estimates, p_correct=p, tokens=np.maximum(np.rint(estimates.tokens), 1))
 
 

@@ -85,7 +85,7 @@ def verify(written: Written) -> str:
 def verify_fresh(id: str, seed: int) -> None:
     """Check the key of a template's instance by its verifier, which knows only what was drawn. Raises CheckError."""
     spec, draft = drafted(id, seed)
-    _agree(spec, printed(spec.question) if spec.kind == "output" else CHECKS[id](draft.facts, spec))
+    _agree(spec, printed(spec.question) if spec.kind == "output" else CHECKS[id](draft.facts))
 
 
 def printed(question: str) -> str:

@@ -17,12 +17,12 @@ import numpy as np
 from figures import table, write_figures
 from unseen import CLIP, LEAST_SCORED, Unseen, arguments, read, unseen
 
-from scope_edge.ability import logit, sigmoid
 from scope_edge.difficulty import Kernel
 from scope_edge.evaluating.scores import scores
 from scope_edge.learning.fit_map import fit_map
 from scope_edge.learning.joint_fit import fit_joint, fit_lengths
 from scope_edge.learning.learn import CORE_SIZE, MOST_LANDMARKS, pool_prior
+from scope_edge.newton import fit_platt, logit, sigmoid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +83,7 @@ def _mean_auc(values: Floats, correct: Floats) -> float:
         known = np.isfinite(row)
         if known.sum() >= LEAST_SCORED:
             p = sigmoid(values[known])
-            found.append(scores(p, row[known], np.ones(len(p)), np.argsort(p, kind="stable")).auc)
+            found.append(scores(p, row[known]).auc)
     return float(np.nanmean(found))
 
 
@@ -132,18 +132,9 @@ def _calibration(data: Pooled, part: Unseen, rows: NDArray[np.intp], places: Pla
     said = prior.table(places, np.ones(len(places)))
     correct, tokens = (values[np.ix_(part.models, rows)].T for values in (data.correct, data.tokens))
     known, counted = np.isfinite(correct), tokens > 0
-    slope, intercept = _platt(logit(np.clip(said.p_correct[known], CLIP, 1 - CLIP)), correct[known])
+    slope, intercept = fit_platt(logit(said.p_correct[known], CLIP), correct[known], np.zeros((2, 2)))
     covered = float((tokens[counted] <= said.tokens_hi[counted]).mean()) if counted.any() else np.nan
     return [slope, intercept, covered]
-
-
-def _platt(logits: Floats, outcomes: Floats) -> tuple[float, float]:
-    """(slope, intercept) of outcomes on log-odds, by Newton."""
-    rows, at = np.column_stack([logits, np.ones_like(logits)]), np.array([1.0, 0.0])
-    for _ in range(20):
-        p = sigmoid(rows @ at)
-        at = at - np.linalg.solve((rows * (p * (1 - p))[:, None]).T @ rows, rows.T @ (p - outcomes))
-    return float(at[0]), float(at[1])
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ import numpy as np
 from figures import table, write_figures
 from unseen import CLIP, Scored, Unseen, arguments, interval, read, resampled, unseen
 
-from scope_edge.ability import logit
 from scope_edge.evaluating.scores import scores
 from scope_edge.learning.learn import COVERAGE, fingerprint
+from scope_edge.newton import logit
 from scope_edge.prior import Prior
 from scope_edge.records import ModelCard
 from scope_edge.telling import asked
@@ -108,7 +108,7 @@ def _scores(here: list[Scored]) -> str:
 def _row(one: Scored, name: str) -> list[float]:
     """AUC, accuracy, how far the mean log-odds lie from those with all anchors, how far mean p from the share correct."""
     p = one.p[name]
-    measured = scores(p, one.correct, np.ones(len(p)), np.argsort(p, kind="stable"))
+    measured = scores(p, one.correct)
     apart = float(np.mean(logit(p)) - np.mean(logit(one.p[ALL])))
     return [measured.auc, measured.accuracy, abs(apart), abs(float(p.mean() - one.correct.mean()))]
 

@@ -21,7 +21,7 @@ from figures import write_figures
 from numpy.typing import NDArray
 from unseen import CLIP, read
 
-from scope_edge.ability import logit, sigmoid, softening
+from scope_edge.ability import softening
 from scope_edge.anchors import AnchorSet
 from scope_edge.catalog import load_catalog
 from scope_edge.config import Settings
@@ -30,6 +30,7 @@ from scope_edge.evaluating.run import cards_of
 from scope_edge.evaluating.splits import split
 from scope_edge.feedback.local import pull_of
 from scope_edge.fingerprints import Fingerprint
+from scope_edge.newton import logit, sigmoid
 from scope_edge.prior import EstimateTable, Prior
 from scope_edge.records import ModelCard
 

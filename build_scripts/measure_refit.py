@@ -21,12 +21,13 @@ import numpy as np
 from figures import table, write_figures
 from unseen import CLIP, LEAST_SCORED, Scored, Unseen, arguments, interval, read, resampled, unseen
 
-from scope_edge.ability import logit, softening
+from scope_edge.ability import softening
 from scope_edge.anchors import AnchorSet
 from scope_edge.evaluating.scores import scores
 from scope_edge.evaluating.splits import split
 from scope_edge.fingerprints import Fingerprint
 from scope_edge.learning.learn import core_of, fingerprint, pool_prior
+from scope_edge.newton import logit
 from scope_edge.refit.use import anchors_for
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _scores(here: Sequence[Scored]) -> str:
 def _row(one: Scored, way: str, size: int) -> list[float]:
     """Three scores, how far the mean log-odds lie from those by 250 jointly fitted anchors, mean p from the share correct."""
     p, best = one.p[f"{way}, {size}"], one.p[f"{JOINT}, {SIZES[-1]}"]
-    measured = scores(p, one.correct, np.ones(len(p)), np.argsort(p, kind="stable"))
+    measured = scores(p, one.correct)
     apart = float(np.mean(logit(p)) - np.mean(logit(best)))
     return [measured.auc, measured.accuracy, measured.logloss, abs(apart), abs(float(p.mean() - one.correct.mean()))]
 

@@ -35,6 +35,7 @@ from torch.nn import functional
 
 from scope_edge.difficulty import Kernel
 from scope_edge.learning.fit_map import EMBEDDING_VARIANCE, FEATURE_VARIANCE, NOISE
+from scope_edge.newton import fit_logistic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -395,22 +396,11 @@ def by_anchors(
             material = np.flatnonzero(taught & here & np.isfinite(teaching.correct[m]))
             anchors = rng.permutation(material)[:size]
             if len(anchors):
-                fitted = mode(design[anchors], teaching.correct[m, anchors].astype(np.float64), mean, precision)
+                right = teaching.correct[m, anchors].astype(np.float64)
+                fitted = fit_logistic(design[anchors], right, mean, precision)[0]
                 aucs.append(auc(design[rows[known]] @ fitted, teaching.correct[m, rows[known]]))
         found.append([np.nan, np.mean(aucs)])
     return np.array(found)
-
-
-def mode(
-    rows: NDArray[np.float64], right: NDArray[np.float64], mean: NDArray[np.float64], precision: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Of the posterior of logistic regression under a Gaussian prior, by Newton."""
-    at = mean.copy()
-    for _ in range(25):
-        p = 1 / (1 + np.exp(-np.clip(rows @ at, -30, 30)))
-        hessian = (rows * (p * (1 - p))[:, None]).T @ rows + precision
-        at = at - np.linalg.solve(hessian, rows.T @ (p - right) + precision @ (at - mean))
-    return at
 
 
 def auc(values: NDArray[np.float64], correct: NDArray[np.float32]) -> float:

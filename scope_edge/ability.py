@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scope_edge.errors import PackError
+from scope_edge.newton import fit_logistic
 
 if TYPE_CHECKING:
     from scope_edge.anchors import AnchorSet
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import Floats
 
-_STEPS = 50
 _SETTLED = 1e-8
 # What a population's residual is worth, in anchors, beside the model's own when its spread and upper bound are judged.
 _PRIOR_ANCHORS = 20.0
@@ -136,7 +136,10 @@ def fit_correct(parts: Sequence[Fingerprint], population: Population) -> tuple[F
         rows.append(design(one.anchors)[known])
         offsets.append((-one.anchors.discrimination * one.anchors.difficulty)[known])
         outcomes.append(one.correct[known])
-    return _mode(np.vstack(rows), np.concatenate(offsets), np.concatenate(outcomes), population)
+    precision = np.asarray(np.linalg.inv(population.covariance), np.float64)
+    data = np.vstack(rows), np.concatenate(outcomes)
+    mode, hessian = fit_logistic(*data, population.mean, precision, np.concatenate(offsets), _SETTLED)
+    return mode, np.asarray(np.linalg.inv(hessian), np.float64)
 
 
 def _lengths(
@@ -152,32 +155,6 @@ def _lengths(
     both = np.sort(np.concatenate([known.residuals * known.spread, residuals * spread]))
     spread = float(np.sqrt(np.mean(both**2)))
     return mean, covariance, spread, both / spread
-
-
-def _mode(rows: Floats, offsets: Floats, outcomes: Floats, population: Population) -> tuple[Floats, Floats]:
-    """Posterior mode and Laplace covariance of g. The posterior is log-concave: damped Newton always gets there."""
-    precision = np.linalg.inv(population.covariance)
-    g = population.mean.copy()
-
-    def loss(at: Floats) -> float:
-        logits, away = rows @ at + offsets, at - population.mean
-        return float((np.logaddexp(0, logits) - outcomes * logits).sum() + away @ precision @ away / 2)
-
-    current = loss(g)
-    hessian = precision
-    for _ in range(_STEPS):
-        p = sigmoid(rows @ g + offsets)
-        gradient = rows.T @ (p - outcomes) + precision @ (g - population.mean)
-        hessian = (rows * (p * (1 - p))[:, None]).T @ rows + precision
-        step = np.linalg.solve(hessian, gradient)
-        size = 1.0
-        while (tried := loss(g - size * step)) > current and size > _SETTLED:
-            size /= 2
-        g = g - size * step
-        if current - tried < _SETTLED:
-            break
-        current = tried
-    return g, np.linalg.inv(hessian)
 
 
 def _fit_length(parts: Sequence[Fingerprint], population: Population) -> tuple[Floats, Floats, float, Floats]:
@@ -242,18 +219,6 @@ def _mixed(own: Floats, population: Floats) -> tuple[Floats, Floats]:
     """A model's own leave-one-out residuals and the population's, worth `_PRIOR_ANCHORS`; and their weights."""
     weights = np.concatenate([np.ones(len(own)), np.full(len(population), _PRIOR_ANCHORS / len(population))])
     return np.concatenate([own, population]), weights
-
-
-def sigmoid(logits: Floats) -> Floats:
-    """Log-odds as probabilities, never exactly 0 or 1: beyond 40 they do not grow."""
-    value: Floats = 1 / (1 + np.exp(-np.clip(logits, -40, 40)))
-    return value
-
-
-def logit(p: Floats) -> Floats:
-    """Log-odds of probabilities that are neither 0 nor 1."""
-    odds: Floats = np.log(p) - np.log1p(-p)
-    return odds
 
 
 def thinned(ability: Ability) -> Ability:

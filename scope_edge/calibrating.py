@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import sigmoid
 from scope_edge.errors import UsageError
 from scope_edge.evaluating.scores import ece, ece_floor
 from scope_edge.left_out import Predicted, is_fair, joined, predict
+from scope_edge.newton import fit_platt, sigmoid
 from scope_edge.personal import Personal, file, save_personal
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ FOLDS = 5
 PULL = 50
 # Fewer outcomes cannot tell a correction from chance.
 LEAST_OUTCOMES = 50
-_STEPS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,22 +171,13 @@ def _fit(seen: Predicted, coverage: float) -> tuple[float, float, float]:
 
 
 def _platt(seen: Predicted) -> tuple[float, float]:
-    """By Newton, held towards no change by a Gaussian that knows as much as `PULL` typical ones of these outcomes do."""
-    rows, plain = np.column_stack([seen.logit, np.ones_like(seen.logit)]), np.array([1.0, 0.0])
-
-    def information(at: Floats) -> tuple[Floats, Floats]:
-        p = sigmoid(rows @ at)
-        return p, (rows * (p * (1 - p))[:, None]).T @ rows
-
+    """Fit slope and intercept, pulled towards no change by a Gaussian as informative as `PULL` typical ones of these outcomes."""
+    rows, p = np.column_stack([seen.logit, np.ones_like(seen.logit)]), sigmoid(seen.logit)
     # A little of it in every direction: where all are alike, a slope cannot be told from an intercept.
-    pull = PULL / len(rows) * information(plain)[1] + 1e-3 * np.eye(2)
-    at = plain
-    for _ in range(_STEPS):
-        p, known = information(at)
-        step = np.linalg.solve(known + pull, rows.T @ (seen.correct - p) - pull @ (at - plain))
-        at = at + np.clip(step, -1.0, 1.0)
+    pull = PULL / len(rows) * (rows * (p * (1 - p))[:, None]).T @ rows + 1e-3 * np.eye(2)
+    slope, intercept = fit_platt(seen.logit, seen.correct, pull).tolist()
     # A slope of nothing or less would turn the order of queries round, which is no calibration.
-    return max(float(at[0]), 0.05), float(at[1])
+    return max(slope, 0.05), intercept
 
 
 def _widening(reach: Floats, coverage: float) -> float:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scope_edge.ability import sigmoid
 from scope_edge.errors import PackError
+from scope_edge.newton import sigmoid
 from scope_edge.records import Estimates
 
 if TYPE_CHECKING:

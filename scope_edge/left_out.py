@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scope_edge.ability import logit
 from scope_edge.anchors import AnchorSet, text_hash
 from scope_edge.difficulty import Places
+from scope_edge.newton import logit
 from scope_edge.prior import Basis, Prior
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import query_row, query_variance, sigmoid, spread_along
+from scope_edge.ability import query_row, query_variance, spread_along
+from scope_edge.newton import sigmoid
 
 if TYPE_CHECKING:
     from scope_edge.ability import Population

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import design, fit_correct, sigmoid
+from scope_edge.ability import design, fit_correct
+from scope_edge.newton import sigmoid
 
 if TYPE_CHECKING:
     from scope_edge.ability import Population

@@ -267,7 +267,7 @@ def from_keys(right: Callable[[AnchorSpec], bool]) -> Answers:
 
 def key_of(spec: AnchorSpec) -> str:
     """The key as a model would write it."""
-    if spec.kind in ("json", "output", "expression"):
+    if spec.kind in ("json", "output"):
         return f"```\n{spec.key}\n```"
     return spec.key if spec.kind == "rules" else f"Answer: {spec.key}"
 

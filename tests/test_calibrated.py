@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scope_edge.ability import sigmoid
 from scope_edge.errors import PackError
 from scope_edge.estimator.calibrated import (
+    CLIP,
     FILE,
     EstimatorCalibration,
     Key,
     Observed,
     fit_calibration,
     load_calibration,
-    logit,
     save_calibration,
     uncalibrated,
 )
+from scope_edge.newton import logit, sigmoid
 from scope_edge.packs import write_pack
 
 KEY = Key("a" * 64, "b" * 64, "cot")
@@ -77,7 +77,7 @@ def test_too_few_residuals_promise_nothing() -> None:
 def test_the_reach_covers_nearly_all_moves_and_is_no_wider() -> None:
     seen = world(2_000, (0.1, 0.6, 0.5))
     fitted = fit_calibration(seen)
-    moved = np.abs(fitted.logit(seen.p, seen.prior) - logit(seen.prior))
+    moved = np.abs(fitted.logit(seen.p, seen.prior) - logit(seen.prior, CLIP))
     assert (moved <= fitted.reach).mean() == pytest.approx(0.95, abs=0.01)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cli_cases import QUERY, Cli
 
-from scope_edge.ability import design, sigmoid
+from scope_edge.ability import design
 from scope_edge.anchors import AnchorSet, set_body, text_hash
 from scope_edge.calibrating import Calibrated, calibrate_prior
 from scope_edge.calibration import Calibration, calibrate
@@ -18,6 +18,7 @@ from scope_edge.errors import UsageError
 from scope_edge.fingerprinting.store import save_fingerprint
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.left_out import is_fair, predict
+from scope_edge.newton import sigmoid
 from scope_edge.packs import write_pack
 from scope_edge.personal import Personal, forget_personal, load_personal, save_personal
 from scope_edge.placing import Question, place

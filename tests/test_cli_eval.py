@@ -60,7 +60,7 @@ def test_pictures_are_written_beside(cli: Cli, made: Path, tmp_path: Path) -> No
     )
     assert ended.code == 0
     page = (tmp_path / "pictures" / "index.html").read_text("utf-8")
-    assert "<svg" in page and "http-equiv" not in page
+    assert "<img" in page and "http-equiv" not in page
     assert "index.html" in ended.out
 
 

@@ -11,7 +11,7 @@ from scope_edge.evaluating.scores import ece, ece_floor, scores
 
 def scored(p: list[float], y: list[float]) -> tuple[float, float, float, float]:
     a, b = np.array(p), np.array(y)
-    s = scores(a, b, np.ones(len(a)), np.argsort(a, kind="stable"))
+    s = scores(a, b)
     return s.auc, s.accuracy, s.brier, s.logloss
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from scope_edge.fingerprinting.journal import Answer, Journal
 from scope_edge.fingerprinting.report import Step, Summary, Wishes
 from scope_edge.fingerprinting.run import Fingerprinting
 from scope_edge.fingerprints import load_fingerprints
-from scope_edge.grading import grade, prompt_of
+from scope_edge.grading import AnchorSpec, grade, prompt_of
 from scope_edge.llama.client import LlamaClient
 from scope_edge.llama.launch import installed
 from scope_edge.llama.memory import Plan
@@ -79,10 +79,10 @@ def tiers() -> Counter[int]:
     return Counter(spec.tier for spec, correct in zip(specs, outcomes()[0], strict=True) if correct == correct)
 
 
-def all_right() -> bool:
-    """Whether what has an outcome has the one that `ABLE` earns."""
+def all_right(right: Callable[[AnchorSpec], bool] = lambda spec: spec.tier < 3) -> bool:
+    """Whether each outcome is the one that a model earns that answers these questions right; `ABLE` by default."""
     pairs = zip(load_core().specs, outcomes()[0], strict=True)
-    return all(correct == float(spec.tier < 3) for spec, correct in pairs if correct == correct)
+    return all(correct == float(right(spec)) for spec, correct in pairs if correct == correct)
 
 
 def test_it_is_asked_graded_and_known_from_then_on() -> None:
@@ -146,10 +146,15 @@ def test_whatever_goes_wrong_on_the_way_nothing_is_lost_or_wrong(concurrency: in
         None,
         "503",
     ]
-    with serving(ABLE) as server, faulty(server, faults, key=KEY) as front:
+
+    def right(spec: AnchorSpec) -> bool:
+        # Where the whole reply is graded, an echo before the answer would make it wrong.
+        return spec.tier < 3 and spec.kind != "rules"
+
+    with serving(from_keys(right)) as server, faulty(server, faults, key=KEY) as front:
         summary = fingerprint(front, Wishes(limit=20, concurrency=concurrency))
     assert (summary.answered, summary.missing) == (20, {})
-    assert all_right() and sum(tiers().values()) == 20
+    assert all_right(right) and sum(tiers().values()) == 20
     # Of the faults only these reached the model, which was paid for answers that never came.
     assert len(server.calls) == 20 + sum(fault in ("cut", "text", "lost") for fault in faults)
     assert summary.counted == {"server": 18, "estimate": 2}

@@ -386,30 +386,6 @@ def test_another_line_or_two_are_wrong(reply: str) -> None:
     assert grade(LINE, reply) == 0.0
 
 
-DOUBLE = spec("expression", "2 * x", cases=(({"x": 3}, 6), ({"x": -1}, -2), ({"x": 0.5}, 1)))
-
-
-@pytest.mark.parametrize(
-    "reply",
-    ["2 * x", "```python\nx + x\n```", "`x << 1 if 0 else x * 2`", "Answer: `2*x`", "So:\n```\n(x) * 4 / 2\n```"],
-)
-def test_any_expression_with_the_right_values_is_right(reply: str) -> None:
-    assert grade(DOUBLE, reply) == 1.0
-
-
-@pytest.mark.parametrize(
-    "reply", ["x ** 2", "```\nlambda x: 2 * x\n```", "6", "```\nimport os\n2 * x\n```", "x * 9**9**9", "print(2 * x)"]
-)
-def test_other_expressions_are_wrong_and_never_run(reply: str) -> None:
-    assert grade(DOUBLE, reply) == 0.0
-
-
-def test_true_is_not_1() -> None:
-    odd = spec("expression", "x % 2 == 1", cases=(({"x": 3}, True), ({"x": 2}, False)))
-    assert grade(odd, "x % 2 == 1") == 1.0
-    assert grade(odd, "x % 2") == 0.0
-
-
 ALL = (
     CHOICE,
     LENGTH,
@@ -418,7 +394,6 @@ ALL = (
     spec("rules", "a b", rules=(("words", 2), ("case", "lower"), ("starts", "a"))),
     OUTPUT,
     LINE,
-    DOUBLE,
 )
 
 

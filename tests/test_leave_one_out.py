@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from estimator_cases import Client, Warm, installed, sample
 
-from scope_edge.ability import design, sigmoid
+from scope_edge.ability import design
 from scope_edge.anchors import AnchorSet
 from scope_edge.errors import WorkerError
 from scope_edge.estimator.calibrated import Key, Observed, fit_calibration
@@ -19,6 +19,7 @@ from scope_edge.estimator.leave_one_out import JOURNAL, Journal, LeftOut, Said, 
 from scope_edge.estimator.scored import before_and_after, score
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.llama.jobs import Sample
+from scope_edge.newton import sigmoid
 from scope_edge.prior import load_basis
 from scope_edge.records import ModelCard
 

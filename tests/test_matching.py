@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scope_edge.ability import sigmoid, spread_along
+from scope_edge.ability import spread_along
 from scope_edge.calibration import Calibration
 from scope_edge.errors import PackError
 from scope_edge.matching import own_rows, shifts
+from scope_edge.newton import sigmoid
 from scope_edge.prior import Basis, Prior, load_basis
 from scope_edge.records import ModelCard
 from scope_edge.reference import reference_body, reference_from_body

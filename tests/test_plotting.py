@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import asdict
@@ -36,14 +35,12 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str, str]] = []
-        self.ids: list[str] = []
         self.shown = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += [(tag, name, value or "") for name, value in attrs]
-        self.ids += [value or "" for name, value in attrs if name == "id"]
 
     def handle_data(self, data: str) -> None:
         self.shown += data
@@ -78,11 +75,7 @@ def test_the_numbers_are_the_reports(written: Path) -> None:
     parts = {
         "accuracy-cost": (*report.routing, *report.singles),
         "reliability": report.reliability,
-        "lengths": report.lengths,
-        "fields": report.fields,
         "adaptation": report.adaptation,
-        "evidence": report.evidence,
-        "tuned": report.tuned,
     }
     for name, records in parts.items():
         assert numbers(written / "zeroeval", name) == [asdict(one) for one in records], name
@@ -91,26 +84,13 @@ def test_the_numbers_are_the_reports(written: Path) -> None:
     assert shares == {(point.alpha, model): share for point in ours for model, share in point.portfolio.items()}
 
 
-def test_the_page_needs_nothing_else(written: Path) -> None:
-    text = (written / "index.html").read_text("utf-8")
-    page = Page(text)
-    assert not {"script", "link", "iframe", "object", "embed", "img", "image", "base"} & set(page.tags)
-    assert page.tags.count("svg") == len(PICTURES)
-    for tag, name, value in page.attributes:
-        if name in ("href", "src", "xlink:href", "action", "data") and tag != "a":
-            assert value.startswith("#"), f"<{tag} {name}={value}> is loaded from elsewhere"
-        assert not name.startswith("on"), f"<{tag} {name}> runs a script"
-    assert not re.search(r"@import|url\((?!#)", text)
-    for target in [value for tag, name, value in page.attributes if tag == "a" and name == "href"]:
-        assert (written / target).is_file() or target.removeprefix("#") in page.ids, f"{target} leads nowhere"
-
-
-def test_pictures_on_a_page_keep_to_their_own_parts(tmp_path: Path) -> None:
-    write_pictures({"one": report_cases.report(), "two": report_cases.report()}, tmp_path)
-    page = Page((tmp_path / "index.html").read_text("utf-8"))
-    assert len(page.ids) == len(set(page.ids)), "two parts of the page have one id"
-    used = re.findall(r'(?:href="#|url\(#)([^")]+)', (tmp_path / "index.html").read_text("utf-8"))
-    assert set(used) <= set(page.ids)
+def test_the_page_shows_every_picture_and_needs_nothing_from_elsewhere(written: Path) -> None:
+    page = Page((written / "index.html").read_text("utf-8"))
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    shown = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    assert shown == [f"zeroeval/{make(report_cases.report()).name}.svg" for make in PICTURES]
+    assert all((written / path).is_file() for path in shown)
+    assert not [name for _, name, _ in page.attributes if name.startswith("on") or name == "href"]
 
 
 def test_several_sets_share_a_page_and_no_file(tmp_path: Path) -> None:
@@ -128,14 +108,16 @@ def test_hostile_names_are_only_names(tmp_path: Path) -> None:
     write_pictures({HOSTILE[0]: report}, tmp_path)
     text = (tmp_path / "index.html").read_text("utf-8")
     page = Page(text)
-    assert not {"script", "img"} & set(page.tags)
-    for name in HOSTILE[:4]:
-        assert name in page.shown
+    assert "script" not in page.tags
+    assert HOSTILE[0] in page.shown
+    assert all(
+        value.startswith("script-alert") for tag, name, value in page.attributes if (tag, name) == ("img", "src")
+    )
     assert "\u202e" not in text and "\x07" not in text
     for path in tmp_path.rglob("*.svg"):
         assert not [one for one in ET.fromstring(path.read_bytes()).iter() if one.tag.endswith(("script", "image"))]
     folder = next(path for path in tmp_path.iterdir() if path.is_dir())
-    assert set(HOSTILE[1:]) <= {row["model"] for row in numbers(folder, "fields")}
+    assert set(HOSTILE[1:]) <= {row["router"] for row in numbers(folder, "accuracy-cost")}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +125,7 @@ def test_hostile_names_are_only_names(tmp_path: Path) -> None:
     [
         pytest.param(report_cases.empty_report(), id="nothing"),
         pytest.param(report_cases.unpriced_report(), id="nothing known"),
-        pytest.param(report_cases.report(lengths=(), adaptation=()), id="no lengths"),
+        pytest.param(report_cases.report(adaptation=()), id="no adaptation"),
         pytest.param(report_cases.one_model_report(), id="one model"),
         pytest.param(report_cases.many_models_report(), id="sixty models"),
     ],
@@ -161,24 +143,6 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     assert all(row["usd_per_1k"] is None for row in told["rows"]), "an unknown cost became a number"
     shown = Page((tmp_path / "index.html").read_text("utf-8")).shown
     assert told["caption"] in shown
-
-
-def test_cells_that_were_not_measured_are_hatched_and_not_zero() -> None:
-    from matplotlib.figure import Figure
-
-    from scope_edge.plotting.fields import fields
-
-    report = report_cases.report()
-    picture = fields(report)
-    figure = Figure(figsize=picture.size)
-    picture.draw(figure)
-    measured = {(one.model, one.category) for one in report.fields}
-    grid = len(report.pool) * len(report_cases.CATEGORIES)
-    axes = figure.axes[0]
-    assert sum(bool(patch.get_hatch()) for patch in axes.patches) == grid - len(measured)
-    figures = sorted(text.get_text().strip("()") for text in axes.texts)
-    wanted = [f"{100 * value:.0f}" for one in report.fields for value in (one.observed, one.predicted)]
-    assert figures == sorted(wanted)
 
 
 def test_the_same_report_gives_the_same_bytes(written: Path, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ import pytest
 import report_cases
 
 from scope_edge.evaluating.report import Report
-from scope_edge.plotting.text import portfolio_lines, text_lines
-from scope_edge.plotting.text_curve import ASCII, UNICODE
+from scope_edge.plotting.text import ASCII, text_lines
 
 REPORTS = {
     "usual": report_cases.report(),
@@ -51,29 +50,10 @@ def test_models_are_found_on_the_curve_and_in_the_key() -> None:
     )
 
 
-def test_bars_have_the_shares_of_the_portfolio() -> None:
-    points = [point for point in report_cases.report().routing if point.router == "scope-edge"]
-    lines = portfolio_lines(points, {model: usd for model, (_, usd) in report_cases.POOL.items()}, 136)
-    assert [float(line.split()[0]) for line in lines[1:12]] == [round(0.1 * i, 1) for i in range(11)]
-    for point, line in zip(points[::2], lines[1:12], strict=True):
-        bar = line[36:]
-        assert len(bar) == 100
-        for letter, model in zip("abcdefgh", report_cases.BY_COST, strict=True):
-            assert abs(bar.count(letter) - 100 * point.portfolio.get(model, 0.0)) < 1
-
-
-def test_what_is_said_and_what_came_stand_side_by_side() -> None:
-    report = REPORTS["usual"]
-    text = "\n".join(text_lines(report, marks=UNICODE))
-    for one in report.reliability:
-        if one.router == "scope-edge":
-            assert f"{100 * one.predicted:.1f}%" in text and f"{100 * one.observed:.1f}%" in text
-
-
 def test_an_unknown_cost_is_not_free() -> None:
     lines = text_lines(REPORTS["nothing known"])
     assert not any("free" in line for line in lines)
-    assert any("?" in line for line in lines)
+    assert any("not known" in line for line in lines)
 
 
 def test_text_needs_no_matplotlib() -> None:
@@ -84,4 +64,4 @@ def test_text_needs_no_matplotlib() -> None:
     here = str(Path(__file__).parent)
     done = subprocess.run([sys.executable, "-c", code, here], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 30
+    assert int(done.stdout) > 20

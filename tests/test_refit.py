@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scope_edge.ability import Population, fit_correct, sigmoid
+from scope_edge.ability import Population, fit_correct
 from scope_edge.anchors import AnchorSet, set_body
 from scope_edge.assemble import load_flow
 from scope_edge.config import load_settings
 from scope_edge.core_set import load_core
 from scope_edge.fingerprinting.store import save_fingerprint
 from scope_edge.fingerprints import Fingerprint, fingerprints_body, load_fingerprints
+from scope_edge.newton import sigmoid
 from scope_edge.packs import read_pack, write_pack
 from scope_edge.prior import load_basis
 from scope_edge.records import Query

@@ -14,8 +14,7 @@ from scope_edge.cli import words
 from scope_edge.cli.output import one_line
 from scope_edge.cli.words import Column
 from scope_edge.evaluating.report import ALL, UNSEEN
-from scope_edge.plotting.text import text_lines
-from scope_edge.plotting.text_curve import ASCII, UNICODE, Marks
+from scope_edge.plotting.text import ASCII, UNICODE, Marks, text_lines
 
 if TYPE_CHECKING:
     from scope_edge.evaluating.report import Difference, Prediction, Report, RoutingPoint

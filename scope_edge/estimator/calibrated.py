@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scope_edge.ability import sigmoid
 from scope_edge.errors import PackError
+from scope_edge.newton import fit_logistic, logit
 
 if TYPE_CHECKING:
     from scope_edge.records import Floats
@@ -35,7 +35,6 @@ _LENGTH_NOISE = 0.4
 REACH = 1.0
 # The share of refined p that ended within the measured reach.
 REACH_COVERED = 0.95
-_STEPS = 50
 _MAX_RESIDUALS = 4096
 
 
@@ -67,7 +66,7 @@ class EstimatorCalibration:
     def logit(self, p: Floats | float, prior: Floats | float) -> Floats:
         """log-odds of an estimate, from the estimator's and the prior's p."""
         a0, a1, a2 = self.weights.tolist()
-        return np.asarray(a0 + a1 * logit(p) + a2 * logit(prior), np.float64)
+        return np.asarray(a0 + a1 * logit(p, CLIP) + a2 * logit(prior, CLIP), np.float64)
 
     def log_tokens(self, tokens: Floats | float, prior: Floats | float) -> Floats:
         """log of the tokens of an estimate; where the prior's are NaN, the estimator's corrected by their bias."""
@@ -85,12 +84,6 @@ class EstimatorCalibration:
 def uncalibrated() -> EstimatorCalibration:
     """What holds until an estimator was compared with outcomes: half-way between the prior and what it says."""
     return EstimatorCalibration(np.array([0.0, 0.5, 0.5]), np.array([0.0, 0.5]), np.zeros(0), REACH, 0)
-
-
-def logit(p: Floats | float) -> Floats:
-    """log-odds of p, clipped to [CLIP, 1 - CLIP]."""
-    clipped = np.clip(np.asarray(p, np.float64), CLIP, 1 - CLIP)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,18 +116,17 @@ def fit_calibration(seen: Observed) -> EstimatorCalibration:
     if not len(seen):
         return uncalibrated()
     start = uncalibrated()
-    x = np.stack([np.ones(len(seen)), logit(seen.p), logit(seen.prior)], axis=1)
-    weights = _penalised(x, seen.correct, start.weights)
+    x = np.stack([np.ones(len(seen)), logit(seen.p, CLIP), logit(seen.prior, CLIP)], axis=1)
+    weights = fit_logistic(x, seen.correct, start.weights, _PULL * np.eye(3))[0]
     known = np.isfinite(seen.real_tokens) & np.isfinite(seen.prior_tokens) & (seen.tokens > 0)
     apart = np.log(seen.tokens[known]) - np.log(seen.prior_tokens[known])
     rows = np.stack([np.ones(len(apart)), apart], axis=1)
     real = np.log(seen.real_tokens[known]) - np.log(seen.prior_tokens[known])
-    pull = np.diag([_PULL, _PULL])
-    gram = rows.T @ rows / _LENGTH_NOISE + pull
-    length = np.linalg.solve(gram, rows.T @ real / _LENGTH_NOISE + pull @ start.length)
+    gram = rows.T @ rows / _LENGTH_NOISE + _PULL * np.eye(2)
+    length = np.linalg.solve(gram, rows.T @ real / _LENGTH_NOISE + _PULL * start.length)
     residuals = np.sort(_left_out_residuals(rows, real, gram, length))
     fitted = EstimatorCalibration(weights, length, _thinned(residuals), REACH, len(seen))
-    moved = np.abs(fitted.logit(seen.p, seen.prior) - logit(seen.prior))
+    moved = np.abs(fitted.logit(seen.p, seen.prior) - logit(seen.prior, CLIP))
     reach = float(np.quantile(moved, REACH_COVERED, method="higher"))
     return EstimatorCalibration(weights, length, fitted.residuals, reach, len(seen))
 
@@ -150,28 +142,6 @@ def _thinned(values: Floats) -> Floats:
     if len(values) <= _MAX_RESIDUALS:
         return values
     return values[np.linspace(0, len(values) - 1, _MAX_RESIDUALS).round().astype(np.intp)]
-
-
-def _penalised(x: Floats, outcomes: Floats, centre: Floats) -> Floats:
-    """Logistic regression pulled towards `centre`: damped Newton on a convex loss. Outcomes are in [0, 1]."""
-
-    def loss(at: Floats) -> float:
-        logits, away = x @ at, at - centre
-        return float((np.logaddexp(0, logits) - outcomes * logits).sum() + _PULL * (away @ away) / 2)
-
-    weights, current = centre.copy(), loss(centre)
-    for _ in range(_STEPS):
-        p = sigmoid(x @ weights)
-        gradient = x.T @ (p - outcomes) + _PULL * (weights - centre)
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + _PULL * np.eye(len(centre))
-        step, size = np.linalg.solve(hessian, gradient), 1.0
-        while (tried := loss(weights - size * step)) > current and size > 1e-8:
-            size /= 2
-        weights = weights - size * step
-        if current - tried < 1e-9:
-            break
-        current = tried
-    return weights
 
 
 def save_calibration(folder: Path, key: Key, calibration: EstimatorCalibration) -> None:

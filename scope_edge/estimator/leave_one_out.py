@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import design, sigmoid
+from scope_edge.ability import design
 from scope_edge.calibration import calibrate
 from scope_edge.difficulty import Place
 from scope_edge.errors import AssetError, WorkerError
@@ -24,6 +24,7 @@ from scope_edge.estimator.calibrated import Key, Observed
 from scope_edge.estimator.examples import TextSlices
 from scope_edge.estimator.prompter import Prompter
 from scope_edge.estimator.reading import read_samples
+from scope_edge.newton import sigmoid
 from scope_edge.prior import Basis, Prior
 
 if TYPE_CHECKING:

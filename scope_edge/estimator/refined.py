@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import sigmoid
-from scope_edge.estimator.calibrated import EstimatorCalibration, logit
+from scope_edge.estimator.calibrated import CLIP, EstimatorCalibration
 from scope_edge.estimator.reading import Reading, read_samples
 from scope_edge.llama.jobs import Sample
+from scope_edge.newton import logit, sigmoid
 from scope_edge.records import Estimates
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Refined:
     def _row(self, i: int, reading: Reading) -> tuple[float, float, float, float, float]:
         """p, its band, tokens and their bound. The band keeps the prior's width in logit and covers the samples' error."""
         prior, calibration = self.prior, self._calibration
-        before, bottom, top = (float(logit(column[i])) for column in (prior.p_correct, prior.p_low, prior.p_high))
+        before, bottom, top = (float(logit(column[i], CLIP)) for column in (prior.p_correct, prior.p_low, prior.p_high))
         center = float(calibration.logit(reading.p, prior.p_correct[i]))
         ends = calibration.logit(reading.p + np.array([-_ERRORS, _ERRORS]) * reading.error, prior.p_correct[i])
         low = min(center + bottom - before, float(ends.min()))

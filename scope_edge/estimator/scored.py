@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import sigmoid
 from scope_edge.estimator.calibrated import CLIP, Observed, fit_calibration, uncalibrated
+from scope_edge.evaluating.scores import ece
+from scope_edge.newton import sigmoid
 
 if TYPE_CHECKING:
     from scope_edge.records import Floats
 
 FOLDS = 5
-_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,7 @@ def score(p: Floats, correct: Floats) -> Score:
     """Score probabilities against outcomes in [0, 1], both of shape (n,), n >= 1."""
     p = np.clip(p, CLIP, 1 - CLIP)
     loss = -(correct * np.log(p) + (1 - correct) * np.log1p(-p))
-    order = np.array_split(np.argsort(p, kind="stable"), min(_BINS, len(p)))
-    ece = sum(abs(p[bin_].mean() - correct[bin_].mean()) * len(bin_) for bin_ in order) / len(p)
-    return Score(float(loss.mean()), float(((p - correct) ** 2).mean()), float(ece))
+    return Score(float(loss.mean()), float(((p - correct) ** 2).mean()), ece(p, correct))
 
 
 def before_and_after(seen: Observed) -> Mapping[str, Score]:

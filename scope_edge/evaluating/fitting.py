@@ -81,6 +81,11 @@ class Part:
         """The set's training queries, index in `material`."""
         return np.flatnonzero(self.material.sets == self.set_number)
 
+    @property
+    def joined(self) -> NDArray[np.bool_]:
+        """(m,) the unseen candidates, or all if there are none."""
+        return self.unseen if self.unseen.any() else np.ones(len(self.models), bool)
+
     def fingerprints(self, size: int) -> Mapping[str, tuple[Fingerprint, ...]]:
         """Every candidate by `size` anchors of each of its fingerprints, chosen by its answers as they come."""
         population = self.basis.population

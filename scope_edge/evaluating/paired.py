@@ -67,8 +67,7 @@ def _pairs(found: Sequence[Predicted]) -> list[tuple[Predicted, int]]:
     """Every model that joined in every split; all models where none did."""
     pairs = []
     for one in found:
-        joined = one.part.unseen if one.part.unseen.any() else np.ones(len(one.part.models), bool)
-        pairs += [(one, int(column)) for column in np.flatnonzero(joined) if _two_kinds(one, int(column))]
+        pairs += [(one, int(column)) for column in np.flatnonzero(one.part.joined) if _two_kinds(one, int(column))]
     return pairs
 
 

@@ -24,6 +24,7 @@ from scope_edge.evaluating.scores import BINS, ece, ece_floor, scores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from scope_edge.evaluating.fitting import Part
     from scope_edge.records import Floats
 
     Bools = NDArray[np.bool_]
@@ -42,11 +43,11 @@ class Rows:
     high: Floats
 
     @classmethod
-    def of(cls, found: Sequence[Predicted], router: str, chosen: Callable[[Predicted], Bools]) -> Rows:
-        """One router's on the outcomes for which `chosen` gives True, (queries, candidates), of each set and split."""
+    def of(cls, found: Sequence[Predicted], router: str, chosen: Callable[[Part], Bools]) -> Rows:
+        """Return one router's rows of the candidates for which `chosen` gives True, (candidates,), of each split."""
         columns: list[list[Floats]] = [[], [], [], [], []]
         for one in found:
-            at = one.known & chosen(one)
+            at = one.known & chosen(one.part)
             lengths = (one.table.tokens, one.table.tokens_hi) if router == OURS else (one.table.tokens * np.nan,) * 2
             for column, values in zip(columns, (one.p[router], one.correct, one.tokens, *lengths), strict=True):
                 column.append(values[at])
@@ -55,7 +56,7 @@ class Rows:
     def scored(self, mean_auc: float | None) -> Prediction:
         """What they are worth."""
         p, y = self.p, self.y
-        s = scores(p, y, np.ones(len(p)), np.argsort(p, kind="stable"))
+        s = scores(p, y)
         known = (self.tokens > 0) & np.isfinite(self.predicted)
         true, predicted, high = self.tokens[known], self.predicted[known], self.high[known]
         some = bool(known.any())
@@ -87,11 +88,13 @@ def prediction_scores(found: Sequence[Predicted]) -> Mapping[str, Mapping[str, P
         aucs = list(_aucs(found, router))
         rows = {}
         for name in models:
-            mine = Rows.of(found, router, lambda one, name=name: _column(one, name))  # type: ignore[misc]
+            mine = Rows.of(found, router, lambda part, name=name: np.array(part.names) == name)  # type: ignore[misc]
             if len(mine.p):
                 rows[name] = mine.scored(_mean([auc for model, _, auc in aucs if model == name]))
-        rows[ALL] = Rows.of(found, router, _everything).scored(_mean([auc for *_, auc in aucs]))
-        unseen = Rows.of(found, router, _unseen)
+        rows[ALL] = Rows.of(found, router, lambda part: np.ones(len(part.models), bool)).scored(
+            _mean([auc for *_, auc in aucs])
+        )
+        unseen = Rows.of(found, router, lambda part: part.unseen)
         if len(unseen.p):
             rows[UNSEEN] = unseen.scored(_mean([auc for _, joined, auc in aucs if joined]))
         body[router] = rows
@@ -103,9 +106,8 @@ def _aucs(found: Sequence[Predicted], router: str) -> Iterator[tuple[str, bool, 
     for one in found:
         for column, name in enumerate(one.part.names):
             at = one.known[:, column]
-            p = one.p[router][at, column]
-            s = scores(p, one.correct[at, column], np.ones(len(p)), np.argsort(p, kind="stable"))
-            yield name, bool(one.part.unseen[column]), s.auc
+            auc = scores(one.p[router][at, column], one.correct[at, column]).auc
+            yield name, bool(one.part.unseen[column]), auc
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -113,28 +115,11 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _everything(one: Predicted) -> Bools:
-    return np.ones(one.correct.shape, bool)
-
-
-def _unseen(one: Predicted) -> Bools:
-    return np.broadcast_to(one.part.unseen, one.correct.shape)
-
-
-def _joining(one: Predicted) -> Bools:
-    """The unseen candidates, or all where there is none."""
-    return _unseen(one) if one.part.unseen.any() else _everything(one)
-
-
-def _column(one: Predicted, name: str) -> Bools:
-    return np.broadcast_to(np.array(one.part.names) == name, one.correct.shape)
-
-
 def reliability(found: Sequence[Predicted]) -> tuple[ReliabilityBin, ...]:
     """Tenths of every router's predictions of models that joined."""
     bins = []
     for router in found[0].p:
-        rows = Rows.of(found, router, _joining)
+        rows = Rows.of(found, router, lambda part: part.joined)
         order = np.argsort(rows.p, kind="stable")
         for tenth in np.array_split(order, BINS):
             if len(tenth):
@@ -148,16 +133,10 @@ def lengths(found: Sequence[Predicted]) -> tuple[Length, ...]:
     """A fair sample of our lengths of models that joined, the shortest predicted first."""
     rows = []
     for one in found:
-        at = one.known & _joining(one) & (one.tokens > 0) & np.isfinite(one.table.tokens)
+        at = one.known & one.part.joined & (one.tokens > 0) & np.isfinite(one.table.tokens)
         for q, m in np.argwhere(at):
-            rows.append(
-                Length(
-                    one.part.names[m],
-                    float(one.table.tokens[q, m]),
-                    float(one.table.tokens_hi[q, m]),
-                    float(one.tokens[q, m]),
-                )
-            )
+            lengths = (float(column[q, m]) for column in (one.table.tokens, one.table.tokens_hi, one.tokens))
+            rows.append(Length(one.part.names[m], *lengths))
     chosen = np.random.default_rng(0).permutation(len(rows))[:_LENGTHS_SHOWN]
     return tuple(sorted((rows[i] for i in chosen), key=lambda row: row.predicted))
 
@@ -186,10 +165,9 @@ def adaptation(found: Sequence[Predicted]) -> tuple[Adaptation, ...]:
         values = []
         for one in found:
             table = one.by_size[size].p_correct
-            for column in np.flatnonzero(one.part.unseen if one.part.unseen.any() else one.part.models >= 0):
+            for column in np.flatnonzero(one.part.joined):
                 at = one.known[:, column]
-                p = np.clip(table[at, column], CLIP, 1 - CLIP)
-                s = scores(p, one.correct[at, column], np.ones(len(p)), np.argsort(p, kind="stable"))
+                s = scores(np.clip(table[at, column], CLIP, 1 - CLIP), one.correct[at, column])
                 values.append((s.auc, s.accuracy, s.logloss))
         auc, accuracy, logloss = zip(*values, strict=True)
         rows.append(Adaptation(size, _mean(auc), float(np.mean(accuracy)), float(np.mean(logloss))))
@@ -204,7 +182,7 @@ def evidence_scores(found: Sequence[Predicted]) -> tuple[EvidenceScore, ...]:
         for one in found:
             categories = np.broadcast_to(one.part.data.categories[one.part.rows][:, None], one.correct.shape)
             for table in one.by_size.values():
-                at = one.known & _joining(one) & (table.strong == (word == "strong"))
+                at = one.known & one.part.joined & (table.strong == (word == "strong"))
                 ps.append(np.clip(table.p_correct[at], CLIP, 1 - CLIP))
                 ys.append(one.correct[at])
                 fields.append(categories[at])

@@ -63,10 +63,11 @@ def pool_of(cards: Sequence[ModelCard], found: Sequence[Predicted]) -> tuple[tup
     left_out: dict[str, str] = {}
     ran: dict[str, NDArray[np.bool_]] = {}
     for card in cards:
-        columns = [(one.correct[:, at], one.tokens[:, at]) for one in found if (at := _place(one, card.id)) is not None]
-        if len(columns) < len(found):
+        if any(card.id not in one.part.names for one in found):
             left_out[card.id] = "too few outcomes in these data"
             continue
+        places = [one.part.names.index(card.id) for one in found]
+        columns = [(one.correct[:, at], one.tokens[:, at]) for one, at in zip(found, places, strict=True)]
         correct, tokens = (np.concatenate(parts) for parts in zip(*columns, strict=True))
         if card.usd_in is None or card.usd_out is None:
             left_out[card.id] = "price unknown"
@@ -89,7 +90,7 @@ def pool_of(cards: Sequence[ModelCard], found: Sequence[Predicted]) -> tuple[tup
 
 def common(cards: Sequence[ModelCard], one: Predicted) -> tuple[Ints, NDArray[np.bool_]]:
     """Scored queries that all these models ran and one's context holds, (rows,), and whose context does, (rows, models)."""
-    at, columns = _places(cards, one), pool_columns(cards)
+    at, columns = places_of(cards, one), pool_columns(cards)
     ran = (np.isfinite(one.correct[:, at]) & (np.isfinite(one.tokens[:, at]) | (columns.usd_out == 0))).all(axis=1)
     need = context_need(one.part.prompts[1][:, None] * columns.token_factor, one.table.tokens_hi[:, at])
     allowed = ~(need > columns.context_tokens)
@@ -97,12 +98,9 @@ def common(cards: Sequence[ModelCard], one: Predicted) -> tuple[Ints, NDArray[np
     return rows, allowed[rows]
 
 
-def _places(cards: Sequence[ModelCard], one: Predicted) -> Ints:
+def places_of(cards: Sequence[ModelCard], one: Predicted) -> Ints:
+    """Return the candidates' indices of these models, (models,)."""
     return np.array([one.part.names.index(card.id) for card in cards], np.intp)
-
-
-def _place(one: Predicted, model: str) -> int | None:
-    return one.part.names.index(model) if model in one.part.names else None
 
 
 def replay(
@@ -124,7 +122,7 @@ def replay(
 
 
 def _one_split(cards: Sequence[ModelCard], one: Predicted, alphas: Sequence[float], policies: str = "all") -> Replay:
-    at = _places(cards, one)
+    at = places_of(cards, one)
     data, models = one.part.data, one.part.models[at]
     prepared = prepare(cards, one)
     columns = prepared.columns
@@ -181,7 +179,7 @@ def _tuned(pool: PolicyPool, prospect: Prospect, correct: Floats, usd: Floats) -
 def prepare(cards: Sequence[ModelCard], one: Predicted) -> PolicyPool:
     """The pool as the policy knows it, read off training queries."""
     reference = one.part.reference
-    table = _columns(one.prior.table(reference.places, np.ones(len(reference))), _places(cards, one))
+    table = _columns(one.prior.table(reference.places, np.ones(len(reference))), places_of(cards, one))
     return policy_pool(cards, table.p_correct.T, table.tokens.T, reference.prompt_tokens)
 
 
@@ -198,14 +196,7 @@ def _columns(table: EstimateTable, models: Ints, rows: Ints | None = None) -> Es
     )
 
 
-def _fixed(
-    one: Predicted,
-    at: Ints,
-    pool: PolicyPool,
-    correct: Floats,
-    usd: Floats,
-    cost: Floats,
-) -> dict[str, Ints]:
+def _fixed(one: Predicted, at: Ints, pool: PolicyPool, correct: Floats, usd: Floats, cost: Floats) -> dict[str, Ints]:
     """The routers that look at no query, as far as they choose; and the oracle, which looks at the outcome."""
     taught = one.part.material.correct[np.ix_(one.part.models[at], one.part.taught)]
     common = np.isfinite(taught).all(axis=0)
@@ -228,23 +219,22 @@ def _fixed(
 
 def points(one: Replay) -> tuple[RoutingPoint, ...]:
     """Every router at every alpha."""
+    n, m = one.correct.shape
     rows = [
-        _point(one, router, alpha, _shares(one, pick))
+        _point(one, router, alpha, np.eye(m)[pick])
         for router, by_alpha in one.chosen.items()
         for alpha, pick in by_alpha.items()
     ]
-    n, m = one.correct.shape
     return (*rows, _point(one, "random", None, np.full((n, m), 1 / m)))
 
 
 def singles(one: Replay) -> tuple[RoutingPoint, ...]:
     """Every model of the pool alone."""
-    n = len(one.correct)
-    return tuple(_point(one, model, None, _shares(one, np.full(n, i))) for i, model in enumerate(one.columns.models))
-
-
-def _shares(one: Replay, chosen: Ints) -> Floats:
-    return np.eye(one.correct.shape[1])[chosen]
+    one_hot = np.eye(len(one.columns.models))
+    return tuple(
+        _point(one, model, None, np.broadcast_to(row, one.correct.shape))
+        for model, row in zip(one.columns.models, one_hot, strict=True)
+    )
 
 
 def _point(one: Replay, router: str, alpha: float | None, shares: Floats) -> RoutingPoint:

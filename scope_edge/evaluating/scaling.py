@@ -9,7 +9,7 @@ import numpy as np
 
 from scope_edge.costs import expected_costs
 from scope_edge.evaluating.report import Joining, PoolSize
-from scope_edge.evaluating.routing import Replay
+from scope_edge.evaluating.routing import Replay, places_of
 from scope_edge.policy import choose_many, policy_pool
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def pool_sizes(cards: Sequence[ModelCard], found: Sequence[Predicted], one: Repl
 
 def _most_accurate(cards: Sequence[ModelCard], split: Predicted, one: Replay) -> NDArray[np.intp]:
     """What alpha 1 chooses of these cards for the queries of one split that are in the replay."""
-    at = np.array([split.part.names.index(card.id) for card in cards], np.intp)
+    at = places_of(cards, split)
     rows = np.flatnonzero(np.isin(split.part.rows, one.query))
     p, tokens = (column[np.ix_(rows, at)] for column in (split.table.p_correct, split.table.tokens))
     prompts = split.part.prompts[0][rows]

@@ -26,11 +26,13 @@ class Scores:
     logloss: float
 
 
-def scores(p: Floats, y: Floats, weights: Floats, order: NDArray[np.int64]) -> Scores:
-    """p, y, weights: (n,); order: argsort of p (passed in, as resampling weights does not change it).
+def scores(p: Floats, y: Floats, weights: Floats | None = None, order: NDArray[np.intp] | None = None) -> Scores:
+    """Score probabilities p against outcomes y, both (n,); for AUC and accuracy, right means y above one half.
 
-    y may be fractional: for AUC and accuracy, right means above one half.
+    weights: (n,), 1 by default. order: argsort of p, which a caller that resamples weights computes once.
     """
+    weights = np.ones(len(p)) if weights is None else weights
+    order = np.argsort(p, kind="stable") if order is None else order
     right = y > 0.5
     total = weights.sum()
     return Scores(

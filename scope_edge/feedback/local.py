@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import logit, sigmoid
 from scope_edge.feedback.held import FEEDBACK, Said, load_held, stamp
+from scope_edge.newton import fit_logistic, logit, sigmoid
 from scope_edge.prior import SLICE
 from scope_edge.records import Neighbor, Outcome, Slice
 
@@ -32,8 +32,8 @@ _SHARPNESS = 8.0
 _VARIANCE, _LENGTH_VARIANCE, _LENGTH_NOISE = 1.0, 0.25, 0.5
 # Answers of one model that are looked at, the latest: their likeness among each other is a matrix.
 _MOST = 500
-_STEPS = 50
-_SETTLED = 1e-6
+# Two equal queries would leave their covariance without a root.
+_JITTER = 1e-10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,21 +138,14 @@ def _moved(p: Floats, odds: Floats) -> Floats:
 
 
 def _weights(near: Floats, expected: Floats, correct: Floats) -> Floats:
-    """K^-1 times the mode of the process, by Newton's method: at the mode that is what outcomes are above expectation."""
-    covariance, f = _VARIANCE * near, np.zeros(len(near))
-    weights = f
-    for _ in range(_STEPS):
-        p = sigmoid(expected + f)
-        spread = p * (1 - p)
-        # (K + W^-1)^-1 (f + W^-1 (y - p)), written so that a p near 0 or 1 does not divide by nothing.
-        root = np.sqrt(spread)
-        inside = np.eye(len(f)) + root[:, None] * covariance * root
-        b = spread * f + correct - p
-        weights = b - root * np.linalg.solve(inside, root * (covariance @ b))
-        before, f = f, covariance @ weights
-        if np.abs(f - before).max() < _SETTLED:
-            break
-    return _VARIANCE * weights
+    """K^-1 times the mode of the process, which is what outcomes are above expectation there.
+
+    With a root of the covariance, K = L L', the process is L z under a standard Gaussian: a logistic fit of z.
+    """
+    identity = np.eye(len(near))
+    root = np.asarray(np.linalg.cholesky(_VARIANCE * near + _JITTER * identity), np.float64)
+    mode, _ = fit_logistic(root, correct, np.zeros(len(near)), identity, expected)
+    return _VARIANCE * (correct - sigmoid(expected + root @ mode))
 
 
 def _length_weights(near: Floats, surprise: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Templates on programs: what a few lines print, and expressions to be written. The key is worked out, not run."""
+"""Templates on programs: what a few lines print. The key is worked out, not run."""
 
 from __future__ import annotations
 
@@ -29,14 +29,11 @@ def _slices(d: Draws) -> Draft:
 
 def _distance(d: Draws) -> Draft:
     away, times = d.whole(3, 19), d.whole(2, 9)
-    cases = tuple(({"x": x}, abs(x - away) * times) for x in (away, away + 4, away - 7, -2, 40))
+    below, above = away - d.whole(4, 9), away + d.whole(2, 8)
+    code = f"def f(x):\n    return abs(x - {away}) * {times}\n\nprint(f({below}), f({above}))"
+    near, far = (away - below) * times, (above - away) * times
     return Draft(
-        f"`x` is an integer. Write one Python expression for {times} times the distance between `x` and {away} on the number "
-        "line.",
-        f"abs(x - {away}) * {times}",
-        (f"(x - {away}) * {times}", f"abs(x * {times} - {away})"),
-        {"away": away, "times": times},
-        {"cases": cases},
+        _prints(code), f"{near} {far}", (f"{-near} {far}", f"{near} {abs(above * times - away)}"), {"code": code}
     )
 
 
@@ -122,28 +119,27 @@ def _breaks(d: Draws) -> Draft:
 
 
 def _top_sum(d: Draws) -> Draft:
-    k, times = d.whole(2, 4), d.whole(2, 15)
-    lists = [[d.whole(-9, 20) for _ in range(d.whole(k, 8))] for _ in range(4)] + [[8, 8, 8, 8, 1], [-7, -1, -5, -4]]
-    cases = tuple(({"xs": xs}, sum(sorted(xs)[-k:]) - times * min(xs)) for xs in lists)
-    return Draft(
-        f"`xs` is a list of at least {k} integers. Write one Python expression, without comprehensions or method calls, for the "
-        f"sum of its {k} largest elements (equal ones count separately) minus {times} times its smallest element.",
-        f"sum(sorted(xs)[-{k}:]) - {times} * min(xs)",
-        (f"sum(sorted(xs)[:{k}]) - {times} * min(xs)", f"max(xs) * {k} - {times} * min(xs)"),
-        {"k": k, "times": times},
-        {"cases": cases},
+    k, times, by = d.whole(2, 4), d.whole(2, 15), d.whole(3, 5)
+    xs = [d.whole(-9, 20) for _ in range(7)]
+    ys = sorted(xs, key=lambda x: (x % by, -x))
+    code = (
+        f"xs = {xs}\nys = sorted(xs, key=lambda x: (x % {by}, -x))\n"
+        f"print(ys[:{k}], sum(sorted(xs)[-{k}:]) - {times} * min(xs))"
     )
+    right = sum(sorted(xs)[-k:]) - times * min(xs)
+    wrong = sum(sorted(xs)[:k]) - times * min(xs)
+    return Draft(_prints(code), f"{ys[:k]} {right}", (f"{sorted(xs)[:k]} {right}", f"{ys[:k]} {wrong}"), {"code": code})
 
 
 _FIELD = "programming"
 PROGRAMS = (
     Template("prog-10", _FIELD, 1, "output", _loop),
     Template("prog-11", _FIELD, 1, "output", _slices),
-    Template("prog-12", _FIELD, 1, "expression", _distance),
+    Template("prog-12", _FIELD, 1, "output", _distance),
     Template("prog-13", _FIELD, 2, "output", _list_steps),
     Template("prog-14", _FIELD, 2, "output", _recursion),
     Template("prog-15", _FIELD, 2, "output", _counting),
     Template("prog-16", _FIELD, 3, "output", _aliases),
     Template("prog-17", _FIELD, 3, "output", _breaks),
-    Template("prog-18", _FIELD, 3, "expression", _top_sum),
+    Template("prog-18", _FIELD, 3, "output", _top_sum),
 )

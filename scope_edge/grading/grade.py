@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.grading.answers import answer_part, bare, block, fences, statements, visible
-from scope_edge.grading.expression import ExpressionError, evaluate
 from scope_edge.grading.numbers import near, plain_number, read_number
 from scope_edge.grading.rules import obeys
 from scope_edge.grading.specs import LETTERS
@@ -157,7 +156,7 @@ def _same(found: Any, key: Any) -> bool:
         return abs(found - key) <= _CLOSE * max(1.0, abs(key))
     if isinstance(found, dict) and isinstance(key, dict):
         return found.keys() == key.keys() and all(_same(found[name], key[name]) for name in key)
-    if isinstance(found, (list, tuple)) and type(found) is type(key):
+    if isinstance(found, list) and isinstance(key, list):
         return len(found) == len(key) and all(map(_same, found, key))
     return type(found) is type(key) and bool(found == key)
 
@@ -189,26 +188,6 @@ def _line(spec: AnchorSpec, text: str) -> bool:
     return False
 
 
-def _expression(spec: AnchorSpec, text: str) -> bool:
-    source = block(answer_part(spec, text))
-    inline = re.findall(r"`([^`\n]+)`", source)
-    source = bare(inline[-1] if inline else source).removeprefix("return ")
-    for names, want in spec.cases:
-        try:
-            if not _same(_plain(evaluate(source, names)), want):
-                return False
-        except ExpressionError:
-            return False
-    return True
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON would keep it, so that cases can be written there: tuples are lists."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return value
-
-
 _GRADERS: Mapping[Kind, Callable[[AnchorSpec, str], bool]] = {
     "choice": _choice,
     "short": _short,
@@ -217,5 +196,4 @@ _GRADERS: Mapping[Kind, Callable[[AnchorSpec, str], bool]] = {
     "rules": _rules,
     "output": _output,
     "line": _line,
-    "expression": _expression,
 }

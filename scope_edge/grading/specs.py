@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from scope_edge.errors import PackError
 
-Kind = Literal["choice", "short", "number", "json", "rules", "output", "line", "expression"]
+Kind = Literal["choice", "short", "number", "json", "rules", "output", "line"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TIERS = (1, 2, 3)
 LETTERS = "ABCDEFGH"
@@ -20,7 +20,6 @@ _ENDINGS: Mapping[Kind, str] = {
     "rules": "",
     "output": "End with the exact output, in a code block.",
     "line": 'End with a line that says "Answer:" and the number of that line.',
-    "expression": "End with the expression alone, in a code block.",
 }
 
 
@@ -30,13 +29,12 @@ class AnchorSpec:
 
     Attributes:
         field: the subject. tier: 1 (any model worth using), 2, 3 (hard for the best). kind: which grader.
-        key: the right answer; for `rules` and `expression` one of many.
+        key: the right answer; for `rules` one of many.
         options: of a choice, in the order of `LETTERS`.
         accept: other spellings of a short answer; other right letters never. exact: whether its capitals count.
         relative, absolute: how far a number may be off; the larger of both holds.
         units: (unit, factor): what a number may be followed by, and what it is then multiplied by.
         rules: (name, value), see `scope_edge.grading.rules`; all must hold.
-        cases: ({name: value}, value that the expression must have there).
         fresh: made by a template: `scope_edge.fresh.fresh_anchor` makes others like it.
     """
 
@@ -53,7 +51,6 @@ class AnchorSpec:
     absolute: float = 0.0
     units: tuple[tuple[str, float], ...] = ()
     rules: tuple[tuple[str, Any], ...] = ()
-    cases: tuple[tuple[Mapping[str, Any], Any], ...] = ()
     fresh: bool = False
 
 
@@ -83,8 +80,6 @@ def spec_body(spec: AnchorSpec) -> dict[str, Any]:
             body[one.name] = value
     if spec.rules or spec.units:
         body.update({name: dict(getattr(spec, name)) for name in ("rules", "units") if getattr(spec, name)})
-    if spec.cases:
-        body["cases"] = [{**names, "want": want} for names, want in spec.cases]
     return body
 
 
@@ -97,8 +92,6 @@ def spec_from_body(body: Mapping[str, Any], where: str) -> AnchorSpec:
             plain[field] = tuple(str(one) for one in plain.get(field, ()))
         plain["units"] = tuple((unit, float(factor)) for unit, factor in plain.get("units", {}).items())
         plain["rules"] = tuple(plain.get("rules", {}).items())
-        cases = [dict(case) for case in plain.get("cases", ())]
-        plain["cases"] = tuple((case, case.pop("want")) for case in cases)
         spec = AnchorSpec(**plain)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PackError(f"{where}: anchor {name!r} cannot be used ({error!r}); get a fresh copy") from error
@@ -119,6 +112,6 @@ def _fault(spec: AnchorSpec) -> str | None:
         return "options belong to a choice and only there"
     if spec.kind == "choice" and spec.key not in tuple(LETTERS[: len(spec.options)]):
         return f"key {spec.key!r} is no letter of its options"
-    if (spec.kind == "rules") != bool(spec.rules) or (spec.kind == "expression") != bool(spec.cases):
-        return "rules belong to the kind rules and cases to expressions, and only there"
+    if (spec.kind == "rules") != bool(spec.rules):
+        return "rules belong to the kind rules and only there"
     return None

@@ -8,6 +8,7 @@ import numpy as np
 
 from scope_edge.ability import Population
 from scope_edge.learning.joint_fit import SD_DELTA
+from scope_edge.newton import sigmoid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +53,7 @@ def _trait_covariance(data: Pooled, joint: JointFit, traits: Floats) -> Floats:
         if not known.any():
             continue
         able = joint.theta[m] + joint.delta[m, data.sets[known]]
-        p = 1 / (1 + np.exp(-joint.a[known] * (able - joint.b[known])))
+        p = sigmoid(joint.a[known] * (able - joint.b[known]))
         rows = traits[known]
         precisions.append((rows * (p * (1 - p))[:, None]).T @ rows)
         sides.append(rows.T @ (data.correct[m, known] - p))

@@ -15,6 +15,7 @@ from scope_edge.fingerprints import Fingerprint
 from scope_edge.learning.fit_map import fit_map
 from scope_edge.learning.fit_population import fit_population
 from scope_edge.learning.joint_fit import JointFit, fit_joint, fit_lengths
+from scope_edge.newton import fit_platt, logit
 from scope_edge.prior import Basis, Prior
 from scope_edge.records import ModelCard
 from scope_edge.reference import OF_A_SET, SIZE, Reference
@@ -38,6 +39,8 @@ _CALIBRATION_QUERIES = 400
 _CALIBRATION_ANCHORS = (25, 250)
 # So many that difficulties fitted without one of them are nearly as good as those of the whole fit.
 _CALIBRATION_PARTS = 6
+# Holds slope and intercept towards no change, as if by ten outcomes.
+_PULL = 10 * np.eye(2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,7 +212,7 @@ def _calibrate(
             for size in _CALIBRATION_ANCHORS:
                 found[s] += _unseen_logits(held, learned, core, size, scored[s])
     pairs = [[np.concatenate(column) for column in zip(*one, strict=True)] if one else None for one in found]
-    scaled = [_platt(*one) if one else np.array([1.0, 0.0]) for one in pairs]
+    scaled = [fit_platt(one[0], one[1], _PULL) if one else np.array([1.0, 0.0]) for one in pairs]
     return Calibration(slope=np.array([one[0] for one in scaled]), intercept=np.array([one[1] for one in scaled]))
 
 
@@ -229,16 +232,4 @@ def _unseen_logits(
     plain = prior.table(places, np.ones(len(places))).p_correct.T
     correct = held.correct[models][:, queries]
     p = plain[np.isfinite(correct)]
-    return [(np.log(p / (1 - p)), correct[np.isfinite(correct)])]
-
-
-def _platt(logits: Floats, outcomes: Floats) -> Floats:
-    """(slope, intercept) by Newton, held towards (1, 0) as if by ten outcomes."""
-    rows = np.column_stack([logits, np.ones_like(logits)])
-    plain = np.array([1.0, 0.0])
-    at = plain
-    for _ in range(30):
-        p = 1 / (1 + np.exp(-rows @ at))
-        hessian = (rows * (p * (1 - p))[:, None]).T @ rows + 10 * np.eye(2)
-        at = at + np.linalg.solve(hessian, rows.T @ (outcomes - p) - 10 * (at - plain))
-    return at
+    return [(logit(p), correct[np.isfinite(correct)])]

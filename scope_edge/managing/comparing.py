@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import sigmoid
 from scope_edge.catalog import load_catalog
 from scope_edge.errors import UsageError
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.matching import own_rows
+from scope_edge.newton import sigmoid
 from scope_edge.prior import Basis, ability_of, load_basis
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Adaptation: what so many anchors of a new model are worth."""
+"""Adaptation: how well a new model is predicted after so many anchors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scope_edge.evaluating.report import Adaptation, Report
-from scope_edge.plotting.canvas import panels, ticks
+from scope_edge.plotting.canvas import BLUE, MUTED, PAPER, Picture, nothing, rows_of, ticks
 from scope_edge.plotting.names import percent, plain
-from scope_edge.plotting.palette import BLUE, MUTED, PAPER
-from scope_edge.plotting.picture import Picture, nothing, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +17,7 @@ NAME, TITLE = "adaptation", "How many anchors a new model needs"
 
 
 def adaptation(report: Report) -> Picture:
-    """The picture of scores against anchors."""
+    """Return the picture of scores against anchors."""
     steps = sorted(report.adaptation, key=lambda one: one.anchors)
     if not steps:
         return nothing(NAME, TITLE, "No model was scored with fewer anchors than it has.")
@@ -28,16 +26,16 @@ def adaptation(report: Report) -> Picture:
         _draw(figure, steps)
 
     new = sum(kind == "unseen" for kind in report.models.values())
-    whose = (
+    models = (
         f"the {new} models that taught the bank nothing" if new else "all models (none was kept from teaching the bank)"
     )
     caption = (
-        f"Mean over {whose}: how well {plain(report.data)} is predicted for a model that has answered so many anchors. AUC: the"
+        f"Mean over {models}: how well {plain(report.data)} is predicted for a model that has answered so many anchors. AUC: the"
         " chance that a right answer was given the higher p than a wrong one, 0.5 is guessing. Verdict: the share of"
         " outcomes on whose side of 50 % p was. Log-loss: lower is better. The axes do not begin at 0, so that the steps"
         " can be seen."
     )
-    return Picture(NAME, TITLE, _headline(steps), caption, rows_of(steps), (9.6, 3.9), draw)
+    return Picture(NAME, TITLE, _headline(steps), caption, rows_of(steps), (9.6, 3.7), draw)
 
 
 def _headline(steps: Sequence[Adaptation]) -> str:
@@ -48,15 +46,15 @@ def _headline(steps: Sequence[Adaptation]) -> str:
 
 
 def _draw(figure: Figure, steps: Sequence[Adaptation]) -> None:
-    auc, verdict, loss = panels(figure, 3, 0.35, 0.45, 0.6, 0.45)
+    auc, verdict, loss = figure.subplots(1, 3)
     _panel(auc, "AUC", steps, [one.auc for one in steps], "{:.3f}")
     _panel(verdict, "verdicts right", steps, [one.accuracy for one in steps], "{:.1%}")
     _panel(loss, "log-loss (lower is better)", steps, [one.logloss for one in steps], "{:.3f}")
 
 
 def _panel(ax: Axes, title: str, steps: Sequence[Adaptation], values: Sequence[float | None], form: str) -> None:
-    """One score; anchors evenly spaced, as each step is several times the one before."""
-    ax.set_title(title, loc="left", fontsize=10, color=MUTED, pad=20)
+    """Draw one score; anchors evenly spaced, as each step is several times the one before."""
+    ax.set_title(title, color=MUTED, pad=20)
     ax.set_xlim(-0.5, len(steps) - 0.5)
     ticks(ax.xaxis, range(len(steps)), [str(one.anchors) for one in steps])
     ax.set_xlabel("anchors")
@@ -70,6 +68,6 @@ def _panel(ax: Axes, title: str, steps: Sequence[Adaptation], values: Sequence[f
     # Not less than a few points from bottom to top, or chance would look like progress.
     middle, reach = (low + high) / 2, max(0.7 * (high - low), 0.03)
     ax.set_ylim(middle - reach, middle + reach)
-    ax.plot([i for i, _ in known], [value for _, value in known], "-o", color=BLUE, lw=2.2, ms=7, mec=PAPER, mew=1)
+    ax.plot(*zip(*known, strict=True), "-o", color=BLUE, lw=2.2, ms=7, mec=PAPER, mew=1)
     for i, value in known:
-        ax.text(i, 1.0, form.format(value), transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=9.5)
+        ax.text(i, 1.0, form.format(value), transform=ax.get_xaxis_transform(), ha="center", va="bottom")

@@ -1,72 +1,99 @@
-"""The look of all pictures, and a picture as SVG and PNG: the same report gives the same bytes."""
+"""What a picture is and how it looks: colours, a router's line, SVG and PNG. The same report gives the same bytes."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import MissingExtraError
-from scope_edge.plotting.labels import Box, Named, placed
-from scope_edge.plotting.palette import GRID, INK, MUTED, PAPER
-from scope_edge.plotting.picture import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+OURS = "scope-edge"
+INK, MUTED, GRID, PAPER, SOFT = "#1c1d22", "#62656e", "#dfe1e6", "#fefefe", "#eef0f4"
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+BLUE, VERMILLION, GREEN, SKY, PURPLE, ORANGE = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#cc79a7", "#e69f00"
+# Router -> colour, width in points, line style; the same in every picture.
+_LINES: Mapping[str, tuple[str, float, Any]] = {
+    OURS: (BLUE, 2.8, "-"),
+    "scope-paper": (VERMILLION, 1.8, "-"),
+    "knn": (GREEN, 1.5, "-"),
+    "knn5": (GREEN, 1.5, ":"),
+    "logreg": (PURPLE, 1.5, "-"),
+    "svm": (PURPLE, 1.5, "--"),
+    "mlp": (ORANGE, 1.5, "-"),
+    "gboost": (ORANGE, 1.5, "--"),
+}
 _STYLE: dict[Any, Any] = {
     # Names are untrusted: a $ in one is a dollar, not the beginning of a formula.
     "text.parse_math": False,
     "text.usetex": False,
     "font.family": ["DejaVu Sans"],
-    "font.size": 10.0,
+    "font.size": 9.5,
     "text.color": INK,
     "axes.labelcolor": INK,
-    "axes.labelsize": 10.0,
     "axes.edgecolor": MUTED,
     "axes.facecolor": PAPER,
-    "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.0,
     "grid.color": GRID,
-    "grid.linewidth": 0.8,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
     "figure.facecolor": PAPER,
-    "figure.dpi": 100.0,
-    "savefig.facecolor": PAPER,
-    "lines.solid_capstyle": "round",
-    "hatch.color": GRID,
-    "hatch.linewidth": 0.8,
+    "figure.titlesize": 11.0,
+    "figure.titleweight": "bold",
+    "legend.frameon": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "scope-edge",
 }
 _DPI = 160
-_HEADLINE_INCHES = 0.55
-# Points of print between the points that stand for a line.
-_NEAR = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """A picture's files."""
+class Picture:
+    """One picture of a report. Making one needs no matplotlib.
 
-    svg: bytes
-    png: bytes
+    Attributes:
+        name: of its files. title: what it is. headline: what it shows, drawn above it. caption: how to read it, and its caveats.
+        rows: the numbers, unrounded, as the report has them. size: inches. draw: onto an empty figure of that size.
+    """
+
+    name: str
+    title: str
+    headline: str
+    caption: str
+    rows: tuple[Mapping[str, Any], ...]
+    size: tuple[float, float]
+    draw: Callable[[Figure], None]
+
+
+def rows_of(records: Iterable[Any]) -> tuple[Mapping[str, Any], ...]:
+    """Return dataclasses of a report as rows."""
+    return tuple(asdict(one) for one in records)
+
+
+def nothing(name: str, title: str, reason: str, rows: tuple[Mapping[str, Any], ...] = ()) -> Picture:
+    """Return a picture that says why there is nothing to see."""
+
+    def draw(figure: Figure) -> None:
+        figure.text(0.5, 0.42, reason, ha="center", va="center", color=MUTED, wrap=True)
+
+    return Picture(name, title, "Nothing to show", reason, rows, (7.6, 1.7), draw)
 
 
 def check_matplotlib() -> None:
-    """Raises MissingExtraError when matplotlib is not installed."""
+    """Raise MissingExtraError if matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -75,118 +102,57 @@ def check_matplotlib() -> None:
         ) from error
 
 
-def render(picture: Picture) -> Rendered:
-    """Draw a picture. Raises MissingExtraError."""
+def render(picture: Picture) -> tuple[bytes, bytes]:
+    """Draw a picture; return it as SVG and as PNG. Raises MissingExtraError."""
     check_matplotlib()
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # Of a glyph that the font has not: a box is drawn, and the data have the name.
+        # About a glyph that the font lacks: a box is drawn, and the data have the name.
         warnings.simplefilter("ignore", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=picture.size)
+        figure = Figure(figsize=picture.size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
         FigureCanvasAgg(figure)
-        _headline(figure, picture.headline)
+        figure.suptitle(picture.headline, x=0.012, ha="left", wrap=True)
         picture.draw(figure)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-        nobody = {"Creator": None, "Date": None, "Format": None, "Type": None}
-        figure.savefig(svg, format="svg", metadata=nobody)
-    return Rendered(svg.getvalue(), png.getvalue())
+        anonymous = {"Creator": None, "Date": None, "Format": None, "Type": None}
+        figure.savefig(svg, format="svg", metadata=anonymous)
+    return svg.getvalue(), png.getvalue()
 
 
-def _headline(figure: Figure, text: str) -> None:
-    """The headline, broken where the figure ends."""
-    width, height = figure.get_size_inches()
-    lines = [""]
-    shown = figure.text(0.14 / width, 1 - 0.1 / height, "", va="top", fontsize=11, fontweight="bold", linespacing=1.25)
-    for word in text.split():
-        shown.set_text(f"{lines[-1]} {word}".strip())
-        if lines[-1] and shown.get_window_extent().width > (width - 0.3) * figure.dpi:
-            lines.append(word)
-        else:
-            lines[-1] = shown.get_text()
-    shown.set_text("\n".join(lines[:2]))
+def line_of(router: str) -> dict[str, Any]:
+    """Return how a router's line is drawn, as arguments of `Axes.plot`; an unknown router always gets the same line."""
+    unknown = (SKY, 1.5, ("-", "--", ":")[sum(router.encode("utf-8", "replace")) % 3])
+    colour, width, style = _LINES.get(router, unknown)
+    return {"color": colour, "linewidth": width, "linestyle": style}
 
 
-def axes(figure: Figure, left: float, right: float, bottom: float, top: float = 0.1) -> Axes:
-    """Axes with these margins in inches, below the headline."""
-    width, height = figure.get_size_inches()
-    top += _HEADLINE_INCHES
-    return figure.add_axes((left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height))
+def legend(ax: Axes, title: str, top: float = 1.0, **options: Any) -> Any:
+    """Write a legend to the right of the axes, with our own router in bold. top: its upper edge, as a share of the axes."""
+    made = ax.legend(
+        title=title, loc="upper left", bbox_to_anchor=(1.01, top), alignment="left", borderaxespad=0.0, **options
+    )
+    made.get_title().set_color(MUTED)
+    for text in made.get_texts():
+        if OURS in text.get_text().split():
+            text.set_fontweight("bold")
+    return made
 
 
-def panels(figure: Figure, count: int, left: float, gap: float, bottom: float, top: float = 0.1) -> list[Axes]:
-    """Axes of equal size side by side, margins in inches."""
-    width = figure.get_size_inches()[0]
-    each = (width - left - 0.25 - gap * (count - 1)) / count
-    return [
-        axes(figure, left + i * (each + gap), width - left - i * (each + gap) - each, bottom, top) for i in range(count)
-    ]
+def percent_axis(axis: Any) -> None:
+    """Label shares in percent."""
+    from matplotlib.ticker import PercentFormatter
 
-
-def percent_axis(axis: Any, low: float = 0.0, high: float = 1.0) -> None:
-    """Shares from `low` to `high`, labelled in percent at round steps."""
-    step = next((s for s in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / s <= 6.5), 0.25)
-    first = int(low / step - 1e-9) + (low > 1e-9)
-    ticks = [i * step for i in range(first, int(high / step + 1e-9) + 1)]
-    axis.set_ticks(ticks, [f"{100 * tick:.3g}%" for tick in ticks])
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=None))
 
 
 def ticks(axis: Any, values: Sequence[float], labels: Sequence[str]) -> None:
-    """These ticks and no others, on any scale."""
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
-    axis.set_major_locator(FixedLocator(list(values)))
-    axis.set_major_formatter(FixedFormatter(list(labels)))
-    axis.set_minor_locator(NullLocator())
-
-
-def name_points(
-    ax: Axes,
-    named: Sequence[tuple[float, float, str]],
-    points: Sequence[tuple[float, float]],
-    lines: Sequence[tuple[Sequence[float], ...]],
-) -> None:
-    """Write names beside points (x, y, name) so that they cover no point, line or name, with a thin line to far ones."""
-    inch = 72 / ax.figure.dpi
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across, up = ax.transData.transform((x, y))
-        return float(across) * inch, float(up) * inch
-
-    texts = [ax.text(0, 0, name, fontsize=9, linespacing=1.1, zorder=9) for _, _, name in named]
-    extents = [text.get_window_extent() for text in texts]
-    items = [
-        Named(*at(x, y), extent.width * inch, extent.height * inch)
-        for (x, y, _), extent in zip(named, extents, strict=True)
-    ]
-    frame = ax.get_window_extent()
-    boxes = placed(
-        items,
-        [Box(x - 7, y - 7, x + 7, y + 7) for x, y in (at(*point) for point in points)],
-        sorted(set().union(*(_dense([at(*point) for point in zip(*line, strict=True)]) for line in lines))),
-        Box(frame.x0 * inch + 2, frame.y0 * inch + 2, frame.x1 * inch + 6, frame.y1 * inch + 4),
-    )
-    back = ax.transData.inverted()
-    for text, item, box in zip(texts, items, boxes, strict=True):
-        text.set_position(tuple(back.transform((box.x0 / inch, box.y0 / inch))))
-        text.set_verticalalignment("bottom")
-        near = (min(max(item.x, box.x0), box.x1), min(max(item.y, box.y0), box.y1))
-        if (near[0] - item.x) ** 2 + (near[1] - item.y) ** 2 > 9.5**2:
-            ends = back.transform([(item.x / inch, item.y / inch), (near[0] / inch, near[1] / inch)])
-            ax.plot(ends[:, 0], ends[:, 1], color=MUTED, lw=0.7, zorder=3)
-
-
-def _dense(line: Sequence[tuple[float, float]]) -> set[tuple[float, float]]:
-    """A line as points no further than a few points of print from each other, and no nearer."""
-    found = set()
-    for (x0, y0), (x1, y1) in pairwise(line):
-        steps = max(1, int(max(abs(x1 - x0), abs(y1 - y0)) / _NEAR))
-        for step in range(steps + 1):
-            x, y = x0 + step / steps * (x1 - x0), y0 + step / steps * (y1 - y0)
-            found.add((round(x / _NEAR) * _NEAR, round(y / _NEAR) * _NEAR))
-    return found
+    """Set these ticks and no others."""
+    axis.set_ticks(values, labels)
+    axis.set_ticks([], minor=True)

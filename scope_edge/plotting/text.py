@@ -1,83 +1,118 @@
-"""An evaluation as lines for a terminal: who is chosen, and are the probabilities true; text_curve.py has the curve."""
+"""The cost curve in plain characters, for a terminal. Needs no matplotlib."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
-from scope_edge.evaluating.report import Report, RoutingPoint
-from scope_edge.plotting.names import distinct, dollars, percent, plain
-from scope_edge.plotting.palette import OURS
-from scope_edge.plotting.portfolio import ours
-from scope_edge.plotting.reliability import off, routers
-from scope_edge.plotting.text_curve import NARROWEST, OTHER, UNICODE, Marks, curve_lines, folded, letters
+from scope_edge.evaluating.report import Report
+from scope_edge.plotting.canvas import OURS
+from scope_edge.plotting.curve import OTHER, CostScale, headline, key_of, path, scale_of, signs_of, spots, swept
+from scope_edge.plotting.names import percent, plain
 
-_STEPS = 11
+_NARROWEST = 50
+_ROWS, _MARGIN = 15, 7
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The characters that are drawn with."""
+
+    point: str
+    line: str
+    across: str
+    up: str
+    corner: str
+
+
+UNICODE = Marks("\u25cf", "\u00b7", "\u2500", "\u2502", "\u2514")
+ASCII = Marks("#", ".", "-", "|", "+")
 
 
 def text_lines(report: Report, width: int = 80, marks: Marks = UNICODE) -> list[str]:
-    """Curve, portfolio and reliability, at most `width` columns wide, at least 50. Marks are UNICODE or ASCII."""
-    costs = {point.router: point.usd_per_1k for point in report.singles}
+    """Return the curve of scope-edge and the models as letters; below it, what they are and what the other routers are worth.
+
+    Lines are at most `width` columns wide, at least 50. Marks are UNICODE or ASCII.
+    """
+    width = max(width, _NARROWEST)
+    found, curves = spots(report), swept(report)
+    if not found and not curves:
+        return _folded("Accuracy for cost: not known, as choices were not replayed, or nothing has a price.", width)
+    signs, scale = signs_of(report, found), scale_of(report)
+    heights = [spot.accuracy for spot in found] + [right for curve in curves for right in curve.accuracy]
+    sheet = _Sheet.of(width - _MARGIN - 1, min(heights), max(heights))
+    own = next((curve for curve in curves if curve.router == OURS), None)
+    if own is not None:
+        sheet.line(list(zip(*path(own, scale), strict=True)), marks.line)
+        for usd, right in zip(own.usd_per_1k, own.accuracy, strict=True):
+            sheet.put(scale.place(usd), right, marks.point)
+    for spot in sorted(found, key=lambda spot: spot.accuracy):
+        sheet.put(scale.place(spot.usd), spot.accuracy, signs[spot])
+    ours = f"{marks.point} {OURS} as alpha goes from 0 to 1" if own is not None else ""
+    worth = ", ".join(f"{plain(curve.router)} {percent(curve.area)}" for curve in curves if curve.area is not None)
+    others = list(signs.values()).count(OTHER)
     return [
-        *curve_lines(report, width, marks),
+        *_folded(headline(report), width),
         "",
-        *portfolio_lines(ours(report), costs, width),
-        "",
-        *reliability_lines(report, width, marks),
+        f"{'right':>{_MARGIN - 1}}  {ours}".rstrip(),
+        *sheet.lines(marks),
+        *_cost_axis(scale, sheet.width),
+        *(f"{sign} {right:>6} {usd:>8}  {name}"[:width] for sign, right, usd, name in key_of(signs)),
+        *([f"{OTHER} {others} others"] if others else []),
+        *(_folded(f"mean accuracy along the curve: {worth}", width) if worth else []),
     ]
 
 
-def portfolio_lines(points: Sequence[RoutingPoint], costs: Mapping[str, float | None], width: int = 80) -> list[str]:
-    """What each alpha is worth, and a bar of letters: who is chosen how often, cheapest first.
-
-    Args:
-        points: one router's, by rising alpha; at most 11 of them are shown.
-        costs: model -> US dollars per 1,000 queries with it alone; None = not known.
-    """
-    if not points:
-        return folded(f"Who is chosen at which alpha: not known, as choices of {OURS} were not replayed.", width)
-    models = {model for point in points for model in point.portfolio}
-    signs = letters(points, {**dict.fromkeys(models), **costs})
-    room = max(width, NARROWEST) - 36
-    every = max(1, -(-(len(points) - 1) // (_STEPS - 1)))
-    lines = ["alpha   right  $ per 1,000  device  who is chosen"]
-    for point in points[::every]:
-        alpha = "-" if point.alpha is None else f"{point.alpha:.3g}"
-        figures = f"{alpha:>5}{percent(point.accuracy):>8}{dollars(point.usd_per_1k):>13}{point.device_share:>8.0%}"
-        lines.append(f"{figures}  {_bar(point.portfolio, signs, room)}".rstrip())
-    lettered = sorted((model for model in models if signs[model] != OTHER), key=signs.__getitem__)
-    names = distinct(lettered, 28)
-    key = [f"{signs[model]}={names[model]}" for model in lettered]
-    left = len(models) - len(lettered)
-    return [*lines, *folded("  ".join([*key, *([f"{OTHER}={left} others"] if left else [])]), width)]
+def _folded(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
-def _bar(portfolio: Mapping[str, float], signs: Mapping[str, str], room: int) -> str:
-    """Letters in the shares of a portfolio, rounded so that they fill the room: who has most left over gets the next."""
-    order = sorted(
-        (model for model in portfolio if portfolio[model] > 0),
-        key=lambda model: (signs[model] == OTHER, signs[model], model),
-    )
-    whole = sum(portfolio[model] for model in order) or 1.0
-    exact = {model: room * portfolio[model] / whole for model in order}
-    cells = {model: int(exact[model]) for model in order}
-    for model in sorted(order, key=lambda model: cells[model] - exact[model])[: room - sum(cells.values())]:
-        cells[model] += 1
-    return "".join(signs[model] * cells[model] for model in order)
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """Characters in rows, the uppermost first; places go from 0 to 1, heights from low to high."""
+
+    cells: list[list[str]]
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, width: int, low: float, high: float) -> _Sheet:
+        if high - low < 0.01:
+            low, high = low - 0.005, high + 0.005
+        return cls([[" "] * width for _ in range(_ROWS)], low, high)
+
+    @property
+    def width(self) -> int:
+        return len(self.cells[0])
+
+    def put(self, place: float, height: float, sign: str) -> None:
+        row = round((self.high - height) / (self.high - self.low) * (_ROWS - 1))
+        self.cells[row][round(place * (self.width - 1))] = sign
+
+    def line(self, points: Sequence[tuple[float, float]], sign: str) -> None:
+        """Put a sign in every column from point to point."""
+        for (x0, y0), (x1, y1) in pairwise(points):
+            steps = 1 + int(abs(x1 - x0) * self.width)
+            for step in range(steps + 1):
+                self.put(x0 + step / steps * (x1 - x0), y0 + step / steps * (y1 - y0), sign)
+
+    def lines(self, marks: Marks) -> list[str]:
+        """Return the rows, every seventh with its accuracy, and the axis below."""
+        found = []
+        for i, row in enumerate(self.cells):
+            height = self.high - i / (_ROWS - 1) * (self.high - self.low)
+            label = percent(height) if i % 7 == 0 else ""
+            found.append(f"{label:>{_MARGIN - 1}} {marks.up}{''.join(row)}".rstrip())
+        return [*found, " " * _MARGIN + marks.corner + marks.across * self.width]
 
 
-def reliability_lines(report: Report, width: int = 80, marks: Marks = UNICODE) -> list[str]:
-    """Said against came, a tenth of scope-edge's predictions a line; how far the other routers are off, below."""
-    found = routers(report)
-    if not found:
-        return folded("Are the probabilities true? Not known, as nothing was predicted.", width)
-    router, tenths = next(iter(found.items()))
-    room = max(width, NARROWEST) - 28
-    head = f"{plain(router)} is off by {100 * off(tenths):.1f} points on average"
-    lines = [*folded(head, width), f"   said    came  outcomes  bar: came; {marks.said}: said"]
-    for one in tenths:
-        bar = list((marks.bar * round(one.observed * room)).ljust(room))
-        bar[min(int(one.predicted * room), room - 1)] = marks.said
-        figures = f"{percent(one.predicted):>7}{percent(one.observed):>8}{one.n:>10,}"
-        lines.append(f"{figures}  {''.join(bar)}".rstrip())
-    others = ", ".join(f"{plain(name)} {100 * off(bins):.1f}" for name, bins in found.items() if name != router)
-    return [*lines, *folded(f"others are off by: {others}", width)] if others else lines
+def _cost_axis(scale: CostScale, width: int) -> list[str]:
+    """Return what is written below the axis: the ticks that have room, and the unit."""
+    line = ""
+    for place, text in scale.ticks():
+        start = max(0, min(round(place * (width - 1)) - len(text) // 2, width - len(text)))
+        if start >= len(line) + 2 or not line:
+            line = line.ljust(start) + text
+    return [" " * (_MARGIN + 1) + line, " " * (_MARGIN + 1) + "US dollars per 1,000 queries"]

@@ -1,41 +1,33 @@
-"""All pictures of an evaluation as files: SVG, PNG and numbers, and one page with everything."""
+"""All pictures of an evaluation as files: SVG, PNG and numbers, and a page that shows them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from html import escape
 from pathlib import Path
 
 from scope_edge.evaluating.report import Report
 from scope_edge.fingerprinting.journal import file_name
 from scope_edge.packs import write_atomically
 from scope_edge.plotting.adaptation import adaptation
-from scope_edge.plotting.canvas import check_matplotlib, render
+from scope_edge.plotting.canvas import Picture, check_matplotlib, render
 from scope_edge.plotting.curve import accuracy_cost
-from scope_edge.plotting.evidence import evidence
-from scope_edge.plotting.fields import fields
-from scope_edge.plotting.lengths import lengths
-from scope_edge.plotting.page import page
-from scope_edge.plotting.picture import Picture
+from scope_edge.plotting.names import plain
 from scope_edge.plotting.portfolio import portfolio
 from scope_edge.plotting.reliability import reliability
-from scope_edge.plotting.tuned import tuned
 
 # In the order of the page.
-PICTURES: tuple[Callable[[Report], Picture], ...] = (
-    accuracy_cost,
-    portfolio,
-    tuned,
-    reliability,
-    evidence,
-    lengths,
-    fields,
-    adaptation,
+PICTURES: tuple[Callable[[Report], Picture], ...] = (accuracy_cost, portfolio, reliability, adaptation)
+_HEAD = (
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>scope-edge eval</title><style>'
+    "body { max-width: 62rem; margin: auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif } img { max-width: 100% }"
+    "</style></head><body>"
 )
 
 
 def write_pictures(reports: Mapping[str, Report], folder: Path) -> tuple[Path, ...]:
-    """Write every picture of every set (name -> report) to `folder`; index.html comes first in what is returned.
+    """Write every picture of every set (name -> report) to `folder`; return the paths, index.html first.
 
     Each set has a folder of its own in it. Every file is replaced in one step, the page last.
 
@@ -43,21 +35,21 @@ def write_pictures(reports: Mapping[str, Report], folder: Path) -> tuple[Path, .
     """
     check_matplotlib()
     written: list[Path] = []
-    shown = {}
+    page = [_HEAD]
     for name, report in reports.items():
-        place = file_name(name)
-        drawn = []
-        for make in PICTURES:
-            picture = make(report)
-            files = render(picture)
-            for kind, blob in (("svg", files.svg), ("png", files.png), ("json", _numbers(name, picture))):
-                path = folder / place / f"{picture.name}.{kind}"
-                write_atomically(path, blob)
-                written.append(path)
-            drawn.append((picture, files.svg.decode("utf-8")))
-        shown[name] = (report, place, drawn)
+        page.append(f"<h1>{escape(plain(name))}</h1>")
+        for picture in (make(report) for make in PICTURES):
+            svg, png = render(picture)
+            base = f"{file_name(name)}/{picture.name}"
+            for kind, blob in (("svg", svg), ("png", png), ("json", _numbers(name, picture))):
+                written.append(folder / f"{base}.{kind}")
+                write_atomically(written[-1], blob)
+            page.append(f"<h2>{escape(picture.title)}</h2>")
+            page.append(
+                f'<img src="{escape(base)}.svg" alt="{escape(picture.headline)}"><p>{escape(picture.caption)}</p>'
+            )
     index = folder / "index.html"
-    write_atomically(index, page(shown).encode("utf-8"))
+    write_atomically(index, "\n".join([*page, "</body></html>\n"]).encode("utf-8"))
     return (index, *written)
 
 

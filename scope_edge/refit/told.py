@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import sigmoid, softening
+from scope_edge.ability import softening
+from scope_edge.newton import sigmoid
 
 if TYPE_CHECKING:
     from scope_edge.ability import Population
