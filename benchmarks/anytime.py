@@ -37,7 +37,7 @@ from scope_edge.estimator.installed import Installed
 from scope_edge.estimator.prompt import BUNDLED
 from scope_edge.estimator.scope import Engine, Limits, ScopeEstimator
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
-from scope_edge.llama.jobs import Job, JobResult, Sample, Shape, Stats
+from scope_edge.llama.messages import Job, JobResult, Sample, Shape, Stats
 from scope_edge.policy import PoolPolicy
 from scope_edge.prior import Prior, load_basis
 from scope_edge.records import EncodedQuery, Estimates, ModelCard, Preference, Query

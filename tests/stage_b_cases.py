@@ -13,8 +13,8 @@ from scope_edge.estimator.install import Wishes, install
 from scope_edge.estimator.installed import Installed, write_manifest
 from scope_edge.estimator.paper_data import import_anchors
 from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.jobs import Job, Piece, Sampling
 from scope_edge.llama.memory import Plan
+from scope_edge.llama.messages import Job, Piece, Sampling
 
 # Cloud models, so that the memory plan keeps no room for one on the device.
 MODELS = ("llama-3.1-70b-instruct", "gpt-4o-mini-2024-07-18", "claude-3-haiku-20240307")

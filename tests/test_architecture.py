@@ -28,7 +28,7 @@ ROOMS = {
     "sqlite3": ("database.py",),
     "tomlkit": ("pools.py", "estimator/installed.py"),
     "click": ("cli/",),
-    "jinja2": ("llama/chat.py",),
+    "jinja2": ("llama/chat_template.py",),
     "keyring": ("chat/keys.py",),
     "gguf": ("estimator/convert.py",),
     "safetensors": ("estimator/checkpoint.py",),

@@ -24,8 +24,8 @@ from scope_edge.fingerprinting.run import Fingerprinting
 from scope_edge.fingerprints import load_fingerprints
 from scope_edge.grading import grade, prompt_of
 from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.launch import installed
 from scope_edge.llama.memory import Plan
+from scope_edge.llama.process import installed
 from scope_edge.packs import read_pack, write_pack
 
 pytest.importorskip("httpx")

@@ -21,12 +21,11 @@ import tiny_qwen3
 
 from scope_edge.config import Settings
 from scope_edge.errors import UsageError, WorkerError
-from scope_edge.llama import budget
-from scope_edge.llama.child import COMMAND_VARIABLE
+from scope_edge.llama import memory
 from scope_edge.llama.host import Generation, Host, Message, Sampling, Stream
-from scope_edge.llama.launch import installed
 from scope_edge.llama.memory import CONTEXT, GIB, SPARE, available_memory
-from scope_edge.llama.turns import STAY
+from scope_edge.llama.process import COMMAND_VARIABLE, installed
+from scope_edge.llama.scheduling import STAY
 from scope_edge.managing import loadable
 from scope_edge.managing.loadable import look_up
 from scope_edge.records import ModelCard
@@ -111,7 +110,7 @@ def room_for(models: float, card: ModelCard, monkeypatch: pytest.MonkeyPatch) ->
     """A machine whose memory holds so many models like this one."""
     known = look_up(Path(card.gguf or ""))
     needs = known.size + known.shape.kv_bytes * CONTEXT + GIB // 2
-    monkeypatch.setattr(budget, "available_memory", lambda: SPARE + int(models * needs))
+    monkeypatch.setattr(memory, "available_memory", lambda: SPARE + int(models * needs))
 
 
 # One stream

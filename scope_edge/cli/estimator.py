@@ -21,8 +21,8 @@ from scope_edge.estimator.quantize import QUANTS
 
 if TYPE_CHECKING:
     from scope_edge.estimator.installed import Damaged, Installed
-    from scope_edge.llama.jobs import Shape
-    from scope_edge.llama.memo import Ready
+    from scope_edge.llama.messages import Shape
+    from scope_edge.llama.speed import Ready
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _EPILOG = """\b

@@ -260,8 +260,8 @@ def _hints(model: str, fit: Fit | None, catalog: Catalog) -> list[str]:
     """What to do next, or to know."""
     from scope_edge.chat.endpoints import is_loopback, parse_endpoint
     from scope_edge.fingerprints import fingerprint_names
-    from scope_edge.llama.launch import installed
     from scope_edge.llama.memory import NoRoom
+    from scope_edge.llama.process import installed
 
     card, found = catalog.card(model), []
     if card.endpoint is not None and card.where == "cloud" and is_loopback(parse_endpoint(card.endpoint).host):

@@ -16,8 +16,8 @@ from scope_edge.estimator.prompt import Template
 from scope_edge.estimator.scope import no_text
 from scope_edge.estimator.use import calibration, memory_plan
 from scope_edge.fingerprints import load_fingerprints
-from scope_edge.llama.memo import remembered
 from scope_edge.llama.memory import NoRoom
+from scope_edge.llama.speed import remembered
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings

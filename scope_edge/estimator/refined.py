@@ -11,7 +11,7 @@ import numpy as np
 from scope_edge.ability import sigmoid
 from scope_edge.estimator.calibrated import EstimatorCalibration, logit
 from scope_edge.estimator.reading import Reading, read_samples
-from scope_edge.llama.jobs import Sample
+from scope_edge.llama.messages import Sample
 from scope_edge.records import Estimates
 
 if TYPE_CHECKING:

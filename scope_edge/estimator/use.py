@@ -103,7 +103,7 @@ def engine(installed: Installed, pool: Sequence[ModelCard], threads: int | None 
         return LlamaClient(installed.gguf, installed.sha256, plan, cache_dir=assets.user_cache_dir())
 
     def known() -> Speed | None:
-        from scope_edge.llama.memo import remembered
+        from scope_edge.llama.speed import remembered
 
         return remembered(installed.sha256, assets.user_cache_dir())
 

@@ -70,7 +70,7 @@ def _try_gguf(
 ) -> Trial:
     from scope_edge.fingerprinting.local import look_at, open_worker
     from scope_edge.llama.client import START_SECONDS
-    from scope_edge.llama.jobs import Job, Message, Sampling
+    from scope_edge.llama.messages import Job, Message, Sampling
     from scope_edge.managing.loadable import start_worker
 
     gguf = look_at(card, None if reading is None else lambda done, total: reading("reading the GGUF", done, total))
