@@ -28,7 +28,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "build_scripts"))
 from figures import write_figures
 
-from scope_edge.catalog import is_retired, load_catalog
+from scope_edge.assemble import open_catalog
+from scope_edge.catalog import is_retired
 from scope_edge.config import Settings
 from scope_edge.encoder import Encoder
 from scope_edge.estimator.calibrated import REACH, REACH_COVERED, EstimatorCalibration, logit
@@ -91,7 +92,7 @@ def main() -> None:
         "--write", type=Path, help="put the table between the <!-- figures: anytime --> marks of this file"
     )
     options = parser.parse_args()
-    catalog, everything = load_catalog(Settings()), load_fingerprints()[1]
+    catalog, everything = open_catalog(Settings()), load_fingerprints()[1]
     priced = [one for one in catalog.cards if one.usd_out is not None and not is_retired(one) and one.id in everything]
     anchored = {id for parts in everything.values() for part in parts for id in part.anchors.ids}
     queries = list(_encoded(options.data, options.queries, anchored))

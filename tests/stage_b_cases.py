@@ -9,6 +9,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from scope_edge.assemble import open_cards
 from scope_edge.estimator.install import Wishes, install
 from scope_edge.estimator.installed import Installed, write_manifest
 from scope_edge.estimator.paper_data import import_anchors
@@ -55,5 +56,5 @@ def fill(gguf: Path, work: Path) -> Installed:
     table = work / "letters" / "anchor.jsonl"
     table.parent.mkdir(parents=True)
     table.write_text("\n".join(map(json.dumps, answered(gguf, work / "cache"))), "utf-8")
-    import_anchors(str(table.parent))
+    import_anchors(str(table.parent), open_cards())
     return installed

@@ -59,7 +59,14 @@ def hosts(own_folders: Path) -> Iterator[Callable[..., Host]]:
     made: list[Host] = []
 
     def make(settings: Settings = SETTINGS, reserved_bytes: int = 0) -> Host:
-        made.append(Host(settings, cache_dir=own_folders / "cache", reserved_bytes=reserved_bytes))
+        made.append(
+            Host(
+                cache_dir=own_folders / "cache",
+                threads=settings.threads,
+                keep_alive=settings.keep_alive,
+                reserved_bytes=reserved_bytes,
+            )
+        )
         return made[-1]
 
     yield make
@@ -314,7 +321,7 @@ def test_a_conversation_that_goes_on_is_not_read_again(host: Host, cards: list[M
     assert first.cached_tokens is not None and first.cached_tokens < 10
     assert first.prompt_tokens is not None and second.cached_tokens is not None
     assert second.cached_tokens >= first.prompt_tokens - 1
-    with Host(SETTINGS, cache_dir=Path(cards[0].gguf or "").parent / "other") as fresh:
+    with Host(threads=1, keep_alive=-1, cache_dir=Path(cards[0].gguf or "").parent / "other") as fresh:
         assert "".join(fresh.stream(cards[0], chat, Generation(20, COLD))) == text
 
 

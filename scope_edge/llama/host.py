@@ -1,11 +1,11 @@
 """Device models as an application uses them: ask one, and read its answer as it is written.
 
-    with Host(settings, cache_dir=assets.user_cache_dir()) as host:
+    with Host(cache_dir=assets.user_cache_dir()) as host:
         with host.stream(card, (Message("user", "Hello"),), Generation(200, Sampling())) as stream:
             for piece in stream:
                 ...
 
-Each model is loaded into a worker of its own when it is first asked, and stays for a while (setting `keep_alive`). Requests to
+Each model is loaded into a worker of its own when it is first asked, and stays for a while (`keep_alive`). Requests to
 one model are decoded together. A worker that dies ends the streams it had with a WorkerError and nothing else: the other models
 go on, and the next request starts a new one, with the next fallback configuration where llama.cpp crashed.
 """
@@ -33,7 +33,6 @@ from scope_edge.managing.draft import check_template
 from scope_edge.managing.loadable import gguf_path, hash_of, look_up, start_worker
 
 if TYPE_CHECKING:
-    from scope_edge.config import Settings
     from scope_edge.llama.client import ReplyStream
     from scope_edge.llama.model_manager import RunningModel
     from scope_edge.records import ModelCard
@@ -211,15 +210,20 @@ __all__ = ["Generation", "Host", "Message", "Sampling", "Stream"]
 class Host:
     """Owns the workers of the device models. Safe to use from several threads."""
 
-    def __init__(self, settings: Settings, *, cache_dir: Path, reserved_bytes: int = 0) -> None:
+    def __init__(
+        self, *, cache_dir: Path, threads: int | None = None, keep_alive: float = 300.0, reserved_bytes: int = 0
+    ) -> None:
         """Nothing is started yet.
 
-        cache_dir: where it is remembered how models load and how long that takes. reserved_bytes: of memory that are not the
-        device models' to take, because the estimator holds them or will.
+        Args:
+            cache_dir: where it is remembered how models load and how long that takes.
+            threads: cores to use; None = all of them.
+            keep_alive: seconds a model stays loaded after its last use; -1 = for ever.
+            reserved_bytes: memory that the estimator holds or will hold, which device models may not take.
         """
-        self._threads, self._cache_dir = settings.threads, cache_dir
+        self._threads, self._cache_dir = threads, cache_dir
         self._budget = MemoryBudget(reserved_bytes)
-        self._models = ModelManager(self._open, _start, settings.keep_alive)
+        self._models = ModelManager(self._open, _start, keep_alive)
         self._ahead: dict[Path, Future[str]] = {}
 
     def __enter__(self) -> Host:

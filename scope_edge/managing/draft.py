@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scope_edge.catalog import FORWARDED, nearest
 from scope_edge.chat.endpoints import is_loopback, parse_endpoint
+from scope_edge.checks import join_some
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.llama.gguf import Header, read_header, writes_text
 from scope_edge.managing.loadable import plan_device
@@ -146,7 +147,7 @@ def pick(listed: Sequence[Served] | None, wanted: str | None, address: str) -> S
             raise UsageError(f"{address} does not say what it serves; name the model with --served-as")
         return Served(wanted, None, None)
     names = [one.name for one in listed]
-    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    shown = join_some(names, _NAMED)
     if wanted is None:
         if len(listed) == 1:
             return listed[0]

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from scope_edge.answer import run_body
-
 if TYPE_CHECKING:
     from scope_edge.answer import Answer
     from scope_edge.chat.stream import Piece
@@ -143,4 +141,4 @@ def _without_index(value: Any) -> Any:
 
 
 def _ours(answer: Answer) -> dict[str, Any]:
-    return {"id": answer.id, "run": run_body(answer.run), "warnings": list(answer.warnings)}
+    return {"id": answer.id, "run": answer.run.as_dict(), "warnings": list(answer.warnings)}
