@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from scope_edge.plain import run_body
 from scope_edge.records import Decision, Run
 
 
@@ -28,7 +29,7 @@ class Answer:
         return {
             "answer": self.text,
             "id": self.id,
-            "run": self.run.as_dict(),
+            "run": run_body(self.run),
             "warnings": list(self.warnings),
             "decision": self.decision.as_dict(),
         }

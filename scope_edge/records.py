@@ -348,7 +348,3 @@ class Run:
     first_token_seconds: float | None
     seconds: float | None
     ending: Ending
-
-    def as_dict(self) -> dict[str, Any]:
-        """The documented JSON object of a run (docs/json.md)."""
-        return (row(self) or {}) | {"attempts": [row(one) for one in self.attempts]}

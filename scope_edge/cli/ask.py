@@ -158,7 +158,9 @@ def _json(stream: Asked) -> int:
 
 
 def _out(decision: Decision, text: str | None, run: Run | None, id: str | None, warnings: tuple[str, ...]) -> None:
-    ran = None if run is None else run.as_dict()
+    from scope_edge.plain import run_body
+
+    ran = None if run is None else run_body(run)
     out_json({"answer": text, "id": id, "run": ran, "warnings": list(warnings), "decision": decision.as_dict()})
 
 

@@ -10,7 +10,7 @@ from scope_edge import errors
 from scope_edge.answer import Answer
 from scope_edge.errors import ScopeEdgeError
 from scope_edge.journal.written import read_decision, read_run
-from scope_edge.plain import row
+from scope_edge.plain import row, run_body
 from scope_edge.records import Attempt, Decision, Run
 
 _FROM = "what the server sent"
@@ -25,7 +25,7 @@ def error_body(error: ScopeEdgeError) -> dict[str, Any]:
     if isinstance(decision, Decision):
         body["decision"] = decision.as_dict()
     if isinstance(run, Run):
-        body["run"] = run.as_dict()
+        body["run"] = run_body(run)
     if isinstance(text, str):
         body["text"] = text
     return body
@@ -59,7 +59,7 @@ def attempts_body(attempts: tuple[Attempt, ...]) -> list[Any]:
 
 def answer_body(answer: Answer) -> dict[str, Any]:
     """All of an answer but its text and its decision, which have been sent."""
-    return {"id": answer.id, "run": answer.run.as_dict(), "warnings": list(answer.warnings)}
+    return {"id": answer.id, "run": run_body(answer.run), "warnings": list(answer.warnings)}
 
 
 def answer_from(body: Mapping[str, Any], text: str, decision: Decision) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -64,10 +65,9 @@ def calibrate_estimator(
     """Run leave-one-out prompts over a pool's anchors with text and fit the estimator to what really happened.
 
     Args:
-        name: of the estimator; None = the newest. threads: cores to use; None = all of them.
+        name: of the estimator; None = the newest.
         limit: prompts in all, those of an interrupted run included; None = every measured outcome.
         again: forget what an earlier run found out.
-        progress: called after every prompt.
 
     Raises AssetError (none installed, damaged files), UsageError (nothing to calibrate on), WorkerError. What was found
     out until then is kept, and the next call goes on from there.
@@ -88,15 +88,11 @@ def calibrate_estimator(
     journal = Journal(installed.folder, key(installed), _how(installed))
     if again:
         journal.clear()
-    known = {one.task: one for one in journal.said}
-    todo = [task for task in tasks if task not in known]
+    todo = [task for task in tasks if task not in {one.task for one in journal.said}]
     if todo:
         counted = _counted(journal, len(tasks), len(todo), progress)
-        client = engine(installed, pool, threads).open()
-        try:
+        with contextlib.closing(engine(installed, pool, threads).open()) as client:
             left_out.ask(todo, installed, client, counted)
-        finally:
-            client.close()
     # By task: two runs at once may have asked the same.
     answers = {one.task: one for one in journal.said}
     said = [answers[task] for task in tasks if task in answers]

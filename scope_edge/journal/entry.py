@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from scope_edge.journal.written import decision_text, read_decision, read_run, run_text
+from scope_edge.plain import run_body
 from scope_edge.records import Decision, Ending, Query, Run
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Entry:
             "feedback": None
             if self.feedback is None
             else {"correct": self.feedback.correct, "tokens": self.feedback.tokens},
-            "run": None if run is None else run.as_dict(),
+            "run": None if run is None else run_body(run),
             "decision": self.decision.as_dict(),
         }
 

@@ -22,7 +22,6 @@ from scope_edge.llama.messages import (
     Job,
     JobResult,
     Stats,
-    jobs_body,
     result_from_body,
     results_from_body,
 )
@@ -213,7 +212,7 @@ class LlamaClient:
             child = self._child
             if child is None:
                 raise WorkerError("the llama.cpp worker is not running")
-            request = {"op": "run", "jobs": jobs_body(tuple(jobs)), "timeout": timeout, "each": each is not None}
+            request = {"op": "run", "jobs": [asdict(job) for job in jobs], "timeout": timeout, "each": each is not None}
             try:
                 answer = child.ask(request, timeout, None if each is None else lambda frame: each(*_done(frame)))
                 if answer.get("type") != "results":

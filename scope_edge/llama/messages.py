@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 import msgpack
@@ -166,16 +166,6 @@ def read_frame(pipe: IO[bytes]) -> dict[str, Any] | None:
     return body
 
 
-def jobs_body(jobs: tuple[Job, ...]) -> list[dict[str, Any]]:
-    """Jobs as plain types."""
-    return [asdict(job) for job in jobs]
-
-
-def jobs_from_body(rows: list[dict[str, Any]]) -> tuple[Job, ...]:
-    """Jobs out of plain types."""
-    return tuple(map(job_from_body, rows))
-
-
 def job_from_body(row: Mapping[str, Any]) -> Job:
     """A job out of plain types. Raises KeyError or TypeError when it is not that."""
     parts = {
@@ -185,11 +175,6 @@ def job_from_body(row: Mapping[str, Any]) -> Job:
         "stop": tuple(row["stop"]),
     }
     return Job(**{**row, **parts})
-
-
-def results_body(results: tuple[JobResult, ...], stats: Stats) -> dict[str, Any]:
-    """What a run gave, as plain types."""
-    return {"results": [asdict(one) for one in results], "stats": asdict(stats)}
 
 
 def results_from_body(body: Mapping[str, Any]) -> tuple[tuple[JobResult, ...], Stats]:

@@ -168,7 +168,7 @@ class Worker:
         return {"type": "ready"}
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
-        from scope_edge.llama.messages import jobs_from_body, results_body
+        from scope_edge.llama.messages import job_from_body
 
         def done(index: int, result: JobResult) -> None:
             self._send([{"type": "done", "id": request.get("id"), "index": index, "result": asdict(result)}])
@@ -177,14 +177,14 @@ class Worker:
         if batcher is None:
             raise RuntimeError("no model is loaded")
         timeout = request.get("timeout")
-        jobs = tuple(map(self._rendered, jobs_from_body(request["jobs"])))
+        jobs = tuple(self._rendered(job_from_body(one)) for one in request["jobs"])
         self._deadline = float("inf") if timeout is None else time.monotonic() + float(timeout)
         self._listed = request["id"]
         try:
             results, stats = batcher.run(jobs, done if request.get("each") else None)
         finally:
             self._listed = None
-        return {"type": "results", **results_body(results, stats)}
+        return {"type": "results", "results": [asdict(one) for one in results], "stats": asdict(stats)}
 
     def _alone(self) -> Batcher | None:
         """Raises RuntimeError while there are streams."""

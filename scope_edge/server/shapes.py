@@ -141,4 +141,4 @@ def _without_index(value: Any) -> Any:
 
 
 def _ours(answer: Answer) -> dict[str, Any]:
-    return {"id": answer.id, "run": answer.run.as_dict(), "warnings": list(answer.warnings)}
+    return {"id": answer.id, "run": run_body(answer.run), "warnings": list(answer.warnings)}
