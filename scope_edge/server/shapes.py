@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from scope_edge.plain import run_body
+
 if TYPE_CHECKING:
     from scope_edge.answer import Answer
     from scope_edge.chat.stream import Piece
