@@ -28,7 +28,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "build_scripts"))
 from figures import write_figures
 
-from scope_edge.catalog import is_retired, load_catalog
+from scope_edge.assemble import open_catalog
+from scope_edge.catalog import is_retired
 from scope_edge.config import Settings
 from scope_edge.encoder import Encoder
 from scope_edge.estimator.calibrated import CLIP, REACH, REACH_COVERED, EstimatorCalibration
@@ -37,7 +38,7 @@ from scope_edge.estimator.installed import Installed
 from scope_edge.estimator.prompt import BUNDLED
 from scope_edge.estimator.scope import Engine, Limits, ScopeEstimator
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
-from scope_edge.llama.jobs import Job, JobResult, Sample, Shape, Stats
+from scope_edge.llama.messages import Job, JobResult, Sample, Shape, Stats
 from scope_edge.newton import logit, sigmoid
 from scope_edge.policy import PoolPolicy
 from scope_edge.prior import Prior, load_basis
@@ -92,7 +93,7 @@ def main() -> None:
         "--write", type=Path, help="put the table between the <!-- figures: anytime --> marks of this file"
     )
     options = parser.parse_args()
-    catalog, everything = load_catalog(Settings()), load_fingerprints()[1]
+    catalog, everything = open_catalog(Settings()), load_fingerprints()[1]
     priced = [one for one in catalog.cards if one.usd_out is not None and not is_retired(one) and one.id in everything]
     anchored = {id for parts in everything.values() for part in parts for id in part.anchors.ids}
     queries = list(_encoded(options.data, options.queries, anchored))

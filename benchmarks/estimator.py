@@ -26,9 +26,9 @@ from typing import Any
 
 from scope_edge.gpus import find_gpus
 from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.describe import describe_gguf
-from scope_edge.llama.jobs import Job, Mode, Piece, Sampling, Stats
+from scope_edge.llama.gguf import describe_gguf
 from scope_edge.llama.memory import NoRoom, Plan, available_memory, physical_cores, plan_estimator
+from scope_edge.llama.messages import Job, Mode, Piece, Sampling, Stats
 
 HEAD = "### Task\nPredict how a model will do, from how it did on similar questions.\n\n### Target Model\n"
 WORDS = (

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.jobs import Job, Piece
 from scope_edge.llama.memory import Plan, physical_cores
+from scope_edge.llama.messages import Job, Piece
 
 MIB = 2**20
 LEFT = 256 * MIB

@@ -19,7 +19,6 @@ from itertools import count
 from pathlib import Path
 from time import perf_counter
 
-from scope_edge.config import Settings
 from scope_edge.llama.host import Generation, Host, Message, Sampling, Stream
 from scope_edge.records import ModelCard
 
@@ -129,7 +128,7 @@ def main() -> None:
     card = ModelCard("bench", "device", gguf=str(options.model))
     with (
         tempfile.TemporaryDirectory() as folder,
-        Host(Settings(threads=options.threads, keep_alive=-1), cache_dir=Path(folder)) as host,
+        Host(threads=options.threads, keep_alive=-1, cache_dir=Path(folder)) as host,
     ):
         bench = Bench(host, card, options.tokens, options.words)
         loading = bench.stream(question(5), 1)

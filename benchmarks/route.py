@@ -166,7 +166,7 @@ def large_router(size: int) -> Flow:
     """A router over `size` models: the fingerprinted ones of the catalog over and over, under other names."""
 
     from scope_edge.anchors import load_bank
-    from scope_edge.catalog import load_catalog
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
     from scope_edge.encoder import Encoder
     from scope_edge.fingerprints import load_fingerprints
@@ -176,7 +176,7 @@ def large_router(size: int) -> Flow:
     from scope_edge.standing import prepared_pool
 
     real = load_fingerprints()[1]
-    measured = [card for card in load_catalog(load_settings()).cards if card.id in real]
+    measured = [card for card in open_catalog(load_settings()).cards if card.id in real]
     originals = list(islice(cycle(measured), size))
     pool = tuple(replace(card, id=f"{card.id}#{i}") for i, card in enumerate(originals))
     fingerprints = {copy.id: real[card.id] for copy, card in zip(pool, originals, strict=True)}

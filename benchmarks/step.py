@@ -21,8 +21,7 @@ import numpy as np
 
 from scope_edge.llama import native
 from scope_edge.llama.batch import Batcher, Layout
-from scope_edge.llama.frames import write_frames
-from scope_edge.llama.jobs import Job, Mode, Piece, Sampling
+from scope_edge.llama.messages import Job, Mode, Piece, Sampling, write_frames
 from scope_edge.llama.native import Native, Options
 from scope_edge.llama.streams import Streams
 

@@ -15,7 +15,7 @@ import numpy as np
 from manifest import record
 
 from scope_edge.anchors import bank_body, set_body
-from scope_edge.catalog import load_catalog
+from scope_edge.assemble import open_catalog
 from scope_edge.config import Settings
 from scope_edge.encoder import Encoder
 from scope_edge.evaluating.data import sources_of
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where the packs go")
     parser.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
     options = parser.parse_args()
-    catalog = load_catalog(Settings())
+    catalog = open_catalog(Settings())
     data = read_pooled(sources_of(options.data), catalog, Encoder.load(), cache=options.cache).data
     learned = learn(data)
     bodies = {

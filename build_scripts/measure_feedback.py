@@ -23,7 +23,7 @@ from unseen import CLIP, read
 
 from scope_edge.ability import softening
 from scope_edge.anchors import AnchorSet
-from scope_edge.catalog import load_catalog
+from scope_edge.assemble import open_catalog
 from scope_edge.config import Settings
 from scope_edge.evaluating.fitting import Part, refitted
 from scope_edge.evaluating.run import cards_of
@@ -51,7 +51,7 @@ def main() -> None:
         "--write", type=Path, help="put the table between the <!-- figures: feedback --> marks of this file"
     )
     options = parser.parse_args()
-    catalog, found = load_catalog(Settings()), {}
+    catalog, found = open_catalog(Settings()), {}
     for folder in options.data:
         data = read([folder], options.cache)
         for seed in options.seeds:

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from scope_edge.ability import softening
 from scope_edge.anchors import AnchorSet
+from scope_edge.assemble import open_catalog
 from scope_edge.calibrating import calibrate_prior
-from scope_edge.catalog import Catalog, load_catalog
+from scope_edge.catalog import Catalog
 from scope_edge.config import load_settings
 from scope_edge.costs import pool_columns
 from scope_edge.encoder import Encoder
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--cache", type=Path, help="where vectors of the queries are kept")
     given = parser.parse_args()
-    catalog, encoder = load_catalog(load_settings()), Encoder.load()
+    catalog, encoder = open_catalog(load_settings()), Encoder.load()
     for folder in given.data:
         data = read_pooled(sources_of([folder]), catalog, encoder, cache=given.cache).data
         for seed in map(int, given.seeds.split(",")):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.catalog import load_catalog
+from scope_edge.assemble import open_catalog
 from scope_edge.config import Settings
 from scope_edge.encoder import Encoder
 from scope_edge.evaluating.data import sources_of
@@ -47,7 +47,7 @@ def arguments(description: str | None, figures: str) -> argparse.Namespace:
 
 def read(folders: Sequence[Path], cache: Path | None) -> Pooled:
     """The sets as one table. cache: a folder that keeps embeddings between runs."""
-    return read_pooled(sources_of(folders), load_catalog(Settings()), Encoder.load(), cache=cache).data
+    return read_pooled(sources_of(folders), open_catalog(Settings()), Encoder.load(), cache=cache).data
 
 
 @dataclass(frozen=True, slots=True, eq=False)

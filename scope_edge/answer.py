@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from scope_edge.plain import plain, row
+from scope_edge.plain import run_body
 from scope_edge.records import Decision, Run
-
-
-def run_body(run: Run) -> dict[str, Any]:
-    """The documented JSON object of a run (docs/json.md)."""
-    body = {name: plain(getattr(run, name)) for name in run.__slots__ if name != "attempts"}
-    return body | {"attempts": [row(one) for one in run.attempts]}
 
 
 @dataclass(frozen=True, slots=True)

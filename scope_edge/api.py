@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from scope_edge.allowed import CHECKS
 from scope_edge.answer import Answer
 from scope_edge.askable import askable
-from scope_edge.assemble import load_executor, load_flow
+from scope_edge.assemble import load_executor, load_flow, open_catalog, open_journal
 from scope_edge.checks import check_name, suggestion
 from scope_edge.config import DEFAULT_POOL, Settings, load_settings
 from scope_edge.errors import InfeasibleError, UsageError
@@ -206,9 +206,7 @@ class Router:
     def _check_model(self, model: str) -> str:
         """Raises UsageError naming the nearest ids for one that the catalog does not know."""
         if model not in {card.id for card in self.pool}:
-            from scope_edge.catalog import load_catalog
-
-            load_catalog(self._settings).card(model)
+            open_catalog(self._settings).card(model)
         return model
 
 
@@ -278,9 +276,7 @@ def _journal(settings: Settings) -> Journal | None:
     """Where decisions are recorded that nobody runs, if the user wants that."""
     if settings.journal != "all":
         return None
-    from scope_edge.journal import Journal
-
-    return Journal(settings)
+    return open_journal(settings)
 
 
 def _known(wishes: Any, known: tuple[str, ...]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from scope_edge.checks import join_some
 from scope_edge.errors import UsageError
 from scope_edge.executor.chain import callable_now, has_address, why_not_called
 
@@ -73,11 +74,6 @@ def askable(
 
 def _left_out(silent: Sequence[str], unable: Sequence[str], wanted: Sequence[str]) -> Iterable[str]:
     if silent:
-        yield f"left out, since their cards do not say how they are called, or they are retired: {_names(silent)}"
+        yield f"left out, since their cards do not say how they are called, or they are retired: {join_some(silent, _NAMED)}"
     if unable:
-        yield f"left out, since their cards do not say that they support {', '.join(wanted)}: {_names(unable)}"
-
-
-def _names(models: Sequence[str]) -> str:
-    more = f" and {len(models) - _NAMED} more" if len(models) > _NAMED else ""
-    return f"{', '.join(models[:_NAMED])}{more}"
+        yield f"left out, since their cards do not say that they support {', '.join(wanted)}: {join_some(unable, _NAMED)}"

@@ -11,13 +11,56 @@ from scope_edge.catalog import load_catalog
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from scope_edge.catalog import Catalog
     from scope_edge.config import Settings
     from scope_edge.encoder import Encoder
     from scope_edge.executor import Executor
     from scope_edge.executor.contracts import Place
     from scope_edge.fingerprints import Fingerprint
+    from scope_edge.importing.naming import Cards
+    from scope_edge.journal import Journal
+    from scope_edge.ledger import Ledger
     from scope_edge.records import EncodedQuery, ModelCard, Query
     from scope_edge.router import Flow, Guard, Noted, Refiner
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """Load the bundled model cards and pools with the settings' own. Raises AssetError or ConfigError."""
+    return load_catalog(settings.models, settings.pools, settings.pool, file=settings.file)
+
+
+def open_cards() -> Cards:
+    """Load the cards that imported models are matched with. Raises AssetError or ConfigError."""
+    from scope_edge.config import load_settings
+    from scope_edge.importing.naming import Cards
+
+    return Cards(open_catalog(load_settings()))
+
+
+def open_journal(settings: Settings) -> Journal:
+    """Open the journal; nothing is read or written yet."""
+    from scope_edge.journal import Journal
+    from scope_edge.journal.entry import JournalOptions
+
+    return Journal(
+        JournalOptions(
+            choice=settings.journal,
+            text=settings.journal_text,
+            embedding=settings.journal_embedding,
+            days=settings.journal_days,
+            mb=settings.journal_mb,
+            pool=settings.pool,
+            profile=settings.profile,
+            value_of_time=settings.value_of_time,
+        )
+    )
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """Open the ledger of spending, under the settings' caps."""
+    from scope_edge.ledger import Ledger
+
+    return Ledger(settings.max_usd_day, settings.max_usd_month)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +91,7 @@ def load_flow(settings: Settings, noted: Noted | None = None, encoder: Callable[
     """
     # Half of a cold start, and most of it outside the interpreter: the rest is made ready meanwhile.
     encoder = encoder or load_encoder(settings)
-    pool = load_catalog(settings).pool(settings.pool)
+    pool = open_catalog(settings).pool()
 
     from scope_edge.anchors import load_bank
     from scope_edge.feedback.local import Corrected
@@ -57,7 +100,7 @@ def load_flow(settings: Settings, noted: Noted | None = None, encoder: Callable[
     from scope_edge.standing import load_standing
 
     bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
-    standing = load_standing(settings, pool)
+    standing = load_standing(pool, coverage=settings.coverage, value_of_time=settings.value_of_time)
     return Flow(
         encoder=encoder(),
         bank=bank,
@@ -86,8 +129,6 @@ def load_executor(
     """What carries decisions on these models out. Nothing is started or connected to yet. places: None = its own."""
     from scope_edge.agreement import Agreement
     from scope_edge.executor import Executor
-    from scope_edge.journal import Journal
-    from scope_edge.ledger import Ledger
 
     places = places or load_places(settings, cards)
     return Executor(
@@ -95,8 +136,8 @@ def load_executor(
         device=places.device,
         cloud=places.cloud,
         agreement=Agreement(encode),
-        ledger=Ledger(settings),
-        journal=Journal(settings),
+        ledger=open_ledger(settings),
+        journal=open_journal(settings),
     )
 
 
@@ -109,7 +150,14 @@ def _device(settings: Settings, pool: Sequence[ModelCard]) -> Place | None:
 
     # One memory plan: what the estimator takes, or will, is not the device models' to take.
     reserved = bytes_needed(settings, pool)
-    return DevicePlace(Host(settings, cache_dir=assets.user_cache_dir(), reserved_bytes=reserved))
+    return DevicePlace(
+        Host(
+            cache_dir=assets.user_cache_dir(),
+            threads=settings.threads,
+            keep_alive=settings.keep_alive,
+            reserved_bytes=reserved,
+        )
+    )
 
 
 def _guard(settings: Settings) -> Guard | None:

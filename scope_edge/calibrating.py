@@ -28,7 +28,6 @@ from scope_edge.newton import fit_platt, sigmoid
 from scope_edge.personal import Personal, file, save_personal
 
 if TYPE_CHECKING:
-    from scope_edge.config import Settings
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.prior import Basis
     from scope_edge.records import Floats, ModelCard
@@ -82,27 +81,26 @@ class Kept:
 
 
 def calibrate_own(
-    settings: Settings,
+    cards: Sequence[ModelCard],
+    coverage: float = 0.9,
     *,
     dry_run: bool = False,
     anyway: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Kept:
-    """Calibrate for the active pool and keep what helps. anyway: keep all of it, even where it does not.
+    """Calibrate for a pool and keep what helps. anyway: keep all of it, even where it does not.
 
     Raises UsageError (too little was measured), AssetError (a file is missing or damaged, or cannot be written).
     """
     from scope_edge.anchors import taught_by
-    from scope_edge.catalog import load_catalog
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.prior import load_basis
     from scope_edge.refit.use import refitted
 
-    cards, fingerprints = load_catalog(settings).pool(settings.pool), load_fingerprints()[1]
-    basis = load_basis()
+    fingerprints, basis = load_fingerprints()[1], load_basis()
     # Abilities are known as `route` knows them: by anchors as hard as the user's other models found them.
     known = refitted(fingerprints, basis, [card.id for card in cards])
-    found = calibrate_prior(basis, cards, known, settings.coverage, progress, taught=taught_by()[1])
+    found = calibrate_prior(basis, cards, known, coverage, progress, taught=taught_by()[1])
     store = not dry_run and (anyway or bool(found.helps))
     if store:
         save_personal(found.full if anyway else found.personal, fingerprints)

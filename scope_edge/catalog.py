@@ -13,12 +13,13 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 from scope_edge import assets
 from scope_edge.chat.endpoints import Endpoint, is_loopback, is_private, parse_endpoint
 from scope_edge.checks import check_amount, check_choice, check_name, label, suggestion
-from scope_edge.config import Settings
 from scope_edge.errors import AssetError, ConfigError, UsageError
 from scope_edge.records import ModelCard, Where
 
@@ -94,25 +95,30 @@ class Catalog:
         return ids
 
 
-def load_catalog(settings: Settings) -> Catalog:
-    """The bundled cards with the user's laid over them, and all pools.
+def load_catalog(
+    models: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    pools: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    active_pool: str = "default",
+    *,
+    file: Path = Path(),
+) -> Catalog:
+    """Lay the user's cards and pools over the bundled ones. file: the settings file, which errors name.
 
     Raises AssetError (bundled cards missing or damaged) or ConfigError (a card or pool of the user's cannot be used).
     """
     bundled = _bundled()
     raw: dict[str, dict[str, Any]] = bundled["models"]
-    own = settings.models
-    cards = {id: _card(id, fields, CARDS) for id, fields in raw.items() if id not in own}
+    cards = {id: _card(id, fields, CARDS) for id, fields in raw.items() if id not in models}
     folded = {id.lower(): id for id in raw}
-    for id, fields in own.items():
-        where = f'{settings.file}, [models."{label(id)}"]'
+    for id, fields in models.items():
+        where = f'{file}, [models."{label(id)}"]'
         twin = folded.setdefault(id.lower(), id)
         if twin != id:
             raise ConfigError(f"{where}: differs from {twin} in capitals only; write {twin}, or another name")
         cards[id] = _card(id, _laid_over(raw.get(id, {}), fields), where)
-    ordered = tuple(cards[id] for id in dict.fromkeys((*raw, *own)))
-    pools = {name: tuple(ids) for name, ids in bundled["pools"].items()} | dict(settings.pools)
-    return Catalog(ordered, pools, settings.pool, frozenset(own), frozenset(settings.pools), cards)
+    ordered = tuple(cards[id] for id in dict.fromkeys((*raw, *models)))
+    listed = {name: tuple(ids) for name, ids in bundled["pools"].items()} | dict(pools)
+    return Catalog(ordered, listed, active_pool, frozenset(models), frozenset(pools), cards)
 
 
 def is_retired(card: ModelCard, on: date | None = None) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from scope_edge.errors import UsageError
 
@@ -99,6 +99,12 @@ def _number(name: str, value: object, allowed: str) -> float:
 def shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def join_some(names: Sequence[str], most: int) -> str:
+    """Join names with commas, the first `most` of them: "a, b and 3 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def near(word: str, known: Iterable[str], cutoff: float) -> str | None:

@@ -230,7 +230,7 @@ def _exists(path: Path) -> bool:
 def _settings(worst: _Worst) -> tuple[Settings | None, dict[str, tuple[str, str]], dict[str, str]]:
     """The settings in force, each with where it came from, and the active pool."""
     from scope_edge.allowed import CHECKS
-    from scope_edge.catalog import load_catalog
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
     from scope_edge.managing.loadable import unloadable
 
@@ -239,7 +239,7 @@ def _settings(worst: _Worst) -> tuple[Settings | None, dict[str, tuple[str, str]
     try:
         settings = load_settings()
         table = {key: (_shown(getattr(settings, key)), settings.origin.get(key, "default")) for key in CHECKS}
-        cards = load_catalog(settings).pool()
+        cards = open_catalog(settings).pool()
         stuck = unloadable(cards)
         return settings, table, {card.id: card.where + _remark(card, stuck.get(card.id)) for card in cards}
     except ScopeEdgeError as error:
@@ -286,16 +286,18 @@ def _routing(settings: Settings | None, worst: _Worst) -> Check:
 
 def _estimators(settings: Settings | None) -> tuple[tuple[Check, ...], tuple[str, ...]]:
     """A check an installed estimator, and what keeps the one in use from being of use. A damaged one ends no run."""
-    from scope_edge.catalog import load_catalog
+    from scope_edge.assemble import open_catalog
 
     if settings is None or not (assets.user_data_dir() / "estimators").is_dir():
         return (), ()
     from scope_edge.estimator.examined import examine_estimators, text_missing
 
     try:
-        pool = load_catalog(settings).pool()
-        found = tuple(Check(one.name, one.found, one.problem) for one in examine_estimators(settings, pool))
-        missing = text_missing(settings, pool)
+        pool = open_catalog(settings).pool()
+        found = tuple(
+            Check(one.name, one.found, one.problem) for one in examine_estimators(pool, settings.estimator_name)
+        )
+        missing = None if settings.estimator == "prior" else text_missing(pool, settings.estimator_name)
     except ScopeEdgeError:
         # What is wrong with the pool or the bundled files is said where they are looked at.
         return (), ()

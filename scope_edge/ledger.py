@@ -22,8 +22,6 @@ from scope_edge.errors import AssetError, BudgetError, UsageError
 if TYPE_CHECKING:
     import sqlite3
 
-    from scope_edge.config import Settings
-
     Span = Literal["day", "month"]
 
 FOLDER, FILE = "ledger", "ledger.sqlite"
@@ -95,9 +93,10 @@ class Spending:
 class Ledger(Kept):
     """The user's spending, under some caps."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, max_usd_day: float | None = None, max_usd_month: float | None = None) -> None:
+        """Caps in US dollars; None = no cap."""
         super().__init__(Database(assets.user_data_dir() / FOLDER / FILE, _STEPS, _MEND))
-        self._caps: dict[Span, float | None] = {"day": settings.max_usd_day, "month": settings.max_usd_month}
+        self._caps: dict[Span, float | None] = {"day": max_usd_day, "month": max_usd_month}
         self.problem: str | None = None
         """Why the last call could not be written down, in one line; only without caps: with one it is refused."""
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.catalog import load_catalog
 from scope_edge.costs import pool_columns
 from scope_edge.errors import UsageError
 from scope_edge.standing import load_standing
@@ -29,9 +28,9 @@ from scope_edge.tuning import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scope_edge.config import Settings
+    from scope_edge.catalog import Catalog
     from scope_edge.difficulty import DifficultyMap
-    from scope_edge.records import ModelCard
+    from scope_edge.records import ModelCard, Preference
     from scope_edge.standing import Standing
 
 # Fine enough that a wish is met to the hundredth of alpha.
@@ -58,38 +57,43 @@ class Outlook:
 
 
 def look_ahead(
-    settings: Settings,
+    catalog: Catalog,
+    preference: Preference,
     alphas: Sequence[float] = GRID,
     *,
+    coverage: float = 0.9,
+    value_of_time: float = 0.0,
     match: str | None = None,
     traffic: Callable[[DifficultyMap], Traffic] | None = None,
 ) -> Outlook:
-    """What to expect of the settings' pool, policy and limits.
+    """Forecast the active pool under a preference's policy and limits, at each alpha.
 
     Args:
+        coverage, value_of_time: as `load_standing` takes them.
         match: a model to look at alone, in the pool or not.
         traffic: makes it from the map; None = the bank's reference.
 
     Raises UsageError (unknown model or pool, nothing measured), AssetError (a bundled file is missing or damaged).
     """
-    if settings.policy == "paper":
+    if preference.policy == "paper":
         # It goes by each model's own anchors nearest to a query, which places alone do not tell.
         raise UsageError("what the paper's policy will choose cannot be foreseen; leave `policy` at scope-edge")
-    catalog = load_catalog(settings)
-    cards = catalog.pool(settings.pool)
+    cards = catalog.pool()
     matched = None if match is None else catalog.card(match)
     others = () if matched is None or matched in cards else (matched,)
-    standing = load_standing(settings, cards, others)
+    standing = load_standing(cards, others, coverage=coverage, value_of_time=value_of_time)
     seen = bank_traffic(standing.basis.reference) if traffic is None else traffic(standing.basis.map)
     everyone = (*cards, *others)
-    prospect = _prospect(standing, everyone, seen, settings)
+    prospect = _prospect(standing, everyone, seen, preference)
     measured = np.isfinite(prospect.table.p_correct[0]).tolist()
     if not any(measured[: len(cards)]):
-        raise UsageError(f"no model of pool {settings.pool} was measured; `scope-edge fingerprint MODEL` measures one")
+        raise UsageError(
+            f"no model of pool {catalog.active_pool} was measured; `scope-edge fingerprint MODEL` measures one"
+        )
     target = None if matched is None else everyone.index(matched)
     if target is not None and not measured[target]:
         raise UsageError(f"how good {match} is is not known; `scope-edge fingerprint {match}` measures it")
-    chosen = [choices(standing.prepared, prospect, alpha, settings.policy) for alpha in alphas]
+    chosen = [choices(standing.prepared, prospect, alpha, preference.policy) for alpha in alphas]
     return Outlook(
         pool=tuple(card.id for card in cards),
         rows=tuple(foreseen(alpha, expected(prospect, one)) for alpha, one in zip(alphas, chosen, strict=True)),
@@ -100,9 +104,9 @@ def look_ahead(
     )
 
 
-def _prospect(standing: Standing, everyone: Sequence[ModelCard], traffic: Traffic, settings: Settings) -> Prospect:
-    """These models, the pool's first, over the traffic, under the settings' limits."""
+def _prospect(standing: Standing, everyone: Sequence[ModelCard], traffic: Traffic, preference: Preference) -> Prospect:
+    """These models, the pool's first, over the traffic, under the preference's limits."""
     plain = prospect_of(pool_columns(everyone), standing.prior, traffic.places, traffic.prompt_tokens, draws=DRAWS)
     prompts = traffic.prompt_tokens, traffic.prompt_tokens_hi
-    allowed, unlimited = within_limits(standing.prepared, plain.table, prompts, settings.preference())
+    allowed, unlimited = within_limits(standing.prepared, plain.table, prompts, preference)
     return replace(plain, allowed=allowed, unlimited=unlimited)

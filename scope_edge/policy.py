@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scope_edge.checks import join_some
 from scope_edge.choice import ranking, weighable
 from scope_edge.costs import PoolColumns, expected_costs, query_costs
 from scope_edge.flips import flips
@@ -251,7 +252,7 @@ def _warnings(weighed: Weighed, allowed: Bools, chosen: int, notice: str | None)
     for model, why in weighed.pool.unloadable.items():
         yield f"{model} cannot be loaded: {why}"
     if weighed.pool.retired:
-        yield f"retired, may no longer answer: {_list(weighed.pool.retired)}"
+        yield f"retired, may no longer answer: {join_some(weighed.pool.retired, _NAMED)}"
 
 
 def _why_unknown(pool: PolicyPool) -> str:
@@ -262,9 +263,4 @@ def _why_unknown(pool: PolicyPool) -> str:
 def _named(columns: PoolColumns, among: Bools, what: str) -> Iterator[str]:
     models = [columns.models[index] for index in np.flatnonzero(among).tolist()]
     if models:
-        yield f"{what}: {_list(models)}"
-
-
-def _list(models: Sequence[str]) -> str:
-    more = len(models) - _NAMED
-    return ", ".join(models[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        yield f"{what}: {join_some(models, _NAMED)}"

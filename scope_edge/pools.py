@@ -89,7 +89,7 @@ def add_card(model: str, fields: Mapping[str, Any], pool: str | None, *, replace
     if pool is not None:
         _check_pool_name(pool)
     # The card is checked before anything is written, in the words that a card in the file is refused with.
-    load_catalog(dataclasses.replace(settings, models={**settings.models, model: dict(fields)}))
+    load_catalog({**settings.models, model: dict(fields)}, settings.pools, settings.pool, file=settings.file)
 
     def edit(document: TOMLDocument) -> None:
         table = tomlkit.table()
@@ -123,7 +123,7 @@ def remove_card(model: str) -> Removed:
         raise UsageError(
             f"{model} is a bundled card and stays; `scope-edge pool remove {model}` takes it out of a pool"
         )
-    bundled = model in load_catalog(dataclasses.replace(settings, models={})).by_id
+    bundled = model in load_catalog().by_id
     pools = () if bundled else tuple(name for name, ids in settings.pools.items() if model in ids)
 
     def edit(document: TOMLDocument) -> None:
@@ -191,7 +191,7 @@ def _check_pool_name(pool: str) -> None:
 
 def _loaded() -> tuple[Settings, Catalog]:
     settings = load_settings()
-    return settings, load_catalog(settings)
+    return settings, load_catalog(settings.models, settings.pools, settings.pool, file=settings.file)
 
 
 def _own_list(document: TOMLDocument, catalog: Catalog, pool: str) -> Array:

@@ -16,7 +16,6 @@ from scope_edge.utility import PolicyPool, policy_pool
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from scope_edge.config import Settings
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import ModelCard
     from scope_edge.reference import Reference
@@ -36,8 +35,14 @@ class Standing:
     prepared: PolicyPool
 
 
-def load_standing(settings: Settings, cards: Sequence[ModelCard], others: Sequence[ModelCard] = ()) -> Standing:
-    """From bundled files and the user's own. others: models to estimate that cannot be chosen.
+def load_standing(
+    cards: Sequence[ModelCard], others: Sequence[ModelCard] = (), *, coverage: float = 0.9, value_of_time: float = 0.0
+) -> Standing:
+    """Read what is known of a pool from bundled files and the user's own.
+
+    Args:
+        others: models to estimate that cannot be chosen.
+        coverage: of the upper bound on tokens. value_of_time: US dollars a second of waiting is worth.
 
     Raises AssetError (a file missing or damaged), UsageError (an empty pool).
     """
@@ -50,8 +55,8 @@ def load_standing(settings: Settings, cards: Sequence[ModelCard], others: Sequen
         asked = [card.id for card in everyone]
         fingerprints = refitted(measured, basis, asked, cache_dir=assets.user_cache_dir())
     personal = load_personal(measured).found
-    prior = Prior(basis, everyone, fingerprints, coverage=settings.coverage, personal=personal)
-    prepared = prepared_pool(cards, prior, basis.reference, settings.value_of_time)
+    prior = Prior(basis, everyone, fingerprints, coverage=coverage, personal=personal)
+    prepared = prepared_pool(cards, prior, basis.reference, value_of_time)
     if any(card.gguf is not None for card in cards):
         from scope_edge.managing.loadable import unloadable
 

@@ -15,7 +15,7 @@ from scope_edge.prior import NEAR
 from scope_edge.prompt_tokens import CHAT_WRAPPING, query_prompt_tokens
 
 if TYPE_CHECKING:
-    from scope_edge.config import Settings
+    from scope_edge.allowed import IndexName, Provider
     from scope_edge.difficulty import DifficultyMap
     from scope_edge.records import Floats, Query
     from scope_edge.reference import Reference
@@ -54,8 +54,11 @@ def bank_traffic(reference: Reference) -> Traffic:
 def own_traffic(
     queries: Iterable[Query],
     fitted: DifficultyMap,
-    settings: Settings,
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    provider: Provider = "cpu",
+    threads: int | None = None,
+    index: IndexName = "auto",
 ) -> Traffic:
     """The user's queries, the first `MOST_QUERIES` of them: encoded, and placed on the map.
 
@@ -64,8 +67,8 @@ def own_traffic(
     from scope_edge.anchors import load_bank
     from scope_edge.encoder import Encoder
 
-    encoder = Encoder.load(provider=settings.provider, threads=settings.threads)
-    bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
+    encoder = Encoder.load(provider=provider, threads=threads)
+    bank = load_bank(index, cache_dir=assets.user_cache_dir())
     rest = iter(queries)
     places, prompts, similar = [], [], []
     for encoded in encoder.encode_many(_first(rest, MOST_QUERIES)):

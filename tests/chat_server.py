@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from scope_edge.core_set import load_core
 from scope_edge.grading import AnchorSpec, prompt_of
 from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.jobs import Job, Message, Sampling
+from scope_edge.llama.messages import Job, Message, Sampling
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from scope_edge.contest import contenders
 from scope_edge.estimator.installed import Installed
 from scope_edge.estimator.prompt import BUNDLED
 from scope_edge.fingerprints import Fingerprint
-from scope_edge.llama.jobs import Job, JobResult, Sample, Shape, Stats
+from scope_edge.llama.messages import Job, JobResult, Sample, Shape, Stats
 from scope_edge.policy import weigh
 from scope_edge.prompt_tokens import PromptTokens
 from scope_edge.records import EncodedQuery, Preference, Query

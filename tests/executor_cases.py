@@ -9,12 +9,11 @@ from typing import Any
 from chat_server import Server
 
 from scope_edge.agreement import Agreement
+from scope_edge.assemble import open_journal, open_ledger
 from scope_edge.config import load_settings
 from scope_edge.encoder import Encoder
 from scope_edge.executor import Execution, Executor, Request
 from scope_edge.executor.cloud import CloudPlace
-from scope_edge.journal import Journal
-from scope_edge.ledger import Ledger
 from scope_edge.records import Bound, Candidate, Decision, EstimatorReport, ModelCard, Query
 
 QUESTION = "How many primes are there below one hundred?"
@@ -75,8 +74,8 @@ def executor(*cards: ModelCard, offline: bool = False, silence: float = 20.0, **
         device=None,
         cloud=CloudPlace(silence=silence, offline=offline),
         agreement=Agreement(_encoder().encode),
-        ledger=Ledger(held),
-        journal=Journal(held),
+        ledger=open_ledger(held),
+        journal=open_journal(held),
     )
     try:
         yield made

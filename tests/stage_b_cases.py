@@ -9,12 +9,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from scope_edge.assemble import open_cards
 from scope_edge.estimator.install import Wishes, install
 from scope_edge.estimator.installed import Installed, write_manifest
 from scope_edge.estimator.paper_data import import_anchors
 from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.jobs import Job, Piece, Sampling
 from scope_edge.llama.memory import Plan
+from scope_edge.llama.messages import Job, Piece, Sampling
 
 # Cloud models, so that the memory plan keeps no room for one on the device.
 MODELS = ("llama-3.1-70b-instruct", "gpt-4o-mini-2024-07-18", "claude-3-haiku-20240307")
@@ -55,5 +56,5 @@ def fill(gguf: Path, work: Path) -> Installed:
     table = work / "letters" / "anchor.jsonl"
     table.parent.mkdir(parents=True)
     table.write_text("\n".join(map(json.dumps, answered(gguf, work / "cache"))), "utf-8")
-    import_anchors(str(table.parent))
+    import_anchors(str(table.parent), open_cards())
     return installed

@@ -7,7 +7,7 @@ import pytest
 
 from scope_edge import assets
 from scope_edge.anchors import BANK, CORE, Bank, load_bank, set_body, set_from_body
-from scope_edge.catalog import load_catalog
+from scope_edge.assemble import open_catalog
 from scope_edge.config import Settings
 from scope_edge.encoder import Encoder
 from scope_edge.errors import AssetError, PackError
@@ -79,7 +79,7 @@ def test_core_sets_are_ordered_and_cover_their_set() -> None:
 
 
 def test_every_model_with_a_card_has_a_fingerprint_and_the_other_way_round() -> None:
-    cards = {card.id for card in load_catalog(Settings()).cards}
+    cards = {card.id for card in open_catalog(Settings()).cards}
     assert set(fingerprint_names()) == cards
 
 

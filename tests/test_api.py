@@ -16,8 +16,8 @@ from executor_cases import QUESTION
 
 import scope_edge
 from scope_edge import Answer, Decision, InfeasibleError, Router, UnansweredError, UsageError
+from scope_edge.assemble import open_journal
 from scope_edge.config import load_settings
-from scope_edge.journal import Journal
 
 pytest.importorskip("httpx")
 TEXT = "There are 25 primes below one hundred."
@@ -157,7 +157,7 @@ def test_an_answer_has_its_text_its_decision_and_what_it_cost(router: Router, se
     body = answer.as_dict()
     json.dumps(body, allow_nan=False)
     assert body["answer"] == TEXT and body["run"]["model"] == LARGE and body["decision"]["choice"] == LARGE
-    with Journal(load_settings()) as journal:
+    with open_journal(load_settings()) as journal:
         (entry,) = journal.entries()
         assert entry.id == answer.id
 

@@ -28,7 +28,7 @@ ROOMS = {
     "sqlite3": ("database.py",),
     "tomlkit": ("pools.py", "estimator/installed.py"),
     "click": ("cli/",),
-    "jinja2": ("llama/chat.py",),
+    "jinja2": ("llama/chat_template.py",),
     "keyring": ("chat/keys.py",),
     "gguf": ("estimator/convert.py",),
     "safetensors": ("estimator/checkpoint.py",),
@@ -62,6 +62,21 @@ BUILD_ONLY = ("build_scripts", "onnx", "pandas", "torch", "transformers")
 # `router.py` may import these of the package and nothing else: words, errors and the contracts between parts.
 ROUTER_KNOWS = ("errors", "records", "protocols")
 HEAVY = ("starlette", "uvicorn", "http", "numpy", "onnxruntime", "tokenizers", "hnswlib", "llama_cpp", "matplotlib")
+# Who may know the settings: the file itself and its edits, the factories, and what is an orchestration of its own.
+# remote.py asks for `offline` alone, at the moment of a download.
+KNOW_SETTINGS = (
+    "config.py",
+    "pools.py",
+    "assemble.py",
+    "api.py",
+    "doctor.py",
+    "remote.py",
+    "estimator/use.py",
+    "evaluating/run.py",
+    "cli/",
+    "contact/",
+    "server/",
+)
 MAX_LINES = 350
 MAX_FUNCTION = 60
 
@@ -194,6 +209,22 @@ def test_only_assemble_and_the_commands_put_a_router_together() -> None:
         and not allowed(name(path), ("api.py", "cli/", "server/", "doctor.py", "evaluating/"))
     ]
     assert not strays, f"assemble.py sits on top of the library; take the part you need as an argument: {strays}"
+
+
+def test_settings_stop_at_the_factory() -> None:
+    strays = [
+        f"{name(path)}:{node.lineno}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and _absolute(node, path) == "scope_edge.config"
+        and {alias.name for alias in node.names} & {"Settings", "load_settings"}
+        and not allowed(name(path), KNOW_SETTINGS)
+    ]
+    assert not strays, (
+        "a part takes the two or three values it uses, as keywords or a small dataclass of its own;"
+        f" let assemble.py take them from the settings: {strays}"
+    )
 
 
 def test_the_library_does_not_know_its_commands() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from scope_edge.allowed import CHECKS
-from scope_edge.catalog import Catalog, is_retired, load_catalog
+from scope_edge.assemble import open_catalog
+from scope_edge.catalog import Catalog, is_retired
 from scope_edge.config import load_settings
 from scope_edge.errors import UsageError
 from scope_edge.records import ModelCard
@@ -40,7 +41,7 @@ def catalog(file: Path | None = None, text: str | None = None) -> Catalog:
     if file is not None and text is not None:
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
-    return load_catalog(load_settings())
+    return open_catalog(load_settings())
 
 
 def refused(file: Path, text: str) -> str:

@@ -9,10 +9,9 @@ import pytest
 from cli_cases import QUERY, Cli, user, without_timings
 from journal_cases import decided, recorded, run_of
 
+from scope_edge.assemble import open_journal, open_ledger
 from scope_edge.config import Settings
 from scope_edge.feedback.held import load_held
-from scope_edge.journal import Journal
-from scope_edge.ledger import Ledger
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ALL = 'journal = "all"\n'
@@ -51,7 +50,7 @@ def test_every_line_of_a_stream_is_written_down_under_its_own_query(cli: Cli) ->
 
 
 def test_the_list_shows_what_became_of_decisions_and_its_filters_hold(cli: Cli) -> None:
-    journal = Journal(Settings())
+    journal = open_journal(Settings())
     first = recorded(journal)
     second = recorded(journal, model="gemma-2-2b-it", where="device", usd=0.0, ending="cut", attempts=())
     shown = cli("log").out.splitlines()
@@ -71,7 +70,7 @@ def test_the_list_shows_what_became_of_decisions_and_its_filters_hold(cli: Cli) 
 
 
 def test_the_json_has_the_documented_keys_in_the_documented_order(cli: Cli) -> None:
-    journal = Journal(Settings())
+    journal = open_journal(Settings())
     id = recorded(journal)
     body = cli("log", "--why", id, "--json").json
     assert body == cli("log", "--json").json[0]
@@ -87,7 +86,7 @@ def test_the_json_has_the_documented_keys_in_the_documented_order(cli: Cli) -> N
 
 
 def test_why_explains_a_decision_and_what_became_of_it(cli: Cli) -> None:
-    journal = Journal(Settings(journal_text=True, journal_embedding=True, profile="work"))
+    journal = open_journal(Settings(journal_text=True, journal_embedding=True, profile="work"))
     recorded(journal)
     id = recorded(journal)
     routed = cli("route", "--explain", QUERY).out
@@ -106,7 +105,7 @@ def test_why_explains_a_decision_and_what_became_of_it(cli: Cli) -> None:
 
 def test_why_tells_what_was_not_kept_and_what_did_not_happen(cli: Cli) -> None:
     encoded, decision = decided()
-    journal = Journal(Settings())
+    journal = open_journal(Settings())
     journal.record(encoded.query, decision, None, encoded=encoded)
     why = cli("log", "--why", "last").out
     assert "the query's text was not kept" in why and "it was decided and not run" in why
@@ -118,7 +117,7 @@ def test_why_tells_what_was_not_kept_and_what_did_not_happen(cli: Cli) -> None:
 
 
 def test_feedback_is_given_shown_and_taken_back(cli: Cli) -> None:
-    id = recorded(Journal(Settings(journal_embedding=True)))
+    id = recorded(open_journal(Settings(journal_embedding=True)))
     before = without_timings(cli("route", QUERY, "--json").json)
     given = cli("feedback", "last", "--wrong")
     assert given.code == 0 and given.out == (
@@ -134,7 +133,7 @@ def test_feedback_is_given_shown_and_taken_back(cli: Cli) -> None:
 
 
 def test_feedback_on_a_model_that_nothing_is_known_of_says_so(cli: Cli) -> None:
-    recorded(Journal(Settings(journal_embedding=True)), model="brand-new", where="device")
+    recorded(open_journal(Settings(journal_embedding=True)), model="brand-new", where="device")
     ended = cli("feedback", "last", "--correct")
     assert ended.code == 0 and "brand-new was right" in ended.out
     assert ended.complaint.startswith("brand-new has no fingerprint") and "scope-edge fingerprint" in ended.complaint
@@ -168,7 +167,7 @@ def test_what_makes_no_sense_is_one_line(cli: Cli, arguments: tuple[str, ...], c
 
 
 def test_purging_says_what_went(cli: Cli) -> None:
-    journal = Journal(Settings(journal_embedding=True))
+    journal = open_journal(Settings(journal_embedding=True))
     for _ in range(3):
         id = recorded(journal)
     cli("feedback", id, "--wrong")
@@ -180,7 +179,7 @@ def test_purging_says_what_went(cli: Cli) -> None:
 
 def test_a_damaged_journal_is_one_line_and_routing_goes_on(cli: Cli) -> None:
     plain = cli("route", QUERY, "--json")
-    recorded(Journal(Settings()))
+    recorded(open_journal(Settings()))
     file = Path(user(cli.folder)["SCOPE_EDGE_DATA_DIR"]) / "journal" / "journal.sqlite"
     for beside in file.parent.glob("*.sqlite*"):
         beside.write_bytes(b"noise" * 3000)
@@ -196,7 +195,7 @@ def test_a_damaged_journal_is_one_line_and_routing_goes_on(cli: Cli) -> None:
 
 def test_spending_is_shown_beside_its_caps(cli: Cli) -> None:
     assert "nothing is capped" in cli("log", "spend").out
-    with Ledger(Settings()) as ledger:
+    with open_ledger(Settings()) as ledger:
         ledger.settle(ledger.reserve(0.25, "dear"), 0.2)
         ledger.settle(ledger.reserve(0.01, "cheap"), 0.01)
         ledger.settle(ledger.reserve(None, "stranger"), None)
@@ -211,6 +210,6 @@ def test_spending_is_shown_beside_its_caps(cli: Cli) -> None:
 
 
 def test_terminals_are_not_steered_by_what_was_written_down(cli: Cli) -> None:
-    recorded(Journal(Settings(journal_text=True)), model="evil\x1b[2Jmodel", where="cloud")
+    recorded(open_journal(Settings(journal_text=True)), model="evil\x1b[2Jmodel", where="cloud")
     for arguments in (("log",), ("log", "--why", "last")):
         assert "evil\\x1b[2Jmodel" in cli(*arguments).out

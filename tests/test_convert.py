@@ -30,7 +30,7 @@ from tokenizers import Tokenizer
 
 from scope_edge.estimator.convert import About, convert_checkpoint
 from scope_edge.estimator.vocabulary import read_vocabulary
-from scope_edge.llama.launch import installed
+from scope_edge.llama.process import installed
 
 if TYPE_CHECKING:
     from tiny_qwen3 import Dtype

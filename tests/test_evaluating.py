@@ -15,7 +15,7 @@ pytest.importorskip("sklearn")
 
 from labelled_cases import ABILITIES, KINDS, Labelled, labelled
 
-from scope_edge.catalog import load_catalog
+from scope_edge.assemble import open_cards, open_catalog
 from scope_edge.config import load_settings
 from scope_edge.encoder import Encoder
 from scope_edge.errors import UsageError
@@ -144,7 +144,7 @@ def test_the_seeds_part_queries_and_models(user: Path, whole: Labelled) -> None:
 
 
 def read(folder: Path, encoder: Encoder) -> Reading:
-    return read_pooled(sources_of([folder]), load_catalog(load_settings()), encoder)
+    return read_pooled(sources_of([folder]), open_catalog(load_settings()), encoder)
 
 
 def test_families_and_equal_texts_are_never_parted(user: Path, encoder: Encoder) -> None:
@@ -172,7 +172,7 @@ def test_a_replayed_choice_is_the_one_the_router_makes(user: Path, whole: Labell
     settings = load_settings()
     reading = read(whole.write(user / "made"), encoder)
     (part,) = refitted(reading.data, split(reading.data, 0))
-    catalog = load_catalog(settings)
+    catalog = open_catalog(settings)
     found = predict(part, cards_of(catalog, part.names), 250, 0.9, (), lambda *_: None)
     cards = cards_of(catalog, POOL)
     replayed = routing.replay(cards, [found], (0.2, 0.5, 0.9), "all")
@@ -342,7 +342,7 @@ def test_equal_texts_of_two_sets_fall_together(user: Path, encoder: Encoder) -> 
     made = labelled(60)
     made.write(user / "two" / "s1")
     made.write(user / "two" / "s2")
-    data = read_pooled(sources_of([user / "two"]), load_catalog(load_settings()), encoder).data
+    data = read_pooled(sources_of([user / "two"]), open_catalog(load_settings()), encoder).data
     for seed in range(4):
         one = split(data, seed)
         assert not set(data.texts[one.scored]) & set(data.texts[one.taught])
@@ -355,7 +355,7 @@ def test_what_the_user_measured_on_a_scored_query_is_not_used(user: Path, whole:
     folder = whole.only(models=(*POOL, *NEW)).write(user / "mine")
     request = Request(data=(folder,), bank="bundled", baselines=(), seeds=(0,))
     before = run(request)
-    import_routing_data(folder)
+    import_routing_data(folder, open_cards())
     after = run(request)
     known = {model: figures for model, figures in after.prediction["scope-edge"].items() if model in POOL}
     assert set(known) == set(POOL)

@@ -14,11 +14,10 @@ from chat_server import Call, Handler, Said, Server, completion, faulty, running
 from executor_cases import QUESTION, asked, candidate, card, decided, executor, told
 from silent_server import silent
 
+from scope_edge.assemble import open_journal, open_ledger
 from scope_edge.config import load_settings
 from scope_edge.errors import BrokenAnswerError, BudgetError, RefusedError, UnansweredError
 from scope_edge.executor import execution as execution_room
-from scope_edge.journal import Journal
-from scope_edge.ledger import Ledger
 from scope_edge.records import Attempt, Budget
 
 pytest.importorskip("httpx")
@@ -41,7 +40,7 @@ def server() -> Iterator[Server]:
 
 
 def spent() -> float:
-    with Ledger(load_settings()) as ledger:
+    with open_ledger(load_settings()) as ledger:
         today, _ = ledger.spending()
         assert today.reserved == 0, "nothing stays reserved once it is over"
         return today.spent
@@ -62,7 +61,7 @@ def test_the_chosen_model_answers_and_everything_is_written_down(server: Server)
     (call,) = server.calls
     assert call.body["model"] == "vendor/one" and call.body["messages"] == [{"role": "user", "content": QUESTION}]
     assert "max_tokens" not in call.body, "no limit was asked for"
-    with Journal(load_settings()) as journal:
+    with open_journal(load_settings()) as journal:
         assert answer.id is not None and journal.entry(answer.id).run == run
 
 
@@ -164,7 +163,7 @@ def test_nobody_answers_and_each_says_why(server: Server) -> None:
     run = nobody.value.run
     assert (run.model, run.ending, run.usd, nobody.value.exit_code) == (None, "failed", 0.0, 5)
     assert spent() == 0.0, "refusals cost nothing"
-    with Journal(load_settings()) as journal:
+    with open_journal(load_settings()) as journal:
         assert journal.entries()[0].run == run
 
 

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from journal_cases import FAR, OTHER, QUERY, decided, recorded
 
-from scope_edge.assemble import load_flow
+from scope_edge.assemble import load_flow, open_catalog, open_journal
 from scope_edge.calibrating import Personal
-from scope_edge.catalog import load_catalog
 from scope_edge.config import Settings, load_settings
 from scope_edge.difficulty import text_features
 from scope_edge.errors import AssetError, UsageError
@@ -42,7 +41,7 @@ def journal(own_folders: Path) -> Journal:
     # What is decided before a test begins knows of no feedback.
     for text in (QUERY, OTHER):
         decided(text)
-    return Journal(Settings(journal_embedding=True))
+    return open_journal(Settings(journal_embedding=True))
 
 
 def expected(model: str, text: str = NEAR) -> tuple[float, float]:
@@ -75,7 +74,7 @@ def test_it_moves_what_is_expected_near_by_from_the_next_query_on_and_back(journ
     assert model is not None
     near, far = expected(model), expected(model, FAR)
     id = recorded(journal, completion_tokens=4000.0)
-    given = give(journal, Settings(), id, correct)
+    given = give(journal, open_catalog(Settings()), id, correct)
     assert (given.model, given.tokens, given.total, given.before, given.known) == (model, 4000.0, 1, None, True)
     after = expected(model)
     assert (after[0] > near[0]) if correct else (after[0] < near[0])
@@ -95,7 +94,7 @@ def test_a_router_that_runs_knows_it_from_the_next_query_on(journal: Journal) ->
             return router.route(Query(QUERY), settings.preference()).candidates[0].p_correct
 
         before = now()
-        give(journal, settings, id, 1.0)
+        give(journal, open_catalog(settings), id, 1.0)
         after = now()
         undo(journal, id)
         assert before is not None and after is not None and after > before + 0.05
@@ -144,7 +143,7 @@ def test_a_thousand_words_on_one_model_are_taken_in() -> None:
 
 def test_a_model_without_a_fingerprint_stays_unknown() -> None:
     keep(said_of("brand-new", 1.0, 3))
-    prior = load_standing(Settings(), [ModelCard(id="brand-new", where="device")]).prior
+    prior = load_standing([ModelCard(id="brand-new", where="device")]).prior
     one = Corrected(prior, load_basis().map, [ModelCard(id="brand-new", where="device")])
     estimates, _ = one.estimate(decided()[0], 0.9)
     assert np.isnan(estimates.p_correct).all() and estimates.evidence == ("none",)
@@ -152,8 +151,8 @@ def test_a_model_without_a_fingerprint_stays_unknown() -> None:
 
 def test_said_again_it_replaces_what_was_said(journal: Journal) -> None:
     id = recorded(journal)
-    give(journal, Settings(), id, 1.0)
-    again = give(journal, Settings(), id, 0.0, tokens=77)
+    give(journal, open_catalog(Settings()), id, 1.0)
+    again = give(journal, open_catalog(Settings()), id, 0.0, tokens=77)
     assert (again.before, again.total, again.tokens) == (1.0, 1, 77)
     (one,) = load_held().said
     assert (one.id, one.correct) == (id, 0.0)
@@ -163,33 +162,33 @@ def test_said_again_it_replaces_what_was_said(journal: Journal) -> None:
 
 def test_tokens_are_kept_as_fingerprints_count_them_and_only_of_whole_answers(journal: Journal) -> None:
     settings = load_settings()
-    card = next(card for card in load_catalog(settings).cards if card.token_factor > 1.1)
+    card = next(card for card in open_catalog(settings).cards if card.token_factor > 1.1)
     ids = [recorded(journal, model=card.id, ending=ending) for ending in ("complete", "cut")]
     for id in ids:
-        give(journal, settings, id, 1.0)
+        give(journal, open_catalog(settings), id, 1.0)
     whole, cut = load_held().said
     assert whole.tokens == pytest.approx(120 / card.token_factor) and math.isnan(cut.tokens)
     assert whole.prompt_tokens == pytest.approx(31 / card.token_factor)
 
 
 def test_without_an_embedding_it_takes_the_text_and_no_other(own_folders: Path) -> None:
-    journal = Journal(Settings())
+    journal = open_journal(Settings())
     id = recorded(journal)
     with pytest.raises(UsageError, match=r"kept neither text nor embedding .* --text"):
-        give(journal, Settings(), id, 1.0)
+        give(journal, open_catalog(Settings()), id, 1.0)
     with pytest.raises(UsageError, match=f"not the text of {id}"):
-        give(journal, Settings(), id, 1.0, text=OTHER)
+        give(journal, open_catalog(Settings()), id, 1.0, text=OTHER)
     assert load_held().said == ()
-    give(journal, Settings(), id, 1.0, text=f" {QUERY}\n")
+    give(journal, open_catalog(Settings()), id, 1.0, text=f" {QUERY}\n")
     (one,) = load_held().said
     assert one.vector @ decided()[0].vector == pytest.approx(1.0, abs=1e-3)
     assert QUERY.encode() not in b"".join(path.read_bytes() for path in file().parent.iterdir())
 
 
 def test_the_kept_text_does_as_well_as_the_kept_embedding(journal: Journal) -> None:
-    texts = Journal(Settings(journal_text=True))
+    texts = open_journal(Settings(journal_text=True))
     for one in (journal, texts):
-        give(one, Settings(), recorded(one), 1.0)
+        give(one, open_catalog(Settings()), recorded(one), 1.0)
     first, second = load_held().said
     assert np.allclose(first.vector, second.vector, atol=1e-3) and np.allclose(first.features, second.features)
 
@@ -200,7 +199,7 @@ def test_what_was_not_answered_cannot_be_judged(journal: Journal) -> None:
     none = journal.record(encoded.query, replace(decision, choice=None, where=None), None, encoded=encoded)
     for id in (failed, none):
         with pytest.raises(UsageError, match="nothing to judge"):
-            give(journal, Settings(), id, 1.0)
+            give(journal, open_catalog(Settings()), id, 1.0)
     with pytest.raises(UsageError, match="nothing was said of"):
         undo(journal, failed)
     with pytest.raises(UsageError, match="no entry"):
@@ -209,7 +208,7 @@ def test_what_was_not_answered_cannot_be_judged(journal: Journal) -> None:
 
 def test_it_can_be_taken_back_when_the_entry_is_gone(journal: Journal) -> None:
     id = recorded(journal)
-    give(journal, Settings(), id, 0.0)
+    give(journal, open_catalog(Settings()), id, 0.0)
     journal.purge()
     assert undo(journal, id.upper()).total == 0
     assert load_held().said == ()
@@ -218,7 +217,7 @@ def test_it_can_be_taken_back_when_the_entry_is_gone(journal: Journal) -> None:
 def test_purging_takes_what_was_learned_along_unless_it_is_to_stay(journal: Journal) -> None:
     old, new = recorded(journal, OTHER), recorded(journal)
     for id in (old, new):
-        give(journal, Settings(), id, 0.0)
+        give(journal, open_catalog(Settings()), id, 0.0)
     keep([replace(one, time=one.time - (86_400 * 40 if one.id == old else 0)) for one in load_held().said])
     month = datetime.now(timezone.utc) - timedelta(days=30)
     assert purge(journal, older_than=month).anchors == 1
@@ -230,7 +229,7 @@ def test_purging_takes_what_was_learned_along_unless_it_is_to_stay(journal: Jour
 
 
 def test_what_is_replaced_is_overwritten_on_the_disk(journal: Journal, tmp_path: Path) -> None:
-    give(journal, Settings(), recorded(journal), 0.0)
+    give(journal, open_catalog(Settings()), recorded(journal), 0.0)
     other = tmp_path / "other name"
     other.hardlink_to(file())
     size = file().stat().st_size
@@ -240,7 +239,7 @@ def test_what_is_replaced_is_overwritten_on_the_disk(journal: Journal, tmp_path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
 def test_its_file_is_for_its_owner_alone(journal: Journal) -> None:
-    give(journal, Settings(), recorded(journal), 0.0)
+    give(journal, open_catalog(Settings()), recorded(journal), 0.0)
     assert stat.S_IMODE(file().stat().st_mode) == 0o600
 
 
@@ -248,9 +247,9 @@ def test_those_who_judge_at_once_lose_nothing(journal: Journal) -> None:
     ids = [recorded(journal) for _ in range(24)]
 
     def judge(some: list[str]) -> None:
-        mine = Journal(Settings())
+        mine = open_journal(Settings())
         for id in some:
-            give(mine, Settings(), id, 1.0)
+            give(mine, open_catalog(Settings()), id, 1.0)
 
     threads = [threading.Thread(target=judge, args=(ids[i::4],)) for i in range(4)]
     for thread in threads:
@@ -262,7 +261,7 @@ def test_those_who_judge_at_once_lose_nothing(journal: Journal) -> None:
 
 def test_routing_goes_on_without_what_cannot_be_used(journal: Journal) -> None:
     before = expected("gemma-2-2b-it")
-    give(journal, Settings(), recorded(journal), 0.0)
+    give(journal, open_catalog(Settings()), recorded(journal), 0.0)
     body, blob = read_pack(file(), "feedback"), file().read_bytes()
     for break_it, why in (
         (lambda: file().write_bytes(blob[:-9]), "body"),
@@ -274,7 +273,7 @@ def test_routing_goes_on_without_what_cannot_be_used(journal: Journal) -> None:
         assert ignored is not None and why in ignored and "scope-edge anchors remove feedback" in ignored
         assert expected("gemma-2-2b-it") == before
         with pytest.raises(AssetError):
-            give(journal, Settings(), recorded(journal), 1.0)
+            give(journal, open_catalog(Settings()), recorded(journal), 1.0)
         (listed,) = [one for one in list_sets() if one.name == FEEDBACK]
         assert listed.problem == ignored
     with pytest.raises(UsageError):
@@ -286,7 +285,7 @@ def test_routing_goes_on_without_what_cannot_be_used(journal: Journal) -> None:
 
 def test_it_is_listed_and_removed_like_an_anchor_set(journal: Journal) -> None:
     for model in MODELS[:2]:
-        give(journal, Settings(), recorded(journal, model=model, where="device"), 0.0)
+        give(journal, open_catalog(Settings()), recorded(journal, model=model, where="device"), 0.0)
     (listed,) = [one for one in list_sets() if one.name == FEEDBACK]
     assert (listed.anchors, listed.own, listed.with_text, listed.measured) == (2, True, False, MODELS[:2])
     assert own_sets_of(MODELS[0]) == (FEEDBACK,)
@@ -301,16 +300,16 @@ def test_it_is_listed_and_removed_like_an_anchor_set(journal: Journal) -> None:
 
 def test_a_calibration_of_the_users_stays_in_force(journal: Journal) -> None:
     save_personal(Personal(0.5, 0.0, 1.0, MODELS), load_fingerprints()[1])
-    give(journal, Settings(), recorded(journal, model=MODELS[0], where="device"), 0.0)
+    give(journal, open_catalog(Settings()), recorded(journal, model=MODELS[0], where="device"), 0.0)
     assert load_personal(load_fingerprints()[1]).found is not None
 
 
 def test_the_papers_policy_sees_the_anchor_among_the_nearest(journal: Journal) -> None:
     id = recorded(journal, model=MODELS[0], where="device")
-    give(journal, Settings(), id, 0.0)
+    give(journal, open_catalog(Settings()), id, 0.0)
     settings = Settings()
-    cards = load_catalog(settings).pool("default")
-    standing = load_standing(settings, cards)
+    cards = open_catalog(settings).pool("default")
+    standing = load_standing(cards)
     one = Corrected(standing.prior, standing.basis.map, cards)
     plain = {found.model: found for found in standing.prior.slices(decided()[0])}
     slices = {found.model: found for found in one.slices(decided()[0])}

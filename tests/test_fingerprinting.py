@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from chat_server import Answers, Said, Server, faulty, from_gguf, from_keys, key_of, serving
 
+from scope_edge.assemble import open_catalog
 from scope_edge.chat import client as chat
 from scope_edge.chat.client import Patience
 from scope_edge.config import load_settings
@@ -24,8 +25,8 @@ from scope_edge.fingerprinting.run import Fingerprinting
 from scope_edge.fingerprints import load_fingerprints
 from scope_edge.grading import AnchorSpec, grade, prompt_of
 from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.launch import installed
 from scope_edge.llama.memory import Plan
+from scope_edge.llama.process import installed
 from scope_edge.packs import read_pack, write_pack
 
 pytest.importorskip("httpx")
@@ -56,7 +57,7 @@ def prepared(server: Server | None, wishes: Wishes = ALL, **fields: Any) -> Fing
     card |= fields
     lines = [f"{name} = {json.dumps(value)}" for name, value in card.items() if value is not None]
     Path(os.environ["SCOPE_EDGE_CONFIG"]).write_text("\n".join(['[models."mine"]', *lines, ""]), "utf-8")
-    return Fingerprinting(load_settings(), "mine", wishes)
+    return Fingerprinting(open_catalog(load_settings()), "mine", wishes)
 
 
 def fingerprint(server: Server, wishes: Wishes = ALL, **fields: Any) -> Summary:

@@ -25,7 +25,7 @@ from scope_edge.estimator.installed import (
     store,
     write_manifest,
 )
-from scope_edge.llama.jobs import Sampling, Shape
+from scope_edge.llama.messages import Sampling, Shape
 
 SHAPE = Shape("qwen3", "Q4_K_M", 4_022_468_096, 36, 40_960, 151_936, 147_456, True)
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from journal_cases import OTHER, QUERY, decided, recorded, run_of
 
+from scope_edge.assemble import open_journal
 from scope_edge.config import Settings
 from scope_edge.database import Database
 from scope_edge.errors import AssetError, DamagedError, UsageError
@@ -33,7 +34,7 @@ def folder(own_folders: Path) -> Path:
 
 
 def open_(**settings: object) -> Journal:
-    return Journal(Settings(**settings))  # type: ignore[arg-type]
+    return open_journal(Settings(**settings))  # type: ignore[arg-type]
 
 
 def raw(folder: Path) -> bytes:
@@ -184,9 +185,9 @@ WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from journal_cases import recorded
+from scope_edge.assemble import open_journal
 from scope_edge.config import Settings
-from scope_edge.journal import Journal
-journal = Journal(Settings())
+journal = open_journal(Settings())
 print(" ".join(recorded(journal) for _ in range(25)))
 """
 

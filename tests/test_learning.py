@@ -12,7 +12,7 @@ pytest.importorskip("scipy")
 
 from labelled_cases import ABILITIES, KINDS, labelled
 
-from scope_edge.catalog import load_catalog
+from scope_edge.assemble import open_catalog
 from scope_edge.config import load_settings
 from scope_edge.encoder import Encoder
 from scope_edge.errors import AssetError
@@ -33,7 +33,7 @@ def encoder() -> Encoder:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Pooled:
     folder = labelled(300).write(tmp_path_factory.mktemp("learning") / "made")
-    return read_pooled(sources_of([folder]), load_catalog(load_settings()), encoder).data
+    return read_pooled(sources_of([folder]), open_catalog(load_settings()), encoder).data
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_every_candidate_is_known_by_all_it_did(learned: Learned, data: Pooled) 
 
 
 def test_spellings_of_one_model_are_one_and_base_models_are_known(own_folders: Path) -> None:
-    catalog = load_catalog(load_settings())
+    catalog = open_catalog(load_settings())
     zeroeval, elsewhere = naming("zeroeval", catalog), naming("mine", catalog)
     assert zeroeval("Llama-3.1-405B-Instruct@hyperbolic", "here") == "llama-3.1-405b-instruct"
     assert elsewhere("Meta-Llama-3.1-8B-Instruct", "here") == "llama-3.1-8b-instruct"

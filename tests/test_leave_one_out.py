@@ -18,7 +18,7 @@ from scope_edge.estimator.calibrated import Key, Observed, fit_calibration
 from scope_edge.estimator.leave_one_out import JOURNAL, Journal, LeftOut, Said, Task
 from scope_edge.estimator.scored import before_and_after, score
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
-from scope_edge.llama.jobs import Sample
+from scope_edge.llama.messages import Sample
 from scope_edge.newton import sigmoid
 from scope_edge.prior import load_basis
 from scope_edge.records import ModelCard

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from scope_edge import ledger as room
+from scope_edge.assemble import open_ledger
 from scope_edge.config import Settings
 from scope_edge.errors import AssetError, BudgetError, UsageError
 from scope_edge.ledger import Ledger
@@ -41,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
 
 
 def open_(day: float | None = None, month: float | None = None) -> Ledger:
-    return Ledger(Settings(max_usd_day=day, max_usd_month=month))
+    return open_ledger(Settings(max_usd_day=day, max_usd_month=month))
 
 
 def totals(ledger: Ledger) -> list[tuple[float, float, int]]:
@@ -170,10 +171,10 @@ def test_less_than_nothing_is_refused() -> None:
 
 SPENDER = """
 import random, sys
+from scope_edge.assemble import open_ledger
 from scope_edge.config import Settings
 from scope_edge.errors import BudgetError
-from scope_edge.ledger import Ledger
-ledger, chance, refused = Ledger(Settings(max_usd_day=0.5)), random.Random(sys.argv[1]), 0
+ledger, chance, refused = open_ledger(Settings(max_usd_day=0.5)), random.Random(sys.argv[1]), 0
 ledger._database._patience = 60
 paid = 0
 for _ in range(60):
@@ -227,9 +228,9 @@ def test_threads_share_one() -> None:
 
 HOLDER = """
 import sys, time
+from scope_edge.assemble import open_ledger
 from scope_edge.config import Settings
-from scope_edge.ledger import Ledger
-ledger = Ledger(Settings(max_usd_day=1.0))
+ledger = open_ledger(Settings(max_usd_day=1.0))
 ledger.settle(ledger.reserve(0.2, "m"), 0.1)
 ledger.reserve(0.6, "m")
 print("reserved", flush=True)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from toy_engine import ToyEngine
 
-from scope_edge.llama.answer import UnfitVocabularyError, answer_line
 from scope_edge.llama.batch import LINE_TOKENS, Batcher, Layout
-from scope_edge.llama.jobs import Job, JobResult, Mode, Piece, Sample, Sampling
+from scope_edge.llama.decoding import UnfitVocabularyError, answer_line
+from scope_edge.llama.messages import Job, JobResult, Mode, Piece, Sample, Sampling
 from scope_edge.llama.sampling import best, draw
 
 WORDS = re.findall(r"\w+", "the model reads a question about water and number seven then it thinks of the answer")

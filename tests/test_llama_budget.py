@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from scope_edge.gpus import Gpu
-from scope_edge.llama import budget
-from scope_edge.llama.budget import Berth, Budget, Store
-from scope_edge.llama.jobs import Shape
-from scope_edge.llama.memory import GIB, SPARE, SPARE_GPU, NoRoom
+from scope_edge.llama import memory
+from scope_edge.llama.memory import GIB, SPARE, SPARE_GPU, LoadPlan, MemoryBudget, NoRoom, Store
+from scope_edge.llama.messages import Shape
 
 # An 8B as Q4_K_M: 4.9 GB, 131 kB of cache a token.
 SHAPE = Shape("llama", "Q4_K_M", 8_030_261_248, 32, 131_072, 128_256, 2 * 32 * 8 * 256, True)
@@ -17,54 +16,54 @@ NOTHING: dict[Store, int] = {"gpu": 0, "memory": 0}
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, free: float | None, *gpus: Gpu) -> None:
-    monkeypatch.setattr(budget, "available_memory", lambda: None if free is None else int(free * GIB))
+    monkeypatch.setattr(memory, "available_memory", lambda: None if free is None else int(free * GIB))
     monkeypatch.setattr("scope_edge.managing.loadable.usable_gpus", lambda: gpus)
 
 
-def berth(found: Berth | NoRoom) -> Berth:
-    assert isinstance(found, Berth), found.why
+def load_plan(found: LoadPlan | NoRoom) -> LoadPlan:
+    assert isinstance(found, LoadPlan), found.why
     return found
 
 
 def test_the_processors_memory_is_shared_with_the_estimator(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 16)
-    found = berth(Budget(3 * GIB).berth(SHAPE, SIZE, NOTHING))
+    found = load_plan(MemoryBudget(3 * GIB).load_plan(SHAPE, SIZE, NOTHING))
     assert found.store == "memory" and found.room == 13 * GIB - SPARE
-    assert isinstance(Budget(11 * GIB).berth(SHAPE, SIZE, NOTHING), NoRoom)
+    assert isinstance(MemoryBudget(11 * GIB).load_plan(SHAPE, SIZE, NOTHING), NoRoom)
 
 
 def test_models_that_are_loaded_are_not_counted_twice_and_what_others_take_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine(monkeypatch, 16)
-    shared = Budget(0)
+    shared = MemoryBudget(0)
     machine(monkeypatch, 9)
-    assert berth(shared.berth(SHAPE, SIZE, {"gpu": 0, "memory": 7 * GIB})).room == 16 * GIB - SPARE
-    assert berth(shared.berth(SHAPE, SIZE, NOTHING)).room == 9 * GIB - SPARE, "somebody else took it"
+    assert load_plan(shared.load_plan(SHAPE, SIZE, {"gpu": 0, "memory": 7 * GIB})).room == 16 * GIB - SPARE
+    assert load_plan(shared.load_plan(SHAPE, SIZE, NOTHING)).room == 9 * GIB - SPARE, "somebody else took it"
     machine(monkeypatch, 15)
-    mapped = shared.berth(SHAPE, SIZE, {"gpu": 0, "memory": 7 * GIB})
-    assert berth(mapped).room == 16 * GIB - SPARE, "weights that are only mapped count as free, and are not"
+    mapped = shared.load_plan(SHAPE, SIZE, {"gpu": 0, "memory": 7 * GIB})
+    assert load_plan(mapped).room == 16 * GIB - SPARE, "weights that are only mapped count as free, and are not"
 
 
 def test_the_estimators_share_of_a_gpu_is_kept_only_where_the_model_fits_beside_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine(monkeypatch, 32, Gpu("nvidia", "large", 24.0, "test"))
-    found = berth(Budget(6 * GIB).berth(SHAPE, SIZE, NOTHING))
+    found = load_plan(MemoryBudget(6 * GIB).load_plan(SHAPE, SIZE, NOTHING))
     assert found.store == "gpu" and found.room == 18 * GIB - SPARE_GPU
     machine(monkeypatch, 32, Gpu("nvidia", "small", 12.0, "test"))
-    found = berth(Budget(6 * GIB).berth(SHAPE, SIZE, NOTHING))
+    found = load_plan(MemoryBudget(6 * GIB).load_plan(SHAPE, SIZE, NOTHING))
     assert found.store == "gpu" and found.room == 12 * GIB - SPARE_GPU, "the estimator is the one to go elsewhere"
     machine(monkeypatch, 32, Gpu("nvidia", "tiny", 4.0, "test"))
-    assert berth(Budget(6 * GIB).berth(SHAPE, SIZE, NOTHING)).store == "memory"
+    assert load_plan(MemoryBudget(6 * GIB).load_plan(SHAPE, SIZE, NOTHING)).store == "memory"
 
 
 def test_an_apple_gpu_shares_the_machines_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 24, Gpu("apple", "M", None, "test"))
-    found = berth(Budget(4 * GIB).berth(SHAPE, SIZE, NOTHING))
+    found = load_plan(MemoryBudget(4 * GIB).load_plan(SHAPE, SIZE, NOTHING))
     assert found.store == "memory" and found.plan.gpu_layers == -1 and found.room == 20 * GIB - SPARE
 
 
 def test_unknown_memory_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, None)
-    assert berth(Budget(4 * GIB).berth(SHAPE, SIZE, NOTHING)).room == float("inf")
+    assert load_plan(MemoryBudget(4 * GIB).load_plan(SHAPE, SIZE, NOTHING)).room == float("inf")

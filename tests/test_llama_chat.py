@@ -8,12 +8,12 @@ import pytest
 from tiny_qwen3 import CHAT_TEMPLATE
 
 from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.jobs import Job, JobResult, Message, Piece, Sampling
-from scope_edge.llama.launch import installed
 from scope_edge.llama.memory import Plan
+from scope_edge.llama.messages import Job, JobResult, Message, Piece, Sampling
+from scope_edge.llama.process import installed
 
 pytest.importorskip("jinja2")
-from scope_edge.llama.chat import TemplateError, render_chat
+from scope_edge.llama.chat_template import TemplateError, render_chat
 
 PLAN = Plan(context=2048, batch=128, gpu_layers=0, threads=1, needs=0, why="")
 LLAMA = (

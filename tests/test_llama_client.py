@@ -18,15 +18,13 @@ import psutil
 import pytest
 
 from scope_edge.errors import AssetError, WorkerError
-from scope_edge.llama import child as child_module
-from scope_edge.llama import memo
-from scope_edge.llama.child import COMMAND_VARIABLE
-from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.counting import count_unloaded
-from scope_edge.llama.describe import describe_gguf
-from scope_edge.llama.jobs import Job, Piece, Sampling
-from scope_edge.llama.launch import installed
+from scope_edge.llama import process as child_module
+from scope_edge.llama import speed
+from scope_edge.llama.client import LlamaClient, count_unloaded
+from scope_edge.llama.gguf import describe_gguf
 from scope_edge.llama.memory import Plan
+from scope_edge.llama.messages import Job, Piece, Sampling
+from scope_edge.llama.process import COMMAND_VARIABLE, installed
 
 pytestmark = [
     pytest.mark.skipif(not installed(), reason="llama-cpp-python is not installed"),
@@ -171,7 +169,7 @@ def test_crashed_in_the_middle_goes_down_a_rung(client: LlamaClient, tmp_path: P
     assert "SIGSEGV" in str(in_the_middle(client, lambda pid: os.kill(pid, signal.SIGSEGV)))
     assert client.start(START).rung == "no repacking"
     works(client)
-    assert memo.remembered_rung("tiny", tmp_path / "cache") == "no repacking"
+    assert speed.remembered_configuration("tiny", tmp_path / "cache") == "no repacking"
 
 
 def test_stopped_in_the_middle(client: LlamaClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +210,7 @@ def test_a_rung_that_crashes_is_left_for_the_next_one_and_that_is_remembered(
     assert client.measure(START).rung == "no repacking"
     works(client)
     with LlamaClient(tiny_gguf, "tiny", PLAN, cache_dir=tmp_path / "cache") as other:
-        assert memo.remembered("tiny", tmp_path / "cache") is not None
+        assert speed.remembered("tiny", tmp_path / "cache") is not None
         assert other.start(START).rung == "no repacking"
 
 
@@ -261,10 +259,10 @@ def test_on_a_full_gpu_a_model_comes_up_without_it(
         ready = one.start(START)
         assert ready.rung == "no GPU" and not ready.gpu
         works(one)
-    assert memo.remembered_rung("tiny", tmp_path / "cache") == "no GPU"
+    assert speed.remembered_configuration("tiny", tmp_path / "cache") == "no GPU"
     (kept,) = (tmp_path / "cache" / "llama").glob("*.json")
     os.utime(kept, (0, 0))
-    assert memo.remembered_rung("tiny", tmp_path / "cache") is None, "the GPU is tried again"
+    assert speed.remembered_configuration("tiny", tmp_path / "cache") is None, "the GPU is tried again"
 
 
 @pytest.mark.parametrize("stage", ["list", "stream"])
@@ -307,16 +305,16 @@ def test_a_command_that_starts_no_worker(client: LlamaClient, monkeypatch: pytes
 def test_a_slow_minute_does_not_worsen_what_was_measured_before(client: LlamaClient, tmp_path: Path) -> None:
     fast = replace(client.start(START), prefill_tps=1e9, decode_tps=1e9)
     client.close()
-    memo.remember("tiny", tmp_path / "cache", fast.rung, fast)
+    speed.remember("tiny", tmp_path / "cache", fast.rung, fast)
     client.start(START)
-    kept = memo.remembered("tiny", tmp_path / "cache")
+    kept = speed.remembered("tiny", tmp_path / "cache")
     assert kept is not None and (kept.prefill_tps, kept.decode_tps) == (1e9, 1e9)
 
 
 def test_measuring_tries_every_rung_and_the_fastest_is_used_from_then_on(client: LlamaClient, tmp_path: Path) -> None:
     best = client.measure(START)
     assert client.pid is None
-    assert memo.remembered("tiny", tmp_path / "cache") == best
+    assert speed.remembered("tiny", tmp_path / "cache") == best
     assert client.start(START).rung == best.rung
 
 

@@ -21,12 +21,11 @@ import tiny_qwen3
 
 from scope_edge.config import Settings
 from scope_edge.errors import UsageError, WorkerError
-from scope_edge.llama import budget
-from scope_edge.llama.child import COMMAND_VARIABLE
+from scope_edge.llama import memory
 from scope_edge.llama.host import Generation, Host, Message, Sampling, Stream
-from scope_edge.llama.launch import installed
 from scope_edge.llama.memory import CONTEXT, GIB, SPARE, available_memory
-from scope_edge.llama.turns import STAY
+from scope_edge.llama.process import COMMAND_VARIABLE, installed
+from scope_edge.llama.scheduling import STAY
 from scope_edge.managing import loadable
 from scope_edge.managing.loadable import look_up
 from scope_edge.records import ModelCard
@@ -60,7 +59,14 @@ def hosts(own_folders: Path) -> Iterator[Callable[..., Host]]:
     made: list[Host] = []
 
     def make(settings: Settings = SETTINGS, reserved_bytes: int = 0) -> Host:
-        made.append(Host(settings, cache_dir=own_folders / "cache", reserved_bytes=reserved_bytes))
+        made.append(
+            Host(
+                cache_dir=own_folders / "cache",
+                threads=settings.threads,
+                keep_alive=settings.keep_alive,
+                reserved_bytes=reserved_bytes,
+            )
+        )
         return made[-1]
 
     yield make
@@ -111,7 +117,7 @@ def room_for(models: float, card: ModelCard, monkeypatch: pytest.MonkeyPatch) ->
     """A machine whose memory holds so many models like this one."""
     known = look_up(Path(card.gguf or ""))
     needs = known.size + known.shape.kv_bytes * CONTEXT + GIB // 2
-    monkeypatch.setattr(budget, "available_memory", lambda: SPARE + int(models * needs))
+    monkeypatch.setattr(memory, "available_memory", lambda: SPARE + int(models * needs))
 
 
 # One stream
@@ -315,7 +321,7 @@ def test_a_conversation_that_goes_on_is_not_read_again(host: Host, cards: list[M
     assert first.cached_tokens is not None and first.cached_tokens < 10
     assert first.prompt_tokens is not None and second.cached_tokens is not None
     assert second.cached_tokens >= first.prompt_tokens - 1
-    with Host(SETTINGS, cache_dir=Path(cards[0].gguf or "").parent / "other") as fresh:
+    with Host(threads=1, keep_alive=-1, cache_dir=Path(cards[0].gguf or "").parent / "other") as fresh:
         assert "".join(fresh.stream(cards[0], chat, Generation(20, COLD))) == text
 
 

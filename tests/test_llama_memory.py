@@ -8,8 +8,8 @@ import pytest
 
 from scope_edge.gpus import Gpu
 from scope_edge.llama import memory
-from scope_edge.llama.jobs import Shape
 from scope_edge.llama.memory import GIB, NoRoom, Plan, plan_estimator
+from scope_edge.llama.messages import Shape
 
 # Qwen3-4B as Q4_K_M: 2.5 GB, 36 layers of 8 heads with 128 + 128 numbers at two bytes, 147 kB a token.
 SHAPE = Shape("qwen3", "Q4_K_M", 4_022_468_096, 36, 40_960, 151_936, 2 * 36 * 8 * 256, True)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from toy_engine import ToyEngine
 
 from scope_edge.llama.batch import Batcher, Layout
-from scope_edge.llama.jobs import Job, JobResult, Piece, Sampling
-from scope_edge.llama.plain import PlainText
+from scope_edge.llama.decoding import PlainText
+from scope_edge.llama.messages import Job, JobResult, Piece, Sampling
 from scope_edge.llama.tasks import Task
 
 WORDS = re.findall(r"\w+", "the model reads a question about water and number seven then it thinks of the answer")

@@ -9,6 +9,7 @@ import pytest
 from test_own_anchors import own_set, save
 
 from scope_edge.anchors import set_body
+from scope_edge.assemble import open_catalog
 from scope_edge.config import load_settings
 from scope_edge.errors import UsageError
 from scope_edge.fingerprints import Fingerprint, fingerprints_body, load_fingerprints
@@ -27,7 +28,7 @@ def data(own_folders: Path) -> Path:
 
 
 def compared(a: str, b: str) -> Comparison:
-    return compare(load_settings(), a, b)
+    return compare(open_catalog(load_settings()), a, b)
 
 
 def test_the_interval_is_that_of_agresti_and_min() -> None:
@@ -86,9 +87,9 @@ def test_swapped_it_says_the_same_the_other_way_round() -> None:
 def test_what_is_expected_agrees_with_the_prior() -> None:
     basis = load_basis()
     sets, fingerprints = load_fingerprints()
-    from scope_edge.catalog import load_catalog
+    from scope_edge.assemble import open_catalog
 
-    cards = load_catalog(load_settings()).pool([A, B])
+    cards = open_catalog(load_settings()).pool([A, B])
     table = Prior(basis, cards, fingerprints, coverage=0.9).table(basis.by_set.places, np.ones(len(basis.by_set)))
     for row in compared(A, B).expected:
         number = [one.name for one in sets].index(row.anchor_set)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scope_edge.gpus import Gpu
-from scope_edge.llama.header import Header
+from scope_edge.llama.gguf import Header
 from scope_edge.llama.memory import GIB, Plan
 from scope_edge.managing import loadable
 from scope_edge.managing.loadable import hash_of, look_up, note_loading, plan_device, unloadable, usable_gpus, why_not

@@ -14,7 +14,7 @@ import pytest
 from hub_server import COMMIT, Hub, running
 
 from scope_edge.ability import fit_ability
-from scope_edge.assemble import load_flow
+from scope_edge.assemble import load_flow, open_cards
 from scope_edge.config import load_settings
 from scope_edge.errors import AssetError, MissingExtraError, PackError, UsageError
 from scope_edge.estimator.paper_data import DATASETS, import_anchors, is_paper_model
@@ -113,7 +113,7 @@ def test_every_format_gives_the_same(data: Path, ending: str, write: Callable[[P
     rows = table("meta-llama/Llama-3-1-8B:free", "somebody/new-model")
     rows[1]["is_correct"] = False
     write(data / "it" / f"anchor-00000-of-00001{ending}", rows)
-    done = import_anchors(str(data / "it"))
+    done = import_anchors(str(data / "it"), open_cards())
     assert (done.anchor_set, done.joined, done.anchors) == ("it", False, 12)
     assert (done.models, done.strangers) == (("llama-3.1-8b-instruct",), ("new-model",))
     assert (done.outcomes, done.missing) == (24, 0)
@@ -124,7 +124,7 @@ def test_every_format_gives_the_same(data: Path, ending: str, write: Callable[[P
 
 def test_the_texts_are_kept_and_the_questions_placed_on_the_map(data: Path) -> None:
     jsonl(data / "it" / "anchor.jsonl", table("x/y"))
-    import_anchors(str(data / "it"))
+    import_anchors(str(data / "it"), open_cards())
     anchors = load_anchor_sets()[-1]
     assert anchors.texts == tuple(question(i) for i in range(12))
     assert anchors.ids[3] == "it/3"
@@ -141,11 +141,11 @@ def test_the_texts_are_kept_and_the_questions_placed_on_the_map(data: Path) -> N
 def test_only_the_anchor_split_is_read(data: Path) -> None:
     jsonl(data / "it" / "data" / "anchor-00000-of-00001.jsonl", table("x/seen", questions=3))
     jsonl(data / "it" / "data" / "test-00000-of-00001.jsonl", table("x/unseen"))
-    done = import_anchors(str(data / "it"))
+    done = import_anchors(str(data / "it"), open_cards())
     assert (done.anchors, done.strangers) == (3, ("seen",))
     (data / "it" / "data" / "anchor-00000-of-00001.jsonl").unlink()
     with pytest.raises(AssetError, match="has no split `anchor`"):
-        import_anchors(str(data / "it"))
+        import_anchors(str(data / "it"), open_cards())
 
 
 def test_what_is_not_known_stays_missing(data: Path) -> None:
@@ -163,7 +163,7 @@ def test_what_is_not_known_stays_missing(data: Path) -> None:
     for row, change in zip(rows, changes, strict=True):
         row |= change
     jsonl(data / "it" / "anchor.jsonl", rows)
-    done = import_anchors(str(data / "it"))
+    done = import_anchors(str(data / "it"), open_cards())
     correct, tokens = outcomes("y", "it")
     assert correct == [None, 1.0, 1.0, None, None, 0.0, 0.25, 0.0]
     assert tokens == [None, None, None, 100.0, None, 70.0, 100.0, None]
@@ -175,13 +175,13 @@ def test_a_model_that_was_not_asked_everything_and_one_that_was_asked_twice(data
         table("x/all", questions=4) + table("x/some", questions=2) + table("x/some:free", questions=1, is_correct=False)
     )
     jsonl(data / "it" / "anchor.jsonl", rows)
-    import_anchors(str(data / "it"))
+    import_anchors(str(data / "it"), open_cards())
     assert outcomes("some", "it")[0] == [0.5, 1.0, None, None]
 
 
 def test_lengths_are_turned_into_cl100k_where_the_card_says_how(data: Path) -> None:
     jsonl(data / "it" / "anchor.jsonl", table(f"anthropic/{CLAUDE}", "x/y", questions=2, usage_completion_tokens=126))
-    import_anchors(str(data / "it"))
+    import_anchors(str(data / "it"), open_cards())
     assert outcomes(CLAUDE, "it")[1] == [100.0, 100.0]
     assert outcomes("y", "it")[1] == [126.0, 126.0]
 
@@ -189,8 +189,8 @@ def test_lengths_are_turned_into_cl100k_where_the_card_says_how(data: Path) -> N
 def test_a_second_table_on_the_same_questions_joins_the_first_set(data: Path) -> None:
     jsonl(data / "SCOPE-60K-final" / "anchor.jsonl", table("x/one"))
     jsonl(data / "SCOPE-60K-OOD-final" / "anchor.jsonl", table("x/two", "x/three"))
-    assert import_anchors(str(data / "SCOPE-60K-final")).anchor_set == "scope-60k"
-    done = import_anchors(str(data / "SCOPE-60K-OOD-final"))
+    assert import_anchors(str(data / "SCOPE-60K-final"), open_cards()).anchor_set == "scope-60k"
+    done = import_anchors(str(data / "SCOPE-60K-OOD-final"), open_cards())
     assert (done.anchor_set, done.joined) == ("scope-60k", True)
     assert [one.name for one in load_anchor_sets() if one.own] == ["scope-60k"]
     assert {"one", "two", "three"} <= set(load_fingerprints()[1])
@@ -202,16 +202,16 @@ def test_a_second_table_on_other_questions_is_a_set_of_its_own(data: Path) -> No
         data / "SCOPE-60K-OOD-final" / "anchor.jsonl",
         [{**row, "prompt": row["prompt"] + "!"} for row in table("x/two")],
     )
-    import_anchors(str(data / "SCOPE-60K-final"))
-    assert import_anchors(str(data / "SCOPE-60K-OOD-final")).anchor_set == "scope-60k-ood"
+    import_anchors(str(data / "SCOPE-60K-final"), open_cards())
+    assert import_anchors(str(data / "SCOPE-60K-OOD-final"), open_cards()).anchor_set == "scope-60k-ood"
     assert load_fingerprints()[1]["two"][0].anchors.name == "scope-60k-ood"
 
 
 def test_imported_again_it_replaces_what_it_brought(data: Path) -> None:
     jsonl(data / "it" / "anchor.jsonl", table("x/old", "x/both"))
-    import_anchors(str(data / "it"))
+    import_anchors(str(data / "it"), open_cards())
     jsonl(data / "it" / "anchor.jsonl", table("x/both", questions=5, is_correct=False))
-    assert import_anchors(str(data / "it")).anchors == 5
+    assert import_anchors(str(data / "it"), open_cards()).anchors == 5
     assert "old" not in load_fingerprints()[1]
     assert outcomes("both", "it")[0] == [0.0] * 5
 
@@ -219,11 +219,11 @@ def test_imported_again_it_replaces_what_it_brought(data: Path) -> None:
 @pytest.mark.parametrize("folder", ["anchors", "fingerprints"])
 def test_importing_again_mends_a_damaged_pack(data: Path, folder: str) -> None:
     jsonl(data / "it" / "anchor.jsonl", table("x/y"))
-    import_anchors(str(data / "it"))
+    import_anchors(str(data / "it"), open_cards())
     (data / "data" / folder / "it.pack").write_bytes(b"damaged")
     with pytest.raises(PackError, match=r"it\.pack: not a scope-edge pack"):
         load_fingerprints()
-    import_anchors(str(data / "it"))
+    import_anchors(str(data / "it"), open_cards())
     assert outcomes("y", "it")[0] == [1.0] * 12
 
 
@@ -231,7 +231,7 @@ def test_routing_uses_what_was_imported(data: Path) -> None:
     query, settings = Query("How many primes are there below one hundred?"), load_settings()
     before = load_flow(settings).route(query, settings.preference())
     jsonl(data / "it" / "anchor.jsonl", table("meta-llama/llama-3.1-8b-instruct", is_correct=False))
-    import_anchors(str(data / "it"))
+    import_anchors(str(data / "it"), open_cards())
     after = load_flow(settings).route(query, settings.preference())
     p = [next(c.p_correct for c in one.candidates if c.model == "llama-3.1-8b-instruct") for one in (before, after)]
     assert p[0] is not None
@@ -256,7 +256,7 @@ def test_a_cell_that_cannot_be_is_named(data: Path, change: Cells, said: str) ->
     rows[2] |= change
     jsonl(data / "it" / "anchor.jsonl", rows)
     with pytest.raises(AssetError) as error:
-        import_anchors(str(data / "it"))
+        import_anchors(str(data / "it"), open_cards())
     assert said in str(error.value)
     assert "\n" not in str(error.value)
     assert not (data / "data").exists()
@@ -279,7 +279,7 @@ def test_a_table_that_is_none_is_one_line(data: Path, name: str, blob: bytes, sa
     (data / "it").mkdir()
     (data / "it" / name).write_bytes(blob)
     with pytest.raises(AssetError) as error:
-        import_anchors(str(data / "it"))
+        import_anchors(str(data / "it"), open_cards())
     assert said in str(error.value)
     assert str(data / "it") in str(error.value)
     assert "\n" not in str(error.value)
@@ -287,10 +287,10 @@ def test_a_table_that_is_none_is_one_line(data: Path, name: str, blob: bytes, sa
 
 def test_sources_and_names_that_cannot_be(data: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
-        import_anchors("nowhere")
+        import_anchors("nowhere", open_cards())
     jsonl(data / "zeroeval" / "anchor.jsonl", table("x/y"))
     with pytest.raises(UsageError, match="which is a bundled one's; rename the folder"):
-        import_anchors(str(data / "zeroeval"))
+        import_anchors(str(data / "zeroeval"), open_cards())
 
 
 @pytest.fixture
@@ -312,7 +312,7 @@ def hub(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def test_from_the_hub_only_the_anchors_are_fetched_and_their_commit_is_kept(hub: Hub, data: Path) -> None:
-    first, second = (import_anchors(name) for name in DATASETS)
+    first, second = (import_anchors(name, open_cards()) for name in DATASETS)
     assert (first.anchor_set, first.models, first.strangers) == (
         "scope-60k",
         ("llama-3.1-8b-instruct",),
@@ -328,14 +328,14 @@ def test_from_the_hub_only_the_anchors_are_fetched_and_their_commit_is_kept(hub:
 def test_a_dataset_without_anchors_is_refused(hub: Hub) -> None:
     del hub.repos[("dataset", DATASETS[0])]["data/anchor-00000-of-00001.parquet"]
     with pytest.raises(AssetError, match="has no split `anchor`"):
-        import_anchors(DATASETS[0])
+        import_anchors(DATASETS[0], open_cards())
 
 
 def test_without_pyarrow_the_extra_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet(data / "it" / "anchor.parquet", table("x/y"))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r'pip install "scope-edge\[hub\]"'):
-        import_anchors(str(data / "it"))
+        import_anchors(str(data / "it"), open_cards())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from scope_edge.allowed import CHECKS
-from scope_edge.catalog import Catalog, load_catalog
+from scope_edge.assemble import open_catalog
+from scope_edge.catalog import Catalog
 from scope_edge.config import load_settings
 from scope_edge.errors import ConfigError, UsageError
 from scope_edge.pools import add_to_pool, remove_from_pool, use_pool
@@ -31,7 +32,7 @@ def write(file: Path, text: str) -> None:
 
 
 def catalog() -> Catalog:
-    return load_catalog(load_settings())
+    return open_catalog(load_settings())
 
 
 def test_adding_to_a_bundled_pool_copies_it_into_the_users_file_first(file: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scope_edge.estimator.reading import read_samples
-from scope_edge.llama.jobs import Ending, Sample
+from scope_edge.llama.messages import Ending, Sample
 
 
 def sample(

@@ -17,7 +17,7 @@ from scope_edge.estimator.calibrated import EstimatorCalibration
 from scope_edge.estimator.examples import TextSlices
 from scope_edge.estimator.pace import Pace
 from scope_edge.estimator.scope import MOST_FAILURES, Engine, Limits, ScopeEstimator
-from scope_edge.llama.jobs import Sample, Stats
+from scope_edge.llama.messages import Sample, Stats
 from scope_edge.records import Preference, Refinement
 
 CARDS = (card("free", 0.0), card("cheap", 0.5), card("dear", 10.0))

@@ -24,8 +24,8 @@ from scope_edge.config import load_settings
 from scope_edge.estimator.calibrated import FILE
 from scope_edge.estimator.installed import Installed, write_manifest
 from scope_edge.estimator.leave_one_out import JOURNAL
-from scope_edge.llama import child
-from scope_edge.llama.launch import installed as llama_is_installed
+from scope_edge.llama import process
+from scope_edge.llama.process import installed as llama_is_installed
 from scope_edge.records import Query
 
 pytestmark = pytest.mark.skipif(not llama_is_installed(), reason="llama-cpp-python is not installed")
@@ -142,7 +142,7 @@ def test_a_worker_that_dies_leaves_the_prior(entry: Installed) -> None:
 def test_a_worker_broken_in_the_middle_leaves_the_prior_and_the_next_query_is_refined(
     entry: Installed, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "SILENCE_SECONDS", 3.0)
+    monkeypatch.setattr(process, "SILENCE_SECONDS", 3.0)
     write_manifest(replace(entry, samples=8, analysis_tokens=1200))  # long enough to be hit in the middle
     settings = load_settings({"pool": POOL, "estimator": "gguf", "alpha": 1.0})
     try:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from scope_edge.assemble import open_catalog
 from scope_edge.config import Settings
 from scope_edge.costs import pool_columns
 from scope_edge.outlook import GRID, Outlook, look_ahead
@@ -120,7 +121,7 @@ def test_a_lead_over_a_model_is_surer_than_the_two_apart() -> None:
 def outlook(tmp_path_factory: pytest.TempPathFactory) -> Outlook:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCOPE_EDGE_DATA_DIR", str(tmp_path_factory.mktemp("data")))
-        return look_ahead(Settings(), GRID, match="llama-3.1-405b-instruct")
+        return look_ahead(open_catalog(Settings()), Preference(), GRID, match="llama-3.1-405b-instruct")
 
 
 def test_more_alpha_buys_more_accuracy_for_more_money(outlook: Outlook) -> None:

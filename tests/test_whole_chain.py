@@ -18,8 +18,8 @@ from cli_cases import command, spawn, user
 from scope_edge.core_set import load_core
 from scope_edge.grading import grade, prompt_of
 from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.launch import installed
 from scope_edge.llama.memory import Plan
+from scope_edge.llama.process import installed
 from scope_edge.packs import read_pack
 
 pytest.importorskip("httpx")

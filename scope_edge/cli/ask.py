@@ -121,9 +121,9 @@ def _holding(settings: Settings, model: str | None) -> Settings:
     """The settings with a pool that the model is in. Raises UsageError: nobody knows it."""
     if model is None:
         return settings
-    from scope_edge.catalog import load_catalog
+    from scope_edge.assemble import open_catalog
 
-    catalog = load_catalog(settings)
+    catalog = open_catalog(settings)
     catalog.card(model)
     return settings if model in [card.id for card in catalog.pool()] else replace(settings, pool=model)
 
@@ -158,7 +158,7 @@ def _json(stream: Asked) -> int:
 
 
 def _out(decision: Decision, text: str | None, run: Run | None, id: str | None, warnings: tuple[str, ...]) -> None:
-    from scope_edge.answer import run_body
+    from scope_edge.plain import run_body
 
     ran = None if run is None else run_body(run)
     out_json({"answer": text, "id": id, "run": ran, "warnings": list(warnings), "decision": decision.as_dict()})

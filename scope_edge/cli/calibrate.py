@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -12,11 +11,12 @@ import click
 from scope_edge.cli import words
 from scope_edge.cli.options import Setting, complete_selection
 from scope_edge.cli.output import out, out_json
+from scope_edge.cli.progress import Progress
 from scope_edge.cli.words import Column
 from scope_edge.errors import UsageError
 
 if TYPE_CHECKING:
-    from scope_edge.estimator.calibrate import Outcome, Step
+    from scope_edge.estimator.calibrate import Outcome
 
 _EPILOG = """\b
 Examples:
@@ -91,31 +91,24 @@ def command(
 
 
 def _gguf(estimator_name: str | None, pool: str | None, limit: int | None, again: bool, as_json: bool) -> None:
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
     from scope_edge.estimator.calibrate import calibrate_estimator
 
     settings = load_settings({"estimator_name": estimator_name, "pool": pool})
-    shown = words.is_terminal(sys.stderr)
-    try:
-        outcome = calibrate_estimator(settings, limit=limit, again=again, progress=_show if shown else None)
-    finally:
-        if shown:
-            click.echo("\r\x1b[K", err=True, nl=False)
+    with Progress() as progress:
+        outcome = calibrate_estimator(
+            open_catalog(settings).pool(),
+            settings.estimator_name,
+            threads=settings.threads,
+            limit=limit,
+            again=again,
+            progress=lambda step: progress.count(step.done, step.total, "prompt", step.seconds_left),
+        )
     if as_json:
         out_json(asdict(outcome))
     else:
         out("\n".join(_lines(outcome)))
-
-
-def _show(step: Step) -> None:
-    left = "" if step.seconds_left is None else f", about {_duration(step.seconds_left)} left"
-    click.echo(f"\r\x1b[K{step.done} of {words.plural(step.total, 'prompt')}{left}", err=True, nl=False)
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
 def _lines(outcome: Outcome) -> Iterator[str]:

@@ -23,12 +23,15 @@ def run(pool: str | None, *, dry_run: bool, anyway: bool, forget: bool, as_json:
             raise UsageError(f"--forget only removes; leave {'--dry-run' if dry_run else '--anyway'} out")
         _forget(as_json)
         return
+    from scope_edge.assemble import open_catalog
     from scope_edge.calibrating import calibrate_own
     from scope_edge.config import load_settings
 
     settings = load_settings({"pool": pool})
     with Progress() as progress:
-        kept = calibrate_own(settings, dry_run=dry_run, anyway=anyway, progress=progress)
+        kept = calibrate_own(
+            open_catalog(settings).pool(), settings.coverage, dry_run=dry_run, anyway=anyway, progress=progress
+        )
     if as_json:
         out_json(_body(kept))
     else:

@@ -21,8 +21,8 @@ from scope_edge.estimator.quantize import QUANTS
 
 if TYPE_CHECKING:
     from scope_edge.estimator.installed import Damaged, Installed
-    from scope_edge.llama.jobs import Shape
-    from scope_edge.llama.memo import Ready
+    from scope_edge.llama.messages import Shape
+    from scope_edge.llama.speed import Ready
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _EPILOG = """\b
@@ -246,11 +246,12 @@ def import_anchors(context: click.Context, /, source: str) -> None:
 
 def _import(source: str, *, failing: bool = True) -> int:
     """Import one dataset and say what came of it; the exit code. failing: an error is complained of, not raised."""
+    from scope_edge.assemble import open_cards
     from scope_edge.estimator.paper_data import import_anchors as imported
 
     try:
         with Progress() as progress:
-            done = imported(source, progress)
+            done = imported(source, open_cards(), progress)
     except ScopeEdgeError as error:
         if not failing:
             raise

@@ -47,16 +47,18 @@ def command(id: str, word: str | None, tokens: int | None, text: str | None, as_
         raise UsageError("say one of --correct, --wrong and --undo")
     if word == "undo" and (tokens is not None or text is not None):
         raise UsageError("--undo takes back what was said; leave --tokens and --text out")
+    from scope_edge.assemble import open_catalog, open_journal
     from scope_edge.config import load_settings
     from scope_edge.feedback.give import give, undo
-    from scope_edge.journal import Journal
 
     settings = load_settings()
-    with Journal(settings) as journal:
+    with open_journal(settings) as journal:
         if word == "undo":
             done = undo(journal, id)
         else:
-            done = give(journal, settings, id, float(word == "correct"), tokens=tokens, text=query_text(text))
+            done = give(
+                journal, open_catalog(settings), id, float(word == "correct"), tokens=tokens, text=query_text(text)
+            )
     if as_json:
         body = {"id": done.id, "model": done.model, "feedback": None if word == "undo" else word, "anchors": done.total}
         out_json(body)

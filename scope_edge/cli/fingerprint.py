@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -111,12 +110,20 @@ def command(context: click.Context, /, model: str, dry_run: bool, as_json: bool,
     MODEL is the id of a card that says how the model is called: an endpoint, or a GGUF (docs/models.md). Every answer is on
     the disk before the next question: an interrupted run is taken up again by the same command.
     """
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
     from scope_edge.fingerprinting.run import Fingerprinting
 
     settings = load_settings()
     with Progress() as reading:
-        prepared = Fingerprinting(settings, model, _wishes(**options), reading)
+        prepared = Fingerprinting(
+            open_catalog(settings),
+            model,
+            _wishes(**options),
+            reading,
+            threads=settings.threads,
+            offline=settings.offline,
+        )
     if dry_run:
         projection = prepared.project()
         if as_json:
@@ -140,29 +147,14 @@ def _wishes(*, rate: float | None, timeout: float, attempts: int, **rest: Any) -
 
 
 def _run(prepared: Fingerprinting) -> Summary:
-    shown = words.is_terminal(sys.stderr)
-    try:
-        return prepared.run(_show if shown else None)
-    finally:
-        if shown:
-            click.echo("\r\x1b[K", err=True, nl=False)
+    with Progress() as progress:
 
+        def show(step: Step) -> None:
+            ability = f"ability {_ability(step.ability.value, step.ability.error)}"
+            spent = [words.usd(step.usd)] if step.usd else []
+            progress.count(step.done, step.total, "question", step.seconds_left, ability, *spent)
 
-def _show(step: Step) -> None:
-    parts = [f"{step.done} of {words.plural(step.total, 'question')}"]
-    if step.seconds_left is not None:
-        parts.append(f"about {_duration(step.seconds_left)} left")
-    parts.append(f"ability {_ability(step.ability.value, step.ability.error)}")
-    if step.usd:
-        parts.append(words.usd(step.usd))
-    line = words.clipped(one_line(", ".join(parts)), words.screen_width() - 1)
-    click.echo(f"\r\x1b[K{line}", err=True, nl=False)
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+        return prepared.run(show)
 
 
 def _ability(value: float, error: float) -> str:
@@ -205,7 +197,9 @@ def _projection_lines(projection: Projection) -> Iterator[str]:
         yield f"  cost        about {words.usd(projection.usd)}, at most {words.usd(projection.usd_most)}"
     if projection.spent_usd:
         yield f"  spent       {words.usd(projection.spent_usd)} by earlier runs"
-    time = "unknown until it was measured" if projection.seconds is None else f"about {_duration(projection.seconds)}"
+    time = (
+        "unknown until it was measured" if projection.seconds is None else f"about {words.duration(projection.seconds)}"
+    )
     yield f"  time        {time}"
     if left:
         answered = set(projection.answered)
@@ -262,13 +256,13 @@ def _lines(summary: Summary) -> Iterator[str]:
 
 def _next(model: str) -> str:
     """Whether it is a candidate now, or what makes it one."""
-    from scope_edge.catalog import load_catalog
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
     from scope_edge.errors import ScopeEdgeError
 
     # What is wrong with the pool is not this command's to say, which has done its work.
     with contextlib.suppress(ScopeEdgeError):
-        if any(card.id == model for card in load_catalog(load_settings()).pool()):
+        if any(card.id == model for card in open_catalog(load_settings()).pool()):
             return "it is a candidate of `scope-edge route`"
     return f"`scope-edge pool add {model}` makes it a candidate"
 

@@ -71,10 +71,12 @@ def command(
     `scope-edge export` wrote, a sample log of lm-evaluation-harness, or an anchor_results.json of the paper's reference
     implementation. Nothing imported is executed. Imported again, a folder or log replaces the outcomes that it brought.
     """
+    from scope_edge.assemble import open_cards
     from scope_edge.importing.detect import Wishes, import_path
 
+    wishes = Wishes(kind, name, limit, model, replace, signers, anyone)
     with Progress() as progress:
-        done, origin = import_path(path, Wishes(kind, name, limit, model, replace, signers, anyone), progress)
+        done, origin = import_path(path, wishes, open_cards(), progress)
     report(done, origin)
 
 

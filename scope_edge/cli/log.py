@@ -144,10 +144,10 @@ def _tell(done: Forgotten, file: str) -> None:
 
 
 def _journal() -> Journal:
+    from scope_edge.assemble import open_journal
     from scope_edge.config import load_settings
-    from scope_edge.journal import Journal
 
-    return Journal(load_settings())
+    return open_journal(load_settings())
 
 
 def _print(entries: Sequence[Entry]) -> None:

@@ -29,10 +29,10 @@ def spend(as_json: bool) -> None:
     The caps are the settings max_usd_day and max_usd_month. Reserved is what calls under way may cost at most; a call whose
     process died before it was settled stays reserved until its day, or month, is over.
     """
+    from scope_edge.assemble import open_ledger
     from scope_edge.config import load_settings
-    from scope_edge.ledger import Ledger
 
-    with Ledger(load_settings()) as ledger:
+    with open_ledger(load_settings()) as ledger:
         spans = ledger.spending()
     if as_json:
         out_json({span.span: _body(span) for span in spans})

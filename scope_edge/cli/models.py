@@ -82,11 +82,11 @@ def show_model(model: str, as_json: bool) -> None:
 
 def _loaded() -> tuple[Catalog, Mapping[str, tuple[str, ...]] | None]:
     """The catalog, and the anchor sets each model was measured on; None when those files are damaged."""
-    from scope_edge.catalog import load_catalog
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
     from scope_edge.fingerprints import fingerprint_names
 
-    catalog = load_catalog(load_settings())
+    catalog = open_catalog(load_settings())
     try:
         return catalog, fingerprint_names()
     except AssetError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scope_edge.checks import join_some
 from scope_edge.cli import words
 from scope_edge.cli.imports import print_facts
 from scope_edge.cli.options import Features, complete_pool, number
@@ -199,9 +200,7 @@ def _chosen(listed: Sequence[Served] | None, address: str, chosen: _Options) -> 
     if listed is not None and len(listed) == 1:
         return None
     if chosen.guided and listed:
-        names = ", ".join(one.name for one in listed[:_SHOWN])
-        more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-        click.echo(f"It serves {one_line(names)}{more}.", err=True)
+        click.echo(f"It serves {one_line(join_some([one.name for one in listed], _SHOWN))}.", err=True)
     return chosen.ask("Which model", check=lambda name: pick(listed, name, address)) or None
 
 
@@ -260,8 +259,8 @@ def _hints(model: str, fit: Fit | None, catalog: Catalog) -> list[str]:
     """What to do next, or to know."""
     from scope_edge.chat.endpoints import is_loopback, parse_endpoint
     from scope_edge.fingerprints import fingerprint_names
-    from scope_edge.llama.launch import installed
     from scope_edge.llama.memory import NoRoom
+    from scope_edge.llama.process import installed
 
     card, found = catalog.card(model), []
     if card.endpoint is not None and card.where == "cloud" and is_loopback(parse_endpoint(card.endpoint).host):

@@ -38,10 +38,11 @@ def compare_models(a: str, b: str, as_json: bool) -> None:
     First on anchors both were measured on, pair by pair. Then what their abilities let expect on a fair sample of the bundled
     sets' questions. Intervals hold in 95 of 100 cases, for one row at a time: of 20 rows one may be off by chance.
     """
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
     from scope_edge.managing.comparing import compare
 
-    found = compare(load_settings(), a, b)
+    found = compare(open_catalog(load_settings()), a, b)
     if as_json:
         out_json(asdict(found))
         return

@@ -37,7 +37,7 @@ def remove_model(model: str, fingerprints: bool, yes: bool) -> None:
     What the model was measured on stays, unless --fingerprints is given: added again under its id, it need not be asked
     again. The GGUF itself is never touched.
     """
-    from scope_edge.catalog import load_catalog
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
     from scope_edge.managing.removing import forget, journals_of, own_sets_of
     from scope_edge.pools import remove_card
@@ -56,7 +56,7 @@ def remove_model(model: str, fingerprints: bool, yes: bool) -> None:
         tell_gone(forget(model, answers=True))
     elif sets:
         out(f"its fingerprint on {', '.join(sets)} is kept; `scope-edge anchors forget {model}` deletes it")
-    after = load_catalog(load_settings())
+    after = open_catalog(load_settings())
     empty = next((name for name in removed.pools if not after.pools.get(name)), None)
     if empty is not None and empty == after.active_pool:
         complain(f"pool {empty} is active and empty now; `scope-edge pool use default` goes back to the bundled one", 0)

@@ -47,11 +47,14 @@ def test_model(context: click.Context, /, model: str, timeout: float, as_json: b
 
     Says what answered, in how many seconds and tokens, or what is wrong. The exit code says whether it works.
     """
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
     from scope_edge.managing.trying import try_model
 
+    settings = load_settings()
+    card = open_catalog(settings).card(model)
     with Progress() as progress:
-        trial = try_model(load_settings(), model, timeout, progress)
+        trial = try_model(card, timeout, progress, threads=settings.threads, offline=settings.offline)
     if as_json:
         out_json({name: value for name, value in asdict(trial).items() if name != "exit_code"})
     elif trial.problem is not None:

@@ -102,9 +102,9 @@ def _items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
 
 def _catalog() -> Catalog | None:
     """None when it cannot be read: a shell that completes is no place to say so."""
-    from scope_edge.catalog import load_catalog
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
 
     with contextlib.suppress(ScopeEdgeError):
-        return load_catalog(load_settings())
+        return open_catalog(load_settings())
     return None

@@ -35,10 +35,10 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_pools(as_json: bool) -> None:
     """List the pools and their models; the active one is marked."""
-    from scope_edge.catalog import load_catalog
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
 
-    catalog = load_catalog(load_settings())
+    catalog = open_catalog(load_settings())
     if as_json:
         pools = [
             {"name": name, "active": name == catalog.active_pool, "own": name in catalog.own_pools, "models": list(ids)}
@@ -108,11 +108,11 @@ def _remark(catalog: Catalog, id: str) -> str:
 
 def active_pool() -> str:
     """The active pool's name. Raises UsageError when models are listed in its place."""
-    from scope_edge.catalog import load_catalog
+    from scope_edge.assemble import open_catalog
     from scope_edge.config import load_settings
     from scope_edge.errors import UsageError
 
-    catalog = load_catalog(load_settings())
+    catalog = open_catalog(load_settings())
     if catalog.active_pool in catalog.pools:
         return catalog.active_pool
     raise UsageError(f"the active pool is a list of models ({catalog.active_pool}); name a pool with --pool NAME")

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 
 from scope_edge.cli.output import one_line
-from scope_edge.cli.words import clipped, is_terminal, screen_width
+from scope_edge.cli.words import clipped, duration, is_terminal, plural, screen_width
 
 _SECONDS = 0.1
 
@@ -38,6 +38,14 @@ class Progress:
         share = f"{100 * min(done / total, 1):3.0f} %" if total > 0 else ""
         size = f" of {total / 1e9:.1f} GB" if total >= 1e8 else ""
         self._write(clipped(one_line(what), screen_width() - 20) + f": {share}{size}")
+
+    def count(self, done: int, total: int, word: str, seconds_left: float | None, *more: str) -> None:
+        """Show "3 of 9 questions, about 2 minutes left", and what else there is to say."""
+        if not self._shown:
+            return
+        left = [] if seconds_left is None else [f"about {duration(seconds_left)} left"]
+        self._what = ", ".join([f"{done} of {plural(total, word)}", *left, *more])
+        self._write(clipped(one_line(self._what), screen_width() - 1))
 
     def _write(self, line: str) -> None:
         # Where standard error is gone, so is who would have looked.

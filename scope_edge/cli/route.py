@@ -94,9 +94,9 @@ def check_known(models: tuple[str, ...], flow: Flow, settings: Settings) -> None
     """Raises UsageError naming the nearest ids for one that the catalog does not know."""
     strangers = set(models) - {card.id for card in flow.pool}
     if strangers:
-        from scope_edge.catalog import load_catalog
+        from scope_edge.assemble import open_catalog
 
-        catalog = load_catalog(settings)
+        catalog = open_catalog(settings)
         for model in sorted(strangers):
             catalog.card(model)
 
@@ -110,10 +110,10 @@ def journal_of(settings: Settings) -> Iterator[Noted | None]:
     if settings.journal != "all":
         yield None
         return
+    from scope_edge.assemble import open_journal
     from scope_edge.cli.run import complain
-    from scope_edge.journal import Journal
 
-    with Journal(settings) as journal:
+    with open_journal(settings) as journal:
         yield journal.noted
     if journal.problem is not None:
         complain(journal.problem, 0)

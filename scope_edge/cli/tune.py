@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,14 +155,24 @@ def _wish(usd: str | None, tokens: str | None, match: str | None, within: str | 
 
 def _outlook(settings: Settings, shown: tuple[float, ...], wish: Wish | None, queries: str | None) -> Outlook:
     """What to expect at the alphas to show, at the one in force, and at those a wish may end at."""
+    from scope_edge.assemble import open_catalog
     from scope_edge.outlook import GRID, look_ahead
 
     alphas = sorted({*shown, settings.alpha, *(GRID if wish is not None else ())})
     match = None if wish is None else wish.match
+    look = partial(
+        look_ahead,
+        open_catalog(settings),
+        settings.preference(),
+        alphas,
+        coverage=settings.coverage,
+        value_of_time=settings.value_of_time,
+        match=match,
+    )
     if queries is None:
-        return look_ahead(settings, alphas, match=match)
+        return look()
     with Progress() as progress:
-        return look_ahead(settings, alphas, match=match, traffic=_reader(queries, settings, progress))
+        return look(traffic=_reader(queries, settings, progress))
 
 
 def _reader(path: str, settings: Settings, progress: Progress) -> Callable[[DifficultyMap], Traffic]:
@@ -169,7 +180,14 @@ def _reader(path: str, settings: Settings, progress: Progress) -> Callable[[Diff
         from scope_edge.cli.queries import read_queries
         from scope_edge.traffic import own_traffic
 
-        return own_traffic(read_queries(path), fitted, settings, progress)
+        return own_traffic(
+            read_queries(path),
+            fitted,
+            progress,
+            provider=settings.provider,
+            threads=settings.threads,
+            index=settings.index,
+        )
 
     return read
 

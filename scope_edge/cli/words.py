@@ -122,6 +122,13 @@ def seconds(value: float | None) -> str:
     return f"{value:.0f}" if value >= 10 else plainly(Decimal(f"{value:.2g}"))
 
 
+def duration(value: float) -> str:
+    """A time to wait, in words: "40 seconds", "12 minutes", "2.5 hours"."""
+    if value >= 5400:
+        return f"{value / 3600:.1f} hours"
+    return f"{value / 60:.0f} minutes" if value >= 90 else f"{value:.0f} seconds"
+
+
 def plural(number: float, word: str, several: str | None = None) -> str:
     """ "1 model", "2 models"; `several` is for words that take no s."""
     return f"{number:g} {word}" if number == 1 else f"{number:g} {several or word + 's'}"

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from scope_edge import errors
-from scope_edge.answer import Answer, run_body
+from scope_edge.answer import Answer
 from scope_edge.errors import ScopeEdgeError
 from scope_edge.journal.written import read_decision, read_run
-from scope_edge.plain import row
+from scope_edge.plain import row, run_body
 from scope_edge.records import Attempt, Decision, Run
 
 _FROM = "what the server sent"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -15,8 +16,8 @@ from scope_edge.estimator.scored import Score, before_and_after
 from scope_edge.estimator.use import INSTALL, engine, key
 
 if TYPE_CHECKING:
-    from scope_edge.config import Settings
     from scope_edge.estimator.installed import Installed
+    from scope_edge.records import ModelCard
 
 # Fewer say less than the pull towards the middle does.
 LEAST_PROMPTS = 30
@@ -53,25 +54,29 @@ class Outcome:
 
 
 def calibrate_estimator(
-    settings: Settings, *, limit: int | None = None, again: bool = False, progress: Callable[[Step], None] | None = None
+    pool: Sequence[ModelCard],
+    name: str | None = None,
+    *,
+    threads: int | None = None,
+    limit: int | None = None,
+    again: bool = False,
+    progress: Callable[[Step], None] | None = None,
 ) -> Outcome:
-    """Run leave-one-out prompts over the active pool's anchors with text and fit the estimator to what really happened.
+    """Run leave-one-out prompts over a pool's anchors with text and fit the estimator to what really happened.
 
     Args:
+        name: of the estimator; None = the newest.
         limit: prompts in all, those of an interrupted run included; None = every measured outcome.
         again: forget what an earlier run found out.
-        progress: called after every prompt.
 
     Raises AssetError (none installed, damaged files), UsageError (nothing to calibrate on), WorkerError. What was found
     out until then is kept, and the next call goes on from there.
     """
-    from scope_edge.catalog import load_catalog
     from scope_edge.fingerprints import load_fingerprints
     from scope_edge.prior import load_basis
     from scope_edge.refit.use import refitted
 
-    installed = _wanted(settings)
-    pool = load_catalog(settings).pool(settings.pool)
+    installed = _wanted(name)
     basis = load_basis()
     left_out = LeftOut(basis, pool, refitted(load_fingerprints()[1], basis, [card.id for card in pool]))
     tasks = left_out.tasks(limit)
@@ -83,15 +88,11 @@ def calibrate_estimator(
     journal = Journal(installed.folder, key(installed), _how(installed))
     if again:
         journal.clear()
-    known = {one.task: one for one in journal.said}
-    todo = [task for task in tasks if task not in known]
+    todo = [task for task in tasks if task not in {one.task for one in journal.said}]
     if todo:
         counted = _counted(journal, len(tasks), len(todo), progress)
-        client = engine(installed, pool, settings.threads).open()
-        try:
+        with contextlib.closing(engine(installed, pool, threads).open()) as client:
             left_out.ask(todo, installed, client, counted)
-        finally:
-            client.close()
     # By task: two runs at once may have asked the same.
     answers = {one.task: one for one in journal.said}
     said = [answers[task] for task in tasks if task in answers]
@@ -114,15 +115,13 @@ def calibrate_estimator(
     )
 
 
-def _wanted(settings: Settings) -> Installed:
-    """The estimator that the settings name, or the newest. Raises UsageError or AssetError when there is none."""
-    found = find_installed(settings.estimator_name)
+def _wanted(name: str | None) -> Installed:
+    """Find the estimator of that name, or the newest. Raises UsageError or AssetError when there is none."""
+    found = find_installed(name)
     if found is not None:
         return found
-    if settings.estimator_name is not None:
-        raise UsageError(
-            f"no estimator {settings.estimator_name!r} is installed; `scope-edge estimator list` shows what is"
-        )
+    if name is not None:
+        raise UsageError(f"no estimator {name!r} is installed; `scope-edge estimator list` shows what is")
     raise AssetError(f"no estimator is installed; {INSTALL}")
 
 

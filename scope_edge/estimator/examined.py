@@ -16,11 +16,10 @@ from scope_edge.estimator.prompt import Template
 from scope_edge.estimator.scope import no_text
 from scope_edge.estimator.use import calibration, memory_plan
 from scope_edge.fingerprints import load_fingerprints
-from scope_edge.llama.memo import remembered
 from scope_edge.llama.memory import NoRoom
+from scope_edge.llama.speed import remembered
 
 if TYPE_CHECKING:
-    from scope_edge.config import Settings
     from scope_edge.records import ModelCard
 
 # A prompt of usual length, for saying how long one takes.
@@ -36,9 +35,9 @@ class Finding:
     problem: str | None
 
 
-def examine_estimators(settings: Settings, pool: Sequence[ModelCard]) -> tuple[Finding, ...]:
-    """Every installed estimator, the one in use first."""
-    used = _used(settings)
+def examine_estimators(pool: Sequence[ModelCard], name: str | None) -> tuple[Finding, ...]:
+    """Look at every installed estimator, the one in use first. name: the setting `estimator_name`."""
+    used = _used(name)
     found = [
         _examine(one, pool, used) if isinstance(one, Installed) else Finding(one.name, "damaged", one.problem)
         for one in entries()
@@ -46,17 +45,17 @@ def examine_estimators(settings: Settings, pool: Sequence[ModelCard]) -> tuple[F
     return tuple(sorted(found, key=lambda one: one.name != used))
 
 
-def text_missing(settings: Settings, pool: Sequence[ModelCard]) -> str | None:
+def text_missing(pool: Sequence[ModelCard], name: str | None) -> str | None:
     """A sentence when an estimator is in use that has nothing to read; else None. Raises AssetError."""
-    used = _used(settings)
-    if used is None or settings.estimator == "prior" or TextSlices(pool, load_fingerprints()[1]).models:
+    used = _used(name)
+    if used is None or TextSlices(pool, load_fingerprints()[1]).models:
         return None
     return no_text(used)
 
 
-def _used(settings: Settings) -> str | None:
+def _used(name: str | None) -> str | None:
     try:
-        found = find_installed(settings.estimator_name)
+        found = find_installed(name)
     except AssetError:
         return None
     return None if found is None else found.name

@@ -49,11 +49,10 @@ from scope_edge.estimator.sources import (
 )
 from scope_edge.estimator.use import memory_plan
 from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.describe import describe_gguf
-from scope_edge.llama.header import writes_text
-from scope_edge.llama.jobs import Shape
-from scope_edge.llama.memo import Ready, remembered
+from scope_edge.llama.gguf import describe_gguf, writes_text
 from scope_edge.llama.memory import NoRoom
+from scope_edge.llama.messages import Shape
+from scope_edge.llama.speed import Ready, remembered
 from scope_edge.packs import write_atomically
 from scope_edge.remote import Progress
 

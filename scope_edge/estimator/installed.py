@@ -21,7 +21,7 @@ from typing import Any, Literal, get_type_hints
 
 from scope_edge import assets
 from scope_edge.errors import AssetError, PackError, UsageError
-from scope_edge.llama.jobs import Sampling, Shape
+from scope_edge.llama.messages import Sampling, Shape
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from scope_edge.estimator.installed import Installed
     from scope_edge.estimator.scope import Client
     from scope_edge.fingerprints import Fingerprint
-    from scope_edge.llama.jobs import Job, JobResult
+    from scope_edge.llama.messages import Job, JobResult
     from scope_edge.records import ModelCard, Vector
 
 JOURNAL = "calibration.journal"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from scope_edge.llama.jobs import Mode, Stats
+from scope_edge.llama.messages import Mode, Stats
 
 # Tokens of the answer line, and what an analysis usually takes until it has been seen.
 ANSWER_TOKENS = 16

@@ -15,8 +15,6 @@ import numpy as np
 
 from scope_edge import assets
 from scope_edge.anchors import AnchorSet, set_body
-from scope_edge.catalog import load_catalog
-from scope_edge.config import load_settings
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.estimator.tables import ENDINGS, Row, read_rows
 from scope_edge.fingerprints import OWN_FINGERPRINTS, OWN_SETS, Fingerprint, fingerprints_body, usable_anchor_sets
@@ -37,7 +35,7 @@ def is_paper_model(source: str) -> bool:
     return is_hub_id(source) and source.partition("@")[0].startswith(PAPER_MODELS)
 
 
-def import_anchors(source: str, progress: Progress | None = None) -> Imported:
+def import_anchors(source: str, cards: Cards, progress: Progress | None = None) -> Imported:
     """Import the anchors of a dataset: a folder, or a hub id (OWNER/NAME or OWNER/NAME@REVISION).
 
     Imported again, it replaces what it brought before.
@@ -47,13 +45,13 @@ def import_anchors(source: str, progress: Progress | None = None) -> Imported:
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return _imported(_local_rows(folder), set_name(folder.resolve().name), str(folder), None, progress)
+        return _imported(_local_rows(folder), set_name(folder.resolve().name), str(folder), None, cards, progress)
     if not is_hub_id(source):
         raise UsageError(f"{source}: no such folder, and not a hub id (OWNER/NAME, or OWNER/NAME@REVISION)")
     repo = look_up(source, "dataset")
     paths = _anchor_files([file.path for file in repo.files], repo.id)
     rows = read_rows(fetch(repo, paths, progress), paths)
-    imported = _imported(rows, set_name(repo.id.partition("/")[2]), repo.id, repo, progress)
+    imported = _imported(rows, set_name(repo.id.partition("/")[2]), repo.id, repo, cards, progress)
     discard(repo)
     return imported
 
@@ -78,7 +76,9 @@ def _anchor_files(paths: Iterable[str], where: str) -> list[str]:
     )
 
 
-def _imported(rows: list[Row], name: str, source: str, repo: HubRepo | None, progress: Progress | None) -> Imported:
+def _imported(
+    rows: list[Row], name: str, source: str, repo: HubRepo | None, cards: Cards, progress: Progress | None
+) -> Imported:
     """Place the questions, write the set unless it is there, and the outcomes."""
     if not rows:
         raise AssetError(f"{source}: its anchor split is empty; is this the dataset?")
@@ -92,7 +92,6 @@ def _imported(rows: list[Row], name: str, source: str, repo: HubRepo | None, pro
         anchors = place(name, wanted, progress, own=True)
         files.append(assets.user_data_dir() / OWN_SETS / f"{name}.pack")
         write_pack(files[-1], "anchor-sets", {"sets": [set_body(anchors)], **about})
-    cards = Cards(load_catalog(load_settings()))
     prints = _fingerprints(rows, anchors, cards)
     files.append(assets.user_data_dir() / OWN_FINGERPRINTS / f"{name}.pack")
     write_pack(files[-1], "fingerprints", {**fingerprints_body({anchors.name: prints}), **about})

@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Final
 
 from scope_edge.errors import UsageError
-from scope_edge.llama.jobs import Piece
+from scope_edge.llama.messages import Piece
 
 # As the weights were trained: so many examples, of the ten nearest anchors.
 EXAMPLES: Final = 5

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scope_edge.estimator.examples import TextSlices
 from scope_edge.estimator.prompt import MAX_EXAMPLE, MAX_QUESTION, Template
-from scope_edge.llama.jobs import Job, Piece
+from scope_edge.llama.messages import Job, Piece
 from scope_edge.prompt_tokens import estimate_prompt_tokens
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import IO, Literal, get_args
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.estimator.files import whole_file
-from scope_edge.llama.launch import child_command, child_folder, ending, installed
+from scope_edge.llama.process import child_command, child_folder, ending, installed
 
 Quant = Literal["Q4_K_M", "Q5_K_M", "Q8_0", "F16"]
 # llama.cpp's number of each kind, and the share of a 16-bit file's size that is left, rounded up (4B: 0.31, 0.36, 0.53).

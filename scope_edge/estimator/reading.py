@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scope_edge.estimator.prompt import analysis, parse_answer
-from scope_edge.llama.jobs import Sample
+from scope_edge.llama.messages import Sample
 
 MAX_RATIONALE = 600
 # The error of a mean of one sample is not known; of P(yes), 0.25 is half of the most it can be.

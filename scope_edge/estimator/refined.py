@@ -10,7 +10,7 @@ import numpy as np
 
 from scope_edge.estimator.calibrated import CLIP, EstimatorCalibration
 from scope_edge.estimator.reading import Reading, read_samples
-from scope_edge.llama.jobs import Sample
+from scope_edge.llama.messages import Sample
 from scope_edge.newton import logit, sigmoid
 from scope_edge.records import Estimates
 

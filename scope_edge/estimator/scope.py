@@ -21,7 +21,7 @@ from scope_edge.estimator.examples import TextSlices
 from scope_edge.estimator.pace import Pace, Speed
 from scope_edge.estimator.prompter import Prompt, Prompter
 from scope_edge.estimator.refined import Refined
-from scope_edge.llama.jobs import Job, JobResult, Stats
+from scope_edge.llama.messages import Job, JobResult, Stats
 from scope_edge.records import EncodedQuery, Estimates, EstimatorReport, Refinement
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.estimator.convert import About, convert_checkpoint
 from scope_edge.estimator.files import whole_file
 from scope_edge.estimator.quantize import Quant, quantize_gguf
-from scope_edge.llama.launch import installed
+from scope_edge.llama.process import installed
 from scope_edge.remote import HubRepo, Progress, check_space, discard, fetch, is_hub_id, look_up
 
 DEFAULT_QUANT: Quant = "Q4_K_M"

@@ -62,28 +62,34 @@ def load_estimator(
             raise AssetError(problem)
         return Unusable(problem)
     try:
-        return scope_estimator(installed, settings, pool, fingerprints)
+        seconds = settings.estimate_seconds
+        if seconds is None and settings.estimator == "auto":
+            seconds = AUTO_SECONDS
+        limits = Limits(seconds, settings.estimate_tokens)
+        return scope_estimator(
+            installed, pool, fingerprints, limits=limits, threads=settings.threads, coverage=settings.coverage
+        )
     except (AssetError, UsageError) as error:
         return Unusable(str(error))
 
 
 def scope_estimator(
     installed: Installed,
-    settings: Settings,
     pool: Sequence[ModelCard],
     fingerprints: Mapping[str, Sequence[Fingerprint]],
+    *,
+    limits: Limits | None = None,
+    threads: int | None = None,
+    coverage: float = 0.9,
 ) -> ScopeEstimator:
     """One installed estimator for one pool. Raises AssetError or UsageError: its files are damaged."""
-    seconds = settings.estimate_seconds
-    if seconds is None and settings.estimator == "auto":
-        seconds = AUTO_SECONDS
     return ScopeEstimator(
         installed,
         TextSlices(pool, fingerprints),
-        engine(installed, pool, settings.threads),
-        limits=Limits(seconds, settings.estimate_tokens),
+        engine(installed, pool, threads),
+        limits=limits or Limits(),
         calibration=calibration(installed),
-        coverage=settings.coverage,
+        coverage=coverage,
     )
 
 
@@ -103,7 +109,7 @@ def engine(installed: Installed, pool: Sequence[ModelCard], threads: int | None 
         return LlamaClient(installed.gguf, installed.sha256, plan, cache_dir=assets.user_cache_dir())
 
     def known() -> Speed | None:
-        from scope_edge.llama.memo import remembered
+        from scope_edge.llama.speed import remembered
 
         return remembered(installed.sha256, assets.user_cache_dir())
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scope_edge import assets
 from scope_edge.config import read_file
 from scope_edge.errors import UsageError
 
 if TYPE_CHECKING:
-    from scope_edge.config import Settings
+    from collections.abc import Mapping
 
 
-def with_prices(settings: Settings, path: Path) -> Settings:
-    """The settings with the cards of a TOML file laid over: `[models."id"]` with `usd_in` and `usd_out`, as in the settings.
+def with_prices(own: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
+    """Lay the cards of a TOML file over the user's own: `[models."id"]` with `usd_in` and `usd_out`, as in the settings.
 
     A model without a card runs in the cloud unless `where` says otherwise. Raises UsageError, ConfigError.
     """
@@ -27,8 +27,8 @@ def with_prices(settings: Settings, path: Path) -> Settings:
         raise UsageError(
             f'{path}: no prices there; write [models."the-id"] with usd_in and usd_out, per million tokens'
         )
-    known = load_catalog(settings).by_id
-    cards: dict[str, dict[str, Any]] = {id: dict(card) for id, card in settings.models.items()}
+    known = load_catalog(own, file=assets.user_config_file()).by_id
+    cards: dict[str, dict[str, Any]] = {id: dict(card) for id, card in own.items()}
     for id, card in table.items():
         cards[id] = {**({} if id in known else {"where": "cloud"}), **cards.get(id, {}), **card}
-    return replace(settings, models=cards, file=path)
+    return cards

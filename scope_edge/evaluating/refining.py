@@ -18,23 +18,31 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from scope_edge.anchors import AnchorSet
-    from scope_edge.config import Settings
     from scope_edge.evaluating.predicting import Progress
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import Estimates, Floats, ModelCard
 
 
-def refined(found: Predicted, cards: Sequence[ModelCard], settings: Settings, progress: Progress) -> Predicted:
-    """The same with our p, tokens and upper bounds as the estimator leaves them; there is no limit of time.
+def refined(
+    found: Predicted,
+    cards: Sequence[ModelCard],
+    progress: Progress,
+    *,
+    name: str | None = None,
+    threads: int | None = None,
+    coverage: float = 0.9,
+) -> Predicted:
+    """Refine our p, tokens and upper bounds with an installed estimator; there is no limit of time.
+
+    name: of the estimator; None = the newest. threads: cores to use; None = all. coverage: of the upper bounds.
 
     Raises AssetError: none is installed, or its files are damaged.
     """
-    installed = find_installed(settings.estimator_name)
+    installed = find_installed(name)
     if installed is None:
         raise AssetError(f"no estimator is installed; {INSTALL}")
     part = found.part
-    unhurried = replace(settings, estimator="gguf", estimate_seconds=None, estimate_tokens=None)
-    estimator = scope_estimator(installed, unhurried, cards, _with_texts(found))
+    estimator = scope_estimator(installed, cards, _with_texts(found), threads=threads, coverage=coverage)
     columns: list[list[Floats]] = [[], [], []]
     try:
         for q, row in enumerate(part.rows.tolist()):

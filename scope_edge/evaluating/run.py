@@ -9,7 +9,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from scope_edge import assets
-from scope_edge.catalog import Catalog, load_catalog
+from scope_edge.assemble import open_catalog
+from scope_edge.catalog import Catalog
 from scope_edge.encoder import Encoder
 from scope_edge.errors import MissingExtraError, UsageError
 from scope_edge.evaluating import curves, paired, predictions, routing, scaling
@@ -87,8 +88,8 @@ def evaluate(request: Request, settings: Settings, progress: Progress = lambda *
     _check_extra(request)
     sources = sources_of(request.data, request.test)
     if request.prices is not None:
-        settings = with_prices(settings, request.prices)
-    catalog = load_catalog(settings)
+        settings = replace(settings, models=with_prices(settings.models, request.prices), file=request.prices)
+    catalog = open_catalog(settings)
     encoder = Encoder.load(provider=settings.provider, threads=settings.threads)
     from scope_edge.learning.pooled import read_pooled
 
@@ -157,7 +158,14 @@ def _predicted(setting: _Setting, one: Split) -> list[tuple[str, Predicted]]:
         if request.estimator == "gguf":
             from scope_edge.evaluating.refining import refined
 
-            predicted = refined(predicted, cards, settings, setting.progress)
+            predicted = refined(
+                predicted,
+                cards,
+                setting.progress,
+                name=settings.estimator_name,
+                threads=settings.threads,
+                coverage=settings.coverage,
+            )
         found.append((part.name, predicted))
     return found
 

@@ -11,8 +11,8 @@ from scope_edge.chat.stream import Piece
 from scope_edge.errors import ScopeEdgeError, WorkerError
 from scope_edge.executor.contracts import Messages, Unanswered
 from scope_edge.executor.request import texts_of
-from scope_edge.llama.generation import Generation
-from scope_edge.llama.jobs import Message, Sampling
+from scope_edge.llama.host import Generation
+from scope_edge.llama.messages import Message, Sampling
 
 if TYPE_CHECKING:
     from scope_edge.executor.room import Room

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from scope_edge.catalog import load_catalog
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.feedback.held import Said, keep, load_held
 from scope_edge.fingerprints import fingerprint_names
@@ -17,7 +16,7 @@ from scope_edge.journal.entry import Feedback, typed_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scope_edge.config import Settings
+    from scope_edge.catalog import Catalog
     from scope_edge.journal import Entry, Journal
     from scope_edge.records import Floats, Vector
 
@@ -53,7 +52,7 @@ class Forgotten:
 
 def give(
     journal: Journal,
-    settings: Settings,
+    catalog: Catalog,
     id: str,
     correct: float,
     *,
@@ -71,7 +70,7 @@ def give(
     if tokens is None and entry.run is not None and entry.run.ending == "complete":
         tokens = entry.run.completion_tokens
     vector, state, features = _embedding(journal, entry, text)
-    card = load_catalog(settings).by_id.get(model)
+    card = catalog.by_id.get(model)
     factor = 1.0 if card is None else card.token_factor
     one = Said(
         id=entry.id,

@@ -11,15 +11,15 @@ from scope_edge import assets
 from scope_edge.errors import UsageError, WorkerError
 from scope_edge.fingerprinting.journal import Answer
 from scope_edge.llama.client import START_SECONDS, LlamaClient
-from scope_edge.llama.jobs import Job, JobResult, Message, Sampling
+from scope_edge.llama.messages import Job, JobResult, Message, Sampling
 from scope_edge.managing.draft import check_template
 from scope_edge.managing.loadable import gguf_path, plan_device, start_worker
 
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.questions import Question
-    from scope_edge.llama.jobs import Shape
-    from scope_edge.llama.memo import Ready
     from scope_edge.llama.memory import Plan
+    from scope_edge.llama.messages import Shape
+    from scope_edge.llama.speed import Ready
     from scope_edge.records import ModelCard
 
 # Decoded by one sample alone before its speed is believed.
@@ -52,7 +52,7 @@ def look_at(card: ModelCard, progress: Callable[[int, int], None] | None = None)
     Raises UsageError (not there, no chat template), AssetError (no GGUF, cannot be read), MissingExtraError.
     """
     from scope_edge.estimator.installed import file_sha256
-    from scope_edge.llama.describe import describe_gguf
+    from scope_edge.llama.gguf import describe_gguf
 
     path = gguf_path(card)
     if not path.is_file():

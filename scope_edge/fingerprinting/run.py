@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.catalog import load_catalog
+from scope_edge import assets
 from scope_edge.chat.client import ChatClient
 from scope_edge.errors import BudgetError, RemoteError, UsageError
 from scope_edge.fingerprinting.asking import Asking
@@ -28,7 +28,7 @@ from scope_edge.refit.use import anchors_for, refitted
 
 if TYPE_CHECKING:
     from scope_edge.anchors import AnchorSet
-    from scope_edge.config import Settings
+    from scope_edge.catalog import Catalog
 
 _NOTHING = Speed(None, None, None)
 
@@ -37,14 +37,20 @@ class Fingerprinting:
     """One model, ready to be asked."""
 
     def __init__(
-        self, settings: Settings, model: str, wishes: Wishes, reading: Callable[[str, int, int], None] | None = None
+        self,
+        catalog: Catalog,
+        model: str,
+        wishes: Wishes,
+        reading: Callable[[str, int, int], None] | None = None,
+        *,
+        threads: int | None = None,
+        offline: bool = False,
     ) -> None:
         """Nothing is asked yet. reading: told of the reading of a large file, as (what, done, in all).
 
         Raises UsageError (unknown model, one that does not say how it is called, no such anchor set), AssetError.
         """
-        self._settings, self._wishes = settings, wishes
-        self._catalog = load_catalog(settings)
+        self._catalog, self._wishes, self._threads, self._offline = catalog, wishes, threads, offline
         self._card = self._catalog.card(model)
         self._basis = load_basis()
         self._gguf = self._find_gguf(reading)
@@ -126,7 +132,7 @@ class Fingerprinting:
         if self._card.endpoint is None and self._card.gguf is None:
             raise UsageError(
                 f"the card of {self._card.id} does not say how it is called; add endpoint (and key_env), or gguf, to"
-                f' [models."{self._card.id}"] in {self._settings.file}'
+                f' [models."{self._card.id}"] in {assets.user_config_file()}'
             )
         if self._card.gguf is None:
             return None
@@ -174,12 +180,12 @@ class Fingerprinting:
         if not asking.open:
             return _NOTHING
         if self._gguf is not None:
-            local = LocalAsker(self._gguf, max_tokens=self._wishes.max_tokens, threads=self._settings.threads)
+            local = LocalAsker(self._gguf, max_tokens=self._wishes.max_tokens, threads=self._threads)
             with local:
                 local.ask(asking.following, asking.take)
             return local.speed
         wishes = self._wishes
-        with ChatClient(self._card, wishes.patience, offline=self._settings.offline) as client:
+        with ChatClient(self._card, wishes.patience, offline=self._offline) as client:
             asker = EndpointAsker(
                 self._card, client, purse, max_tokens=wishes.max_tokens, concurrency=wishes.concurrency
             )

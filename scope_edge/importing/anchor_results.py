@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scope_edge.catalog import load_catalog
-from scope_edge.config import load_settings
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.fingerprinting.store import save_fingerprint
 from scope_edge.fingerprints import Fingerprint, usable_anchor_sets
@@ -31,7 +29,7 @@ MAX_BYTES = 2**28
 
 
 def import_anchor_results(
-    path: Path, model: str | None = None, name: str | None = None, *, replace_own: bool = False
+    path: Path, cards: Cards, model: str | None = None, name: str | None = None, *, replace_own: bool = False
 ) -> Imported:
     """Import one model's results: the file, or the folder it lies in.
 
@@ -40,7 +38,6 @@ def import_anchor_results(
     """
     file = path / FILE if path.is_dir() else path
     rows = _rows(file)
-    cards = Cards(load_catalog(load_settings()))
     known_as = _model(model, file, cards)
     anchors = _measured_on({str(row["id"]) for row in rows}, name, file)
     dropped: Counter[str] = Counter()

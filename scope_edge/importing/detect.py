@@ -13,6 +13,7 @@ from scope_edge.signing.signers import demanded
 
 if TYPE_CHECKING:
     from scope_edge.importing.keeping import Progress
+    from scope_edge.importing.naming import Cards
     from scope_edge.importing.outcomes import Imported
 
 
@@ -37,7 +38,9 @@ class Wishes:
     anyone: bool = False
 
 
-def import_path(path: Path, wishes: Wishes, progress: Progress | None = None) -> tuple[Imported, share.Origin | None]:
+def import_path(
+    path: Path, wishes: Wishes, cards: Cards, progress: Progress | None = None
+) -> tuple[Imported, share.Origin | None]:
     """Import a path of a known format, by default the one its content shows; of a pack also where it is from.
 
     Raises UsageError (no such path, a wish that the format does not know), and what the format's import raises.
@@ -50,13 +53,13 @@ def import_path(path: Path, wishes: Wishes, progress: Progress | None = None) ->
         if (wishes.name, wishes.limit, wishes.model) != (None, None, None):
             raise UsageError(f"{path}: a pack brings its own names and anchors; leave out --name, --limit and --model")
         signers = demanded(wishes.signers, anyone=wishes.anyone)
-        return share.import_pack(path, replace_own=wishes.replace, signers=signers)
+        return share.import_pack(path, cards, replace_own=wishes.replace, signers=signers)
     if wishes.signers:
         raise UsageError(f"{path}: only packs are signed, and this is {kind}; leave out --require-signature-by")
     if kind == "anchor-results":
         if wishes.limit is not None:
             raise UsageError(f"{path}: these anchors are here already; leave out --limit")
-        done = anchor_results.import_anchor_results(path, wishes.model, wishes.name, replace_own=wishes.replace)
+        done = anchor_results.import_anchor_results(path, cards, wishes.model, wishes.name, replace_own=wishes.replace)
         return done, None
     if wishes.model is not None and kind != "lm-eval":
         raise UsageError(f"{path}: {kind} says whose outcomes these are; leave out --model")
@@ -65,8 +68,8 @@ def import_path(path: Path, wishes: Wishes, progress: Progress | None = None) ->
             f"{path}: --replace is for packs and {anchor_results.FILE}; {kind} replaces its outcomes anyway"
         )
     if kind == "lm-eval":
-        return lm_eval.import_lm_eval(path, wishes.model, wishes.name, wishes.limit, progress), None
-    return routing_data.import_routing_data(path, wishes.name, wishes.limit, progress), None
+        return lm_eval.import_lm_eval(path, cards, wishes.model, wishes.name, wishes.limit, progress), None
+    return routing_data.import_routing_data(path, cards, wishes.name, wishes.limit, progress), None
 
 
 def detect(path: Path) -> str:

@@ -9,8 +9,6 @@ import numpy as np
 
 from scope_edge import assets
 from scope_edge.anchors import set_body
-from scope_edge.catalog import load_catalog
-from scope_edge.config import load_settings
 from scope_edge.errors import UsageError
 from scope_edge.fingerprinting.store import save_fingerprint
 from scope_edge.fingerprints import OWN_SETS, Fingerprint, usable_anchor_sets
@@ -27,7 +25,9 @@ MAX_ANCHORS = 20_000
 Progress = Callable[[str, int, int], None]
 
 
-def keep(material: Material, name: str, limit: int | None = None, progress: Progress | None = None) -> Imported:
+def keep(
+    material: Material, cards: Cards, name: str, limit: int | None = None, progress: Progress | None = None
+) -> Imported:
     """Write the questions as anchor set `name`, the most telling first, and a fingerprint for every model.
 
     limit: anchors at most. Imported again it replaces the outcomes; the questions must be the same ones.
@@ -46,7 +46,6 @@ def keep(material: Material, name: str, limit: int | None = None, progress: Prog
         anchors = place(name, questions, progress, own=True)
         files.append(assets.user_data_dir() / OWN_SETS / f"{name}.pack")
         write_pack(files[-1], "anchor-sets", {"sets": [set_body(anchors)], "source": material.source})
-    cards = Cards(load_catalog(load_settings()))
     known: dict[str, int] = {}
     dropped = material.dropped.copy()
     dropped["questions beyond --limit"] = len(material.questions) - len(chosen)

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scope_edge.catalog import load_catalog
-from scope_edge.config import load_settings
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.importing.cells import correct_of, text_of
 from scope_edge.importing.lines import lines_of, unreadable
@@ -56,7 +54,12 @@ class _Sample:
 
 
 def import_lm_eval(
-    path: Path, model: str | None, name: str | None = None, limit: int | None = None, progress: Progress | None = None
+    path: Path,
+    cards: Cards,
+    model: str | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
 ) -> Imported:
     """Import one task's log as outcomes of `model`, on an anchor set called after the task.
 
@@ -69,7 +72,7 @@ def import_lm_eval(
     if model is None:
         raise UsageError(f"{path}: a sample log does not say whose answers these are; --model does")
     called = set_name(name or task_of(path), "give --name")
-    return keep(read_lm_eval(path, model), called, limit, progress)
+    return keep(read_lm_eval(path, cards, model), cards, called, limit, progress)
 
 
 def task_of(path: Path) -> str:
@@ -90,13 +93,13 @@ def _beside(path: Path) -> str | None:
     return name.strip() or None if isinstance(name, str) else None
 
 
-def read_lm_eval(path: Path, model: str) -> Material:
+def read_lm_eval(path: Path, cards: Cards, model: str) -> Material:
     """The questions and the model's outcomes. Where answers were read in several ways (filters), the first counts; where the
     log does not name them (early releases), that is the first line of each question.
 
     Tokens are estimated from the answer's text (cl100k); a log of likelihoods has none. Raises AssetError.
     """
-    known_as = check_model(Cards(load_catalog(load_settings())).known_as(model), "--model")
+    known_as = check_model(cards.known_as(model), "--model")
     dropped: Counter[str] = Counter()
     found: dict[str, Question] = {}
     kept: list[_Sample] = []

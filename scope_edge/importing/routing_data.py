@@ -9,8 +9,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scope_edge.catalog import load_catalog
-from scope_edge.config import load_settings
 from scope_edge.errors import AssetError
 from scope_edge.importing.naming import Cards, check_model, set_name
 from scope_edge.importing.outcomes import Material, Tally
@@ -23,16 +21,16 @@ if TYPE_CHECKING:
 
 
 def import_routing_data(
-    folder: Path, name: str | None = None, limit: int | None = None, progress: Progress | None = None
+    folder: Path, cards: Cards, name: str | None = None, limit: int | None = None, progress: Progress | None = None
 ) -> Imported:
     """Import a folder as anchor set `name`, by default the folder's. Raises as `read_routing_data` and `keep`."""
     from scope_edge.importing.keeping import keep
 
     called = set_name(name or folder.resolve().name, "give --name")
-    return keep(read_routing_data(folder), called, limit, progress)
+    return keep(read_routing_data(folder, cards), cards, called, limit, progress)
 
 
-def read_routing_data(folder: Path) -> Material:
+def read_routing_data(folder: Path, cards: Cards) -> Material:
     """The folder's questions and outcomes.
 
     Dropped and counted: blank questions, outcomes of questions that are not there or whose `correct` is not known;
@@ -42,7 +40,6 @@ def read_routing_data(folder: Path) -> Material:
     questions = read_queries(folder, dropped)
     at = {id: i for i, id in enumerate(questions)}
     tally = Tally(len(questions))
-    cards = Cards(load_catalog(load_settings()))
     for one in read_outcomes(folder, lambda spelled, where: check_model(cards.known_as(spelled), where)):
         row = at.get(one.query)
         if row is None:

@@ -16,8 +16,7 @@ import numpy as np
 
 from scope_edge import assets
 from scope_edge.anchors import AnchorSet, set_body, set_from_body
-from scope_edge.catalog import load_catalog, nearest
-from scope_edge.config import load_settings
+from scope_edge.catalog import nearest
 from scope_edge.core_set import load_core
 from scope_edge.errors import AssetError, PackError, UsageError
 from scope_edge.fingerprinting.store import fingerprint_file, save_fingerprint
@@ -100,7 +99,7 @@ def export_fingerprint(
 
 
 def import_pack(
-    path: Path, *, replace_own: bool = False, signers: frozenset[bytes] = frozenset()
+    path: Path, cards: Cards, *, replace_own: bool = False, signers: frozenset[bytes] = frozenset()
 ) -> tuple[Imported, Origin]:
     """Take a fingerprint that somebody exported; with what came of it, where it is from.
 
@@ -125,7 +124,7 @@ def import_pack(
         about = {"source": path.name, "sha256": origin.sha256, "signer": origin.signer}
         files.append(save_fingerprint(one, about, "scope-edge import"))
     known = int(np.isfinite(one.correct).sum())
-    has_card = model in Cards(load_catalog(load_settings()))
+    has_card = model in cards
     done = Imported(
         source=str(path),
         anchor_set=name,

@@ -21,6 +21,7 @@ from scope_edge.journal.entry import (
     STEPS,
     Entry,
     Feedback,
+    JournalOptions,
     embedding_columns,
     entry_of,
     new_id,
@@ -32,7 +33,6 @@ from scope_edge.journal.key import keyed_hash, make_key, read_key
 if TYPE_CHECKING:
     import sqlite3
 
-    from scope_edge.config import Settings
     from scope_edge.records import Decision, EncodedQuery, Floats, Query, Run, Vector
 
 FOLDER, FILE, KEY = "journal", "journal.sqlite", "journal.key"
@@ -60,12 +60,12 @@ class Purged:
 
 
 class Journal(Kept):
-    """The user's journal, under some settings."""
+    """The user's journal."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, options: JournalOptions | None = None) -> None:
         self._folder = assets.user_data_dir() / FOLDER
         super().__init__(Database(self._folder / FILE, STEPS, _MEND))
-        self._settings = settings
+        self._options = options or JournalOptions()
         self._written = 0
         self.problem: str | None = None
         """Why the last decision could not be recorded, in one line; None when it could."""
@@ -81,7 +81,7 @@ class Journal(Kept):
         run: None = nothing was run. encoded: the query's embedding is kept only if the user wants it kept. Never raises for
         anything the journal lacks: see `problem`.
         """
-        if self._settings.journal == "off":
+        if self._options.choice == "off":
             return ""
         try:
             id = self._record(query, decision, run, encoded)
@@ -194,8 +194,8 @@ class Journal(Kept):
         return Purged(None, True)
 
     def _record(self, query: Query, decision: Decision, run: Run | None, encoded: EncodedQuery | None) -> str:
-        columns = row_of(query, decision, run, self._settings)
-        if encoded is not None and self._settings.journal_embedding:
+        columns = row_of(query, decision, run, self._options)
+        if encoded is not None and self._options.embedding:
             columns |= embedding_columns(encoded)
         with self._database.writing() as link:
             # Made while nobody else writes: two processes that begin together must have one key.
@@ -208,7 +208,7 @@ class Journal(Kept):
 
     def _prune(self, link: sqlite3.Connection) -> None:
         """Let go of what is older than the settings allow, and of the oldest while there is too much."""
-        days, most = self._settings.journal_days, self._settings.journal_mb * 1e6
+        days, most = self._options.days, self._options.mb * 1e6
         link.execute("DELETE FROM entries WHERE time < ?", (time.time() - min(days, _EVER) * _DAY,))
         while (count := _one(link, "SELECT count(*) FROM entries")) > 1 and _used(link) > most:
             gone = max(int(count * _SHARE), 1)

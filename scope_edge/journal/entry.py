@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from scope_edge.journal.written import decision_text, read_decision, read_run, run_text
-from scope_edge.plain import plain
+from scope_edge.plain import run_body
 from scope_edge.records import Decision, Ending, Query, Run
 
 if TYPE_CHECKING:
-    from scope_edge.config import Settings
+    from scope_edge.allowed import JournalChoice
     from scope_edge.records import EncodedQuery
 
     State = Ending | Literal["routed", "no choice"]
@@ -52,6 +51,26 @@ STEPS = (
     ),
 )
 COLUMNS = "id, time, query, state, model, pool, profile, value_of_time, decision, run, text, vector IS NOT NULL, correct, tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalOptions:
+    """What is written down of a decision, for how long, and under which names.
+
+    Attributes:
+        choice: no decision, those that are run, or all. text, embedding: with the query's.
+        days, mb: older entries go, and the oldest beyond that size.
+        pool, profile, value_of_time: in force, written beside each entry.
+    """
+
+    choice: JournalChoice = "run"
+    text: bool = False
+    embedding: bool = False
+    days: int = 90
+    mb: int = 200
+    pool: str = "default"
+    profile: str | None = None
+    value_of_time: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +122,7 @@ class Entry:
             "feedback": None
             if self.feedback is None
             else {"correct": self.feedback.correct, "tokens": self.feedback.tokens},
-            "run": None if run is None else _run_body(run),
+            "run": None if run is None else run_body(run),
             "decision": self.decision.as_dict(),
         }
 
@@ -118,18 +137,18 @@ def typed_id(text: str) -> str:
     return text.strip().lower().translate(_LOOKALIKES)
 
 
-def row_of(query: Query, decision: Decision, run: Run | None, settings: Settings) -> dict[str, Any]:
+def row_of(query: Query, decision: Decision, run: Run | None, options: JournalOptions) -> dict[str, Any]:
     """The columns of a new entry, but for its id, the query's hash and its embedding."""
-    kept = settings.journal_text
+    kept = options.text
     answered = None if run is None else run.model
     return {
         "time": time.time(),
         "state": run.ending if run is not None else "no choice" if decision.choice is None else "routed",
         "model": answered or decision.choice,
-        "pool": settings.pool,
-        "profile": settings.profile,
-        "value_of_time": settings.value_of_time,
-        "decision": decision_text(decision, with_text=kept, with_embedding=settings.journal_embedding),
+        "pool": options.pool,
+        "profile": options.profile,
+        "value_of_time": options.value_of_time,
+        "decision": decision_text(decision, with_text=kept, with_embedding=options.embedding),
         "run": None if run is None else run_text(run, query.text, with_text=kept),
         "text": query.text.encode("utf-8", "surrogatepass") if kept else None,
     }
@@ -167,9 +186,3 @@ def entry_of(row: tuple[Any, ...], file: str) -> Entry:
         embedded=bool(embedded),
         feedback=None if correct is None else Feedback(correct, tokens),
     )
-
-
-def _run_body(run: Run) -> Mapping[str, Any]:
-    body = {name: plain(getattr(run, name)) for name in Run.__slots__ if name != "attempts"}
-    attempts = [{name: getattr(one, name) for name in one.__slots__} for one in run.attempts]
-    return {**body, "attempts": attempts}

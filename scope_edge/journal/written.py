@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scope_edge.errors import AssetError
-from scope_edge.plain import plain, row
+from scope_edge.plain import run_body
 from scope_edge.records import Attempt, Bound, Candidate, Decision, EstimatorReport, Flip, Neighbor, Run
 
 _DIGITS = 3
@@ -59,12 +59,11 @@ def read_decision(text: str, where: str) -> Decision:
 
 def run_text(run: Run, query: str, *, with_text: bool) -> str:
     """A run as JSON. query: what its errors shall not repeat, unless texts are kept."""
-    body = {name: plain(getattr(run, name)) for name in Run.__slots__ if name != "attempts"}
-    attempts = [row(one) or {} for one in run.attempts]
-    for attempt in attempts:
+    body = run_body(run)
+    for attempt in body["attempts"]:
         message = attempt["error"][:_LONGEST_ERROR]
         attempt["error"] = message if with_text else without(query, message)
-    return json.dumps({**body, "attempts": attempts}, separators=(",", ":"))
+    return json.dumps(body, separators=(",", ":"))
 
 
 def read_run(text: str | None, where: str) -> Run | None:

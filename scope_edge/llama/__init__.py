@@ -1,19 +1,17 @@
-"""llama.cpp, which lives in child processes only: native code can crash, and a decision must come all the same.
+"""llama.cpp, which runs in child processes only: native code can crash, and a decision must come all the same.
 
 The parent's side
-  client.py      start a worker, ask it, outlive it      child.py     one worker process    ladder.py  how it is restarted
-  reply.py       a stream of one worker                  counting.py  a prompt's tokens     memo.py    what worked here
-  memory.py      what a model may take of this machine   jobs.py      what is asked and answered    frames.py  over pipes
+  client.py    start a worker, ask it, outlive it     process.py  one worker process       messages.py  what goes over the pipes
+  speed.py     the configuration that worked here, and how fast                            memory.py    where a model goes
 Device models for an application
-  host.py        ask a model by its card                 generation.py  how, checked    stream.py  its answer as it is read
-  residents.py   those that are loaded                   turns.py     whose turn it is      budget.py  what they may take
+  host.py      ask a model by its card, read its answer as it is written
+  model_manager.py  the loaded models                 scheduling.py  which is loaded next, and which are evicted for it
 The child's side
-  worker.py      requests in, answers out                warmup.py    does it compute sense, and how fast
-  streams.py     requests that come and go               native.py    the only hands on llama.cpp
-  batch.py       many samples and streams decoded together: the heart    tasks.py  what is under way    slots.py  what is cached
-  drawing.py     from logits to tokens    sampling.py  drawing one    answer.py  a sample token by token    plain.py  plain text
-  chat.py        a model's own chat template
+  worker.py    requests in, answers out               warmup.py   does it compute sense, and how fast
+  streams.py   requests that come and go              native.py   the only code that calls llama.cpp
+  batch.py     many samples and streams decoded together: the heart    tasks.py  jobs under way    prompt_cache.py  cached prompts
+  sampling.py  from logits to tokens                  decoding.py a sample token by token          chat_template.py  the model's own
 Others
-  header.py      what a GGUF says of itself, read without llama.cpp
-  describe.py, probe.py, quantize.py   smaller children: can a GGUF be read, what llama.cpp was built with, its quantizer
+  gguf.py      what a GGUF says of itself, read without llama.cpp
+  probe.py, probe_child.py, quantize.py   smaller children: what llama.cpp was built with, can it read a GGUF, its quantizer
 """

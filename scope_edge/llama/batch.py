@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.llama.answer import Answer, AnswerLine, UnfitVocabularyError, answer_line
-from scope_edge.llama.drawing import Drawing
-from scope_edge.llama.jobs import Job, JobResult, Stats
-from scope_edge.llama.slots import Slot, Slots
-from scope_edge.llama.tasks import LINE_TOKENS, Clock, Lane, Layout, Rows, Task
+from scope_edge.llama.decoding import AnswerLine, SampleDecoder, UnfitVocabularyError, answer_line
+from scope_edge.llama.messages import Job, JobResult, Stats
+from scope_edge.llama.prompt_cache import Slot, Slots
+from scope_edge.llama.sampling import Sampler
+from scope_edge.llama.tasks import LINE_TOKENS, Clock, Layout, Rows, SampleSequence, Task
 
 if TYPE_CHECKING:
-    from scope_edge.llama.engine import Engine, Logits
+    from scope_edge.llama.native import Engine, Logits
 
 __all__ = ["LINE_TOKENS", "Batcher", "Layout"]
 # While no stream writes, reading may take this many times as long as beside one.
@@ -47,12 +47,12 @@ class Batcher:
             self._line = answer_line(engine.tokenize, engine.piece)
         # Reading rows of logits is done without Python's lock.
         pool = ThreadPoolExecutor(min(engine.threads, _DRAWERS)) if engine.threads > 1 else None
-        self._drawing = Drawing(engine, self._line, pool)
+        self._sampler = Sampler(engine, self._line, pool)
         self._clock = Clock()
         self._count = 0
         self._waiting: deque[Task] = deque()
         self._readers: list[Task] = []
-        self._lanes: list[Lane] = []
+        self._lanes: list[SampleSequence] = []
         self._free: list[int] = []
         self._reset()
 
@@ -226,18 +226,18 @@ class Batcher:
             if not task.streamed:
                 self.slots.leave(slot)
 
-    def _resume(self, task: Task) -> Lane:
+    def _resume(self, task: Task) -> SampleSequence:
         """The one sample of a stream, begun or gone on with, in its slot."""
         if not task.begun:
             task.begun = 1
             task.answers[0] = self._answer(task, None)
             task.random = np.random.default_rng((task.job.sampling.seed, 0))
         assert task.slot is not None and task.random is not None
-        return Lane(task.slot.sequence, task, task.answers[0], len(task.tokens), task.random)
+        return SampleSequence(task.slot.sequence, task, task.answers[0], len(task.tokens), task.random)
 
-    def _share(self, task: Task, slot: Slot) -> list[Lane]:
+    def _share(self, task: Task, slot: Slot) -> list[SampleSequence]:
         """Samples of a job in a list, in sequences that share the slot's cells."""
-        fresh: list[Lane] = []
+        fresh: list[SampleSequence] = []
         job, under_way = task.job, sum(lane.task is task for lane in self._lanes)
         while task.begun < job.samples and self._free and under_way + len(fresh) < task.width:
             sequence = self._free.pop()
@@ -250,11 +250,11 @@ class Batcher:
             slot.users += 1
             if job.mode == "direct" and line is not None:
                 answer.begin_answered()
-            fresh.append(Lane(sequence, task, answer, len(task.tokens), random))
+            fresh.append(SampleSequence(sequence, task, answer, len(task.tokens), random))
         return fresh
 
-    def _answer(self, task: Task, line: AnswerLine | None) -> Answer:
-        return Answer(line, self._engine.tokenize, self._engine.piece, limit=task.limit, stop=task.job.stop)
+    def _answer(self, task: Task, line: AnswerLine | None) -> SampleDecoder:
+        return SampleDecoder(line, self._engine.tokenize, self._engine.piece, limit=task.limit, stop=task.job.stop)
 
     # Steps
 
@@ -297,16 +297,16 @@ class Batcher:
                 found.append((task, chunk))
         return found
 
-    def _draw(self, lanes: list[Lane], rows: Sequence[Logits] | Logits) -> None:
+    def _draw(self, lanes: list[SampleSequence], rows: Sequence[Logits] | Logits) -> None:
         """Use every lane's row of logits, tell what streams have written, and retire what is done."""
-        self._drawing.advance(lanes, rows)
+        self._sampler.advance(lanes, rows)
         for lane in lanes:
             if lane.answer.state == "done":
                 self._retire(lane)
             elif lane.task.tell is not None and (text := lane.answer.fresh()):
                 lane.task.tell(text, lane.answer.tokens)
 
-    def _retire(self, lane: Lane) -> None:
+    def _retire(self, lane: SampleSequence) -> None:
         task = lane.task
         self._lanes.remove(lane)
         if task.tell is None:

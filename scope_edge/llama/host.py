@@ -1,13 +1,13 @@
 """Device models as an application uses them: ask one, and read its answer as it is written.
 
-    with Host(settings, cache_dir=assets.user_cache_dir()) as host:
+    with Host(cache_dir=assets.user_cache_dir()) as host:
         with host.stream(card, (Message("user", "Hello"),), Generation(200, Sampling())) as stream:
             for piece in stream:
                 ...
 
-Each model is loaded into a worker of its own when it is first asked, and stays for a while (setting `keep_alive`). Requests to
+Each model is loaded into a worker of its own when it is first asked, and stays for a while (`keep_alive`). Requests to
 one model are decoded together. A worker that dies ends the streams it had with a WorkerError and nothing else: the other models
-go on, and the next request starts a new one, a rung lower where llama.cpp crashed.
+go on, and the next request starts a new one, with the next fallback configuration where llama.cpp crashed.
 """
 
 from __future__ import annotations
@@ -15,28 +15,194 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from scope_edge.errors import AssetError, UsageError, WorkerError
-from scope_edge.llama.budget import Budget, Store
-from scope_edge.llama.client import START_SECONDS, LlamaClient
-from scope_edge.llama.counting import count_unloaded
-from scope_edge.llama.generation import Generation, chat_job
-from scope_edge.llama.jobs import Message, Sampling
-from scope_edge.llama.memo import remembered
-from scope_edge.llama.memory import STREAM_LAYOUTS, NoRoom
-from scope_edge.llama.residents import Residents
-from scope_edge.llama.stream import Stream
-from scope_edge.llama.turns import Ask
+from scope_edge.checks import check_amount, check_count, shown
+from scope_edge.errors import AssetError, ScopeEdgeError, UsageError, WorkerError
+from scope_edge.llama.client import START_SECONDS, LlamaClient, count_unloaded
+from scope_edge.llama.memory import STREAM_LAYOUTS, MemoryBudget, NoRoom, Store
+from scope_edge.llama.messages import Job, Message, Sampling
+from scope_edge.llama.model_manager import ModelManager
+from scope_edge.llama.scheduling import ModelRequest
+from scope_edge.llama.speed import remembered
 from scope_edge.managing.draft import check_template
 from scope_edge.managing.loadable import gguf_path, hash_of, look_up, start_worker
 
 if TYPE_CHECKING:
-    from scope_edge.config import Settings
+    from scope_edge.llama.client import ReplyStream
+    from scope_edge.llama.model_manager import RunningModel
     from scope_edge.records import ModelCard
+
+StreamEnding = Literal["stop", "limit", "cancelled"]
+
+
+class Stream:
+    """Iterates over pieces of text. One thread reads; `close` may be called from any.
+
+    Iterating raises WorkerError when the model cannot be loaded (refused=True: llama.cpp would not) or its worker dies, and
+    UsageError when it cannot be asked this: its template refuses, or the prompt is longer than its context.
+
+    Attributes:
+        ending: None until it has ended: "stop" = the model's own end or a stop text, "limit" = max_tokens or the context,
+            "cancelled" = closed, or the deadline. Still None after an error.
+        prompt_tokens: None until they are counted. cached_tokens: of the prompt, not read again; None until the end.
+        completion_tokens: written so far, the model's own; the token that ended its turn is not among them.
+        load_seconds: waited until the model was loaded and free, 0 when it was at once; None until then.
+    """
+
+    def __init__(self, models: ModelManager, ask: Callable[[], ModelRequest], job: Job, until: float) -> None:
+        """ask: what to ask for, once it is read from. until: the deadline by the monotonic clock."""
+        self._models, self._ask, self._job, self._until = models, ask, job, until
+        self._turn = threading.Lock()
+        self._closed = self._over = False
+        self._place: RunningModel | None = None
+        self._reply: ReplyStream | None = None
+        self.ending: StreamEnding | None = None
+        self.prompt_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.completion_tokens = 0
+        self.load_seconds: float | None = None
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> str:
+        with self._turn:
+            piece = None if self._over else self._next()
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """Give it up, wherever it is, and free what it holds. Nothing happens when it has ended."""
+        self._closed = True
+        reply = self._reply
+        if reply is not None and not self._over:
+            reply.cancel()
+        self._models.wake()
+        with self._turn:
+            if not self._over:
+                self._end("cancelled")
+
+    def _next(self) -> str | None:
+        try:
+            reply = self._reply or self._begin()
+            piece = None if reply is None else reply.next()
+        except ScopeEdgeError:
+            self._end(None)
+            raise
+        if reply is None:
+            self._end("cancelled")
+            return None
+        self._note(reply)
+        if piece is None:
+            ended = reply.ending
+            self._end("stop" if ended == "stop" else "limit" if ended == "limit" else "cancelled")
+        return piece
+
+    def _begin(self) -> ReplyStream | None:
+        """Wait for the model, and ask it. None: given up before that."""
+        entered = self._models.enter(self._ask(), self._until, lambda: self._closed)
+        if entered is None:
+            return None
+        self._place, self.load_seconds = entered
+        left = self._until - time.monotonic()
+        self._reply = self._place.worker.stream(self._job, None if left == float("inf") else max(left, 0.0))
+        if self._closed:
+            self._reply.cancel()
+        return self._reply
+
+    def _note(self, reply: ReplyStream) -> None:
+        self.prompt_tokens, self.cached_tokens = reply.prompt_tokens, reply.reused_tokens
+        self.completion_tokens = reply.completion_tokens
+
+    def _end(self, ending: StreamEnding | None) -> None:
+        self._over, self.ending = True, ending
+        if self._reply is not None:
+            self._note(self._reply)
+            if self._reply.ending is None:
+                self._reply.cancel()
+        if self._place is not None:
+            self._models.leave(self._place)
+            self._place = None
+
+
+# More than any model has, and what the worker's messages can hold.
+_MOST = 2**31 - 1
+_ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How to answer.
+
+    Attributes:
+        max_tokens: of the answer, in the model's own tokens; None = as many as the context holds.
+        stop: texts that end the answer, and are left out of it.
+        deadline: seconds from now, waiting for the model included, after which the answer ends as "cancelled"; None = none.
+    """
+
+    max_tokens: int | None
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    deadline: float | None = None
+
+
+def chat_job(messages: Sequence[Message], options: Generation) -> Job:
+    """A conversation as a job for the worker. Raises UsageError: nothing is said, or something that no GGUF understands."""
+    if not messages:
+        raise UsageError("a conversation needs at least one message")
+    for number, message in enumerate(messages, 1):
+        if message.role not in _ROLES:
+            raise UsageError(
+                f"message {number}: a GGUF knows no role {shown(message.role)}; the roles are {', '.join(_ROLES)}"
+            )
+        _check_text(f"message {number}", message.text)
+    for text in _stops(options.stop):
+        _check_text("stop", text)
+    if options.deadline is not None and math.isnan(options.deadline):
+        raise UsageError("deadline must be a number of seconds, not nan")
+    limit = options.max_tokens
+    if limit is not None:
+        limit = min(check_count("max_tokens", limit, least=1), _MOST)
+    return Job((), 1, "text", limit, _checked(options.sampling), tuple(messages), tuple(options.stop))
+
+
+def _checked(sampling: Sampling) -> Sampling:
+    if check_amount("top_p", sampling.top_p) > 1:
+        raise UsageError(f"top_p must be a number from 0 to 1, not {shown(sampling.top_p)}")
+    return Sampling(
+        temperature=check_amount("temperature", sampling.temperature),
+        top_p=sampling.top_p,
+        top_k=min(check_count("top_k", sampling.top_k, least=1), _MOST),
+        seed=check_count("seed", sampling.seed) % _MOST,
+    )
+
+
+def _stops(stop: tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
+        raise UsageError(f"stop must be texts, none of them empty, not {shown(stop)}")
+    return stop
+
+
+def _check_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{what}: half of a character (a lone surrogate) at position {error.start}; mend it"
+        ) from error
+
 
 __all__ = ["Generation", "Host", "Message", "Sampling", "Stream"]
 
@@ -44,15 +210,20 @@ __all__ = ["Generation", "Host", "Message", "Sampling", "Stream"]
 class Host:
     """Owns the workers of the device models. Safe to use from several threads."""
 
-    def __init__(self, settings: Settings, *, cache_dir: Path, reserved_bytes: int = 0) -> None:
+    def __init__(
+        self, *, cache_dir: Path, threads: int | None = None, keep_alive: float = 300.0, reserved_bytes: int = 0
+    ) -> None:
         """Nothing is started yet.
 
-        cache_dir: where it is remembered how models load and how long that takes. reserved_bytes: of memory that are not the
-        device models' to take, because the estimator holds them or will.
+        Args:
+            cache_dir: where it is remembered how models load and how long that takes.
+            threads: cores to use; None = all of them.
+            keep_alive: seconds a model stays loaded after its last use; -1 = for ever.
+            reserved_bytes: memory that the estimator holds or will hold, which device models may not take.
         """
-        self._threads, self._cache_dir = settings.threads, cache_dir
-        self._budget = Budget(reserved_bytes)
-        self._residents = Residents(self._open, _start, settings.keep_alive)
+        self._threads, self._cache_dir = threads, cache_dir
+        self._budget = MemoryBudget(reserved_bytes)
+        self._models = ModelManager(self._open, _start, keep_alive)
         self._ahead: dict[Path, Future[str]] = {}
 
     def __enter__(self) -> Host:
@@ -63,17 +234,17 @@ class Host:
 
     def close(self) -> None:
         """End all workers and wait for them. Streams under way get a WorkerError."""
-        self._residents.close()
+        self._models.close()
 
     @property
     def loaded(self) -> tuple[str, ...]:
         """Ids of the cards whose models are loaded, in order."""
-        return tuple(sorted(card for place in self._residents.alive for card in place.cards))
+        return tuple(sorted(card for place in self._models.alive for card in place.cards))
 
     @property
     def sequences(self) -> int:
         """Requests that workers have not ended yet, those included that nobody waits for any more."""
-        return sum(place.worker.requests for place in self._residents.alive)
+        return sum(place.worker.requests for place in self._models.alive)
 
     def stream(self, card: ModelCard, messages: tuple[Message, ...], options: Generation) -> Stream:
         """An answer to a conversation, begun when it is first read from. Close it, unless it was read to its end.
@@ -85,11 +256,11 @@ class Host:
         path = _path(card)
         until = math.inf if options.deadline is None else time.monotonic() + options.deadline
 
-        def ask() -> Ask:
+        def ask() -> ModelRequest:
             self._look_ahead(path)
             return self._ask(card.id, path)
 
-        return Stream(self._residents, ask, job, until)
+        return Stream(self._models, ask, job, until)
 
     def count(self, card: ModelCard, messages: tuple[Message, ...]) -> int:
         """Tokens of the prompt that a conversation makes. Where the model is not loaded, its vocabulary alone is read.
@@ -97,7 +268,7 @@ class Host:
         Raises what `stream` does, and UsageError for a conversation that the model's chat template refuses; WorkerError.
         """
         path, job = _path(card), chat_job(messages, Generation(None, Sampling()))
-        client = next((place.worker for place in self._residents.alive if place.path == path), None)
+        client = next((place.worker for place in self._models.alive if place.path == path), None)
         if client is not None:
             return client.count(job)
         self._look_ahead(path)  # whoever counts is about to ask
@@ -114,7 +285,7 @@ class Host:
         measured = None if known is None else remembered(known, self._cache_dir)
         seconds = card.load_seconds if measured is None else measured.load_seconds
         try:
-            return self._residents.expected_wait(self._ask(card.id, path), seconds)
+            return self._models.expected_wait(self._ask(card.id, path), seconds)
         except WorkerError:
             return None
 
@@ -133,20 +304,20 @@ class Host:
         for do in (look, self._budget.look):
             threading.Thread(target=do, daemon=True).start()
 
-    def _ask(self, card: str, path: Path) -> Ask:
+    def _ask(self, card: str, path: Path) -> ModelRequest:
         """A request for a model. Raises WorkerError: it would not fit if it were alone."""
         try:
             known = look_up(path)
         except AssetError as error:
             raise WorkerError(str(error)) from error
-        held: dict[Store, int] = {"gpu": self._residents.held("gpu"), "memory": self._residents.held("memory")}
-        berth = self._budget.berth(known.shape, known.size, held)
-        if isinstance(berth, NoRoom):
-            raise WorkerError(f"{path.name}: {berth.why}")
-        return Ask(path, card, berth)
+        held: dict[Store, int] = {"gpu": self._models.held("gpu"), "memory": self._models.held("memory")}
+        load_plan = self._budget.load_plan(known.shape, known.size, held)
+        if isinstance(load_plan, NoRoom):
+            raise WorkerError(f"{path.name}: {load_plan.why}")
+        return ModelRequest(path, card, load_plan)
 
-    def _open(self, ask: Ask) -> LlamaClient:
-        plan = ask.berth.plan
+    def _open(self, ask: ModelRequest) -> LlamaClient:
+        plan = ask.load_plan.plan
         if self._threads is not None:
             plan = replace(plan, threads=min(plan.threads, self._threads))
         try:

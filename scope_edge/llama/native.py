@@ -1,4 +1,4 @@
-"""The only hands on llama.cpp: a loaded model with its context, tokens in, logits out. Runs in the worker alone.
+"""The only code that calls llama.cpp: a loaded model with its context, tokens in, logits out. Runs in the worker alone.
 
 The low-level interface is used because the high-level one cannot switch `use_extra_bufts` off (repacked weights crash
 machines with AMX) and knows only one sequence at a time.
@@ -12,13 +12,40 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import llama_cpp
 import numpy as np
 
 if TYPE_CHECKING:
-    from scope_edge.llama.engine import Logits
+    from numpy.typing import NDArray
+
+    Logits = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """A loaded model with one context for many sequences that share a cache of `context` cells.
+
+    longest: tokens a sequence may have: beyond what the model was trained on it computes nonsense.
+    threads: cores to compute on, here as there.
+    rewinds: whether a sequence may be cut, or shared in part. A recurrent model's state knows only its own end.
+    """
+
+    context: int
+    longest: int
+    threads: int
+    rewinds: bool
+
+    def tokenize(self, text: str, *, markup: bool = False) -> list[int]: ...
+    def piece(self, token: int) -> bytes: ...
+    def ends(self, token: int) -> bool: ...
+    def share(self, source: int, target: int, length: int) -> None: ...
+    def forget(self, sequence: int, start: int = 0) -> None: ...
+    def clear(self) -> None: ...
+    def decode(
+        self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int], wanted: Sequence[bool]
+    ) -> Logits | None: ...
+
 
 # A list of devices that ends at once: none of them is even asked how much memory it has. Without a list all are.
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)
@@ -81,11 +108,6 @@ def open_model(path: Path, *, gpu_layers: int = 0, repack: bool = False, vocabul
     if not model:
         raise NativeError(f"llama.cpp cannot load it{complaint()}")
     return model
-
-
-def check(path: Path) -> None:
-    """Have llama.cpp read a GGUF's header and vocabulary, weights unread. Raises NativeError when it cannot."""
-    open_model(path, vocabulary_only=True)
 
 
 class Vocabulary:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from scope_edge.llama.launch import child_command, child_folder, ending, installed
+from scope_edge.llama.process import child_command, child_folder, ending, installed
 
 State = Literal["ok", "missing", "broken"]
 # Starting a GPU's runtime takes seconds where its driver is cold.
@@ -59,7 +59,7 @@ def probe_llama(*, timeout: float = TIMEOUT_SECONDS, library: str | None = None)
         return LlamaBuild("missing", problem="llama-cpp-python is not installed")
     try:
         ended = subprocess.run(
-            child_command("build_info.py", library=library),
+            child_command("probe_child.py", "build", library=library),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,

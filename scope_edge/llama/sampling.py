@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from scope_edge.llama.engine import Logits
+    from scope_edge.llama.native import Logits
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
+    from scope_edge.llama.decoding import AnswerLine
+    from scope_edge.llama.native import Engine
+    from scope_edge.llama.tasks import SampleSequence
+
+    # A lane, and its row of logits.
+    Row = tuple[SampleSequence, Logits]
 
 # Of members.
 _GROUP = 64
@@ -95,3 +101,68 @@ def draw(ids: Ints, values: Floats, temperature: Floats, top_p: Floats, uniform:
     at = (reached <= (uniform * reached[:, -1])[:, None]).sum(axis=1)
     drawn: Ints = ids[np.arange(len(ids)), np.minimum(at, ids.shape[1] - 1)]
     return drawn
+
+
+class Sampler:
+    """Draws for the lanes of one engine."""
+
+    def __init__(self, engine: Engine, line: AnswerLine | None, pool: Executor | None) -> None:
+        """line: what answers are constrained to, if they can be. pool: threads that may help."""
+        self._engine, self._line, self._pool = engine, line, pool
+
+    def advance(self, lanes: Sequence[SampleSequence], rows: Sequence[Logits] | Logits) -> None:
+        """Give every lane what its row of logits says."""
+        kinds: dict[str, list[Row]] = {"free": [], "digits": [], "word": []}
+        for wish in zip(lanes, rows, strict=True):
+            kinds[wish[0].answer.state].append(wish)
+        for k, some in _grouped(kinds["free"], _choices).items():
+            self._draw_free(some, k)
+        for _, some in _grouped(kinds["digits"], lambda lane: lane.answer.digits).items():
+            _draw_digits(some)
+        if self._line is not None:
+            for lane, row in kinds["word"]:
+                lane.answer.take_word(float(row[self._line.yes]), float(row[self._line.no]))
+
+    def _draw_free(self, wishes: list[Row], k: int) -> None:
+        rows = [row for _, row in wishes]
+        ids, values = best(rows, k, self._pool)
+        for lane, token in _drawn([lane for lane, _ in wishes], ids, values):
+            lane.answer.take(token, ends=self._engine.ends(token))
+
+
+def _draw_digits(wishes: list[Row]) -> None:
+    """For lanes with equally many digits, which may go on alike."""
+    allowed = wishes[0][0].answer.allowed()
+    some = np.stack([row[allowed] for _, row in wishes])
+    order = np.argsort(-some, axis=1, kind="stable")
+    values = np.take_along_axis(some, order, axis=1).astype(np.float64)
+    for lane, token in _drawn([lane for lane, _ in wishes], allowed[order], values):
+        lane.answer.take_digit(token)
+
+
+def _drawn(lanes: list[SampleSequence], ids: Ints, values: Floats) -> list[tuple[SampleSequence, int]]:
+    """A token for every lane; those are broken off whose numbers are none."""
+    good = np.flatnonzero(np.isfinite(values).all(axis=1))
+    if len(good) < len(lanes):
+        for i in set(range(len(lanes))).difference(good.tolist()):
+            lanes[i].answer.break_off("broken")
+        lanes, ids, values = [lanes[i] for i in good], ids[good], values[good]
+    samplings = [lane.task.job.sampling for lane in lanes]
+    temperature = np.array([one.temperature for one in samplings])
+    top_p = np.array([one.top_p for one in samplings])
+    uniform = np.array([lane.random.random() for lane in lanes])
+    tokens: list[int] = draw(ids, values, temperature, top_p, uniform).tolist()
+    return list(zip(lanes, tokens, strict=True))
+
+
+def _choices(lane: SampleSequence) -> int:
+    """Among how many tokens is drawn."""
+    sampling = lane.task.job.sampling
+    return sampling.top_k if sampling.temperature > 0 else 1
+
+
+def _grouped(wishes: list[Row], key: Callable[[SampleSequence], int]) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = {}
+    for wish in wishes:
+        found.setdefault(key(wish[0]), []).append(wish)
+    return found

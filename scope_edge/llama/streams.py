@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scope_edge.llama.batch import Batcher
-    from scope_edge.llama.jobs import Job, JobResult
+    from scope_edge.llama.messages import Job, JobResult
     from scope_edge.llama.tasks import Task
 
 

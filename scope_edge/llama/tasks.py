@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from scope_edge.llama.answer import Answer
-from scope_edge.llama.jobs import Job, JobResult
+from scope_edge.llama.decoding import SampleDecoder
+from scope_edge.llama.messages import Job, JobResult
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from scope_edge.llama.engine import Engine, Logits
-    from scope_edge.llama.slots import Slot
+    from scope_edge.llama.native import Engine, Logits
+    from scope_edge.llama.prompt_cache import Slot
 
 # Tokens an answer line may take beyond the free text: the marker, the line, five digits, and some room.
 LINE_TOKENS = 40
@@ -61,7 +61,7 @@ class Task:
     read: int = 0
     begun: int = 0
     first: Logits | None = None
-    answers: dict[int, Answer] = field(default_factory=dict)
+    answers: dict[int, SampleDecoder] = field(default_factory=dict)
     random: np.random.Generator | None = None
     problem: str | None = None
     yielded: int = 0
@@ -122,12 +122,12 @@ class Task:
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class SampleSequence:
     """One sample being decoded."""
 
     sequence: int
     task: Task
-    answer: Answer
+    answer: SampleDecoder
     position: int
     random: np.random.Generator
 
@@ -151,7 +151,7 @@ class Rows:
         self.sequences: list[int] = []
         self.wanted: list[bool] = []
 
-    def add_lane(self, lane: Lane) -> bool:
+    def add_lane(self, lane: SampleSequence) -> bool:
         """A lane's pending tokens and its wish for what follows them. False when it has to wait for the next batch."""
         pending = lane.answer.pending
         if len(self.tokens) + len(pending) > self._size:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scope_edge.llama.batch import Layout
-    from scope_edge.llama.engine import Engine, Logits
+    from scope_edge.llama.native import Engine, Logits
 
 # Between decoding alone and together, of the log-probability of the likeliest tokens: kernels differ in rounding, a broken
 # one is off by whole units.

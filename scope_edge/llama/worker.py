@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from scope_edge.llama.batch import Batcher
-    from scope_edge.llama.jobs import Job, JobResult
+    from scope_edge.llama.messages import Job, JobResult
     from scope_edge.llama.native import Vocabulary
     from scope_edge.llama.streams import Streams
 
@@ -44,7 +44,10 @@ def main() -> None:
     os.environ["GGML_NO_BACKTRACE"] = "1"  # an assertion that fails would start a debugger
     if len(sys.argv) > 1:
         # Last our own folder's parent: it may be the current folder, and must not hide an installed library.
-        sys.path[:] = [*json.loads(sys.argv[1]), str(Path(__file__).resolve().parents[2])]
+        sys.path[:] = [
+            *json.loads(sys.argv[1]),
+            next(str(one.parent) for one in Path(__file__).resolve().parents if one.name == "scope_edge"),
+        ]
     from scope_edge.llama import native
 
     native.start()
@@ -94,7 +97,7 @@ class Worker:
             self._send([body | {"id": request.get("id")}])
 
     def _listen(self) -> None:
-        from scope_edge.llama.frames import FrameError, read_frame
+        from scope_edge.llama.messages import FrameError, read_frame
 
         while True:
             try:
@@ -115,7 +118,7 @@ class Worker:
             time.sleep(BEAT_SECONDS)
 
     def _send(self, bodies: Sequence[dict[str, Any]]) -> None:
-        from scope_edge.llama.frames import write_frames
+        from scope_edge.llama.messages import write_frames
 
         try:
             with self._lock:
@@ -165,7 +168,7 @@ class Worker:
         return {"type": "ready"}
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
-        from scope_edge.llama.frames import jobs_from_body, results_body
+        from scope_edge.llama.messages import job_from_body
 
         def done(index: int, result: JobResult) -> None:
             self._send([{"type": "done", "id": request.get("id"), "index": index, "result": asdict(result)}])
@@ -174,14 +177,14 @@ class Worker:
         if batcher is None:
             raise RuntimeError("no model is loaded")
         timeout = request.get("timeout")
-        jobs = tuple(map(self._rendered, jobs_from_body(request["jobs"])))
+        jobs = tuple(self._rendered(job_from_body(one)) for one in request["jobs"])
         self._deadline = float("inf") if timeout is None else time.monotonic() + float(timeout)
         self._listed = request["id"]
         try:
             results, stats = batcher.run(jobs, done if request.get("each") else None)
         finally:
             self._listed = None
-        return {"type": "results", **results_body(results, stats)}
+        return {"type": "results", "results": [asdict(one) for one in results], "stats": asdict(stats)}
 
     def _alone(self) -> Batcher | None:
         """Raises RuntimeError while there are streams."""
@@ -190,7 +193,7 @@ class Worker:
         return self._batcher
 
     def _stream(self, request: dict[str, Any]) -> None:
-        from scope_edge.llama.frames import job_from_body
+        from scope_edge.llama.messages import job_from_body
 
         if self._streams is None:
             raise RuntimeError("no model is loaded")
@@ -198,7 +201,7 @@ class Worker:
         self._streams.begin(request["id"], job, request.get("timeout"))
 
     def _count(self, request: dict[str, Any]) -> dict[str, Any]:
-        from scope_edge.llama.frames import job_from_body
+        from scope_edge.llama.messages import job_from_body
 
         if self._vocabulary is None:
             raise RuntimeError("no model is loaded")
@@ -217,8 +220,8 @@ class Worker:
         vocabulary = self._vocabulary
         if not job.chat or vocabulary is None:
             return job
-        from scope_edge.llama.chat import render_chat
-        from scope_edge.llama.jobs import Piece
+        from scope_edge.llama.chat_template import render_chat
+        from scope_edge.llama.messages import Piece
 
         if vocabulary.chat_template is None:
             raise ValueError("it carries no chat template; take the instruct version of the model")

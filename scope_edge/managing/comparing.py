@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.catalog import load_catalog
 from scope_edge.errors import UsageError
 from scope_edge.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.matching import own_rows
@@ -23,7 +22,7 @@ from scope_edge.prior import Basis, ability_of, load_basis
 if TYPE_CHECKING:
     from scope_edge.ability import Ability
     from scope_edge.anchors import AnchorSet
-    from scope_edge.config import Settings
+    from scope_edge.catalog import Catalog
     from scope_edge.costs import Bools
     from scope_edge.records import Floats
 
@@ -71,9 +70,8 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(settings: Settings, a: str, b: str) -> Comparison:
+def compare(catalog: Catalog, a: str, b: str) -> Comparison:
     """Compare two models. Raises UsageError (unknown, the same one, one without a fingerprint), AssetError."""
-    catalog = load_catalog(settings)
     catalog.card(a), catalog.card(b)
     if a == b:
         raise UsageError(f"{a} is named twice; name two models")

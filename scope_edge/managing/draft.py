@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from scope_edge.catalog import FORWARDED, nearest
 from scope_edge.chat.endpoints import is_loopback, parse_endpoint
+from scope_edge.checks import join_some
 from scope_edge.errors import AssetError, UsageError
-from scope_edge.llama.header import Header, read_header, writes_text
+from scope_edge.llama.gguf import Header, read_header, writes_text
 from scope_edge.managing.loadable import plan_device
 from scope_edge.records import ModelCard, Where
 
@@ -83,8 +84,8 @@ def estimate_fit(path: Path) -> Fit:
 
 def check_gguf(fit: Fit) -> None:
     """Refuse what could never answer. Raises UsageError, or AssetError where llama.cpp is there and cannot read it."""
-    from scope_edge.llama.describe import describe_gguf
-    from scope_edge.llama.launch import installed
+    from scope_edge.llama.gguf import describe_gguf
+    from scope_edge.llama.process import installed
 
     if not writes_text(fit.header.shape):
         raise UsageError(f"{fit.path}: a {fit.header.shape.architecture} model writes no text, so it cannot be asked")
@@ -146,7 +147,7 @@ def pick(listed: Sequence[Served] | None, wanted: str | None, address: str) -> S
             raise UsageError(f"{address} does not say what it serves; name the model with --served-as")
         return Served(wanted, None, None)
     names = [one.name for one in listed]
-    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    shown = join_some(names, _NAMED)
     if wanted is None:
         if len(listed) == 1:
             return listed[0]

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 from scope_edge import assets
 from scope_edge.errors import AssetError, PackError, WorkerError
 from scope_edge.estimator.installed import file_sha256, file_stamp
-from scope_edge.llama.header import read_header
-from scope_edge.llama.jobs import Shape
+from scope_edge.llama.gguf import read_header
 from scope_edge.llama.memory import GIB, NoRoom, Plan, available_memory, plan_estimator
+from scope_edge.llama.messages import Shape
 from scope_edge.packs import write_atomically
 
 if TYPE_CHECKING:
     from scope_edge.gpus import Gpu
     from scope_edge.llama.client import LlamaClient
-    from scope_edge.llama.memo import Ready
+    from scope_edge.llama.speed import Ready
     from scope_edge.records import ModelCard
 
 

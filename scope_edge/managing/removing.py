@@ -13,7 +13,6 @@ from typing import Any
 
 from scope_edge import assets
 from scope_edge.catalog import nearest
-from scope_edge.config import load_settings
 from scope_edge.errors import AssetError, PackError, UsageError
 from scope_edge.feedback.give import forget_feedback
 from scope_edge.feedback.held import FEEDBACK, load_held
@@ -201,7 +200,7 @@ def _said() -> list[Listed]:
 def _take_feedback(model: str | None) -> Gone:
     """Take back what was said of a model (None = of every one)."""
     listed = _said()
-    with Journal(load_settings()) as journal:
+    with Journal() as journal:
         said = forget_feedback(journal, None if model is None else lambda one: one.model == model)
     models = dict.fromkeys(one.model for one in said)
     changed = bool(said) or (model is None and bool(listed))

@@ -6,14 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scope_edge.catalog import load_catalog
 from scope_edge.errors import ScopeEdgeError, UsageError, WorkerError
 from scope_edge.records import ModelCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from scope_edge.config import Settings
 
 PROMPT = "Reply with the one word: ready"
 MAX_TOKENS = 64
@@ -44,37 +42,41 @@ class Trial:
 
 
 def try_model(
-    settings: Settings, model: str, timeout: float, reading: Callable[[str, int, int], None] | None = None
+    card: ModelCard,
+    timeout: float,
+    reading: Callable[[str, int, int], None] | None = None,
+    *,
+    threads: int | None = None,
+    offline: bool = False,
 ) -> Trial:
     """Ask a model one tiny question. What goes wrong with it is in the result.
 
     timeout: seconds for the answer. reading: told of the reading of a large file, as (what, done, in all).
-    Raises UsageError: no such model, or its card does not say how it is called.
+    Raises UsageError: its card does not say how it is called.
     """
-    card = load_catalog(settings).card(model)
     if card.gguf is None and card.endpoint is None:
         raise UsageError(
-            f"the card of {model} does not say how it is called; `scope-edge models add` writes one that does, with --id {model}"
+            f"the card of {card.id} does not say how it is called; `scope-edge models add` writes one that does, with --id {card.id}"
         )
-    how = card.gguf or f"{card.served_as or model} at {card.endpoint}"
+    how = card.gguf or f"{card.served_as or card.id} at {card.endpoint}"
     try:
         if card.gguf is not None:
-            return _try_gguf(settings, card, how, timeout, reading)
-        return _try_endpoint(settings, card, how, timeout)
+            return _try_gguf(card, how, timeout, reading, threads)
+        return _try_endpoint(card, how, timeout, offline=offline)
     except ScopeEdgeError as error:
-        return Trial(model, how, works=False, problem=str(error), exit_code=error.exit_code)
+        return Trial(card.id, how, works=False, problem=str(error), exit_code=error.exit_code)
 
 
 def _try_gguf(
-    settings: Settings, card: ModelCard, how: str, timeout: float, reading: Callable[[str, int, int], None] | None
+    card: ModelCard, how: str, timeout: float, reading: Callable[[str, int, int], None] | None, threads: int | None
 ) -> Trial:
     from scope_edge.fingerprinting.local import look_at, open_worker
     from scope_edge.llama.client import START_SECONDS
-    from scope_edge.llama.jobs import Job, Message, Sampling
+    from scope_edge.llama.messages import Job, Message, Sampling
     from scope_edge.managing.loadable import start_worker
 
     gguf = look_at(card, None if reading is None else lambda done, total: reading("reading the GGUF", done, total))
-    client, _ = open_worker(gguf, settings.threads)
+    client, _ = open_worker(gguf, threads)
     job = Job((), 1, "text", MAX_TOKENS, Sampling(temperature=0.0), (Message("user", PROMPT),))
     with client:
         ready = start_worker(client, gguf.path, START_SECONDS)
@@ -99,10 +101,10 @@ def _try_gguf(
     )
 
 
-def _try_endpoint(settings: Settings, card: ModelCard, how: str, timeout: float) -> Trial:
+def _try_endpoint(card: ModelCard, how: str, timeout: float, *, offline: bool) -> Trial:
     from scope_edge.chat.client import ChatClient, Patience
 
-    with ChatClient(card, Patience(timeout, attempts=1), offline=settings.offline) as client:
+    with ChatClient(card, Patience(timeout, attempts=1), offline=offline) as client:
         reply = client.ask(PROMPT, MAX_TOKENS, _Unmetered())
     return Trial(
         model=card.id,

@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.allowed import CHECKS
-from scope_edge.assemble import Places, load_encoder, load_executor, load_flow, load_places
-from scope_edge.catalog import load_catalog
+from scope_edge.assemble import Places, load_encoder, load_executor, load_flow, load_places, open_catalog
 from scope_edge.errors import ScopeEdgeError
 from scope_edge.server.thrift import give_back
 
@@ -72,7 +71,7 @@ class Counters:
         self.settings = settings
         self._loading = threading.Lock()
         self._encoder: Callable[[], Encoder] | None = None
-        self.catalog = load_catalog(settings)
+        self.catalog = open_catalog(settings)
         self._lock = threading.Lock()
         self._counters: OrderedDict[tuple[Any, ...], Counter] = OrderedDict()
         self._places: dict[tuple[float, bool], Places] = {}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from scope_edge.answer import run_body
+from scope_edge.plain import run_body
 
 if TYPE_CHECKING:
     from scope_edge.answer import Answer

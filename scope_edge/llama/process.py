@@ -1,21 +1,32 @@
-"""One worker process as its parent sees it: requests in, what it says to each out, and why it is no more."""
+"""Child processes that load llama.cpp: how each is started, a worker's requests and answers, and why one ended.
+
+A child is a script of this folder, run by its path. Its first argument is a JSON list: the folders to import from.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import json
 import os
 import queue
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from scope_edge.llama.frames import FrameError, pack_frame, read_frame
-from scope_edge.llama.launch import child_command, child_environment, child_folder, ending
+from scope_edge.llama.messages import FrameError, pack_frame, read_frame
 
+# CUDA, HIP and Vulkan each have a list of the devices to show.
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1", "GGML_VK_VISIBLE_DEVICES": ""}
+_FOLDER = Path(__file__).resolve().parent
 COMMAND_VARIABLE = "SCOPE_EDGE_WORKER"
 # A worker beats twice a second, from a thread that native code does not stop. Silence of this length is a hang; a machine
 # with other things to do may silence it for a while, too.
@@ -31,10 +42,75 @@ _CRASHES = tuple(
 _SAID_BYTES = 4096
 # What a worker says last to a request.
 _LAST = ("ready", "results", "counted", "end", "refused")
+# Windows: flags and numbers of a Job Object.
+_KILL_ON_JOB_CLOSE, _EXTENDED_LIMITS, _SET_QUOTA_AND_TERMINATE = 0x2000, 9, 0x0101
 
 
-class Gone(Exception):
-    """A worker that will not answer. crashed: native code failed, so that another rung may do better. refused: it said no."""
+def child_command(script: str, *arguments: str, library: str | None = None) -> list[str]:
+    """The command that runs `script` (a file name in this folder) with `arguments`.
+
+    Args:
+        library: a folder to look for llama_cpp in before all others; None = where this process would find it.
+    """
+    folders = ([library] if library else []) + safe_path()
+    # Isolated (-I): neither the current folder nor PYTHONPATH may put another llama_cpp in our way.
+    return [sys.executable, "-I", str(_FOLDER / script), json.dumps(folders), *arguments]
+
+
+def child_environment(*, gpu: bool) -> dict[str, str]:
+    """The environment of a child. gpu: whether it may see one.
+
+    llama.cpp asks every GPU it sees how much memory is left, even for a model that stays on the processor. Being asked takes
+    memory itself, and where there is none the process ends: so what needs no GPU must not see one.
+    """
+    return dict(os.environ) if gpu else {**os.environ, **_NO_GPU}
+
+
+def child_folder() -> Path:
+    """The folder to start a child in: never the current one, from which native code could load things."""
+    return _FOLDER
+
+
+def installed() -> bool:
+    """Whether llama-cpp-python is there to be tried; it is not loaded."""
+    try:
+        return find_spec("llama_cpp") is not None
+    except ValueError:
+        return False
+
+
+def safe_path() -> list[str]:
+    """Where this process imports from, without the current folder."""
+    try:
+        here: Path | None = Path.cwd()
+    except OSError:  # it was deleted under us
+        here = None
+    return [entry for entry in sys.path if entry and Path(entry).is_absolute() and Path(entry) != here]
+
+
+def ending(returncode: int, stderr: bytes, doing: str) -> str:
+    """How a child without an answer ended, with the last thing it said: "crashed while loading (SIGSEGV); it last …".
+
+    Args:
+        doing: what it was at, as in "loading".
+    """
+    said = stderr.decode("utf-8", "replace").split("\n")
+    last = next((line.strip() for line in reversed(said) if line.strip()), "")
+    tail = f"; it last said: {last[:200]}" if last else ""
+    if returncode < 0:
+        return f"crashed while {doing} ({_signal(-returncode)}){tail}"
+    return f"ended with exit code {returncode} while {doing}{tail}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class WorkerExit(Exception):
+    """Raised when a worker will not answer. crashed: native code failed, another configuration may do better. refused: it said no."""
 
     def __init__(self, why: str, *, crashed: bool = False, refused: bool = False) -> None:
         super().__init__(why)
@@ -52,7 +128,7 @@ class Child:
             if not command:
                 raise ValueError("nothing but blanks")
         except ValueError as error:
-            raise Gone(f"{COMMAND_VARIABLE} is no command ({error})") from error
+            raise WorkerExit(f"{COMMAND_VARIABLE} is no command ({error})") from error
         try:
             self._process = subprocess.Popen(
                 command,
@@ -63,8 +139,9 @@ class Child:
                 env=child_environment(gpu=gpu),
             )
         except OSError as error:
-            raise Gone(f"no worker process could be started ({error.strerror or error})") from error
-        _bind(self._process)
+            raise WorkerExit(f"no worker process could be started ({error.strerror or error})") from error
+        if os.name == "nt":  # elsewhere the end of its input ends it with us
+            _end_with_us(self._process.pid)
         self._lock = threading.Lock()
         self._requests: dict[int, Request] = {}
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -114,7 +191,7 @@ class Child:
     def ask(
         self, body: dict[str, Any], timeout: float | None, told: Callable[[dict[str, Any]], bool] | None = None
     ) -> dict[str, Any]:
-        """Send a request and wait for the last word on it. Raises Gone when none will come, FrameError for what is none.
+        """Send a request and wait for the last word on it. Raises WorkerExit when none will come, FrameError for what is none.
 
         told: gets what is said before that; once it says False, the request is cancelled.
         """
@@ -130,14 +207,14 @@ class Child:
                 request.cancel()
             if until is not None and time.monotonic() > until + (GRACE_SECONDS if cancelled else 0.0):
                 if cancelled or body["op"] == "load":
-                    raise Gone(f"did not answer within {timeout:.1f} seconds")
+                    raise WorkerExit(f"did not answer within {timeout:.1f} seconds")
                 cancelled = True
                 request.cancel()
 
     def check(self) -> None:
-        """Raises Gone when it has not been heard of for too long."""
+        """Raises WorkerExit when it has not been heard of for too long."""
         if time.monotonic() - self._heard > SILENCE_SECONDS:
-            raise Gone(f"has not been heard of for {SILENCE_SECONDS:g} seconds")
+            raise WorkerExit(f"has not been heard of for {SILENCE_SECONDS:g} seconds")
 
     def end(self, lost: str = "") -> None:
         """No process is left behind: it ends with its input, or is killed; either way it is reaped.
@@ -152,17 +229,17 @@ class Child:
             self._process.kill()
             self._process.wait()
 
-    def death(self) -> Gone:
+    def death(self) -> WorkerExit:
         """Why there will be no answer: the output has ended."""
         try:
             code = self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            return Gone("sent what cannot be read")
+            return WorkerExit("sent what cannot be read")
         if self._lost:
-            return Gone(self._lost)
+            return WorkerExit(self._lost)
         # Windows ends a crashed process with a code of its own kind (0xC0000005 and the like).
         crashed = -code in _CRASHES or code > 0x8000_0000
-        return Gone(ending(code, self._said, "working"), crashed=crashed)
+        return WorkerExit(ending(code, self._said, "working"), crashed=crashed)
 
     def _write(self) -> None:
         """Until there is no more to come, or nobody to read it: the listener hears of that."""
@@ -220,7 +297,7 @@ class Request:
         self.inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 
     def next(self, seconds: float) -> dict[str, Any] | None:
-        """What comes next, None when that takes longer. Raises Gone when nothing will come any more."""
+        """What comes next, None when that takes longer. Raises WorkerExit when nothing will come any more."""
         try:
             answer = self.inbox.get(timeout=seconds)
         except queue.Empty:
@@ -235,9 +312,37 @@ class Request:
         self._child.cancel(self.number)
 
 
-def _bind(process: subprocess.Popen[bytes]) -> None:
-    """On Windows, put the child in a job that ends with us; elsewhere the end of its input does that."""
-    if os.name == "nt":
-        from scope_edge.llama.windows_job import end_with_us
+class _Limits(ctypes.Structure):
+    """JOBOBJECT_EXTENDED_LIMIT_INFORMATION; only the flags are set."""
 
-        end_with_us(process.pid)
+    _fields_ = (
+        ("times", ctypes.c_int64 * 2),
+        ("flags", ctypes.c_uint32),
+        ("sizes", ctypes.c_size_t * 2),
+        ("processes", ctypes.c_uint32),
+        ("affinity", ctypes.c_size_t),
+        ("classes", ctypes.c_uint32 * 2),
+        ("io", ctypes.c_uint64 * 6),
+        ("memory", ctypes.c_size_t * 4),
+    )
+
+
+@cache
+def _job() -> Any:
+    """The job, kept open for as long as we live: its last handle closing is what ends its processes."""
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    kernel.CreateJobObjectW.restype = ctypes.c_void_p
+    job = ctypes.c_void_p(kernel.CreateJobObjectW(None, None))
+    limits = _Limits(flags=_KILL_ON_JOB_CLOSE)
+    kernel.SetInformationJobObject(job, _EXTENDED_LIMITS, ctypes.byref(limits), ctypes.sizeof(limits))
+    return job
+
+
+def _end_with_us(pid: int) -> None:
+    """Put a child in a Job Object, which ends with this process. On failure the end of the child's input still ends it."""
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    handle = ctypes.c_void_p(kernel.OpenProcess(_SET_QUOTA_AND_TERMINATE, False, pid))
+    if handle:
+        kernel.AssignProcessToJobObject(_job(), handle)
+        kernel.CloseHandle(handle)

@@ -1,6 +1,8 @@
-"""What is remembered of a model on this machine: the rung that works, and how fast it ran there.
+"""How a model is loaded on this machine: fallback configurations, and the speed cache of those that worked.
 
-One small JSON file in the cache folder a model, llama.cpp build and machine; losing it costs one warm-up.
+When llama.cpp crashes the worker restarts: as configured -> no repacking -> no GPU -> give up. Repacked weights crash every
+processor with AMX (llama.cpp issue 20824), and a GPU can be out of memory: each step takes away the likeliest cause.
+The cache is one small JSON file per model, llama.cpp build and machine; losing it costs one warm-up.
 """
 
 from __future__ import annotations
@@ -16,10 +18,35 @@ from importlib import metadata
 from pathlib import Path
 
 from scope_edge.errors import PackError
-from scope_edge.llama.ladder import BARE
 from scope_edge.packs import write_atomically
 
+# After this a GPU that failed is tried again: it may have been full.
 _WITHOUT_GPU_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadConfiguration:
+    """name: for people and for the cache. repack: `use_extra_bufts`. gpu: whether a GPU may take part."""
+
+    name: str
+    repack: bool
+    gpu: bool
+
+
+FULL = LoadConfiguration("as configured", repack=True, gpu=True)
+PLAIN = LoadConfiguration("no repacking", repack=False, gpu=True)
+# Its process sees no GPU at all (process.py): to look at one that is full ends it as well.
+BARE = LoadConfiguration("no GPU", repack=False, gpu=False)
+
+
+def fallback_configurations(gpu_layers: int, begin: str | None = None) -> tuple[LoadConfiguration, ...]:
+    """List the configurations to try, in order. Without a GPU the last would equal the one before.
+
+    begin: name of the one that worked last time; those before it are left out.
+    """
+    known = (FULL, PLAIN, BARE) if gpu_layers else (FULL, PLAIN)
+    names = [one.name for one in known]
+    return known[names.index(begin) :] if begin in names else known
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +54,7 @@ class Ready:
     """A worker that has loaded a model, and its speed.
 
     Attributes:
-        rung: how it was loaded, see ladder.py. load_seconds: from the start of its process until it could answer, warmed up;
+        rung: name of the configuration. load_seconds: from the start of its process until it could answer, warmed up;
             from files that were read before or not.
         prefill_tps: prompt tokens a second. decode_tps: of `lanes` samples decoded together, all in all.
         context: cells of cache it really has. gpu: whether a GPU takes part.
@@ -68,8 +95,8 @@ def remembered(sha256: str, cache_dir: Path) -> Ready | None:
     return None
 
 
-def remembered_rung(sha256: str, cache_dir: Path) -> str | None:
-    """The rung to begin at; None = the first. A GPU that failed is given another chance after a while: it may have been full."""
+def remembered_configuration(sha256: str, cache_dir: Path) -> str | None:
+    """Name of the configuration to begin with; None = the first."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         file = _file(sha256, cache_dir)
         rung = str(json.loads(file.read_bytes())["rung"])
@@ -79,7 +106,7 @@ def remembered_rung(sha256: str, cache_dir: Path) -> str | None:
 
 
 def remember(sha256: str, cache_dir: Path, rung: str, ready: Ready | None) -> None:
-    """Keep the rung, and what it was ready with. That it cannot be kept is no reason to fail."""
+    """Save a configuration's name and speed. A cache that cannot be written is no reason to fail."""
     body = {"rung": rung, "ready": None if ready is None else asdict(ready)}
     with contextlib.suppress(PackError):
         write_atomically(_file(sha256, cache_dir), json.dumps(body).encode())

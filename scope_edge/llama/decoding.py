@@ -11,6 +11,7 @@ line piece by piece: then all of it is free text.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Callable
@@ -19,11 +20,63 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.llama.jobs import Ending, Sample
-from scope_edge.llama.plain import PlainText
+from scope_edge.llama.messages import Ending, Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+class PlainText:
+    """Bytes of tokens in, text out."""
+
+    def __init__(self, stop: tuple[str, ...] = ()) -> None:
+        """stop: texts at which it ends, and which are not shown."""
+        self._stop = stop
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._shown: list[str] = []
+        self._asked = 0
+        self._held = ""
+        self.stopped = False
+
+    def take(self, raw: bytes) -> None:
+        """A token's bytes. Sets `stopped` when they complete a stop string."""
+        self._add(self._decode(raw))
+
+    def end(self) -> None:
+        """No more will come: what was held back is text after all."""
+        if not self.stopped:
+            self._add(self._decode(b"", True))
+        if not self.stopped:
+            self._shown.append(self._held)
+            self._held = ""
+
+    def fresh(self) -> str:
+        """What can be shown and was not when this was last asked."""
+        text = "".join(self._shown[self._asked :])
+        self._asked = len(self._shown)
+        return text
+
+    @property
+    def text(self) -> str:
+        """All that can be shown."""
+        return "".join(self._shown)
+
+    def _add(self, new: str) -> None:
+        text, self._held = self._held + new, ""
+        found = [at for one in self._stop if (at := text.find(one)) >= 0]
+        if found:
+            self.stopped = True
+            self._shown.append(text[: min(found)])
+            return
+        kept = len(text) - max((_begun(text, one) for one in self._stop), default=0)
+        self._shown.append(text[:kept])
+        self._held = text[kept:]
+
+
+def _begun(text: str, stop: str) -> int:
+    """How many characters at the end of `text` are the beginning of `stop`."""
+    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
+
 
 MARKER = "Predicted Performance:"
 MAX_DIGITS = 5
@@ -91,7 +144,7 @@ def _differ(one: list[int], other: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)) - 1)
 
 
-class Answer:
+class SampleDecoder:
     """One sample on its way. `pending` are the tokens to feed next; `state` says what their logits are for."""
 
     def __init__(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from scope_edge.llama.engine import Engine
+    from scope_edge.llama.native import Engine
 
 
 @dataclass(slots=True)

@@ -6,16 +6,19 @@ name, dimensions, type and offset for every tensor. llama.cpp's names of the fie
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import struct
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from scope_edge.errors import AssetError
-from scope_edge.llama.jobs import Shape
+from scope_edge.errors import AssetError, MissingExtraError
+from scope_edge.llama.messages import Shape
+from scope_edge.llama.process import child_command, child_environment, child_folder, ending, installed
 
 MAGIC = b"GGUF"
 # Headers of real models: some 10 MB of vocabulary and merges, a thousand tensors.
@@ -27,6 +30,7 @@ _MAX_NAME, _MAX_TEXT = 65_536, 2**20
 _KEPT_ITEMS = 4_096
 _VERSIONS = (2, 3)
 _ALIGNMENT = 32
+TIMEOUT_SECONDS = 120.0
 _STRING, _ARRAY = 8, 9
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _NOT_GENERATING = re.compile(r".*bert.*|t5encoder|.*-embed.*|.*-embedding|clip|mmproj|wavtokenizer-dec")
@@ -239,3 +243,33 @@ def _line(value: _Value | None) -> str | None:
     """Text fit for a line, else None: anybody may have written it."""
     text = " ".join(value.split()) if isinstance(value, str) else ""
     return text if text and len(text) <= 200 and text.isprintable() else None
+
+
+def describe_gguf(path: Path) -> Shape:
+    """Read the shape of a GGUF, and check in a child process that llama.cpp can read it (weights unread): it may crash.
+
+    Raises AssetError for what is no GGUF or one that llama.cpp cannot read, MissingExtraError without llama-cpp-python.
+    """
+    if not installed():
+        raise MissingExtraError('llama-cpp-python is not installed; pip install "scope-edge[llama]"')
+    shape = read_header(path).shape
+    try:
+        ended = subprocess.run(
+            child_command("probe_child.py", "read", str(path.resolve())),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+            cwd=child_folder(),
+            env=child_environment(gpu=False),
+            check=False,
+        )
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise AssetError(f"{path}: llama.cpp could not be asked about it ({error}); try again") from error
+    try:
+        problem = json.loads(ended.stdout)["error"]
+    except (ValueError, TypeError, KeyError) as error:
+        said = ending(ended.returncode, ended.stderr, "reading it")
+        raise AssetError(f"{path}: llama.cpp {said}; get a fresh copy") from error
+    if problem is not None:
+        raise AssetError(f"{path}: {problem}; get a fresh copy or another model")
+    return shape

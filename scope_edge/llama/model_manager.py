@@ -1,6 +1,6 @@
 """The device models that are loaded, each in a worker of its own: loaded when asked for, in turn, and dropped when not used.
 
-turns.py says whose turn it is. Loading happens in threads of its own, so that a request can give up waiting for it.
+scheduling.py says which is loaded next. Loading happens in threads of its own, so that a request can give up waiting for it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from functools import partial
 from pathlib import Path
 
 from scope_edge.errors import WorkerError
-from scope_edge.llama.budget import Store
 from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.turns import Ask, Place, in_the_way, may_start, next_turn
+from scope_edge.llama.memory import Store
+from scope_edge.llama.scheduling import LoadedModel, ModelRequest, in_the_way, may_start, next_load
 
 # A wait looks around this often, should nobody wake it.
 _LOOK_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
-class Resident(Place):
+class RunningModel(LoadedModel):
     """A place with its worker. cards: ids it is known by. began: when loading it did."""
 
     client: LlamaClient | None = None
@@ -45,15 +45,18 @@ class Resident(Place):
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    ask: Ask
+    ask: ModelRequest
     failed: WorkerError | None = None
 
 
-class Residents:
+class ModelManager:
     """Safe to use from several threads."""
 
     def __init__(
-        self, open_: Callable[[Ask], LlamaClient], start: Callable[[LlamaClient, Path], object], keep_alive: float
+        self,
+        open_: Callable[[ModelRequest], LlamaClient],
+        start: Callable[[LlamaClient, Path], object],
+        keep_alive: float,
     ) -> None:
         """open_, start: make a worker for a request's model, and start it with the model loaded; both raise WorkerError.
 
@@ -61,14 +64,14 @@ class Residents:
         """
         self._open, self._load, self._keep_alive = open_, start, keep_alive
         self._changed = threading.Condition()
-        self._places: list[Resident] = []
+        self._places: list[RunningModel] = []
         self._waiting: list[_Waiting] = []
         self._threads: set[threading.Thread] = set()
         self._closed = False
         self._start(self._clear_unused)
 
     @property
-    def alive(self) -> tuple[Resident, ...]:
+    def alive(self) -> tuple[RunningModel, ...]:
         """Those that can be asked."""
         with self._changed:
             return tuple(place for place in self._places if place.alive)
@@ -78,7 +81,7 @@ class Residents:
         with self._changed:
             return sum(place.needs for place in self._places if place.store == store)
 
-    def enter(self, ask: Ask, until: float, gone: Callable[[], bool]) -> tuple[Resident, float] | None:
+    def enter(self, ask: ModelRequest, until: float, gone: Callable[[], bool]) -> tuple[RunningModel, float] | None:
         """Wait until the model is loaded and this request's turn has come; `leave` must follow.
 
         With it comes how long that took, 0 when it was so at once. None: the time (by the monotonic clock) was up before that,
@@ -108,7 +111,7 @@ class Residents:
                 self._waiting.remove(waiting)
                 self._changed.notify_all()
 
-    def leave(self, place: Resident) -> None:
+    def leave(self, place: RunningModel) -> None:
         """A request has ended."""
         with self._changed:
             place.running -= 1
@@ -120,7 +123,7 @@ class Residents:
         with self._changed:
             self._changed.notify_all()
 
-    def expected_wait(self, ask: Ask, load_seconds: float | None) -> float | None:
+    def expected_wait(self, ask: ModelRequest, load_seconds: float | None) -> float | None:
         """Seconds until a request could begin now: 0 = at once, None = unknown. load_seconds: what loading it takes."""
         now = time.monotonic()
         with self._changed:
@@ -153,7 +156,7 @@ class Residents:
 
     # Under the lock
 
-    def _ready(self, ask: Ask) -> Resident | None:
+    def _ready(self, ask: ModelRequest) -> RunningModel | None:
         asks = [one.ask for one in self._waiting]
         for place in self._places:
             if place.path == ask.path and may_start(place, ask, asks, self._places, time.monotonic()):
@@ -162,16 +165,16 @@ class Residents:
 
     def _begin_turns(self) -> None:
         """Start loading what there is room for."""
-        while (turn := next_turn([one.ask for one in self._waiting], self._places, time.monotonic())) is not None:
+        while (turn := next_load([one.ask for one in self._waiting], self._places, time.monotonic())) is not None:
             leaving = self._sent_away([place for place in self._places if place in turn.leaving])
-            berth = turn.ask.berth
-            place = Resident(
-                turn.ask.path, berth.store, berth.plan.needs, cards={turn.ask.card}, began=time.monotonic()
+            load_plan = turn.ask.load_plan
+            place = RunningModel(
+                turn.ask.path, load_plan.store, load_plan.plan.needs, cards={turn.ask.card}, began=time.monotonic()
             )
             self._places.append(place)
             self._start(partial(self._take_turn, turn.ask, place, leaving))
 
-    def _sent_away(self, places: list[Resident]) -> list[Resident]:
+    def _sent_away(self, places: list[RunningModel]) -> list[RunningModel]:
         for place in places:
             place.state = "leaving"
         return places
@@ -201,7 +204,7 @@ class Residents:
 
     # In threads of their own
 
-    def _take_turn(self, ask: Ask, place: Resident, leaving: list[Resident]) -> None:
+    def _take_turn(self, ask: ModelRequest, place: RunningModel, leaving: list[RunningModel]) -> None:
         """Clear the room and load."""
         self._clear(leaving)
         begun = time.monotonic()
@@ -216,7 +219,7 @@ class Residents:
         finally:
             self._settle(place, failed, time.monotonic() - begun)
 
-    def _settle(self, place: Resident, failed: WorkerError | None, seconds: float) -> None:
+    def _settle(self, place: RunningModel, failed: WorkerError | None, seconds: float) -> None:
         """Loading is over; those who wait are told."""
         with self._changed:
             if failed is None and not self._closed:
@@ -230,7 +233,7 @@ class Residents:
         if place.state != "ready" and place.client is not None:
             place.client.close()
 
-    def _clear(self, places: list[Resident]) -> None:
+    def _clear(self, places: list[RunningModel]) -> None:
         """End the workers of places that are leaving. They count until they are gone."""
         for place in places:
             if place.client is not None:
@@ -252,7 +255,7 @@ class Residents:
             if over:
                 self._clear(over)
 
-    def _end(self, place: Resident) -> float:
+    def _end(self, place: RunningModel) -> float:
         """When a model is dropped, if nobody asks it until then."""
         wanted = place.running or any(one.ask.path == place.path for one in self._waiting)
         return math.inf if wanted or self._keep_alive < 0 else place.used + self._keep_alive

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from scope_edge.llama.budget import Berth, Store
+    from scope_edge.llama.memory import LoadPlan, Store
 
 STAY = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class LoadedModel:
     """A model's place in memory.
 
     Attributes:
@@ -45,23 +45,25 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ask:
+class ModelRequest:
     """A request that waits for a model, by the id of its card."""
 
     path: Path
     card: str
-    berth: Berth
+    load_plan: LoadPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Eviction:
     """A model to load now, and whom to throw out for it."""
 
-    ask: Ask
-    leaving: tuple[Place, ...]
+    ask: ModelRequest
+    leaving: tuple[LoadedModel, ...]
 
 
-def may_start(place: Place, ask: Ask, asks: Sequence[Ask], places: Sequence[Place], now: float) -> bool:
+def may_start(
+    place: LoadedModel, ask: ModelRequest, asks: Sequence[ModelRequest], places: Sequence[LoadedModel], now: float
+) -> bool:
     """Whether a request may begin on a model that is ready. asks: all that wait, who came first first."""
     if place.state != "ready":
         return False
@@ -71,26 +73,28 @@ def may_start(place: Place, ask: Ask, asks: Sequence[Ask], places: Sequence[Plac
     return not any(place in in_the_way(one, places, now) for one in _unplaced(earlier, places))
 
 
-def next_turn(asks: Sequence[Ask], places: Sequence[Place], now: float) -> Turn | None:
+def next_load(asks: Sequence[ModelRequest], places: Sequence[LoadedModel], now: float) -> Eviction | None:
     """Whom to load now, if anybody."""
-    earlier: list[Ask] = []
+    earlier: list[ModelRequest] = []
     for ask in _unplaced(asks, places):
         leaving = in_the_way(ask, places, now)
         if not earlier and all(_may_go(place, now) for place in leaving) and _fits(ask, places, leaving):
-            return Turn(ask, leaving)
+            return Eviction(ask, leaving)
         if earlier and not leaving and _fits(ask, places, ()) and _fits_after(ask, earlier, places, now):
-            return Turn(ask, ())
+            return Eviction(ask, ())
         earlier.append(ask)
     return None
 
 
-def in_the_way(ask: Ask, places: Sequence[Place], now: float) -> tuple[Place, ...]:
+def in_the_way(ask: ModelRequest, places: Sequence[LoadedModel], now: float) -> tuple[LoadedModel, ...]:
     """Who has to go for a model: those who can at once first, then the least recently used, and nobody in vain."""
-    store = [place for place in places if place.store == ask.berth.store]
+    store = [place for place in places if place.store == ask.load_plan.store]
     able = [place for place in store if place.state == "ready"]
     able.sort(key=lambda place: (place.running > 0, place.stays > now, place.used))
-    over = sum(place.needs for place in store if place.state != "leaving") + ask.berth.plan.needs - ask.berth.room
-    chosen: list[Place] = []
+    over = (
+        sum(place.needs for place in store if place.state != "leaving") + ask.load_plan.plan.needs - ask.load_plan.room
+    )
+    chosen: list[LoadedModel] = []
     for place in able:
         if over <= 0:
             break
@@ -103,7 +107,7 @@ def in_the_way(ask: Ask, places: Sequence[Place], now: float) -> tuple[Place, ..
     return tuple(chosen)
 
 
-def _unplaced(asks: Sequence[Ask], places: Sequence[Place]) -> Iterator[Ask]:
+def _unplaced(asks: Sequence[ModelRequest], places: Sequence[LoadedModel]) -> Iterator[ModelRequest]:
     """The first request for each model that has no place, or whose place is being cleared."""
     seen = {place.path for place in places if place.state != "leaving"}
     for ask in asks:
@@ -112,20 +116,20 @@ def _unplaced(asks: Sequence[Ask], places: Sequence[Place]) -> Iterator[Ask]:
             yield ask
 
 
-def _may_go(place: Place, now: float) -> bool:
+def _may_go(place: LoadedModel, now: float) -> bool:
     return not place.running and now >= place.stays
 
 
-def _fits(ask: Ask, places: Sequence[Place], leaving: Sequence[Place]) -> bool:
+def _fits(ask: ModelRequest, places: Sequence[LoadedModel], leaving: Sequence[LoadedModel]) -> bool:
     """Whether there is room once those have left; others may still be leaving or loading. A lone model always fits."""
-    taken = sum(place.needs for place in places if place.store == ask.berth.store and place not in leaving)
-    return not taken or taken + ask.berth.plan.needs <= ask.berth.room
+    taken = sum(place.needs for place in places if place.store == ask.load_plan.store and place not in leaving)
+    return not taken or taken + ask.load_plan.plan.needs <= ask.load_plan.room
 
 
-def _fits_after(ask: Ask, earlier: Sequence[Ask], places: Sequence[Place], now: float) -> bool:
+def _fits_after(ask: ModelRequest, earlier: Sequence[ModelRequest], places: Sequence[LoadedModel], now: float) -> bool:
     """Whether it also fits once all who came before have had their turn."""
     gone = {place for one in earlier for place in in_the_way(one, places, now)}
-    store = ask.berth.store
+    store = ask.load_plan.store
     stay = sum(place.needs for place in places if place.store == store and place not in gone)
-    come = sum(one.berth.plan.needs for one in earlier if one.berth.store == store)
-    return stay + come + ask.berth.plan.needs <= ask.berth.room
+    come = sum(one.load_plan.plan.needs for one in earlier if one.load_plan.store == store)
+    return stay + come + ask.load_plan.plan.needs <= ask.load_plan.room

@@ -19,7 +19,7 @@ from jinja2.nodes import Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from scope_edge.llama.jobs import Message, Piece
+from scope_edge.llama.messages import Message, Piece
 
 
 class TemplateError(ValueError):

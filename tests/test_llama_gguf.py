@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from scope_edge.errors import AssetError
-from scope_edge.llama import header
-from scope_edge.llama.header import read_header, writes_text
-from scope_edge.llama.jobs import Shape
+from scope_edge.llama import gguf as gguf_module
+from scope_edge.llama.gguf import read_header, writes_text
+from scope_edge.llama.messages import Shape
 
 gguf = pytest.importorskip("gguf")
 HUGE = 2**64 - 1
@@ -122,7 +122,7 @@ def test_numbers_that_cannot_be_are_refused(tmp_path: Path, raw: bytes, said: st
 
 
 def test_lists_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(header, "_MAX_ITEMS", 10)
+    monkeypatch.setattr(gguf_module, "_MAX_ITEMS", 10)
     numbers = struct.pack("<IQ", 0, 8) + bytes(8)
     (tmp_path / "one.gguf").write_bytes(blob(field("a", 9, numbers)))
     read_header(tmp_path / "one.gguf")
