@@ -37,7 +37,6 @@ ROOMS = {
     "scipy": ("learning/",),
     "sklearn": ("evaluating/baselines.py",),
     "matplotlib": ("plotting/",),
-    "cryptography": ("signing/ed25519.py",),
     "starlette": ("server/",),
     "uvicorn": ("server/",),
 }

@@ -29,7 +29,6 @@ from scope_edge.estimator.installed import (
     Mode,
     check_entry_name,
     check_gguf,
-    file_sha256,
     remember_gguf,
     store,
     write_manifest,
@@ -48,13 +47,13 @@ from scope_edge.estimator.sources import (
     read_text,
 )
 from scope_edge.estimator.use import memory_plan
+from scope_edge.files import file_sha256, write_atomically
 from scope_edge.llama.client import LlamaClient
 from scope_edge.llama.describe import describe_gguf
 from scope_edge.llama.header import writes_text
 from scope_edge.llama.jobs import Shape
 from scope_edge.llama.memo import Ready, remembered
 from scope_edge.llama.memory import NoRoom
-from scope_edge.packs import write_atomically
 from scope_edge.remote import Progress
 
 _A_DAY = 86_400

@@ -50,7 +50,7 @@ def import_anchors(source: str, progress: Progress | None = None) -> Imported:
         return _imported(_local_rows(folder), set_name(folder.resolve().name), str(folder), None, progress)
     if not is_hub_id(source):
         raise UsageError(f"{source}: no such folder, and not a hub id (OWNER/NAME, or OWNER/NAME@REVISION)")
-    repo = look_up(source, "dataset")
+    repo = look_up(source, "dataset", offline=load_settings().offline_by)
     paths = _anchor_files([file.path for file in repo.files], repo.id)
     rows = read_rows(fetch(repo, paths, progress), paths)
     imported = _imported(rows, set_name(repo.id.partition("/")[2]), repo.id, repo, progress)

@@ -15,9 +15,9 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from scope_edge.errors import PackError
+from scope_edge.errors import AssetError
+from scope_edge.files import write_atomically
 from scope_edge.llama.ladder import BARE
-from scope_edge.packs import write_atomically
 
 _WITHOUT_GPU_SECONDS = 3600.0
 
@@ -81,7 +81,7 @@ def remembered_rung(sha256: str, cache_dir: Path) -> str | None:
 def remember(sha256: str, cache_dir: Path, rung: str, ready: Ready | None) -> None:
     """Keep the rung, and what it was ready with. That it cannot be kept is no reason to fail."""
     body = {"rung": rung, "ready": None if ready is None else asdict(ready)}
-    with contextlib.suppress(PackError):
+    with contextlib.suppress(AssetError):
         write_atomically(_file(sha256, cache_dir), json.dumps(body).encode())
 
 
