@@ -27,6 +27,8 @@ Evidence = Literal["strong", "weak", "none"]
 PolicyName = Literal["scope-edge", "paper"]
 Fallback = Literal["none", "cheapest"]
 Counted = Literal["server", "tokenizer", "estimate"]
+# The source of a neighbor that comes with scope-edge.
+BUNDLED = "bank"
 Ending = Literal["complete", "cut", "broken", "cancelled", "failed"]
 
 
@@ -62,11 +64,12 @@ class EncodedQuery:
 
 @dataclass(frozen=True, slots=True)
 class Neighbor:
-    """An anchor and its cosine similarity to the query."""
+    """An anchor and its cosine similarity to the query. source: `BUNDLED`, or the name of the user's anchor set."""
 
     anchor: str
     similarity: float
     category: str
+    source: str = BUNDLED
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,8 +256,9 @@ def _client() -> Any:
         for name in _CLIENT:
             del os.environ[name]
         os.environ.update({name: value for name, value in before.items() if value is not None})
-    huggingface_hub.utils.logging.set_verbosity_error()
-    return huggingface_hub
+    client: Any = huggingface_hub
+    client.utils.logging.set_verbosity_error()
+    return client
 
 
 @contextlib.contextmanager

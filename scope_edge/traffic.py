@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge import assets
 from scope_edge.difficulty import Places
 from scope_edge.errors import UsageError
 from scope_edge.prior import NEAR
@@ -65,7 +64,7 @@ def own_traffic(
     from scope_edge.encoder import Encoder
 
     encoder = Encoder.load(provider=settings.provider, threads=settings.threads)
-    bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
+    bank = load_bank("exact")
     rest = iter(queries)
     places, prompts, similar = [], [], []
     for encoded in encoder.encode_many(_first(rest, MOST_QUERIES)):

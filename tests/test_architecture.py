@@ -21,7 +21,7 @@ PACKAGE = Path(scope_edge.__file__).resolve().parent
 ROOMS = {
     "onnxruntime": ("encoder.py",),
     "tokenizers": ("encoder.py", "doctor.py"),
-    "hnswlib": ("index.py", "doctor.py"),
+    "hnswlib": ("hnsw.py", "doctor.py"),
     "httpx": ("chat/connection.py",),
     "llama_cpp": ("llama/", "doctor.py"),
     "msgpack": ("packs.py", "llama/"),
