@@ -17,7 +17,7 @@ from scope_edge import assets
 from scope_edge.errors import PackError
 from scope_edge.nearest import Index, PackedVectors, build_index, from_body
 from scope_edge.packs import unpack
-from scope_edge.records import BUNDLED, Neighbor
+from scope_edge.records import Neighbor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 BANK = "anchors/bank.pack"
 CORE = "anchors/core.pack"
+# The source of a neighbor that comes with scope-edge: the default of `Neighbor`.
+BUNDLED = "bank"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

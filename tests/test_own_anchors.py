@@ -11,7 +11,7 @@ import pytest
 
 from scope_edge import nearest
 from scope_edge.ability import fit_ability
-from scope_edge.anchors import AnchorSet, Bank, load_bank, load_bank_vectors, set_body, set_from_body
+from scope_edge.anchors import BUNDLED, AnchorSet, Bank, load_bank, load_bank_vectors, set_body, set_from_body
 from scope_edge.assemble import load_flow
 from scope_edge.cli.decision import shown
 from scope_edge.config import load_settings
@@ -21,7 +21,7 @@ from scope_edge.fingerprints import Fingerprint, fingerprints_body, load_anchor_
 from scope_edge.nearest import Kind, build_index, pack_vectors
 from scope_edge.packs import write_pack
 from scope_edge.prior import load_basis
-from scope_edge.records import BUNDLED, Query
+from scope_edge.records import Query
 
 MODEL = "qwen2.5-7b-instruct"
 
