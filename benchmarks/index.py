@@ -19,9 +19,9 @@ import numpy as np
 
 from scope_edge import assets, packs
 from scope_edge.encoder import Encoder
-from scope_edge.index import GraphParameters, Index, build_index
+from scope_edge.hnsw import GraphParameters
+from scope_edge.nearest import ExactIndex, Index, PackedIndex, build_index, from_body, pack_vectors
 from scope_edge.records import Query
-from scope_edge.vectors import ExactIndex, PackedIndex, from_body, pack_vectors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,9 +22,9 @@ from scope_edge.evaluating.data import sources_of
 from scope_edge.fingerprints import fingerprints_body
 from scope_edge.learning.learn import LEAST_OUTCOMES, fingerprint, learn
 from scope_edge.learning.pooled import read_pooled
+from scope_edge.nearest import pack_vectors
 from scope_edge.packs import write_pack
 from scope_edge.prior import basis_body
-from scope_edge.vectors import pack_vectors
 
 if TYPE_CHECKING:
     from scope_edge.learning.learn import Learned

@@ -28,11 +28,11 @@ from scope_edge.core_set import CoreSet, core_body
 from scope_edge.fresh import TEMPLATES, fresh_anchor
 from scope_edge.grading.specs import AnchorSpec, prompt_of, text_of
 from scope_edge.learning.learn import core_of
+from scope_edge.nearest import from_body
 from scope_edge.packs import unpack, write_pack
 from scope_edge.placing import Question, place
 from scope_edge.prior import load_basis
 from scope_edge.prompt_tokens import estimate_prompt_tokens
-from scope_edge.vectors import from_body
 
 NAME = "core-250"
 SIZE = 250

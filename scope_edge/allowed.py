@@ -23,7 +23,7 @@ IndexName = Literal["auto", "exact", "hnsw"]
 EstimatorChoice = Literal["auto", "prior", "gguf"]
 Privacy = Literal["off", "patterns"]
 JournalChoice = Literal["off", "run", "all"]
-Provider = Literal["cpu", "cuda", "coreml", "directml", "openvino", "rocm", "tensorrt"]
+Provider = Literal["cpu", "cuda", "coreml", "directml"]
 
 
 def _choice(type_: Any) -> Callable[[str, object], str]:

@@ -15,20 +15,21 @@ import numpy as np
 
 from scope_edge import assets
 from scope_edge.errors import PackError
-from scope_edge.index import Index, build_index
+from scope_edge.nearest import Index, PackedVectors, build_index, from_body
 from scope_edge.packs import unpack
 from scope_edge.records import Neighbor
-from scope_edge.vectors import PackedVectors, from_body
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from scope_edge.index import Kind
+    from scope_edge.nearest import Kind
     from scope_edge.records import Floats, Vector
 
 BANK = "anchors/bank.pack"
 CORE = "anchors/core.pack"
+# The source of a neighbor that comes with scope-edge: the default of `Neighbor`.
+BUNDLED = "bank"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,15 +83,25 @@ class AnchorSet:
 
 
 class Bank:
-    """Every anchor ever measured, searched for what a user sees as similar questions."""
+    """The bundled anchors and the user's own, searched for what a user sees as similar questions.
 
-    def __init__(self, ids: Sequence[str], categories: Sequence[str], index: Index) -> None:
-        self._ids = ids
-        self._categories = categories
-        self._index = index
+    index: over the bundled anchors and then `own`, set by set. bundled: over the former alone; None = the same.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        categories: Sequence[str],
+        index: Index,
+        own: Sequence[AnchorSet] = (),
+        bundled: Index | None = None,
+    ) -> None:
+        self._ids, self._categories, self._index = ids, categories, index
+        self._own = [Neighbor(id, 0.0, kind, s.name) for s in own for id, kind in zip(s.ids, s.categories, strict=True)]
+        self._bundled = bundled or index
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._ids) + len(self._own)
 
     @property
     def note(self) -> str | None:
@@ -100,10 +111,22 @@ class Bank:
     def nearest(self, vector: Vector, k: int) -> tuple[Neighbor, ...]:
         """The k anchors nearest to a unit vector, most similar first."""
         rows, similarities = self._index.search(vector, k)
-        return tuple(
-            Neighbor(self._ids[i], s, self._categories[i])
-            for i, s in zip(rows.tolist(), similarities.tolist(), strict=True)
-        )
+        return tuple(map(self._neighbor, rows.tolist(), similarities.tolist()))
+
+    def similarity(self, vector: Vector, neighbors: Sequence[Neighbor]) -> float:
+        """The cosine of the nearest bundled anchor, -1 without any: how far the map, learned from these, can be trusted.
+
+        neighbors: the nearest of all, as `nearest` gives them for this vector.
+        """
+        known = next((one.similarity for one in neighbors if one.source == BUNDLED), None)
+        if known is None:
+            known = max(self._bundled.search(vector, 1)[1].tolist(), default=-1.0)
+        return known
+
+    def _neighbor(self, row: int, similarity: float) -> Neighbor:
+        if row < len(self._ids):
+            return Neighbor(self._ids[row], similarity, self._categories[row])
+        return replace(self._own[row - len(self._ids)], similarity=similarity)
 
 
 def text_hash(text: str) -> int:
@@ -126,8 +149,8 @@ def load_bank_vectors() -> Vector:
     return from_body(unpack(assets.read(BANK), "bank", BANK, verified=True)["vectors"], BANK).unpack()
 
 
-def load_bank(kind: Kind = "auto", cache_dir: Path | None = None) -> Bank:
-    """The bundled bank. Raises AssetError when it is missing or damaged, MissingExtraError as `build_index`."""
+def load_bank(kind: Kind = "auto", cache_dir: Path | None = None, own: Sequence[AnchorSet] = ()) -> Bank:
+    """Load the bundled bank, and index it with the user's own sets. Raises AssetError (missing or damaged), else as `build_index`."""
     body = unpack(assets.read(BANK), "bank", BANK, verified=True)
     vectors = from_body(body["vectors"], BANK)
     try:
@@ -137,8 +160,10 @@ def load_bank(kind: Kind = "auto", cache_dir: Path | None = None) -> Bank:
         raise PackError(f"{BANK}: not a usable bank ({error!r}); reinstall scope-edge") from error
     if not len(ids) == len(categories) == len(vectors):
         raise PackError(f"{BANK}: its columns differ in length; reinstall scope-edge")
-    index = build_index(vectors, kind, cache_dir=cache_dir, identity=assets.manifest()[BANK].sha256)
-    return Bank(ids, categories, index)
+    identity, mine = assets.manifest()[BANK].sha256, np.concatenate([one.vectors for one in own]) if own else None
+    index = build_index(vectors, kind, own=mine, cache_dir=cache_dir, identity=identity)
+    bundled = build_index(vectors, "exact", cache_dir=None, identity=identity) if own else index
+    return Bank(ids, categories, index, own, bundled)
 
 
 _COLUMNS = (

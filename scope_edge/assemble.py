@@ -99,8 +99,8 @@ def load_flow(settings: Settings, noted: Noted | None = None, encoder: Callable[
     from scope_edge.router import Flow
     from scope_edge.standing import load_standing
 
-    bank = load_bank(settings.index, cache_dir=assets.user_cache_dir())
     standing = load_standing(pool, coverage=settings.coverage, value_of_time=settings.value_of_time)
+    bank = load_bank(settings.index, cache_dir=assets.user_cache_dir(), own=standing.own_sets)
     return Flow(
         encoder=encoder(),
         bank=bank,

@@ -124,6 +124,11 @@ class Settings:
     file: Path = Path()
     origin: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def offline_by(self) -> str | None:
+        """What has set `offline`; None where it is not set."""
+        return self.origin.get("offline", "the caller") if self.offline else None
+
     def preference(self, *, exclude: tuple[str, ...] = ()) -> Preference:
         """What these settings ask of one decision."""
         return Preference(

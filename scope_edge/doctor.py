@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Distribution -> what it is for. Those of extras may be missing.
 NEEDED = ("numpy", "onnxruntime", "tokenizers", "msgpack", "click", "platformdirs", "tomlkit")
 OPTIONAL = (
-    "hnswlib", "llama-cpp-python", "gguf", "safetensors", "huggingface-hub", "pyarrow", "httpx", "starlette", "uvicorn", "cryptography",
+    "hnswlib", "llama-cpp-python", "gguf", "safetensors", "huggingface-hub", "pyarrow", "httpx", "starlette", "uvicorn",
 )  # fmt: skip
 _BUILD_FLAGS: Mapping[Maker, str] = {"nvidia": "-DGGML_CUDA=on", "amd": "-DGGML_HIP=on", "apple": "-DGGML_METAL=on"}
 _BACKENDS: Mapping[Maker, tuple[str, ...]] = {
@@ -161,9 +161,10 @@ def _built_with(llama: LlamaBuild) -> dict[str, str]:
     """What each native library says of its build. One that does not load is a problem `routing` reports."""
     found: dict[str, str] = {"machine": f"{platform.system()} {platform.machine()}, {_cores()} cores"}
     try:
-        from scope_edge.encoder import runtime
+        from scope_edge.encoder import PROVIDERS, runtime
 
-        found["onnxruntime"] = ", ".join(runtime().get_available_providers())
+        here = runtime().get_available_providers()
+        found["onnxruntime"] = ", ".join(name for name, provider in PROVIDERS.items() if provider in here)
     except ImportError as error:
         found["onnxruntime"] = f"{_BROKEN} ({error})"
     try:

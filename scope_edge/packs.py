@@ -8,7 +8,6 @@ Reading trusts nothing: sizes are limited, the hash is checked before the body i
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgpack
 import numpy as np
 
 from scope_edge.errors import PackError
+from scope_edge.files import write_atomically
 
 MAGIC = b"SCOPEPAK"
 FORMAT = 1
@@ -29,16 +29,12 @@ _ARRAY = 1
 _DTYPES = ("<f4", "<f8", "<f2", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "|b1")
 
 
-def write_pack(path: Path, kind: str, body: Mapping[str, Any]) -> str:
-    """Write `body` (plain types and numpy arrays) to `path` atomically; return the sha256 of the body, hex.
+def write_pack(path: Path, kind: str, body: Mapping[str, Any], *, private: bool = False) -> None:
+    """Write `body` (plain types and numpy arrays) to `path`, whole or not at all. Raises AssetError.
 
-    The file appears whole or not at all: temporary file beside it, fsync, rename.
-    Raises PackError when the folder cannot be written.
+    private: only the user may read the file.
     """
-    blob = pack(kind, body)
-    write_atomically(path, blob)
-    digest: bytes = _BODY.unpack_from(blob, _HEAD.size + len(kind))[1]
-    return digest.hex()
+    write_atomically(path, pack(kind, body), private=private)
 
 
 def pack(kind: str, body: Mapping[str, Any]) -> bytes:
@@ -46,13 +42,6 @@ def pack(kind: str, body: Mapping[str, Any]) -> bytes:
     raw: bytes = msgpack.packb(dict(body), default=_encode_array, use_bin_type=True)
     name = kind.encode("ascii")
     return _HEAD.pack(MAGIC, FORMAT, len(name)) + name + _BODY.pack(len(raw), hashlib.sha256(raw).digest()) + raw
-
-
-def kind_of(blob: bytes) -> str | None:
-    """The kind that a pack's first bytes name; None when they are no pack's."""
-    if len(blob) < _HEAD.size or blob[:8] != MAGIC:
-        return None
-    return blob[_HEAD.size : _HEAD.size + _HEAD.unpack_from(blob)[2]].decode("ascii", "replace")
 
 
 def read_pack(path: Path, kind: str, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -70,35 +59,6 @@ def read_pack(path: Path, kind: str, *, max_bytes: int = MAX_BYTES) -> dict[str,
             f"{path}: cannot be read ({error.strerror or error}); reinstall it or give another path"
         ) from error
     return unpack(blob, kind, str(path))
-
-
-def write_atomically(path: Path, blob: bytes) -> None:
-    """Replace `path` by `blob` in one step, so that a reader or a crash never sees half a file."""
-    import tempfile  # only for writing: routing reads
-
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise PackError(
-            f"{path}: cannot be written ({error.strerror or error}); check the folder's permissions and space"
-        ) from error
-
-
-def _umask() -> int:
-    """The process's file mode mask; it can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def unpack(blob: bytes, kind: str, where: str, *, verified: bool = False) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def file() -> Path:
 
 
 def save_personal(personal: Personal, fingerprints: Mapping[str, Sequence[Fingerprint]]) -> None:
-    """Keep it, for the fingerprints it was fitted on. Raises PackError when it cannot be written."""
+    """Keep it, for the fingerprints it was fitted on. Raises AssetError when it cannot be written."""
     body = {
         "key": _key(personal.models, fingerprints),
         "models": list(personal.models),

@@ -14,7 +14,7 @@ from scope_edge.allowed import CHECKS
 from scope_edge.catalog import Catalog, load_catalog, nearest
 from scope_edge.checks import check_name
 from scope_edge.config import Settings, load_settings, parse
-from scope_edge.errors import ConfigError, PackError, UsageError
+from scope_edge.errors import AssetError, ConfigError, UsageError
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -213,7 +213,7 @@ def _edit(path: Path, change: Callable[[TOMLDocument], object]) -> None:
     """Change the settings file in one step; a link to it stays a link. Raises ConfigError."""
     import tomlkit
 
-    from scope_edge.packs import write_atomically
+    from scope_edge.files import write_atomically
 
     real = path.resolve()
     try:
@@ -225,5 +225,5 @@ def _edit(path: Path, change: Callable[[TOMLDocument], object]) -> None:
     parse(raw, path)
     try:
         write_atomically(real, raw)
-    except PackError as error:
+    except AssetError as error:
         raise ConfigError(f"{error}; nothing was changed") from error

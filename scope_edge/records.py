@@ -32,9 +32,7 @@ Ending = Literal["complete", "cut", "broken", "cancelled", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The text to route. `system`, and `history` (what was said before, as (role, text)), are sent along to the model: they
-    cost prompt tokens but are not what is asked.
-    """
+    """The text to route. `system` and `history` ((role, text) said before) are sent along: they cost tokens but are not encoded."""
 
     text: str
     system: str | None = None
@@ -62,11 +60,12 @@ class EncodedQuery:
 
 @dataclass(frozen=True, slots=True)
 class Neighbor:
-    """An anchor and its cosine similarity to the query."""
+    """An anchor and its cosine similarity to the query. source: "bank", or the name of the user's anchor set."""
 
     anchor: str
     similarity: float
     category: str
+    source: str = "bank"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,6 +53,8 @@ class Bank(Protocol):
     def note(self) -> str | None: ...
 
     def nearest(self, vector: Vector, k: int) -> tuple[Neighbor, ...]: ...
+
+    def similarity(self, vector: Vector, neighbors: Sequence[Neighbor]) -> float: ...
 
 
 class Estimator(Protocol):
@@ -169,11 +171,12 @@ class Flow:
         if self._guard is not None:
             preference, cautions = self._guard.check(encoded.query, preference)
         start = perf_counter()
-        # The nearest anchor is always looked up: how near it is says how far the estimates can be trusted.
+        # Always looked up: how near the nearest bundled anchor is says how far the estimates can be trusted.
         neighbors = self._bank.nearest(encoded.vector, max(top_k, 1))
+        similarity = self._bank.similarity(encoded.vector, neighbors)
         found = perf_counter()
         slices = self._estimator.slices(encoded) if preference.policy == "paper" else ()
-        estimates, report = self._estimator.estimate(encoded, neighbors[0].similarity if neighbors else -1.0)
+        estimates, report = self._estimator.estimate(encoded, similarity)
         estimated = perf_counter()
         refined = Refinement(estimates, report)
         if self._refiner is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge import assets
-from scope_edge.fingerprints import load_fingerprints
+from scope_edge.fingerprints import ASKED, load_fingerprints
 from scope_edge.personal import load_personal
 from scope_edge.prior import Basis, Prior, load_basis
 from scope_edge.utility import PolicyPool, policy_pool
@@ -16,6 +16,7 @@ from scope_edge.utility import PolicyPool, policy_pool
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from scope_edge.anchors import AnchorSet
     from scope_edge.fingerprints import Fingerprint
     from scope_edge.records import ModelCard
     from scope_edge.reference import Reference
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 class Standing:
     """A pool as routing knows it.
 
-    prior: of the pool's models, in its order, and then of any others that were asked for. prepared: of the pool alone.
+    own_sets: the user's anchors. prior: of the pool's models, in its order, and then of the others that were wanted.
+    prepared: of the pool alone.
     """
 
     cards: tuple[ModelCard, ...]
     fingerprints: Mapping[str, Sequence[Fingerprint]]
+    own_sets: tuple[AnchorSet, ...]
     basis: Basis
     prior: Prior
     prepared: PolicyPool
@@ -54,6 +57,7 @@ def load_standing(
 
         asked = [card.id for card in everyone]
         fingerprints = refitted(measured, basis, asked, cache_dir=assets.user_cache_dir())
+    own_sets = tuple(one for one in sets if one.own and one.name != ASKED)
     personal = load_personal(measured).found
     prior = Prior(basis, everyone, fingerprints, coverage=coverage, personal=personal)
     prepared = prepared_pool(cards, prior, basis.reference, value_of_time)
@@ -61,7 +65,7 @@ def load_standing(
         from scope_edge.managing.loadable import unloadable
 
         prepared = replace(prepared, unloadable=unloadable(cards))
-    return Standing(tuple(cards), fingerprints, basis, prior, prepared)
+    return Standing(tuple(cards), fingerprints, own_sets, basis, prior, prepared)
 
 
 def prepared_pool(

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge import assets
 from scope_edge.difficulty import Places
 from scope_edge.errors import UsageError
 from scope_edge.prior import NEAR
 from scope_edge.prompt_tokens import CHAT_WRAPPING, query_prompt_tokens
 
 if TYPE_CHECKING:
-    from scope_edge.allowed import IndexName, Provider
+    from scope_edge.allowed import Provider
     from scope_edge.difficulty import DifficultyMap
     from scope_edge.records import Floats, Query
     from scope_edge.reference import Reference
@@ -58,7 +57,6 @@ def own_traffic(
     *,
     provider: Provider = "cpu",
     threads: int | None = None,
-    index: IndexName = "auto",
 ) -> Traffic:
     """The user's queries, the first `MOST_QUERIES` of them: encoded, and placed on the map.
 
@@ -68,7 +66,7 @@ def own_traffic(
     from scope_edge.encoder import Encoder
 
     encoder = Encoder.load(provider=provider, threads=threads)
-    bank = load_bank(index, cache_dir=assets.user_cache_dir())
+    bank = load_bank("exact")
     rest = iter(queries)
     places, prompts, similar = [], [], []
     for encoded in encoder.encode_many(_first(rest, MOST_QUERIES)):

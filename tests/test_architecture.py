@@ -21,7 +21,7 @@ PACKAGE = Path(scope_edge.__file__).resolve().parent
 ROOMS = {
     "onnxruntime": ("encoder.py",),
     "tokenizers": ("encoder.py", "doctor.py"),
-    "hnswlib": ("index.py", "doctor.py"),
+    "hnswlib": ("hnsw.py", "doctor.py"),
     "httpx": ("chat/connection.py",),
     "llama_cpp": ("llama/", "doctor.py"),
     "msgpack": ("packs.py", "llama/"),
@@ -37,7 +37,6 @@ ROOMS = {
     "scipy": ("learning/",),
     "sklearn": ("evaluating/baselines.py",),
     "matplotlib": ("plotting/",),
-    "cryptography": ("signing/ed25519.py",),
     "starlette": ("server/",),
     "uvicorn": ("server/",),
 }

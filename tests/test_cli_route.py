@@ -347,4 +347,4 @@ def test_the_reference_says_what_help_says() -> None:
     script = runpy.run_path(str(DOCS.parent / "build_scripts" / "cli_reference.py"))
     written = script["PAGE"].read_text("utf-8")
     assert script["page"](written) == written, "help has changed: run `python build_scripts/cli_reference.py`"
-    assert written.count("\n## scope-edge") == 45
+    assert written.count("\n## scope-edge") == 39

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scope_edge.errors import AssetError, UsageError
-from scope_edge.index import EXACT_BELOW, GraphParameters, build_index
+from scope_edge.nearest import EXACT_BELOW, ExactIndex, build_index, pack_vectors
 from scope_edge.packs import read_pack, write_pack
-from scope_edge.vectors import ExactIndex, pack_vectors
 
 hnswlib = pytest.importorskip("hnswlib")
+from scope_edge.hnsw import GraphParameters  # noqa: E402
 
 N, D = 1_500, 16
 QUICK = GraphParameters(links=8, width_build=40, width_search=40)
@@ -193,7 +193,15 @@ def test_a_whole_but_wrong_sidecar_is_not_believed(tmp_path: Path, good_cache: d
     for name, blob in good_cache.items():
         (tmp_path / name).write_bytes(blob)
     body = read_pack(tmp_path / "hnsw.pack", "hnsw-cache")
-    for change in ({"sha256": "0" * 64}, {"sha256": 7}, {"size": 1}, {"size": "big"}, {"library": "hnswlib 0.1"}):
+    for change in (
+        {"sha256": "0" * 64},
+        {"sha256": 7},
+        {"size": 1},
+        {"size": "big"},
+        {"file": "gone.bin"},
+        {"file": 3},
+        {"library": "hnswlib 0.1"},
+    ):
         write_pack(tmp_path / "hnsw.pack", "hnsw-cache", {**body, **change})
         assert_survives(tmp_path)
     write_pack(tmp_path / "hnsw.pack", "bank", body)
@@ -215,7 +223,7 @@ def test_a_full_disk_leaves_no_half_graph(tmp_path: Path) -> None:
         import resource, sys
         import numpy as np
         from pathlib import Path
-        from scope_edge.index import build_index
+        from scope_edge.nearest import build_index
         vectors = np.eye(64, dtype=np.float32)[np.arange(640) % 64]
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         index = build_index(vectors, "hnsw", cache_dir=Path(sys.argv[1]), identity="x")
@@ -244,7 +252,8 @@ def test_processes_may_build_the_cache_at_once(tmp_path: Path) -> None:
         import sys
         import numpy as np
         from pathlib import Path
-        from scope_edge.index import GraphParameters, build_index
+        from scope_edge.hnsw import GraphParameters
+        from scope_edge.nearest import build_index
         vectors, cache = np.load(sys.argv[1]), Path(sys.argv[2])
         sys.stdin.readline()
         for _ in range(4):
@@ -274,7 +283,7 @@ BLOCKED = """
     sys.modules["hnswlib"] = None
     import numpy as np
     from scope_edge.errors import MissingExtraError
-    from scope_edge.index import EXACT_BELOW, build_index
+    from scope_edge.nearest import EXACT_BELOW, build_index
     vectors = np.eye(8, dtype=np.float32)[np.arange(EXACT_BELOW) % 8]
     index = build_index(vectors, "auto", cache_dir=None, identity="x")
     print(index.kind, index.search(vectors[5], 2)[0].tolist(), index.note)
@@ -297,7 +306,7 @@ def test_hnswlib_is_imported_only_when_a_graph_is_wanted() -> None:
     code = """
         import sys
         import numpy as np
-        from scope_edge.index import build_index
+        from scope_edge.nearest import build_index
         build_index(np.eye(8, dtype=np.float32), "auto", cache_dir=None, identity="x")
         assert "hnswlib" not in sys.modules
     """

@@ -20,7 +20,7 @@ import pytest
 from hub_server import COMMIT, Hub, running
 from tiny_qwen3 import Dimensions, make_checkpoint, tiny_gguf
 
-from scope_edge import remote
+from scope_edge import files
 from scope_edge.errors import AssetError, MissingExtraError, RemoteError, ScopeEdgeError, UsageError
 from scope_edge.estimator import sources
 from scope_edge.estimator.install import Wishes, install, measure, measured
@@ -336,9 +336,9 @@ def test_no_space_is_said_before_the_weights_are_fetched_and_leaves_nothing(
 ) -> None:
     weights = sum(len(content) for path, content in hub.repos[("model", ID)].items() if path.endswith(".safetensors"))
     # Enough for the download and what is kept free beside it, too little for the conversion as well.
-    monkeypatch.setattr(remote, "_SPARE", 0)
+    monkeypatch.setattr(files, "_SPARE", 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=int(2.5 * weights)))
-    assert "is converted in" in refused(lambda: install(ID), RemoteError)
+    assert "the conversion: needs" in refused(lambda: install(ID))
     assert not any(".safetensors" in one.path and "index" not in one.path for one in hub.asked)
     assert left_behind(place) == []
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from scope_edge import nearest
 from scope_edge.ability import fit_ability
-from scope_edge.anchors import AnchorSet, set_body, set_from_body
+from scope_edge.anchors import BUNDLED, AnchorSet, Bank, load_bank, load_bank_vectors, set_body, set_from_body
 from scope_edge.assemble import load_flow
+from scope_edge.cli.decision import shown
 from scope_edge.config import load_settings
+from scope_edge.encoder import Encoder
 from scope_edge.errors import PackError
 from scope_edge.fingerprints import Fingerprint, fingerprints_body, load_anchor_sets, load_fingerprints
+from scope_edge.nearest import Kind, build_index, pack_vectors
 from scope_edge.packs import write_pack
 from scope_edge.prior import load_basis
 from scope_edge.records import Query
@@ -87,6 +92,75 @@ def test_measuring_a_bundled_set_again_replaces_what_was_known_there(data: Path)
     parts = load_fingerprints()[1][MODEL]
     assert [one.anchors.name for one in parts].count(first.anchors.name) == 1
     assert next(one for one in parts if one.anchors.name == first.anchors.name).correct.sum() == 0
+
+
+def far_from_the_bank(name: str, rows: int) -> AnchorSet:
+    """A user's set whose embeddings are of real texts, each turned a little so that no two are the same."""
+    one, bank = own_set(name, 1).take([0] * rows), load_bank_vectors()
+    noise = np.random.default_rng(7).standard_normal((rows, bank.shape[1])) * 0.02
+    vectors = bank[np.arange(rows) * 5 % len(bank)] + noise
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return replace(one, ids=tuple(f"{name}/{i}" for i in range(rows)), vectors=unit)
+
+
+def test_neighbors_are_found_among_bundled_and_own_anchors_and_say_where_from() -> None:
+    mine, plain = far_from_the_bank("mine", 200), load_bank("exact")
+    both = load_bank("auto", own=[mine])
+    assert len(both) == len(plain) + 200 and both.note is None
+    for row in (0, 7, 199):
+        vector = mine.vectors[row]
+        first, *rest = both.nearest(vector, 11)
+        assert (first.anchor, first.category, first.source) == (mine.ids[row], mine.categories[row], "mine")
+        bundled = [one for one in rest if one.source == BUNDLED]
+        assert bundled == [*plain.nearest(vector, len(bundled))]
+        similarity = plain.nearest(vector, 1)[0].similarity
+        assert both.similarity(vector, (first, *rest)) == both.similarity(vector, (first,)) == similarity
+
+
+def test_with_enough_anchors_of_ones_own_a_graph_finds_what_exact_search_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hnswlib")
+    real = load_bank_vectors()[::4]
+    ids, packed = [f"bundled/{i}" for i in range(3_000)], pack_vectors(real[:3_000])
+    mine = replace(far_from_the_bank("mine", 1_000), vectors=real[3_000:4_000])
+
+    def bank(kind: Kind) -> Bank:
+        index = build_index(packed, kind, own=mine.vectors, cache_dir=tmp_path, identity="some of the bank")
+        return Bank(ids, ids, index, [mine], build_index(packed, "exact", cache_dir=None, identity=""))
+
+    monkeypatch.setattr(nearest, "EXACT_BELOW", 4_001)
+    exact = bank("auto")
+    assert not list(tmp_path.iterdir()), "one fewer than the graph begins at"
+    monkeypatch.setattr(nearest, "EXACT_BELOW", 4_000)
+    graph = bank("auto")
+    assert len(list(tmp_path.glob("hnsw-*.bin"))) == 1
+    shared = 0
+    sources = set()
+    for vector in real[4_000:4_200]:
+        found, true = graph.nearest(vector, 10), exact.nearest(vector, 10)
+        # The bank has near copies: which of two equally near ones is found does not matter.
+        shared += sum(one.similarity >= true[-1].similarity - 1e-4 for one in found)
+        sources |= {one.source for one in found}
+        assert graph.similarity(vector, found) == pytest.approx(exact.similarity(vector, true), abs=1e-4)
+    assert shared >= 0.99 * 10 * 200
+    assert sources == {BUNDLED, "mine"}
+
+
+def test_own_neighbors_are_in_the_decision_and_change_no_estimate(data: Path) -> None:
+    query, settings = Query("How many primes are there below one hundred?"), load_settings()
+    before = load_flow(settings).route(query, settings.preference())
+    assert {one.source for one in before.neighbors} == {BUNDLED}
+    encoder = Encoder.load()
+    mine = own_set(rows=3)
+    vectors = np.array([encoder.encode(Query(f"{query.text} {word}")).vector for word in ("Say it.", "Ok?", "Now.")])
+    save(data, replace(mine, vectors=vectors), {"of-no-pool": 1.0})
+    after = load_flow(settings).route(query, settings.preference())
+    assert [one.source for one in after.neighbors[:3]] == ["mine"] * 3
+    assert after.as_dict()["neighbors"][0]["source"] == "mine"
+    assert [one.evidence for one in after.candidates] == [one.evidence for one in before.candidates]
+    text = shown(after, explain=True, width=200, value_of_time=0)
+    assert re.search(r"^ +0\.9\d\d  .*  mine +mine/0$", text, re.MULTILINE)
 
 
 def test_own_anchors_do_not_move_what_alpha_means(data: Path) -> None:

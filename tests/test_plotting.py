@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import report_cases
 
-from scope_edge.errors import MissingExtraError, PackError
+from scope_edge.errors import AssetError, MissingExtraError
 from scope_edge.evaluating.report import Report
 from scope_edge.plotting.writing import PICTURES, write_pictures
 
@@ -170,7 +170,7 @@ def test_without_matplotlib_one_line_says_what_to_install(monkeypatch: pytest.Mo
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(PackError, match="cannot be written") as told:
+    with pytest.raises(AssetError, match="cannot be written") as told:
         write_pictures({"set": report_cases.report()}, tmp_path / "out")
     assert "\n" not in str(told.value)
     assert (tmp_path / "out").read_text() == "a file"

@@ -18,7 +18,9 @@ from hub_server import COMMIT, Hub, running
 
 from scope_edge import remote
 from scope_edge.config import load_settings
-from scope_edge.errors import RemoteError, UsageError
+from scope_edge.errors import AssetError, RemoteError, UsageError
+from scope_edge.estimator.paper_data import import_anchors
+from scope_edge.estimator.sources import find_origin
 from scope_edge.remote import discard, fetch, is_hub_id, look_up
 
 pytest.importorskip("huggingface_hub")
@@ -237,26 +239,29 @@ def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_offline_refuses_before_any_connection(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    repo = look_up(ID)
-    hub.asked.clear()
     monkeypatch.setenv("SCOPE_EDGE_OFFLINE", "1")
-    assert load_settings().offline
-    for call in (lambda: look_up(ID), lambda: fetch(repo, ["README.md"])):
-        with pytest.raises(UsageError, match="offline is set by SCOPE_EDGE_OFFLINE"):
-            call()
+    for refused in (find_origin, import_anchors):
+        with pytest.raises(UsageError, match="offline is set by SCOPE_EDGE_OFFLINE") as error:
+            refused(ID, None, offline=load_settings().offline_by)
+        one_line(error)
     monkeypatch.setenv("SCOPE_EDGE_OFFLINE", "0")
-    fetch(repo, ["README.md"])
-    asked_before = len(hub.asked)
-    monkeypatch.setenv("SCOPE_EDGE_OFFLINE", "1")
-    fetch(repo, ["README.md"])
-    assert len(hub.asked) == asked_before
+    assert load_settings().offline_by is None
+    assert hub.asked == []
+
+
+def test_the_hubs_own_offline_variable_is_respected(hub: Hub) -> None:
+    code = f"from scope_edge.remote import look_up; look_up({ID!r})"
+    child = [sys.executable, "-c", code]
+    ended = subprocess.run(child, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    assert "UsageError: someone/SCOPE is not downloaded: HF_HUB_OFFLINE is set" in ended.stderr
+    assert hub.asked == []
 
 
 def test_no_space_is_said_before_a_byte_is_fetched(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     repo = look_up(ID)
     hub.asked.clear()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * 1024 * 1024))
-    with pytest.raises(RemoteError, match=r"10 MB free where 296 MB are needed") as error:
+    with pytest.raises(AssetError, match=r"the download: needs 27 MB, the disk of .* has 10 MB free") as error:
         fetch(repo, ["model.safetensors"])
     one_line(error)
     assert hub.asked == []
@@ -265,7 +270,7 @@ def test_no_space_is_said_before_a_byte_is_fetched(hub: Hub, monkeypatch: pytest
 @pytest.mark.parametrize("path", ["../../evil", "/etc/passwd", "a//b", "a\\b", "C:/x", "."])
 def test_a_hub_cannot_write_outside_the_folder(hub: Hub, path: str) -> None:
     hub.repos[("model", ID)] = {path: b"evil"}
-    with pytest.raises(RemoteError, match="describes a file that cannot be"):
+    with pytest.raises(RemoteError, match="describes an impossible file"):
         look_up(ID)
 
 

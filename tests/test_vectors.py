@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scope_edge.errors import AssetError, PackError, UsageError
+from scope_edge.nearest import ExactIndex, PackedIndex, check_vectors, from_body, pack_vectors
 from scope_edge.packs import read_pack, write_pack
-from scope_edge.vectors import ExactIndex, PackedIndex, check_vectors, from_body, pack_vectors
 
 
 def unit(rows: Any) -> Any:

@@ -220,10 +220,11 @@ def _neighbors(decision: Decision, width: int) -> Iterator[str]:
         [
             Column("  similarity", [f"{row.similarity:.3f}" for row in rows], right=True),
             Column("category", [words.clipped(one_line(row.category), 30) for row in rows]),
+            Column("source", [words.clipped(one_line(row.source), 20) for row in rows]),
             # An entry of the journal may have them without their names.
             Column(
                 "anchor" if any(row.anchor for row in rows) else "",
-                [words.clipped(one_line(row.anchor), max(width - 48, 20)) for row in rows],
+                [words.clipped(one_line(row.anchor), max(width - 56, 20)) for row in rows],
             ),
         ]
     )

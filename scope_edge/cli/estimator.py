@@ -117,15 +117,14 @@ def install_estimator(
     exists wins. What is interrupted leaves nothing half installed, and a download goes on where it stopped. With the
     paper's own models come its anchors: questions with text, and what 18 models did on them.
     """
+    from scope_edge.config import load_settings
     from scope_edge.estimator.install import Wishes, install, measure
     from scope_edge.estimator.paper_data import DATASETS, is_paper_model
 
     if name is not None and not name.strip():
         raise UsageError("--name is blank; give a name or leave the option out")
-    if name is not None and not name.strip():
-        raise UsageError("--name is blank; give a name, or leave the option out")
     with Progress() as progress:
-        wishes = Wishes(name, quant, prompt_template, card, mode)
+        wishes = Wishes(name, quant, prompt_template, card, mode, load_settings().offline_by)
         entry = install(source, wishes, progress)
         ready: Ready | None = None
         if not no_measure:
@@ -247,11 +246,12 @@ def import_anchors(context: click.Context, /, source: str) -> None:
 def _import(source: str, *, failing: bool = True) -> int:
     """Import one dataset and say what came of it; the exit code. failing: an error is complained of, not raised."""
     from scope_edge.assemble import open_cards
+    from scope_edge.config import load_settings
     from scope_edge.estimator.paper_data import import_anchors as imported
 
     try:
         with Progress() as progress:
-            done = imported(source, open_cards(), progress)
+            done = imported(source, open_cards(), progress, offline=load_settings().offline_by)
     except ScopeEdgeError as error:
         if not failing:
             raise

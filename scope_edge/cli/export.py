@@ -15,11 +15,10 @@ _EPILOG = """\b
 Examples:
   scope-edge export our-finetune --anchors core-250 -o our-finetune.pack
   scope-edge export our-finetune --anchors our-questions --with-text -o for-colleagues.pack
-  scope-edge export our-finetune -o our-finetune.pack --sign-with ~/.ssh/scope-edge.pem
 
 \b
 Exit codes:
-  0 ok   2 usage, no such fingerprint, or no usable key   5 a damaged file, or one that cannot be written
+  0 ok   2 usage, or no such fingerprint   5 a damaged file, or one that cannot be written
 """
 
 
@@ -36,23 +35,16 @@ Exit codes:
     help="Where to.",
 )
 @click.option("--with-text", is_flag=True, help="With the questions of an anchor set of yours.")
-@click.option(
-    "--sign-with",
-    "key",
-    metavar="KEYFILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Sign it with this private key; `scope-edge signer new` makes one.",
-)
-def command(model: str, anchors: str | None, path: Path, with_text: bool, key: Path | None) -> None:
+def command(model: str, anchors: str | None, path: Path, with_text: bool) -> None:
     """Write a model's fingerprint as a pack to hand on; `scope-edge import FILE` takes it.
 
     An anchor set of yours goes with it, without its questions unless --with-text is given. Answers are never in it.
     """
     from scope_edge.importing.share import export_fingerprint
 
-    done = export_fingerprint(model, path, anchors, with_text=with_text, key=key)
+    done = export_fingerprint(model, path, anchors, with_text=with_text)
     out(f"{one_line(done.model)} on {done.anchor_set}: {words.plural(done.outcomes, 'outcome')}")
     content = "fingerprint"
     if done.with_set:
         content += f" and anchor set, {'with' if done.with_text else 'without'} its questions"
-    print_facts({"content": content, "sha256": done.sha256, "signed by": done.signer or "", "written": str(done.file)})
+    print_facts({"content": content, "sha256": done.sha256, "written": str(done.file)})

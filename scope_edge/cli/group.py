@@ -21,7 +21,6 @@ COMMANDS = {
     "anchors": "List the anchor sets; remove those of yours.",
     "import": "Import outcomes measured elsewhere as anchors and fingerprints.",
     "export": "Write a fingerprint as a file to hand on.",
-    "signer": "Make a key to sign packs with; say whose packs are taken.",
     "estimator": "Install language models that refine the estimates.",
     "calibrate": "Learn from known outcomes how far estimates can be trusted.",
     "eval": "Replay labelled queries: what is the router worth?",

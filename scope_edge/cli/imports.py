@@ -15,7 +15,6 @@ from scope_edge.cli.words import Column
 
 if TYPE_CHECKING:
     from scope_edge.importing.outcomes import Imported
-    from scope_edge.importing.share import Origin
 
 # Written files that are named; of more, only how many.
 _SHOWN = 3
@@ -24,13 +23,13 @@ _EPILOG = """\b
 Examples:
   scope-edge import ./our-questions --limit 500
   scope-edge import ./our-questions --name support-mails
-  scope-edge import ./our-finetune.pack --require-signature-by maria
+  scope-edge import ./our-finetune.pack
   scope-edge import samples_gsm8k_2026-01-31T10-11-12.jsonl --model our-finetune
 
 \b
 Exit codes:
   0 ok   2 usage, or what is here must not be replaced
-  5 a file is missing, damaged, too large, of no known format or not signed as asked for
+  5 a file is missing, damaged, too large or of an unknown format
   130 interrupted
 """
 
@@ -47,14 +46,6 @@ Exit codes:
 )
 @click.option("--model", metavar="MODEL", help="Whose answers a log or result file holds.")
 @click.option("--replace", is_flag=True, help="Put one model's outcomes in place of others of it that are here.")
-@click.option(
-    "--require-signature-by",
-    "signers",
-    metavar="SIGNER",
-    multiple=True,
-    help="Only a pack that this signer signed: a trusted one's name, or a public key. More of them: one of these.",
-)
-@click.option("--from-anyone", "anyone", is_flag=True, help="Also a pack that none of the signers you trust signed.")
 def command(
     path: Path,
     kind: str | None,
@@ -62,8 +53,6 @@ def command(
     limit: int | None,
     model: str | None,
     replace: bool,
-    signers: tuple[str, ...],
-    anyone: bool,
 ) -> None:
     """Import outcomes measured elsewhere: their questions become anchors, every model's outcomes a fingerprint.
 
@@ -74,13 +63,13 @@ def command(
     from scope_edge.assemble import open_cards
     from scope_edge.importing.detect import Wishes, import_path
 
-    wishes = Wishes(kind, name, limit, model, replace, signers, anyone)
+    wishes = Wishes(kind, name, limit, model, replace)
     with Progress() as progress:
-        done, origin = import_path(path, wishes, open_cards(), progress)
-    report(done, origin)
+        done, sha256 = import_path(path, wishes, open_cards(), progress)
+    report(done, sha256)
 
 
-def report(done: Imported, origin: Origin | None = None) -> None:
+def report(done: Imported, sha256: str | None = None) -> None:
     """Say what came of an import, and on standard error what to do about models without a card."""
     where = f"joined to {done.anchor_set}" if done.joined else f"anchor set {done.anchor_set}"
     models = words.plural(len(done.models) + len(done.strangers), "model")
@@ -90,9 +79,7 @@ def report(done: Imported, origin: Origin | None = None) -> None:
     out(f"{one_line(done.source)}: {one_line(where)}, {anchors}; {outcomes} of {models}{missing}")
     dropped = "; ".join(f"{count} {reason}" for reason, count in done.dropped.items())
     facts = {"with a card": ", ".join(done.models) or "none", "without": ", ".join(done.strangers), "dropped": dropped}
-    if origin is not None:
-        facts |= {"sha256": origin.sha256, "signature": _signature(origin)}
-    print_facts({**facts, "written": _files(done.files)})
+    print_facts({**facts, "sha256": sha256 or "", "written": _files(done.files)})
     if done.strangers:
         from scope_edge.config import load_settings
 
@@ -109,12 +96,6 @@ def print_facts(facts: dict[str, str]) -> None:
     names, values = [f"  {name}" for name in shown], [one_line(value) for value in shown.values()]
     for line in words.table([Column("", names), Column("", values)])[1:]:
         out(line)
-
-
-def _signature(origin: Origin) -> str:
-    if origin.signer is None:
-        return "not signed"
-    return f"of {origin.name}, {origin.signer}" if origin.name else f"of {origin.signer}, whom you have not trusted"
 
 
 def _files(files: tuple[Path, ...]) -> str:

@@ -186,7 +186,6 @@ def _reader(path: str, settings: Settings, progress: Progress) -> Callable[[Diff
             progress,
             provider=settings.provider,
             threads=settings.threads,
-            index=settings.index,
         )
 
     return read

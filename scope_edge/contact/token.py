@@ -7,17 +7,16 @@ Somebody in between who asked the true server for the proof would get one for an
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import os
 import secrets
 import stat
-import tempfile
 from pathlib import Path
 
 from scope_edge import assets
 from scope_edge.errors import AssetError
+from scope_edge.files import write_atomically
 
 FOLDER, FILE = "server", "token"
 _BYTES = 32
@@ -88,20 +87,8 @@ def make_token() -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file for its owner alone, whole or not at all. Raises AssetError."""
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                Path(temporary).unlink()
-    except OSError as error:
-        raise AssetError(
-            f"{path}: cannot be written ({error.strerror or error}); check permissions and space"
-        ) from error
+    """Write a file for the user alone, whole or not at all. Raises AssetError."""
+    write_atomically(path, text.encode("utf-8"), private=True)
 
 
 def proof(token: str, nonce: str, port: int) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.estimator import vocabulary
 from scope_edge.estimator.checkpoint import ITEM_BYTES, Qwen3, Stored, Tensor, read_config, read_tensors
-from scope_edge.estimator.files import whole_file
 from scope_edge.estimator.vocabulary import Vocabulary, read_vocabulary
+from scope_edge.files import check_space, whole_file
 
 Dtype = Literal["auto", "f16", "bf16"]
 Progress = Callable[[int, int], None]
@@ -93,7 +93,8 @@ def convert_checkpoint(
     words = read_vocabulary(folder, config.vocab_size)
     plans = _plan(folder, config, dtype)
     size = sum(plan.size for plan in plans)
-    with whole_file(target, size + _METADATA) as temporary:
+    check_space(target.parent, size + _METADATA, str(target))
+    with whole_file(target) as temporary:
         writer = gguf.GGUFWriter(temporary, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN3])
         try:
             _describe(writer, config, words, replace(about, name=about.name or folder.resolve().name))

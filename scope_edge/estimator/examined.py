@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from scope_edge import assets
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.estimator.examples import TextSlices
-from scope_edge.estimator.files import in_words
 from scope_edge.estimator.installed import Installed, check_gguf, entries, find_installed
 from scope_edge.estimator.pace import Pace
 from scope_edge.estimator.prompt import Template
 from scope_edge.estimator.scope import no_text
 from scope_edge.estimator.use import calibration, memory_plan
+from scope_edge.files import in_words
 from scope_edge.fingerprints import load_fingerprints
 from scope_edge.llama.memory import NoRoom
 from scope_edge.llama.speed import remembered

@@ -29,7 +29,6 @@ from scope_edge.estimator.installed import (
     Mode,
     check_entry_name,
     check_gguf,
-    file_sha256,
     remember_gguf,
     store,
     write_manifest,
@@ -48,12 +47,12 @@ from scope_edge.estimator.sources import (
     read_text,
 )
 from scope_edge.estimator.use import memory_plan
+from scope_edge.files import file_sha256, write_atomically
 from scope_edge.llama.client import LlamaClient
 from scope_edge.llama.gguf import describe_gguf, writes_text
 from scope_edge.llama.memory import NoRoom
 from scope_edge.llama.messages import Shape
 from scope_edge.llama.speed import Ready, remembered
-from scope_edge.packs import write_atomically
 from scope_edge.remote import Progress
 
 _A_DAY = 86_400
@@ -66,6 +65,7 @@ class Wishes:
     Attributes:
         name: of the entry. quant: of the weights; a GGUF given as such stays as it is unless this is set.
         template_file: a prompt template (prompt.py's format). card_file: a model card to take the template from.
+        offline: what forbids a download, in words.
     """
 
     name: str | None = None
@@ -73,6 +73,7 @@ class Wishes:
     template_file: Path | None = None
     card_file: Path | None = None
     mode: Mode | None = None
+    offline: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def install(source: str, wishes: Wishes = Wishes(), progress: Progress | None = 
     if wishes.mode is not None:
         check_choice("--mode", wishes.mode, MODES)
     given = _given_template(wishes)
-    origin = find_origin(source, wishes.quant)
+    origin = find_origin(source, wishes.quant, offline=wishes.offline)
     check_extras(origin)
     name = _free_name(wishes.name or _name_of(origin, wishes.quant))
     prompt, mode = _prompt(origin, given, progress)

@@ -14,13 +14,14 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from scope_edge import assets
-from scope_edge.errors import AssetError, PackError, UsageError
+from scope_edge.errors import AssetError, UsageError
+from scope_edge.files import file_sha256, file_stamp, write_atomically
 from scope_edge.llama.messages import Sampling, Shape
 
 if sys.version_info >= (3, 11):
@@ -34,7 +35,6 @@ GGUF, PROMPT, MANIFEST = "model.gguf", "prompt.txt", "manifest.toml"
 FORMAT = 1
 MAX_MANIFEST_BYTES = 64 * 1024
 MAX_PROMPT_BYTES = 256 * 1024
-_BLOCK = 4 * 1024 * 1024
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -159,22 +159,8 @@ def check_gguf(installed: Installed) -> None:
 
 def remember_gguf(installed: Installed) -> None:
     """Remember that the weights' sha256 was checked just now. A cache that cannot be written costs time only."""
-    from scope_edge.packs import write_atomically
-
-    with contextlib.suppress(PackError, OSError):
+    with contextlib.suppress(AssetError, OSError):
         write_atomically(_memory(installed), json.dumps(file_stamp(installed.gguf)).encode())
-
-
-def file_sha256(path: Path, progress: Callable[[int, int], None] | None = None) -> str:
-    """sha256 of a file of any size, hex. progress: called with (bytes read, bytes in all). Raises OSError."""
-    digest, done, size = hashlib.sha256(), 0, path.stat().st_size
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            done += len(block)
-            if progress is not None:
-                progress(done, size)
-    return digest.hexdigest()
 
 
 def check_entry_name(name: str) -> str:
@@ -187,10 +173,8 @@ def check_entry_name(name: str) -> str:
 
 
 def write_manifest(installed: Installed) -> None:
-    """Write manifest.toml into the entry's folder. Raises PackError when it cannot be written."""
+    """Write manifest.toml into the entry's folder. Raises AssetError when it cannot be written."""
     import tomlkit
-
-    from scope_edge.packs import write_atomically
 
     body = {name: value for name, value in asdict(installed).items() if value is not None}
     for name in ("name", "folder"):
@@ -317,12 +301,6 @@ def _read(path: Path, most: int) -> bytes:
 
 def _again(name: str) -> str:
     return f"`scope-edge estimator remove {name}` and install it again"
-
-
-def file_stamp(path: Path) -> dict[str, int]:
-    """What changes when a file does. Raises OSError."""
-    stat = path.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
 
 
 def _memory(installed: Installed) -> Path:

@@ -35,10 +35,12 @@ def is_paper_model(source: str) -> bool:
     return is_hub_id(source) and source.partition("@")[0].startswith(PAPER_MODELS)
 
 
-def import_anchors(source: str, cards: Cards, progress: Progress | None = None) -> Imported:
+def import_anchors(
+    source: str, cards: Cards, progress: Progress | None = None, *, offline: str | None = None
+) -> Imported:
     """Import the anchors of a dataset: a folder, or a hub id (OWNER/NAME or OWNER/NAME@REVISION).
 
-    Imported again, it replaces what it brought before.
+    offline: what forbids a download; None = nothing does. Imported again, it replaces what it brought before.
 
     Raises UsageError (no such source), AssetError (no anchor split, a table that cannot be read or lacks a column, a disk
     that cannot be written), and what `look_up` and `fetch` raise.
@@ -48,7 +50,7 @@ def import_anchors(source: str, cards: Cards, progress: Progress | None = None) 
         return _imported(_local_rows(folder), set_name(folder.resolve().name), str(folder), None, cards, progress)
     if not is_hub_id(source):
         raise UsageError(f"{source}: no such folder, and not a hub id (OWNER/NAME, or OWNER/NAME@REVISION)")
-    repo = look_up(source, "dataset")
+    repo = look_up(source, "dataset", offline=offline)
     paths = _anchor_files([file.path for file in repo.files], repo.id)
     rows = read_rows(fetch(repo, paths, progress), paths)
     imported = _imported(rows, set_name(repo.id.partition("/")[2]), repo.id, repo, cards, progress)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Literal, get_args
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
-from scope_edge.estimator.files import whole_file
+from scope_edge.files import check_space, whole_file
 from scope_edge.llama.process import child_command, child_folder, ending, installed
 
 Quant = Literal["Q4_K_M", "Q5_K_M", "Q8_0", "F16"]
@@ -59,7 +59,8 @@ def quantize_gguf(
     except OSError as error:
         raise AssetError(f"{source}: cannot be read ({error.strerror or error})") from error
     kind, share = _KINDS[quant]
-    with whole_file(target, int(size * share)) as temporary:
+    check_space(target.parent, int(size * share), str(target))
+    with whole_file(target) as temporary:
         arguments = (str(source.resolve()), str(temporary.resolve()), str(kind), str(threads or 0))
         problem = _run(child_command("quantize.py", *arguments), progress)
         if problem is not None:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.estimator.convert import About, convert_checkpoint
-from scope_edge.estimator.files import whole_file
 from scope_edge.estimator.quantize import Quant, quantize_gguf
+from scope_edge.files import check_space, whole_file
 from scope_edge.llama.process import installed
-from scope_edge.remote import HubRepo, Progress, check_space, discard, fetch, is_hub_id, look_up
+from scope_edge.remote import HubRepo, Progress, discard, fetch, is_hub_id, look_up
 
 DEFAULT_QUANT: Quant = "Q4_K_M"
 CARD = "README.md"
@@ -63,7 +63,7 @@ class Origin:
         return self.gguf is None and self.chosen is None
 
 
-def find_origin(source: str, quant: Quant | None) -> Origin:
+def find_origin(source: str, quant: Quant | None, *, offline: str | None = None) -> Origin:
     """Look at a path (a GGUF, or a folder with a checkpoint) or a hub id. A path that exists wins over a hub id.
 
     Raises UsageError (it is neither), AssetError (not a GGUF, or a GGUF without weights), and what `look_up` raises.
@@ -83,7 +83,7 @@ def find_origin(source: str, quant: Quant | None) -> Origin:
     if path.is_dir():
         return _in_folder(path, quant)
     if is_hub_id(source) and not source.endswith(".gguf"):
-        return _on_hub(source, quant)
+        return _on_hub(source, quant, offline)
     raise UsageError(f"{source}: no such file or folder, and not a hub id (OWNER/NAME, or OWNER/NAME@REVISION)")
 
 
@@ -167,8 +167,8 @@ def _in_folder(folder: Path, quant: Quant | None) -> Origin:
     return Origin(str(folder / chosen), Path(chosen).stem, gguf=folder / chosen)
 
 
-def _on_hub(source: str, quant: Quant | None) -> Origin:
-    repo = look_up(source)
+def _on_hub(source: str, quant: Quant | None, offline: str | None) -> Origin:
+    repo = look_up(source, offline=offline)
     stem = repo.id.partition("/")[2]
     paths = [file.path for file in repo.files]
     chosen = _ready(paths, quant)
@@ -202,7 +202,7 @@ def _from_hub(origin: Origin, repo: HubRepo, target: Path, quant: Quant | None, 
     held = {file.path: file.size for file in repo.files}
     folder = fetch(repo, [path for path in (*_SETTINGS, _INDEX) if path in held], progress)
     shards = _shards(folder / _INDEX) if _INDEX in held else [_SINGLE]
-    check_space(target.parent, _room(repo, shards, target.parent), f"{repo.id} is converted in")
+    check_space(target.parent, _room(repo, shards, target.parent), f"{repo.id}: the conversion")
     fetch(repo, shards, progress)
     about = About(repo.id.partition("/")[2], repo.licence, f"https://huggingface.co/{repo.id}")
     _converted(folder, target, quant or DEFAULT_QUANT, about, progress)
@@ -216,8 +216,7 @@ def _room(repo: HubRepo, shards: Sequence[str], store: Path) -> int:
     cache = next(one for one in (repo.folder, *repo.folder.parents) if one.exists())
     if cache.stat().st_dev != store.stat().st_dev:
         return room
-    parts = (repo.folder / f"{path}{ending}" for path in shards for ending in ("", ".part"))
-    return room + max(0, size - sum(part.stat().st_size for part in parts if part.is_file()))
+    return room + repo.missing_bytes(shards)
 
 
 def _shards(index: Path) -> list[str]:
@@ -255,7 +254,8 @@ def _placed(path: Path, target: Path, quant: Quant | None, progress: Progress | 
         pass  # another disk, or one that knows no links
     try:
         size, done = path.stat().st_size, 0
-        with whole_file(target, size) as copy, path.open("rb") as old, copy.open("wb") as new:
+        check_space(target.parent, size, str(target))
+        with whole_file(target) as copy, path.open("rb") as old, copy.open("wb") as new:
             while block := old.read(_BLOCK):
                 new.write(block)
                 done += len(block)

@@ -13,11 +13,10 @@ import numpy as np
 from scope_edge.anchors import Bank
 from scope_edge.evaluating.report import Stability
 from scope_edge.evaluating.routing import prepare
-from scope_edge.index import build_index
+from scope_edge.nearest import build_index, pack_vectors
 from scope_edge.policy import PoolPolicy
 from scope_edge.records import Preference, Query
 from scope_edge.router import Flow
-from scope_edge.vectors import pack_vectors
 
 if TYPE_CHECKING:
     from scope_edge.encoder import Encoder

@@ -127,8 +127,7 @@ def keep(said: Sequence[Said]) -> None:
 def _write(path: Path, said: Sequence[Said]) -> None:
     columns = {name: np.array([getattr(one, name) for one in said], kind) for name, kind in _COLUMNS.items()}
     ids, models = [one.id for one in said], [one.model for one in said]
-    write_pack(path, _KIND, {"encoder": _encoder(), "ids": ids, "models": models, **columns})
-    path.chmod(0o600)
+    write_pack(path, _KIND, {"encoder": _encoder(), "ids": ids, "models": models, **columns}, private=True)
 
 
 def _encoder() -> str:

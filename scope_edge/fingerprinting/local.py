@@ -51,7 +51,7 @@ def look_at(card: ModelCard, progress: Callable[[int, int], None] | None = None)
 
     Raises UsageError (not there, no chat template), AssetError (no GGUF, cannot be read), MissingExtraError.
     """
-    from scope_edge.estimator.installed import file_sha256
+    from scope_edge.files import file_sha256
     from scope_edge.llama.gguf import describe_gguf
 
     path = gguf_path(card)

@@ -19,7 +19,7 @@ def fingerprint_file(model: str, anchor_set: str) -> Path:
 
 
 def save_fingerprint(one: Fingerprint, about: Mapping[str, Any], source: str = "scope-edge fingerprint") -> Path:
-    """Write a model's outcomes on a set in one step, in place of earlier ones; give the file. Raises PackError.
+    """Write a model's outcomes on a set in one step, in place of earlier ones; give the file. Raises AssetError.
 
     about: how they came about, for whoever opens the pack; plain types. source: the command.
     """

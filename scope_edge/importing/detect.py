@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.importing import anchor_results, lm_eval, routing_data, share
 from scope_edge.labelled import QUERIES, is_labelled
-from scope_edge.signing.signers import demanded
 
 if TYPE_CHECKING:
     from scope_edge.importing.keeping import Progress
@@ -25,8 +24,6 @@ class Wishes:
         kind: the format. name: of the anchor set. limit: anchors at most.
         model: whose outcomes a sample log or anchor_results.json holds.
         replace: whether outcomes of the same model that are here may be replaced by those in a pack or anchor_results.json.
-        signers: names or public keys, of which one must have signed a pack; none = the trusted ones, if there are any.
-        anyone: whether a pack is taken that none of the trusted signers signed.
     """
 
     kind: str | None = None
@@ -34,14 +31,12 @@ class Wishes:
     limit: int | None = None
     model: str | None = None
     replace: bool = False
-    signers: tuple[str, ...] = ()
-    anyone: bool = False
 
 
 def import_path(
     path: Path, wishes: Wishes, cards: Cards, progress: Progress | None = None
-) -> tuple[Imported, share.Origin | None]:
-    """Import a path of a known format, by default the one its content shows; of a pack also where it is from.
+) -> tuple[Imported, str | None]:
+    """Import a path of a known format, by default the one its content shows; with it the sha256 of a pack's file.
 
     Raises UsageError (no such path, a wish that the format does not know), and what the format's import raises.
     """
@@ -52,10 +47,7 @@ def import_path(
     if kind == "pack":
         if (wishes.name, wishes.limit, wishes.model) != (None, None, None):
             raise UsageError(f"{path}: a pack brings its own names and anchors; leave out --name, --limit and --model")
-        signers = demanded(wishes.signers, anyone=wishes.anyone)
-        return share.import_pack(path, cards, replace_own=wishes.replace, signers=signers)
-    if wishes.signers:
-        raise UsageError(f"{path}: only packs are signed, and this is {kind}; leave out --require-signature-by")
+        return share.import_pack(path, cards, replace_own=wishes.replace)
     if kind == "anchor-results":
         if wishes.limit is not None:
             raise UsageError(f"{path}: these anchors are here already; leave out --limit")

@@ -19,6 +19,7 @@ from scope_edge.anchors import AnchorSet, set_body, set_from_body
 from scope_edge.catalog import nearest
 from scope_edge.core_set import load_core
 from scope_edge.errors import AssetError, PackError, UsageError
+from scope_edge.files import write_atomically
 from scope_edge.fingerprinting.store import fingerprint_file, save_fingerprint
 from scope_edge.fingerprints import (
     ASKED,
@@ -32,9 +33,7 @@ from scope_edge.fingerprints import (
 )
 from scope_edge.importing.naming import Cards, check_model, is_set_name
 from scope_edge.importing.outcomes import Imported
-from scope_edge.packs import MAGIC, kind_of, pack, unpack, write_atomically, write_pack
-from scope_edge.signing import signed
-from scope_edge.signing.signers import key_text, trusted_signers
+from scope_edge.packs import MAGIC, pack, unpack, write_pack
 
 KIND = "shared-fingerprint"
 # Of a file that somebody sends: 20,000 anchors with text fit.
@@ -46,7 +45,6 @@ class Exported:
     """A pack that was written.
 
     with_set, with_text: whether anchor set and questions are in it. sha256: of the file, hex.
-    signer: the public key it was signed with, None = not signed.
     """
 
     model: str
@@ -55,27 +53,15 @@ class Exported:
     with_set: bool
     with_text: bool
     sha256: str
-    signer: str | None
     file: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a pack is from. sha256: of the file, hex. signer: who signed it, None = not signed; name: theirs if trusted."""
-
-    sha256: str
-    signer: str | None
-    name: str | None
-
-
-def export_fingerprint(
-    model: str, path: Path, anchors: str | None = None, *, with_text: bool = False, key: Path | None = None
-) -> Exported:
+def export_fingerprint(model: str, path: Path, anchors: str | None = None, *, with_text: bool = False) -> Exported:
     """Write a model's fingerprint on a set, by default the only one it was measured on, to `path`.
 
-    A bundled set is in every installation, so is not packed. key: file of the private key to sign with.
-    Raises UsageError (no such fingerprint, several sets and none named, a set without text, no usable key), AssetError
-    (damaged files, a disk that cannot be written), MissingExtraError (signing without cryptography).
+    A bundled set is in every installation, so is not packed.
+    Raises UsageError (no such fingerprint, several sets and none named, a set without text), AssetError (damaged files, a
+    disk that cannot be written).
     """
     one = _chosen(model, anchors)
     own = one.anchors.name not in _everywhere()
@@ -87,30 +73,20 @@ def export_fingerprint(
         "digests": [set_digest(one.anchors), set_digest(_bare(one.anchors))],
         **packed,
     }
-    blob, signer = pack(KIND, body), None
-    if key is not None:
-        from scope_edge.signing.ed25519 import sign
-
-        public, signature = sign(signed.message(blob), key)
-        blob, signer = pack(signed.KIND, signed.signed_body(blob, public, signature)), key_text(public)
+    blob = pack(KIND, body)
     write_atomically(path, blob)
     known = int(np.isfinite(one.correct).sum())
-    return Exported(one.model, one.anchors.name, known, own, own and with_text, _sha256(blob), signer, path)
+    return Exported(one.model, one.anchors.name, known, own, own and with_text, _sha256(blob), path)
 
 
-def import_pack(
-    path: Path, cards: Cards, *, replace_own: bool = False, signers: frozenset[bytes] = frozenset()
-) -> tuple[Imported, Origin]:
-    """Take a fingerprint that somebody exported; with what came of it, where it is from.
+def import_pack(path: Path, cards: Cards, *, replace_own: bool = False) -> tuple[Imported, str]:
+    """Take a fingerprint that was exported elsewhere; return what came of it, and the sha256 of the file.
 
-    signers: public keys of which one must have signed; none = nobody need have. A signature that is there must fit.
-    Raises PackError (damaged, altered, signed by nobody that was asked for, foreign, of questions other than those of the set
-    that is here), UsageError (other outcomes of that model are here and are not to be replaced), AssetError,
-    MissingExtraError (signed, and cryptography is not installed).
+    Raises PackError (damaged, foreign, of questions other than those of the set that is here), UsageError (other outcomes of
+    that model are here and are not to be replaced), AssetError.
     """
     blob = _read(path)
-    inside, origin = _opened(blob, str(path), signers)
-    model, name, body = _checked(unpack(inside, KIND, str(path)), str(path))
+    model, name, body = _checked(unpack(blob, KIND, str(path)), str(path))
     there = {**{one.name: one for one in load_anchor_sets()}, **_asked(name)}.get(name)
     anchors = there if there is not None else _packed(body, name, str(path))
     _check_questions(body, anchors, str(path))
@@ -121,7 +97,7 @@ def import_pack(
         files.append(assets.user_data_dir() / OWN_SETS / f"{name}.pack")
         write_pack(files[-1], "anchor-sets", {"sets": [set_body(anchors)], "source": str(path)})
     if not same:
-        about = {"source": path.name, "sha256": origin.sha256, "signer": origin.signer}
+        about = {"source": path.name, "sha256": _sha256(blob)}
         files.append(save_fingerprint(one, about, "scope-edge import"))
     known = int(np.isfinite(one.correct).sum())
     has_card = model in cards
@@ -137,7 +113,7 @@ def import_pack(
         files=tuple(files),
         dropped={"fingerprint, which is here already": 1} if same else {},
     )
-    return done, origin
+    return done, _sha256(blob)
 
 
 def is_pack(path: Path) -> bool:
@@ -147,22 +123,6 @@ def is_pack(path: Path) -> bool:
             return file.read(len(MAGIC)) == MAGIC
     except OSError as error:
         raise AssetError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
-
-
-def _opened(blob: bytes, where: str, signers: frozenset[bytes]) -> tuple[bytes, Origin]:
-    """The pack with its signature checked and taken off. Raises PackError, MissingExtraError, AssetError."""
-    signer: bytes | None = None
-    inside = blob
-    if kind_of(blob) == signed.KIND:
-        inside, signer = signed.open_signed(blob, where)
-    if signers and signer not in signers:
-        found = f"signed by {key_text(signer)}" if signer is not None else "not signed"
-        asked = key_text(*signers) if len(signers) == 1 else f"one of {len(signers)} signers"
-        raise PackError(
-            f"{where}: {found}, and a signature of {asked} is asked for; `scope-edge signer list` shows who is trusted"
-        )
-    name = trusted_signers().get(signer) if signer is not None else None
-    return inside, Origin(_sha256(blob), key_text(signer) if signer is not None else None, name)
 
 
 def _chosen(model: str, anchors: str | None) -> Fingerprint:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
 import secrets
-import tempfile
 from pathlib import Path
 
 from scope_edge.errors import AssetError
+from scope_edge.files import write_atomically
 
 _BYTES = 32
 
@@ -36,21 +34,7 @@ def read_key(path: Path) -> bytes | None:
 
 
 def make_key(path: Path) -> bytes:
-    """A new key, in a file for its owner alone; the caller sees to it that nobody else makes one meanwhile. Raises AssetError."""
+    """Write a new key, for the user alone; the caller sees to it that no other process makes one meanwhile. Raises AssetError."""
     key = secrets.token_bytes(_BYTES)
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # for its owner alone
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(key)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                Path(temporary).unlink()
-    except OSError as error:
-        raise AssetError(
-            f"{path}: cannot be written ({error.strerror or error}); check permissions and space"
-        ) from error
+    write_atomically(path, key, private=True)
     return key

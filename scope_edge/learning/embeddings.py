@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.errors import PackError
+from scope_edge.errors import AssetError, PackError
 from scope_edge.packs import read_pack, write_pack
 from scope_edge.records import Query
 
@@ -73,5 +73,5 @@ def _read(path: Path, encoder: Encoder) -> dict[bytes, Vector]:
 def _write(path: Path, encoder: Encoder, known: dict[bytes, Vector], present: Sequence[bytes]) -> None:
     kept = known if len(known) <= _MOST else {key: known[key] for key in present[:_MOST] if key in known}
     keys: NDArray[np.uint8] = np.frombuffer(b"".join(kept), np.uint8).reshape(len(kept), -1)
-    with contextlib.suppress(PackError):
+    with contextlib.suppress(AssetError):
         write_pack(path, _KIND, {"encoder": encoder.identity, "keys": keys, "encoded": np.array(list(kept.values()))})

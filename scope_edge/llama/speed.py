@@ -17,8 +17,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from scope_edge.errors import PackError
-from scope_edge.packs import write_atomically
+from scope_edge.errors import AssetError
+from scope_edge.files import write_atomically
 
 # After this a GPU that failed is tried again: it may have been full.
 _WITHOUT_GPU_SECONDS = 3600.0
@@ -108,7 +108,7 @@ def remembered_configuration(sha256: str, cache_dir: Path) -> str | None:
 def remember(sha256: str, cache_dir: Path, rung: str, ready: Ready | None) -> None:
     """Save a configuration's name and speed. A cache that cannot be written is no reason to fail."""
     body = {"rung": rung, "ready": None if ready is None else asdict(ready)}
-    with contextlib.suppress(PackError):
+    with contextlib.suppress(AssetError):
         write_atomically(_file(sha256, cache_dir), json.dumps(body).encode())
 
 

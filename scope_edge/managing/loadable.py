@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scope_edge import assets
-from scope_edge.errors import AssetError, PackError, WorkerError
-from scope_edge.estimator.installed import file_sha256, file_stamp
+from scope_edge.errors import AssetError, WorkerError
+from scope_edge.files import file_sha256, file_stamp, write_atomically
 from scope_edge.llama.gguf import read_header
 from scope_edge.llama.memory import GIB, NoRoom, Plan, available_memory, plan_estimator
 from scope_edge.llama.messages import Shape
-from scope_edge.packs import write_atomically
 
 if TYPE_CHECKING:
     from scope_edge.gpus import Gpu
@@ -150,7 +149,7 @@ def note_loading(path: Path, problem: str | None) -> None:
 def _keep(path: Path, known: Known) -> None:
     """A cache that cannot be written costs time only."""
     refusal = None if known.refused is None else {"why": known.refused, "by": _llama_version()}
-    with contextlib.suppress(PackError, AssetError):
+    with contextlib.suppress(AssetError):
         body: dict[str, Any] = {
             "stamp": _stamp(path),
             "shape": asdict(known.shape),

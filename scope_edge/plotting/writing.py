@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 
 from scope_edge.evaluating.report import Report
+from scope_edge.files import write_atomically
 from scope_edge.fingerprinting.journal import file_name
-from scope_edge.packs import write_atomically
 from scope_edge.plotting.adaptation import adaptation
 from scope_edge.plotting.canvas import Picture, check_matplotlib, render
 from scope_edge.plotting.curve import accuracy_cost
@@ -31,7 +31,7 @@ def write_pictures(reports: Mapping[str, Report], folder: Path) -> tuple[Path, .
 
     Each set has a folder of its own in it. Every file is replaced in one step, the page last.
 
-    Raises MissingExtraError without matplotlib, before anything is written; PackError where a file cannot be written.
+    Raises MissingExtraError without matplotlib, before anything is written; AssetError where a file cannot be written.
     """
     check_matplotlib()
     written: list[Path] = []

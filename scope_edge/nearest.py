@@ -1,6 +1,6 @@
-"""Unit vectors packed at one byte a dimension, and the exact search over them.
+"""The nearest of some unit vectors: exact search below 20,000 of them, a graph (hnsw.py) from there on.
 
-A plain scan of 17,000 vectors reads 26 MB a query. The same answer, exactly, costs a fraction of it:
+A plain scan of 17,000 vectors reads 26 MB a query. Packed at one byte a dimension, the same answer costs a fraction of it:
 
 1. Packing turns the vectors along the axes they vary most on (principal axes), so that the first quarter of the
    dimensions holds most of every inner product. Bytes become float32 only in the processor's cache: reading a quarter
@@ -12,23 +12,31 @@ A plain scan of 17,000 vectors reads 26 MB a query. The same answer, exactly, co
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from scope_edge.errors import AssetError, PackError, UsageError
+from scope_edge.errors import AssetError, MissingExtraError, PackError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
+    from scope_edge.hnsw import GraphParameters
     from scope_edge.records import Vector
 
     Ids = NDArray[np.int64]
     Codes = NDArray[np.int8]
 
+Kind = Literal["auto", "exact", "hnsw"]
+
+EXACT_BELOW = 20_000  # below, exact search is as fast as the graph, and needs no building
+_INSTALL = 'pip install "scope-edge[hnsw]"'
 # Where the blocks end, as shares of the dimensions: chosen on real embeddings by benchmarks/index.py.
 _CUTS = (1 / 4, 5 / 12, 2 / 3)
 # Rows scored in full first, to learn what a row must reach. More than k, as the first block only roughly tells the best.
@@ -38,6 +46,70 @@ _GROUPS = 256
 # Floats multiplied at a time. More would make BLAS start threads, which costs more than they save on a product this small
 # and, on a busy machine, waits for a core (16 ms seen); and these stay in the second-level cache once converted.
 _AT_ONCE = 131_072
+
+
+class Index(Protocol):
+    """Finds the nearest of n unit vectors.
+
+    Attributes:
+        kind: "exact" or "hnsw". note: what the user should know about it (slower than wanted, not cached), or None.
+    """
+
+    kind: str
+    note: str | None
+
+    def __len__(self) -> int: ...
+
+    def search(self, vector: Vector, k: int) -> tuple[Ids, Vector]:
+        """Find the k nearest vectors: row numbers (k,) int64 and cosines (k,) float32, best first, ties by lower row.
+
+        With k above n, all n come back. Raises UsageError when `vector` has another length or is not finite.
+        """
+        ...
+
+
+def build_index(
+    vectors: Vector | PackedVectors,
+    kind: Kind,
+    *,
+    own: Vector | None = None,
+    cache_dir: Path | None,
+    identity: str,
+    parameters: GraphParameters | None = None,
+) -> Index:
+    """Index unit vectors, shape (n, d): "auto" picks by their number, "exact" and "hnsw" force one.
+
+    Args:
+        own: more of them, whose rows follow; they are known by their content.
+        cache_dir: where to keep a graph between runs; None = nowhere. A folder that cannot be written is no error.
+        identity: names `vectors` and no others (a hash); a graph cached under another identity is built anew.
+
+    Raises MissingExtraError ("hnsw" without hnswlib), AssetError (vectors not finite or not of norm 1), UsageError (kind).
+    """
+    if kind not in ("auto", "exact", "hnsw"):
+        raise UsageError(f"index {kind!r} is not known; choose auto, exact or hnsw")
+    if not isinstance(vectors, PackedVectors):
+        vectors = check_vectors(vectors, f"vectors {identity}")
+    more = None if own is None or not len(own) else check_vectors(own, "your anchors")
+    count = len(vectors) + (0 if more is None else len(more))
+    if kind == "exact" or count == 0 or (kind == "auto" and count < EXACT_BELOW):
+        return _exact(vectors, more, None)
+    try:
+        from scope_edge.hnsw import GraphBuilder, GraphParameters
+    except ImportError as error:
+        if kind == "hnsw":
+            raise MissingExtraError(f"index hnsw needs hnswlib, which is not installed; {_INSTALL}") from error
+        return _exact(vectors, more, f"exact search over {count} vectors as hnswlib is not installed; {_INSTALL}")
+    rows = vectors.unpack() if isinstance(vectors, PackedVectors) else vectors
+    if more is not None:
+        rows = np.concatenate([rows, more])
+        identity = f"{identity} {hashlib.sha256(more.tobytes()).hexdigest()}"
+    return GraphBuilder(rows, identity, parameters or GraphParameters()).index(cache_dir)
+
+
+def _exact(vectors: Vector | PackedVectors, own: Vector | None, note: str | None) -> Index:
+    first = PackedIndex(vectors, note) if isinstance(vectors, PackedVectors) else ExactIndex(vectors, note)
+    return first if own is None else JoinedIndex(first, ExactIndex(own))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,7 +230,7 @@ class ExactIndex:
         return len(self.vectors)
 
     def search(self, vector: Vector, k: int) -> tuple[Ids, Vector]:
-        """The k nearest of the vectors: see `index.Index`."""
+        """The k nearest of the vectors: see `Index`."""
         query = check_query(vector, self.vectors.shape[1])
         rough = np.empty(len(self), np.float32)
         for rows in _slices(len(self), len(query)):
@@ -182,7 +254,7 @@ class PackedIndex:
         return len(self.packed)
 
     def search(self, vector: Vector, k: int) -> tuple[Ids, Vector]:
-        """The k nearest of the packed vectors: see `index.Index`."""
+        """The k nearest of the packed vectors: see `Index`."""
         query = check_query(vector, self.packed.dimensions)
         turned = self.packed.rotation @ query
         folded = turned * self.packed.columns
@@ -222,6 +294,24 @@ class PackedIndex:
             codes = block[rows] if whole else block.take(ids[rows], axis=0)
             np.dot(codes.astype(np.float32), query, out=scores[rows])
         return (scores.take(ids) if whole else scores) * scale.take(ids)
+
+
+class JoinedIndex:
+    """Two exact indexes searched as one; the rows of the second follow those of the first."""
+
+    kind = "exact"
+
+    def __init__(self, first: PackedIndex | ExactIndex, second: ExactIndex) -> None:
+        self._first, self._second, self.note = first, second, first.note
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    def search(self, vector: Vector, k: int) -> tuple[Ids, Vector]:
+        """The k nearest of both: see `Index`."""
+        (one, near), (other, far) = self._first.search(vector, k), self._second.search(vector, k)
+        ids = np.concatenate([one, other + len(self._first)])
+        return best(ids, np.concatenate([near, far]).astype(np.float64), k)
 
 
 def best(ids: Ids, similarities: NDArray[np.float64], k: int) -> tuple[Ids, Vector]:

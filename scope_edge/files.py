@@ -1,0 +1,102 @@
+"""Files that appear whole or not at all, what identifies a file, and the space it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from scope_edge.errors import AssetError
+
+_BLOCK = 4 * 1024 * 1024
+# Left free on the disk: a disk filled to the last byte troubles everything else on it.
+_SPARE = 64 * 2**20
+
+
+def write_atomically(path: Path, blob: bytes, *, private: bool = False) -> None:
+    """Replace `path` by `blob` in one step: see `whole_file`. Raises AssetError."""
+    with whole_file(path, private=private) as temporary:
+        temporary.write_bytes(blob)
+
+
+@contextlib.contextmanager
+def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary file beside `target`; it replaces `target` when the block ends well, else it is removed.
+
+    A reader or a crash never sees half a file. private: only the user may read it, from the first byte on.
+    Raises AssetError when it cannot be written (an OSError from the block included).
+    """
+    import tempfile  # only for writing: routing reads
+
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)  # mode 0600
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        if not private:
+            temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:
+        raise AssetError(
+            f"{target}: cannot be written ({error.strerror or error}); check the folder's permissions and space"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's file mode mask; it can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def file_sha256(path: Path, progress: Callable[[int, int], None] | None = None) -> str:
+    """The sha256 of a file of any size, hex: see `file_digest`."""
+    return file_digest(path, hashlib.sha256(), progress)
+
+
+def file_digest(path: Path, digest: Any, progress: Callable[[int, int], None] | None = None) -> str:
+    """Feed a file of any size to a hash of hashlib's; return it in hex. Raises OSError.
+
+    progress: called with (bytes read, bytes in all).
+    """
+    done, size = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            done += len(block)
+            if progress is not None:
+                progress(done, size)
+    return str(digest.hexdigest())
+
+
+def file_stamp(path: Path) -> dict[str, int]:
+    """What changes when a file does. Raises OSError."""
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
+
+
+def check_space(folder: Path, size: int, what: str) -> None:
+    """Raise AssetError, which begins with `what`, when the disk of a folder (existing or not) has no room for `size` bytes."""
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    free = shutil.disk_usage(there).free
+    if free < size + _SPARE:
+        raise AssetError(
+            f"{what}: needs {in_words(size)}, the disk of {there} has {in_words(free)} free; make room, or point"
+            " SCOPE_EDGE_CACHE_DIR and SCOPE_EDGE_DATA_DIR at another disk"
+        )
+
+
+def in_words(size: int) -> str:
+    """Bytes in words: "2.5 GB", "12 MB" (thousands, as disks are sold)."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
