@@ -16,7 +16,7 @@ from scope_edge.allowed import CHECKS
 from scope_edge.assemble import Places, load_encoder, load_executor, load_flow, load_places
 from scope_edge.catalog import load_catalog
 from scope_edge.errors import ScopeEdgeError
-from scope_edge.server.thrift import give_back
+from scope_edge.server.memory import give_back
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings
