@@ -40,6 +40,7 @@ ROOMS = {
     "cryptography": ("signing/ed25519.py",),
     "starlette": ("server/",),
     "uvicorn": ("server/",),
+    "prometheus_client": ("server/metrics.py",),
 }
 # What opens connections, or is used to. remote.py and chat/connection.py may; contact/client.py may to the user's own server on
 # this machine, and refuses every other address (tests/test_contact.py). The llama worker talks over pipes; server/ only listens.
@@ -61,7 +62,9 @@ REMOTE = ("remote.py", "chat/connection.py", "contact/client.py")
 BUILD_ONLY = ("build_scripts", "onnx", "pandas", "torch", "transformers")
 # `router.py` may import these of the package and nothing else: words, errors and the contracts between parts.
 ROUTER_KNOWS = ("errors", "records", "protocols")
-HEAVY = ("starlette", "uvicorn", "http", "numpy", "onnxruntime", "tokenizers", "hnswlib", "llama_cpp", "matplotlib")
+HEAVY = (
+    "starlette", "uvicorn", "prometheus_client", "http", "numpy", "onnxruntime", "tokenizers", "hnswlib", "llama_cpp", "matplotlib",
+)  # fmt: skip
 MAX_LINES = 350
 MAX_FUNCTION = 60
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -164,6 +164,6 @@ class _Reply:
             self._service.desk.conversations.answered(name, self._conversation.messages, run.model)
 
 
-def _headers(asked: Asked) -> Mapping[str, Any]:
+def _headers(asked: Asked) -> dict[str, str]:
     headers = decision_headers(asked.decision, asked.execution.model, sticky=asked.sticky)
     return headers | {"x-scope-edge-attempts": str(len(asked.execution.attempts))}

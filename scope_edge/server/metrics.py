@@ -26,7 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.requests = self._counter("requests", "Requests by address and status.", "path", "status")
         self.connections_cut = self._counter(
             "connections_cut", "Idle connections closed for others; requests refused as all were busy.", "why"

@@ -85,6 +85,6 @@ def problem_of(error: Problem | ScopeEdgeError) -> Problem:
     """Return the response for an error of the library."""
     if isinstance(error, Problem):
         return error
-    status, code, kind = next(rest for one, *rest in _KINDS if isinstance(error, one))
+    _, status, code, kind = next(row for row in _KINDS if isinstance(error, row[0]))
     more = {"partial": error.text} if isinstance(error, BrokenAnswerError) else None
     return Problem(status, str(error), code, kind=kind, headers=_NOT_AGAIN if status >= 500 else {}, more=more)
