@@ -1,19 +1,16 @@
-"""Memory returned to the system, with glibc alone.
-
-By default glibc keeps an arena of freed memory for each of up to eight threads a core, and what loading needed for a moment.
-"""
+"""Memory returned to the system, with glibc alone: it keeps freed memory, in an arena for each of up to eight threads a core."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 
-_ARENA_MAX, _ARENAS = -8, 2
+_ARENA_MAX = -8
 
 
 def share_arenas() -> None:
     """Let all threads share two arenas; call it before there are threads."""
-    _glibc("mallopt", _ARENA_MAX, _ARENAS)
+    _glibc("mallopt", _ARENA_MAX, 2)
 
 
 def give_back() -> None:

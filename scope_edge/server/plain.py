@@ -77,7 +77,7 @@ def _embedded(desk: Desk, texts: tuple[str, ...], packed: bool, dimensions: obje
     if dimensions not in (None, desk.dimension):
         raise bad(f"dimensions must be {desk.dimension}, or left out", "dimensions")
     rows = [
-        {"object": "embedding", "index": n, "embedding": _packed(one) if packed else one.tolist()}
+        {"object": "embedding", "index": n, "embedding": _base64(one) if packed else one.tolist()}
         for n, one in enumerate(desk.embed(texts))
     ]
     tokens = round(sum(estimate_prompt_tokens(text).expected for text in texts))
@@ -85,5 +85,5 @@ def _embedded(desk: Desk, texts: tuple[str, ...], packed: bool, dimensions: obje
     return Json({"object": "list", "data": rows, "model": ENCODER, "usage": usage})
 
 
-def _packed(vector: Any) -> str:
+def _base64(vector: Any) -> str:
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()

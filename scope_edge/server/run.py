@@ -160,7 +160,11 @@ class Server(uvicorn.Server):
         finally:
             log.disabled = False
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        self._note(str(host), int(port))
+        host = _EVERYWHERE.get(str(host), str(host))
+        if is_loopback(host):
+            # The user's commands connect to no other.
+            self._running = Running(host, int(port), os.getpid(), time.time())
+            note(self._running)
         self._ready(int(port))
 
     async def on_tick(self, counter: int) -> bool:
@@ -205,10 +209,3 @@ class Server(uvicorn.Server):
         self._service.cut()
         await asyncio.sleep(_SETTLE_SECONDS)
         self._service.abandon()
-
-    def _note(self, host: str, port: int) -> None:
-        """Note a server on loopback; the user's commands connect to no other."""
-        host = _EVERYWHERE.get(host, host)
-        if is_loopback(host):
-            self._running = Running(host, port, os.getpid(), time.time())
-            note(self._running)

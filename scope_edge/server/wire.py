@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from scope_edge.allowed import CHECKS
 from scope_edge.checks import suggestion
@@ -15,6 +15,7 @@ from scope_edge.records import Query
 from scope_edge.server.problems import bad
 from scope_edge.whole import whole_body
 
+Value = TypeVar("Value")
 AUTO = "auto"
 OURS = "scope_edge"
 MOST_MESSAGES = 10_000
@@ -101,7 +102,8 @@ def read_query(body: Mapping[str, Any]) -> tuple[str, Query, Wishes]:
             raise bad(f"unknown field {name}{suggestion(name, known)}; known fields: {', '.join(known)}", name)
     twice = [name for name in ("text", "system") if body.get(name) is not None]
     if body.get("messages") is None:
-        query = Query(_text(body, "text") or "", system=_text(body, "system"))
+        text, system = (_typed(body, name, str, "a text") for name in ("text", "system"))
+        query = Query(text or "", system=system)
     elif twice:
         raise bad(f"give messages or {' and '.join(twice)}, not both", twice[0])
     else:
@@ -223,25 +225,19 @@ def _wishes(given: Mapping[str, Any], *, show: bool) -> Wishes:
     return Wishes(settings, tuple(models), show or _flag(given, "decision"))
 
 
-def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = {} if body.get(name) is None else body[name]
-    if isinstance(value, dict):
-        return value
-    raise bad(f"{name} must be an object", name)
-
-
-def _text(body: Mapping[str, Any], name: str) -> str | None:
+def _typed(body: Mapping[str, Any], name: str, kind: type[Value], must: str) -> Value | None:
     value = body.get(name)
-    if value is None or isinstance(value, str):
+    if value is None or isinstance(value, kind):
         return value
-    raise bad(f"{name} must be a text", name)
+    raise bad(f"{name} must be {must}", name)
+
+
+def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return _typed(body, name, dict, "an object") or {}
 
 
 def _flag(body: Mapping[str, Any], name: str) -> bool:
-    value = body.get(name)
-    if value is None or isinstance(value, bool):
-        return bool(value)
-    raise bad(f"{name} must be true or false", name)
+    return bool(_typed(body, name, bool, "true or false"))
 
 
 def _refuse(name: str) -> None:
