@@ -39,6 +39,7 @@ ROOMS = {
     "matplotlib": ("plotting/",),
     "starlette": ("server/",),
     "uvicorn": ("server/",),
+    "prometheus_client": ("server/metrics.py",),
 }
 # What opens connections, or is used to. remote.py and chat/connection.py may; contact/client.py may to the user's own server on
 # this machine, and refuses every other address (tests/test_contact.py). The llama worker talks over pipes; server/ only listens.
@@ -60,7 +61,18 @@ REMOTE = ("remote.py", "chat/connection.py", "contact/client.py")
 BUILD_ONLY = ("build_scripts", "onnx", "pandas", "torch", "transformers")
 # `router.py` may import these of the package and nothing else: words, errors and the contracts between parts.
 ROUTER_KNOWS = ("errors", "records", "protocols")
-HEAVY = ("starlette", "uvicorn", "http", "numpy", "onnxruntime", "tokenizers", "hnswlib", "llama_cpp", "matplotlib")
+HEAVY = (
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
+    "http",
+    "numpy",
+    "onnxruntime",
+    "tokenizers",
+    "hnswlib",
+    "llama_cpp",
+    "matplotlib",
+)
 # Who may know the settings: the file itself and its edits, the factories, and what is an orchestration of its own.
 # remote.py asks for `offline` alone, at the moment of a download.
 KNOW_SETTINGS = (

@@ -23,7 +23,7 @@ from serve_cases import KEY, LARGE, OTHER, SMALL, Served, served, settings
 from silent_server import deaf, silent
 
 pytest.importorskip("httpx")
-if find_spec("uvicorn") is None or find_spec("starlette") is None:
+if any(find_spec(name) is None for name in ("uvicorn", "starlette", "prometheus_client")):
     pytest.skip("the extra `server` is not installed", allow_module_level=True)
 
 TEXT = "There are 25 primes below one hundred."

@@ -17,7 +17,7 @@ from serve_cases import Served, served, settings
 from test_docs import REPOSITORY, fences
 
 pytest.importorskip("httpx")
-if find_spec("uvicorn") is None or find_spec("starlette") is None:
+if any(find_spec(name) is None for name in ("uvicorn", "starlette", "prometheus_client")):
     pytest.skip("the extra `server` is not installed", allow_module_level=True)
 
 TEXT = "Because air scatters short waves more."

@@ -17,7 +17,7 @@ from serve_cases import LARGE, Served, served, settings
 from scope_edge import assets
 
 pytest.importorskip("httpx")
-if find_spec("uvicorn") is None or find_spec("starlette") is None:
+if any(find_spec(name) is None for name in ("uvicorn", "starlette", "prometheus_client")):
     pytest.skip("the extra `server` is not installed", allow_module_level=True)
 if not hasattr(psutil.Process, "memory_maps"):
     pytest.skip("what a process has loaded cannot be seen here", allow_module_level=True)

@@ -14,7 +14,7 @@ from cli_cases import QUERY
 from serve_cases import LARGE, SMALL, Served, served, settings
 
 pytest.importorskip("httpx")
-if find_spec("uvicorn") is None or find_spec("starlette") is None:
+if any(find_spec(name) is None for name in ("uvicorn", "starlette", "prometheus_client")):
     pytest.skip("the extra `server` is not installed", allow_module_level=True)
 if chromium.found() is None:
     pytest.skip("there is no chromium here", allow_module_level=True)

@@ -16,12 +16,15 @@ from scope_edge.config import Settings
 from scope_edge.records import ModelCard
 
 pytest.importorskip("starlette")
-from scope_edge.server import exchange
+pytest.importorskip("prometheus_client")
+from starlette.requests import ClientDisconnect, Request
+
+from scope_edge.server import asgi
+from scope_edge.server.bridge import ThreadBridge
 from scope_edge.server.desk import tightened
-from scope_edge.server.gate import Gate
+from scope_edge.server.gate import RequestQueue
 from scope_edge.server.metrics import Metrics
 from scope_edge.server.problems import Problem
-from scope_edge.server.pump import Pump
 from scope_edge.server.shapes import joined
 from scope_edge.server.sticky import Conversations, kept
 from scope_edge.server.wire import Wishes
@@ -40,64 +43,106 @@ def assistant(text: str) -> dict[str, str]:
 @pytest.mark.parametrize(("most", "name"), [(2**20, "WHOLE_BODY_SECONDS"), (4096, "BODY_SECONDS")])
 def test_a_body_that_comes_in_drops_comes_to_an_end(most: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is never silent is no better than who is; what can only be short has less time."""
-    monkeypatch.setattr(exchange, name, 0.3)
+    monkeypatch.setattr(asgi, name, 0.3)
 
     async def drop() -> dict[str, Any]:
         await asyncio.sleep(0.01)
         return {"type": "http.request", "body": b" ", "more_body": True}
 
-    async def unsent(message: Any) -> None:
-        raise AssertionError("nothing is answered yet")
-
     with pytest.raises(Problem) as refused:
-        asyncio.run(exchange.Exchange({"headers": []}, drop, unsent).body(most))
+        asyncio.run(asgi.read_body(Request({"type": "http", "headers": []}, drop), most))
     assert refused.value.status == 408
+
+
+def test_work_ends_when_the_client_hangs_up() -> None:
+    async def run() -> None:
+        gone, ended = asyncio.Event(), asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def work() -> None:
+            try:
+                gone.set()
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        with pytest.raises(ClientDisconnect):
+            await asgi.unless_disconnected(receive, work())
+        assert ended.is_set()
+
+    asyncio.run(run())
 
 
 def test_turns_are_given_in_order_and_no_more_than_there_are() -> None:
     async def run() -> list[int]:
-        gate, done = Gate(2, 10), []
+        queue, done = RequestQueue(2, 10), []
 
         async def one(number: int) -> None:
-            async with gate.turn():
-                assert gate.running <= 2
+            async with queue.turn():
+                assert queue.running <= 2
                 await asyncio.sleep(0)
                 done.append(number)
 
         await asyncio.gather(*(one(n) for n in range(8)))
-        assert gate.running == gate.waiting == 0
+        assert queue.running == queue.waiting == 0
         return done
 
     assert asyncio.run(run()) == list(range(8))
 
 
-def test_who_leaves_the_queue_takes_nobodys_turn() -> None:
+class Turn:
+    """A request that holds a turn until it is told to leave."""
+
+    def __init__(self, queue: RequestQueue) -> None:
+        self.held, self.leave = asyncio.Event(), asyncio.Event()
+        self.task = asyncio.create_task(self._run(queue))
+
+    async def _run(self, queue: RequestQueue) -> None:
+        async with queue.turn():
+            self.held.set()
+            await self.leave.wait()
+
+
+async def settle() -> None:
+    """Let all tasks run until they wait."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_a_request_that_leaves_the_queue_takes_no_turn() -> None:
     async def run() -> None:
-        gate = Gate(1, 2)
-        await gate.enter()
-        second, third = (asyncio.create_task(gate.enter()) for _ in range(2))
-        await asyncio.sleep(0)
+        queue = RequestQueue(1, 2)
+        first, second, third = (Turn(queue) for _ in range(3))
+        await settle()
+        assert first.held.is_set() and queue.waiting == 2
         with pytest.raises(Problem) as full:
-            await gate.enter()
+            await Turn(queue).task
         assert full.value.status == 429 and int(full.value.headers["retry-after"]) >= 1
-        second.cancel()
-        await asyncio.sleep(0)
-        gate.leave(0.1)
-        await third
-        # One that is given its turn and is cancelled in the same moment passes it on.
-        fourth, fifth = (asyncio.create_task(gate.enter()) for _ in range(2))
-        await asyncio.sleep(0)
-        gate.leave(0.1)
-        fourth.cancel()
-        await fifth
-        assert gate.running == 1
-        waiting = asyncio.create_task(gate.enter())
-        await asyncio.sleep(0)
-        gate.close()
-        with pytest.raises(Problem, match="shutting down"):
-            await waiting
-        with pytest.raises(Problem, match="shutting down"):
-            await gate.enter()
+        second.task.cancel()
+        await settle()
+        first.leave.set()
+        await settle()
+        assert third.held.is_set()
+        third.leave.set()
+        # A request that is given its turn and cancelled at the same moment passes it on.
+        async with queue.turn():
+            fourth, fifth = Turn(queue), Turn(queue)
+            await settle()
+        fourth.task.cancel()
+        await settle()
+        assert fifth.held.is_set() and not fourth.held.is_set() and queue.running == 1
+        waiting = Turn(queue)
+        await settle()
+        queue.close()
+        for refused in (waiting, Turn(queue), Turn(queue)):
+            with pytest.raises(Problem, match="shutting down"):
+                await refused.task
+        assert queue.running == 1
+        fifth.leave.set()
+        await fifth.task
 
     asyncio.run(run())
 
@@ -123,30 +168,63 @@ class Numbers:
         self.closed.set()
 
 
-def test_a_pump_gives_all_in_order_and_then_what_went_wrong() -> None:
+def test_a_bridge_gives_all_in_order_and_then_what_went_wrong() -> None:
     async def run() -> None:
         with ThreadPoolExecutor(1) as pool:
             source = Numbers(2000, ValueError("broke"))
-            pump, came = Pump(source, pool), []
+            bridge, came = ThreadBridge(source, pool), []
             with pytest.raises(ValueError, match="broke"):
-                async for batch in pump.batches():
-                    came += batch
+                async for item in bridge:
+                    came.append(item)
             assert came == list(range(1, 2001)) and source.closed.is_set()
 
     asyncio.run(run())
 
 
-def test_a_pump_runs_no_further_ahead_of_its_reader_than_it_may_and_stops() -> None:
+def test_a_bridge_runs_no_further_ahead_of_its_reader_than_it_may_and_stops() -> None:
     async def run() -> None:
         with ThreadPoolExecutor(1) as pool:
             source = Numbers(10**9)
-            pump = Pump(source, pool)
-            async for _ in pump.batches():
+            bridge = ThreadBridge(source, pool)
+            async for _ in bridge:
                 break
             await asyncio.sleep(0.2)
             assert source.given < 1000
-            await pump.end()
-            assert source.closed.is_set() and pump.finished.done()
+            await bridge.end()
+            assert source.closed.is_set() and bridge.thread.done()
+
+    asyncio.run(run())
+
+
+class Hangs(Numbers):
+    """Gives one number and hangs, whoever cancels it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.over = threading.Event()
+
+    def __iter__(self) -> Iterator[int]:
+        yield 1
+        self.over.wait(30)
+
+
+def test_a_bridge_that_is_cut_or_abandoned_does_not_wait_for_its_thread() -> None:
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            source = Hangs()
+            bridge, came = ThreadBridge(source, pool), []
+            async for item in bridge:
+                came.append(item)
+                bridge.cut()
+            ending = asyncio.create_task(bridge.end())
+            await settle()
+            ending.cancel()
+            await settle()
+            assert came == [1] and not ending.done(), "the turn is not over while a model may be writing"
+            bridge.abandon()
+            await ending
+            assert not bridge.thread.done()
+            source.over.set()
 
     asyncio.run(run())
 
@@ -200,11 +278,13 @@ def test_a_request_narrows_limits_and_never_widens_them() -> None:
     assert tightened(held, Wishes({"max_usd": 0.001})).max_usd == 0.001
 
 
-def test_a_histogram_adds_up() -> None:
-    metrics = Metrics()
+def test_each_server_has_metrics_of_its_own() -> None:
+    metrics, other = Metrics(), Metrics()
     for seconds in (0.001, 0.3, 1000.0):
-        metrics.time("answer_seconds", seconds)
-    text = metrics.text({})
-    assert 'le="+Inf"} 3' in text and 'le="0.5"} 2' in text and "answer_seconds_sum 1000.301" in text
-    metrics.count("answers_total", model='odd"\\name\n')
-    assert 'model="odd\\"\\\\name\\n"' in metrics.text({})
+        metrics.decision_seconds.observe(seconds)
+    metrics.requests.labels(path='odd"\\name\n', status="200").inc()
+    text = metrics.text({"running": 3}).decode()
+    assert 'scope_edge_decision_seconds_bucket{le="+Inf"} 3' in text and 'le="0.5"} 2' in text
+    assert "scope_edge_decision_seconds_sum 1000.301" in text and "scope_edge_running 3" in text
+    assert 'scope_edge_requests_total{path="odd\\"\\\\name\\n"' in text and "_created" not in text
+    assert "decision_seconds_count 0" in other.text({}).decode()

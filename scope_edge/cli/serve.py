@@ -146,7 +146,7 @@ def command(
     if show_token:
         out_line(make_token())
         context.exit(0)
-    for library in ("starlette", "uvicorn"):
+    for library in ("starlette", "uvicorn", "prometheus_client"):
         if find_spec(library) is None:
             raise MissingExtraError(f'a server needs {library}; pip install "scope-edge[server]"')
     from scope_edge.config import load_settings

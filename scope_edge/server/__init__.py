@@ -1,13 +1,14 @@
 """An OpenAI-compatible server on this machine. The web framework lives only here.
 
-problems.py  what goes wrong, as a status and in OpenAI's words        wire.py    requests, read with distrust
-names.py     which model a request means                               shapes.py  answers as the format has them
-desk.py      decides and asks, under anybody's settings                counters.py  what it keeps ready for that
-sticky.py    conversations keep their model                            gate.py    how many at once, and how many wait
-pump.py      an answer out of its thread into the event loop           exchange.py  a request's body, and who hangs up
-guard.py     who may ask at all: Host, Origin, token, size             metrics.py   what was done, for Prometheus
-chat.py      /v1/chat/completions, /v1/completions                     plain.py    the other addresses of /v1, /health
-own.py       what the user's own commands and the page ask             page.py     the page at /
-doors.py     connections: how many, and how long each may idle         app.py      all of it as one application
-run.py       a process that serves it                                  thrift.py   memory given back
+app.py       the application: addresses and errors      run.py          a process that serves it
+chat.py      answers                                    plain.py        models, decisions, embeddings, health, metrics
+own.py       the user's own commands and the page       page.py         the page at /
+wire.py      requests, checked                          shapes.py       answers in OpenAI's format
+names.py     the model that a request names             problems.py     errors in OpenAI's format
+desk.py      decides and asks                           counters.py     what is loaded for that
+sticky.py    conversations keep their model             service.py      what endpoints share
+gate.py      a queue with limits                        guard.py        access: Host, Origin, token
+asgi.py      bodies, disconnects, held responses        bridge.py       an answer's thread, read in the event loop
+connections.py  limits for slow and idle clients        memory.py       memory returned to the system
+metrics.py   counts for Prometheus
 """

@@ -1,4 +1,4 @@
-"""All of it as one application: addresses, the guard before them, and everything that goes wrong in OpenAI's words."""
+"""The application: addresses, the guard in front of them, and errors in the form of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from scope_edge.errors import ScopeEdgeError
+from scope_edge.server.asgi import Json
 from scope_edge.server.chat import Chat
-from scope_edge.server.exchange import Asgi, Endpoint
 from scope_edge.server.guard import Guard
 from scope_edge.server.own import Own
 from scope_edge.server.page import icon, page
 from scope_edge.server.plain import Plain
-from scope_edge.server.problems import Problem
+from scope_edge.server.problems import Problem, problem_of
 
 if TYPE_CHECKING:
     from scope_edge.server.guard import Access
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def make_app(service: Service, own: Own, access: Access) -> ASGIApp:
-    """The application; it needs no lifespan, the process that serves it begins and ends what it uses."""
+    """Return the application. It has no lifespan: the process that serves it starts and ends what it uses."""
     chat, plain = Chat(service), Plain(service)
     gets = {
         "/": page,
@@ -37,7 +38,7 @@ def make_app(service: Service, own: Own, access: Access) -> ASGIApp:
         "/own/hello": own.hello,
         "/own/recent": own.recent,
     }
-    posts: dict[str, Endpoint] = {
+    posts = {
         "/v1/chat/completions": chat.chat,
         "/v1/completions": chat.completion,
         "/v1/embeddings": plain.embeddings,
@@ -46,35 +47,45 @@ def make_app(service: Service, own: Own, access: Access) -> ASGIApp:
         "/own/route": own.route,
         "/own/ask": own.ask,
     }
-    routes = [Route(path, Asgi(endpoint), methods=["GET"]) for path, endpoint in gets.items()]
-    routes += [Route(path, Asgi(endpoint), methods=["POST"]) for path, endpoint in posts.items()]
-    inner = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _unexpected})
-    return Counted(Guard(inner, access), service, frozenset((*gets, *posts)))
+    routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
+    routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()]
+    handlers = {Problem: _problem, ScopeEdgeError: _problem, ClientDisconnect: _gone, HTTPException: _refused}
+    inner = Starlette(routes=routes, exception_handlers={**handlers, Exception: _unexpected})
+    return Counted(Guard(inner, access, service.connections), service, frozenset((*gets, *posts)))
 
 
 class Counted:
-    """Counts requests by address and status. Addresses that are none are one: who asks must not make the list longer."""
+    """Counts requests by address and status. Unknown addresses count as one, or a client could make the list endless."""
 
     def __init__(self, app: ASGIApp, service: Service, paths: frozenset[str]) -> None:
-        self._app, self._service, self._paths = app, service, paths
+        self._app, self._requests, self._paths = app, service.metrics.requests, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def noted(message: Message) -> None:
+        async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 path = scope["path"] if scope["path"] in self._paths else "other"
-                self._service.metrics.count("requests_total", path=path, status=str(message["status"]))
+                self._requests.labels(path=path, status=message["status"]).inc()
             await send(message)
 
-        await self._app(scope, receive, noted if scope["type"] == "http" else send)
+        await self._app(scope, receive, counted)
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _problem(request: Request, error: Exception) -> Response:
+    problem = problem_of(error)  # type: ignore[arg-type]  # starlette calls it for these types alone
+    return Json(problem.body(), problem.status, problem.headers)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    words = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not taken here"}
-    problem = Problem(status, words.get(status, "it is refused"), "not_found" if status == 404 else "refused")
-    return JSONResponse(problem.body(), status)
+    words = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not allowed here"}
+    code = "not_found" if status == 404 else "refused"
+    return Json(Problem(status, words.get(status, "the request is refused"), code).body(), status)
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    problem = Problem(500, f"unexpected {type(error).__name__}; the server's own output says more", "internal")
-    return JSONResponse(problem.body(), 500)
+async def _unexpected(request: Request, error: Exception) -> Response:
+    message = f"unexpected {type(error).__name__}; the server's own output says more"
+    return Json(Problem(500, message, "internal").body(), 500)

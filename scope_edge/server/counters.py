@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from scope_edge.allowed import CHECKS
 from scope_edge.assemble import Places, load_encoder, load_executor, load_flow, load_places, open_catalog
 from scope_edge.errors import ScopeEdgeError
-from scope_edge.server.thrift import give_back
+from scope_edge.server.memory import give_back
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings

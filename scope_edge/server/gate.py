@@ -1,12 +1,13 @@
-"""How many requests are worked on at once, and how many may wait for that. All of it happens in the event loop."""
+"""A limit on requests under way and on requests that wait, in the event loop."""
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections import deque
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+import anyio
 
 from scope_edge.server.problems import busy, closing
 
@@ -14,72 +15,44 @@ _FIRST_GUESS = 1.0
 _LONGEST = 60
 
 
-class Gate:
-    """First come, first served. Who comes when too many wait is told when to come again."""
+class RequestQueue:
+    """First come, first served. When the queue is full, a request is told when to come again."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
         self._at_once, self._most_waiting = at_once, waiting
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._turns = anyio.Semaphore(at_once)
         self._seconds = _FIRST_GUESS
         self.running = 0
         self.closed = False
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
-        return len(self._waiting)
+        """The number of requests that wait."""
+        return self._turns.statistics().tasks_waiting
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """A turn, for as long as the block lasts. Raises Problem: too many wait, or the server is ending."""
-        await self.enter()
-        begun = asyncio.get_running_loop().time()
-        try:
-            yield
-        finally:
-            self.leave(asyncio.get_running_loop().time() - begun)
-
-    async def enter(self) -> None:
-        """Wait for a turn; `leave` must follow. Raises Problem."""
-        if self.closed:
-            raise closing()
-        if self.running < self._at_once:
-            self.running += 1
-            return
-        if len(self._waiting) >= self._most_waiting:
+        """Hold a turn during the block. Raises Problem: the queue is full, or the server is shutting down."""
+        if self._turns.value == 0 and self.waiting >= self._most_waiting and not self.closed:
             raise busy(self._retry_after())
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(mine)
-        try:
-            await mine
-        except asyncio.CancelledError:
-            if mine.done() and not mine.cancelled() and mine.exception() is None:
-                self._pass_on()
-            elif mine in self._waiting:
-                self._waiting.remove(mine)
-            raise
-
-    def leave(self, seconds: float) -> None:
-        """The turn is over, after so many seconds."""
-        self._seconds += (seconds - self._seconds) / 8
-        self._pass_on()
+        async with self._turns:
+            if self.closed:
+                raise closing()
+            self.running += 1
+            begun = time.monotonic()
+            try:
+                yield
+            finally:
+                self.running -= 1
+                self._seconds += (time.monotonic() - begun - self._seconds) / 8
 
     def close(self) -> None:
-        """Nobody else gets a turn; who has one keeps it."""
+        """Refuse all requests that do not have a turn yet."""
         self.closed = True
-        while self._waiting:
-            mine = self._waiting.popleft()
-            if not mine.done():
-                mine.set_exception(closing())
-
-    def _pass_on(self) -> None:
-        while self._waiting:
-            mine = self._waiting.popleft()
-            if not mine.done():
-                mine.set_result(None)
-                return
-        self.running -= 1
+        # One more than wait: it is passed on by each request that comes from now on.
+        for _ in range(self.waiting + 1):
+            self._turns.release()
 
     def _retry_after(self) -> int:
-        rounds = (len(self._waiting) + 1) / self._at_once
+        rounds = (self.waiting + 1) / self._at_once
         return max(1, min(math.ceil(rounds * self._seconds), _LONGEST))

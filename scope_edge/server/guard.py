@@ -1,8 +1,8 @@
-"""Who may ask at all. It stands before everything else.
+"""Access control in front of everything else.
 
-Any program on this machine can connect, and any web page can make a browser do so. So every request but for the page itself and
-/health has the token; its Host must be this server's, or a name that an attacker made lead here would do (DNS rebinding); and a
-request that a browser sends for another site is refused, whatever it carries. There is no CORS.
+Any program on this machine can connect, and any web page can make a browser do so. So every request but those for the page and
+/health must carry the token; its Host must be this server's, or an attacker's name that leads here would do (DNS rebinding); and
+a request that a browser sends for another site is refused, whatever it carries. There is no CORS.
 """
 
 from __future__ import annotations
@@ -10,23 +10,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scope_edge.chat.endpoints import is_loopback
 from scope_edge.contact.token import same
-from scope_edge.server.exchange import Exchange
-from scope_edge.server.problems import Problem
+from scope_edge.server.asgi import Json
+from scope_edge.server.problems import Problem, crowded
 
-# Of a request: its target and its headers together.
+if TYPE_CHECKING:
+    from scope_edge.server.connections import Connections
+
+# Of a request's target and headers together.
 HEAD_BYTES = 64 * 1024
-# Who may be asked without a token: what shows nothing and does nothing, and the two that have secrets of their own.
+# Open without a token: they reveal nothing and do nothing, and the last two have secrets of their own.
 _OPEN = ("/", "/health", "/favicon.ico", "/own/hello", "/own/token")
+_NO_TOKEN = (
+    "the token is missing or wrong; send Authorization: Bearer TOKEN (`scope-edge serve --show-token` prints it)"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """token: None = none is demanded. hosts: names it may be called by, beside loopback and, if `public`, any IP address."""
+    """token: None = not required. hosts: allowed names beside loopback and, if `public`, any IP address."""
 
     token: str | None
     hosts: tuple[str, ...] = ()
@@ -34,40 +42,34 @@ class Access:
 
 
 class Guard:
-    """Around the application."""
+    """Wraps the application."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app, self._access = app, access
+    def __init__(self, app: ASGIApp, access: Access, connections: Connections) -> None:
+        self._app, self._access, self._connections = app, access, connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            exchange = Exchange(scope, receive, send)
-            problem = self._refusal(exchange)
-            if problem is not None:
-                await exchange.problem(problem)
-                return
-        await self._app(scope, receive, send)
+        problem = crowded() if self._connections.full else self._refusal(scope, Headers(scope=scope))
+        if problem is None:
+            await self._app(scope, receive, send)
+        else:
+            await Json(problem.body(), problem.status, problem.headers)(scope, receive, send)
 
-    def _refusal(self, exchange: Exchange) -> Problem | None:
-        if _head_bytes(exchange) > HEAD_BYTES:
+    def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
+        if _head_bytes(scope) > HEAD_BYTES:
             return Problem(431, f"the request's head is longer than {HEAD_BYTES // 1024} KiB", "too_long")
-        host = exchange.header("host")
+        host = headers.get("host", "")
         if not self._is_here(host):
-            return Problem(421, "this server is not called by that name; --host-name NAME allows one", "host")
-        if _from_elsewhere(exchange, host):
-            return Problem(403, "requests from other web pages are not answered", "origin")
-        method, path = exchange.scope["method"], exchange.scope["path"]
-        kind = exchange.header("content-type").partition(";")[0].strip().lower()
-        if method == "POST" and kind != "application/json":
+            return Problem(421, "this server does not have that name; --host-name NAME allows one", "host")
+        if _from_elsewhere(headers, host):
+            return Problem(403, "requests from other web pages are refused", "origin")
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if scope["method"] == "POST" and kind != "application/json":
             return Problem(415, "send JSON: Content-Type: application/json", "content_type")
-        if path in _OPEN or self._access.token is None or self._has_token(exchange):
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        token = self._access.token
+        if token is None or scope["path"] in _OPEN or (scheme.lower() == "bearer" and same(given.strip(), token)):
             return None
-        return Problem(
-            401,
-            "the token is missing or wrong; send Authorization: Bearer TOKEN (`scope-edge serve --show-token` prints it)",
-            "invalid_api_key",
-            headers={"www-authenticate": "Bearer"},
-        )
+        return Problem(401, _NO_TOKEN, "invalid_api_key", headers={"www-authenticate": "Bearer"})
 
     def _is_here(self, header: str) -> bool:
         host = _host(header)
@@ -75,33 +77,27 @@ class Guard:
             return False
         return is_loopback(host) or host in self._access.hosts or (self._access.public and _is_address(host))
 
-    def _has_token(self, exchange: Exchange) -> bool:
-        scheme, _, given = exchange.header("authorization").partition(" ")
-        token = self._access.token
-        return token is not None and scheme.lower() == "bearer" and same(given.strip(), token)
-
 
 def allowed_hosts(names: Iterable[str]) -> tuple[str, ...]:
-    """Names as they come in a header."""
+    """Return names as they appear in a header."""
     return tuple(name.strip().lower().rstrip(".") for name in names)
 
 
-def _head_bytes(exchange: Exchange) -> int:
-    scope = exchange.scope
-    said = sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
-    return said + len(scope["raw_path"]) + len(scope["query_string"])
+def _head_bytes(scope: Scope) -> int:
+    fields = sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
+    return fields + len(scope["raw_path"]) + len(scope["query_string"])
 
 
-def _from_elsewhere(exchange: Exchange, host: str) -> bool:
-    """Whether a browser sends it for another page than this server's own."""
-    origin = exchange.header("origin")
-    if origin and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
+def _from_elsewhere(headers: Headers, host: str) -> bool:
+    """Whether a browser sends the request for another page than this server's own."""
+    origin = headers.get("origin", "").lower()
+    if origin and origin not in (f"http://{host}".lower(), f"https://{host}".lower()):
         return True
-    return exchange.header("sec-fetch-site") in ("cross-site", "same-site")
+    return headers.get("sec-fetch-site") in ("cross-site", "same-site")
 
 
 def _host(header: str) -> str | None:
-    """The host of a Host header, without its port; None where it makes no sense."""
+    """Return the host of a Host header, without its port; None if the header is invalid."""
     if header.startswith("["):
         host, bracket, rest = header[1:].partition("]")
         return host.lower() if bracket and (not rest or (rest[0] == ":" and rest[1:].isdigit())) else None

@@ -1,4 +1,4 @@
-"""Which model a request means: a virtual one, under whose settings the router decides, or a real one, which is asked alone."""
+"""Model names: a virtual model, under whose settings the router decides, or a real one, which alone is asked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHEAP_ALPHA = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model as a request named it. pinned: a real one, and the only one that is asked."""
+    """The model that a request names. pinned: the real model, the only one that is asked."""
 
     name: str
     settings: Settings
@@ -30,10 +30,10 @@ class Target:
 
 
 class Names:
-    """The models that may be named."""
+    """The known names."""
 
     def __init__(self, settings: Settings, catalog: Catalog, overrides: Mapping[str, Any]) -> None:
-        """overrides: what the server was started with, which no profile changes. Raises ConfigError."""
+        """overrides: options of the server, which no profile changes. Raises ConfigError."""
         self._catalog = catalog
         self._auto = Target(AUTO, settings)
         self.virtual: dict[str, Target] = {
@@ -49,11 +49,11 @@ class Names:
 
     @property
     def real(self) -> tuple[ModelCard, ...]:
-        """Cards of models that can be called."""
+        """The cards of all models that can be called."""
         return tuple(card for card in self._catalog.cards if callable_now(card))
 
     def find(self, name: str) -> Target:
-        """Raises Problem: nobody of that name, or one that cannot be called."""
+        """Return the model of a name. Raises Problem: it is unknown, or cannot be called."""
         target = self.virtual.get(name)
         if target is not None:
             return target

@@ -10,9 +10,13 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 
 from scope_edge.contact.client import NONCE, PROOF
 from scope_edge.contact.standing import received, standing
@@ -20,10 +24,8 @@ from scope_edge.contact.token import proof, same
 from scope_edge.contact.wire import answer_body, attempts_body, error_body
 from scope_edge.errors import ScopeEdgeError
 from scope_edge.records import Query
-from scope_edge.server.exchange import Exchange, encoded
+from scope_edge.server.asgi import Held, Json, read_json
 from scope_edge.server.problems import Problem, bad
-from scope_edge.server.pump import Pump
-from scope_edge.server.wire import parse
 
 if TYPE_CHECKING:
     from scope_edge.api import Stream
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _LONGEST_NONCE = 200
 _CODE_SECONDS = 600.0
+_LINES = {"content-type": "application/x-ndjson", "cache-control": "no-store"}
 
 
 class Codes:
@@ -101,61 +104,56 @@ class Own:
         self._service, self._token = service, token
         self.codes = Codes()
 
-    async def hello(self, exchange: Exchange) -> None:
+    async def hello(self, request: Request) -> Response:
         """GET /own/hello: proves that this is the user's server, on this port."""
-        nonce, (_, port) = exchange.header(NONCE), exchange.scope["server"]
+        nonce, (_, port) = request.headers.get(NONCE, ""), request.scope["server"]
         if not 16 <= len(nonce) <= _LONGEST_NONCE:
             raise bad(f"{NONCE} is missing")
-        await exchange.json(200, {}, {PROOF: proof(self._token, nonce, int(port))})
+        return Json({}, headers={PROOF: proof(self._token, nonce, int(port))})
 
-    async def token(self, exchange: Exchange) -> None:
+    async def token(self, request: Request) -> Response:
         """POST /own/token: the token, for the code that was printed."""
-        code = parse(await exchange.body(4096)).get("code")
+        code = (await read_json(request, 4096, dict)).get("code")
         if not isinstance(code, str) or not self.codes.spend(code):
             raise Problem(403, "this link has been used, or is too old; paste the token", "code")
-        await exchange.json(200, {"token": self._token}, {"cache-control": "no-store"})
+        return Json({"token": self._token}, headers={"cache-control": "no-store"})
 
-    async def recent(self, exchange: Exchange) -> None:
+    async def recent(self, request: Request) -> Response:
         """GET /own/recent."""
-        await exchange.json(200, {"recent": list(self._service.recent)})
+        return Json({"recent": list(self._service.recent)})
 
-    async def route(self, exchange: Exchange) -> None:
+    async def route(self, request: Request) -> Response:
         """POST /own/route: one line, the decision or the error."""
-        settings, text, wishes = await self._asked(exchange)
+        settings, text, wishes = await self._asked(request)
         query = Query(text, system=wishes["system"])
-        work = self._service.quickly(self._service.desk.decide_under, settings, query, wishes["exclude"])
+        decide = self._service.desk.decide_under
         try:
-            decision = await exchange.unless_hung_up(work)
-            body = {"decision": decision.as_dict()}
+            decision = await self._service.quickly(request, decide, settings, query, wishes["exclude"])
         except ScopeEdgeError as error:
-            body = {"error": error_body(error)}
-        await exchange.json(200, body)
+            return Json({"error": error_body(error)})
+        return Json({"decision": decision.as_dict()})
 
-    async def ask(self, exchange: Exchange) -> None:
+    async def ask(self, request: Request) -> Held:
         """POST /own/ask: lines as they come."""
-        settings, text, wishes = await self._asked(exchange)
+        settings, text, wishes = await self._asked(request)
         source = OwnStream(self._service.desk, settings, text, wishes)
-        await exchange.unless_hung_up(self._lines(exchange, source))
 
-    async def _lines(self, exchange: Exchange, source: OwnStream) -> None:
-        async with self._service.answers.turn():
-            pump = Pump(source, self._service.threads)
-            self._service.pumps.add(pump)
-            await exchange.start(200, encoded({"content-type": "application/x-ndjson", "cache-control": "no-store"}))
+        @asynccontextmanager
+        async def open_() -> AsyncIterator[Response]:
             try:
-                async for batch in pump.batches():
-                    await exchange.write(b"".join(json.dumps(row).encode() + b"\n" for row in batch), more=True)
-                await exchange.write(b"", more=False)
+                async with self._service.reading(source) as bridge:
+                    lines = (json.dumps(row).encode() + b"\n" async for row in bridge)
+                    yield StreamingResponse(lines, headers=_LINES)
             finally:
-                await pump.end()
-                self._service.pumps.discard(pump)
                 stream = source.stream
                 if stream is not None and stream.answer is not None:
                     self._service.ran("scope-edge ask", stream.decision, stream.answer.run, stream.answer.id)
 
-    async def _asked(self, exchange: Exchange) -> tuple[Settings, str, dict[str, Any]]:
+        return Held(open_)
+
+    async def _asked(self, request: Request) -> tuple[Settings, str, dict[str, Any]]:
         """Raises Problem 409: this server would not decide as the caller would."""
-        body = await exchange.read(self._service.bounds.body_bytes, parse)
+        body = await read_json(request, self._service.bounds.body_bytes, dict)
         mine, given, text = self._service.desk.settings, body.get("settings"), body.get("text")
         if not isinstance(given, dict) or not isinstance(text, str):
             raise bad("settings and text are missing")

@@ -8,33 +8,20 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from scope_edge.server.exchange import Exchange, encoded
+from starlette.requests import Request
+from starlette.responses import Response
 
 _FILE = "page.html"
 
 
-async def page(exchange: Exchange) -> None:
+async def page(request: Request) -> Response:
     """GET /."""
-    raw = _page()
-    headers = {
-        "content-type": "text/html; charset=utf-8",
-        "content-length": str(len(raw)),
-        "content-security-policy": _policy(raw),
-        "cache-control": "no-cache",
-        "x-content-type-options": "nosniff",
-        "x-frame-options": "DENY",
-        "referrer-policy": "no-referrer",
-        "cross-origin-opener-policy": "same-origin",
-        "cross-origin-resource-policy": "same-origin",
-    }
-    await exchange.start(200, encoded(headers))
-    await exchange.write(raw, more=False)
+    return Response(_page(), headers=_headers(_page()), media_type="text/html")
 
 
-async def icon(exchange: Exchange) -> None:
+async def icon(request: Request) -> Response:
     """GET /favicon.ico: there is none, and no token is worth asking for it."""
-    await exchange.start(204, [])
-    await exchange.write(b"", more=False)
+    return Response(status_code=204)
 
 
 @cache
@@ -43,13 +30,22 @@ def _page() -> bytes:
 
 
 @cache
-def _policy(raw: bytes) -> str:
-    """Nothing but the script and the style that are in the page, known by their hashes."""
+def _headers(raw: bytes) -> dict[str, str]:
+    """Allow nothing but the script and the style in the page, known by their hashes."""
     script, style = (_hash(raw, tag) for tag in (b"script", b"style"))
-    return (
+    policy = (
         f"default-src 'none'; script-src '{script}'; style-src '{style}'; connect-src 'self'; base-uri 'none';"
         " form-action 'none'; frame-ancestors 'none'"
     )
+    return {
+        "content-security-policy": policy,
+        "cache-control": "no-cache",
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "referrer-policy": "no-referrer",
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+    }
 
 
 def _hash(raw: bytes, tag: bytes) -> str:

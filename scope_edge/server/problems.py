@@ -1,4 +1,4 @@
-"""What goes wrong, as an HTTP status and in the words of OpenAI's errors."""
+"""Errors as HTTP statuses and in the form of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ from scope_edge.errors import (
     WorkerError,
 )
 
-# OpenAI's client asks again after 5xx unless told not to: the models have been asked twice already.
+_INVALID, _API = "invalid_request_error", "api_error"
+# OpenAI's client repeats a request after 5xx unless told not to: the models have been asked twice already.
 _NOT_AGAIN = {"x-should-retry": "false"}
 # Error -> status, code, type. The first that fits.
 _KINDS: tuple[tuple[type[ScopeEdgeError], int, str, str], ...] = (
-    (InfeasibleError, 400, "infeasible", "invalid_request_error"),
-    (RefusedError, 400, "refused_by_model", "invalid_request_error"),
+    (InfeasibleError, 400, "infeasible", _INVALID),
+    (RefusedError, 400, "refused_by_model", _INVALID),
     (BudgetError, 402, "spending_cap", "insufficient_quota"),
-    (UnansweredError, 502, "unanswered", "api_error"),
-    (BrokenAnswerError, 502, "broken_answer", "api_error"),
-    (UsageError, 400, "invalid_request", "invalid_request_error"),
-    (WorkerError, 503, "worker_failed", "api_error"),
-    (AssetError, 500, "asset", "api_error"),
+    (UnansweredError, 502, "unanswered", _API),
+    (BrokenAnswerError, 502, "broken_answer", _API),
+    (UsageError, 400, "invalid_request", _INVALID),
+    (WorkerError, 503, "worker_failed", _API),
+    (AssetError, 500, "asset", _API),
+    (ScopeEdgeError, 500, "internal", _API),
 )
 
 
 class Problem(Exception):
-    """An answer that is an error. message: one line. param: the field that is at fault."""
+    """An error response. message: one line. kind: OpenAI's error type. param: the invalid field. more: further fields."""
 
     def __init__(
         self,
@@ -41,57 +43,48 @@ class Problem(Exception):
         message: str,
         code: str,
         *,
+        kind: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.code, self.param = status, message, code, param
-        self.kind = "invalid_request_error" if status < 500 else "api_error"
-        self.headers: dict[str, str] = dict(headers or {})
-        self.more: dict[str, Any] = {}
+        self.status, self.headers = status, dict(headers or {})
+        kind = kind or (_INVALID if status < 500 else _API)
+        self.error = {"message": message, "type": kind, "param": param, "code": code, **(more or {})}
 
     def body(self) -> dict[str, Any]:
-        """OpenAI's shape."""
-        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        return {"error": error | self.more}
+        """Return the response's JSON."""
+        return {"error": self.error}
 
 
 def bad(message: str, param: str | None = None, code: str = "invalid_request") -> Problem:
-    """A request that makes no sense."""
+    """An invalid request."""
     return Problem(400, message, code, param=param)
 
 
 def busy(seconds: int) -> Problem:
-    """Too many wait already."""
-    made = Problem(
-        429,
-        f"too many requests are waiting; ask again in {seconds} seconds",
-        "queue_full",
-        headers={"retry-after": str(seconds)},
-    )
-    made.kind = "rate_limit_error"
-    return made
+    """A full queue."""
+    message = f"too many requests are waiting; try again in {seconds} seconds"
+    return Problem(429, message, "queue_full", kind="rate_limit_error", headers={"retry-after": str(seconds)})
 
 
 def crowded() -> Problem:
-    """All connections there may be are at work."""
+    """A connection beyond the limit, all others being busy."""
     return Problem(
-        503, "too many connections are open; ask again in 5 seconds", "crowded", headers={"retry-after": "5"}
+        503, "too many connections are open; try again in 5 seconds", "crowded", headers={"retry-after": "5"}
     )
 
 
 def closing() -> Problem:
-    """The server is ending."""
+    """A server that is shutting down."""
     return Problem(503, "the server is shutting down", "shutting_down", headers={"retry-after": "5"} | _NOT_AGAIN)
 
 
-def problem_of(error: ScopeEdgeError) -> Problem:
-    """An error of the library's."""
-    for kind, status, code, type_ in _KINDS:
-        if isinstance(error, kind):
-            made = Problem(status, str(error), code, headers=_NOT_AGAIN if status >= 500 else {})
-            made.kind = type_
-            if isinstance(error, BrokenAnswerError):
-                made.more["partial"] = error.text
-            return made
-    return Problem(500, str(error), "internal", headers=_NOT_AGAIN)
+def problem_of(error: Problem | ScopeEdgeError) -> Problem:
+    """Return the response for an error of the library."""
+    if isinstance(error, Problem):
+        return error
+    _, status, code, kind = next(row for row in _KINDS if isinstance(error, row[0]))
+    more = {"partial": error.text} if isinstance(error, BrokenAnswerError) else None
+    return Problem(status, str(error), code, kind=kind, headers=_NOT_AGAIN if status >= 500 else {}, more=more)

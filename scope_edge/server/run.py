@@ -1,4 +1,4 @@
-"""A process that serves: bound, noted for the user's commands, and ended so that nobody is left with half an answer unsaid."""
+"""A process that serves: it listens, leaves a note for the user's commands, and shuts down in order."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ from scope_edge.contact.runtime import Running, forget, note
 from scope_edge.contact.token import make_token
 from scope_edge.errors import UsageError
 from scope_edge.server.app import make_app
+from scope_edge.server.connections import IDLE_SECONDS, Connection
 from scope_edge.server.desk import Desk
-from scope_edge.server.doors import IDLE_SECONDS, Guest
 from scope_edge.server.guard import HEAD_BYTES, Access, allowed_hosts
+from scope_edge.server.memory import share_arenas
 from scope_edge.server.own import Own
 from scope_edge.server.service import Bounds, Service
-from scope_edge.server.thrift import share_pools
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings
-    from scope_edge.server.doors import Doors
 
-# After the grace: for cut answers to be said to be, settled and written down.
+# After the grace period: to tell the clients of cut answers, and to settle and write down what they cost.
 _LAST_SECONDS, _SETTLE_SECONDS = 5.0, 3.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_EVERYWHERE = ("0.0.0.0", "::")
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +43,9 @@ class Options:
     """How to serve.
 
     Attributes:
-        host, port: to listen on; port 0 = any that is free. names: Host headers that are answered beside loopback's.
-        auth: whether the token is demanded. grace: seconds that running answers have when the server is to end.
-        preload: what decisions take is loaded before it listens, not with the first of them.
+        host, port: address to listen on; port 0 = any free one. names: allowed Host headers beside loopback.
+        auth: whether the token is required. grace: seconds that running answers have at shutdown.
+        preload: load what decisions need before listening, not with the first decision.
     """
 
     host: str = "127.0.0.1"
@@ -60,7 +59,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where it is. code: opens the page once."""
+    """Where the server listens. code: opens the page once."""
 
     host: str
     port: int
@@ -68,29 +67,26 @@ class Listening:
 
     @property
     def url(self) -> str:
-        """The base address, /v1 not included."""
+        """The base address without /v1."""
         host = "127.0.0.1" if self.host in _EVERYWHERE else self.host
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
-
-
-Ready = Callable[[Listening], None]
 
 
 def serve(
     settings: Settings,
     overrides: Mapping[str, Any],
     options: Options,
-    ready: Ready,
+    ready: Callable[[Listening], None],
     until: threading.Event | None = None,
 ) -> bool:
-    """Serve until SIGINT, SIGTERM, or `until`; whether all threads are done at the end.
+    """Serve until SIGINT, SIGTERM or `until`; return whether all threads are done at the end.
 
-    overrides: the settings among arguments. ready: told where, once it listens. Raises UsageError (it cannot be bound, it
-    would be open to the network), and what loading raises.
+    overrides: settings among the command's arguments. ready: called once the server listens. Raises UsageError (it cannot listen
+    there, or would be open to the network), and what loading raises.
     """
     if not options.auth and not is_loopback(options.host):
         raise UsageError(f"--no-auth on {options.host} would let anybody there spend your keys; leave it out")
-    share_pools()
+    share_arenas()
     token = make_token()
     desk = Desk(settings, overrides)
     try:
@@ -102,39 +98,18 @@ def serve(
         desk.close()
 
 
-async def _serve(desk: Desk, token: str, options: Options, ready: Ready, until: threading.Event | None) -> bool:
+async def _serve(
+    desk: Desk, token: str, options: Options, ready: Callable[[Listening], None], until: threading.Event | None
+) -> bool:
     service = Service(desk, options.bounds)
     own = Own(service, token)
-    access = Access(token if options.auth else None, allowed_hosts((*options.names, options.host)), _is_public(options))
-    server = Server(_config(make_app(service, own, access), service.doors, options), service, options)
-    watch = None if until is None else asyncio.create_task(_watch(until, server))
-
-    def listening(host: str, port: int) -> None:
-        ready(Listening(host, port, own.codes.make()))
-
-    try:
-        return await server.run_until_told(listening)
-    finally:
-        if watch is not None:
-            watch.cancel()
-
-
-async def _watch(until: threading.Event, server: Server) -> None:
-    while not until.is_set():
-        await asyncio.sleep(0.1)
-    server.should_exit = True
-
-
-def _is_public(options: Options) -> bool:
-    return not is_loopback(options.host)
-
-
-def _config(app: Any, doors: Doors, options: Options) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
+    hosts = allowed_hosts((*options.names, options.host))
+    access = Access(token if options.auth else None, hosts, public=not is_loopback(options.host))
+    config = uvicorn.Config(
+        make_app(service, own, access),
         host=options.host,
         port=options.port,
-        http=cast(Any, partial(Guest, doors)),
+        http=cast(Any, partial(Connection, service.connections)),
         ws="none",
         lifespan="off",
         loop="asyncio",
@@ -147,26 +122,32 @@ def _config(app: Any, doors: Doors, options: Options) -> uvicorn.Config:
         timeout_graceful_shutdown=int(options.grace + _LAST_SECONDS),
         backlog=1024,
     )
+    server = Server(
+        config, service, options, lambda port: ready(Listening(options.host, port, own.codes.make())), until
+    )
+    await server.serve()
+    return server.done
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's, noted while it runs, and ended in order."""
+    """uvicorn's server with a note while it runs, and an orderly shutdown. done: whether all threads had ended by then."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, options: Options) -> None:
+    done = True
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        options: Options,
+        ready: Callable[[int], None],
+        until: threading.Event | None,
+    ) -> None:
         super().__init__(config)
-        self._service, self._options = service, options
+        self._service, self._options, self._ready, self._until = service, options, ready, until
         self._running: Running | None = None
-        self._ready: Callable[[str, int], None] = lambda host, port: None
-        self._done = True
-
-    async def run_until_told(self, ready: Callable[[str, int], None]) -> bool:
-        """Serve; whether all threads were done at the end."""
-        self._ready = ready
-        await self.serve()
-        return self._done
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen, and say where. Raises UsageError."""
+        """Listen, and call `ready`. Raises UsageError."""
         log = logging.getLogger("uvicorn.error")
         log.disabled = True
         try:
@@ -174,40 +155,50 @@ class Server(uvicorn.Server):
         except SystemExit as error:
             why = str(getattr(error.__context__, "strerror", "")).rpartition(": ")[2] or "it may be taken"
             raise UsageError(
-                f"{self._options.host}, port {self._options.port}, cannot be listened on ({why}); give another --port, or 0"
+                f"cannot listen on {self._options.host}, port {self._options.port} ({why}); give another --port, or 0"
             ) from error
         finally:
             log.disabled = False
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        self._note(str(host), int(port))
-        self._ready(self._options.host, int(port))
+        host = _EVERYWHERE.get(str(host), str(host))
+        if is_loopback(host):
+            # The user's commands connect to no other.
+            self._running = Running(host, int(port), os.getpid(), time.time())
+            note(self._running)
+        self._ready(int(port))
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to shut down; uvicorn asks ten times a second."""
+        self.should_exit |= self._until is not None and self._until.is_set()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Let nobody else in, give running answers their time, and cut what is left."""
-        self._forget()
-        self._service.close_doors()
+        """Refuse new requests, give running answers their time, and cut the rest."""
+        if self._running is not None:
+            forget(self._running)
+        self._service.close_queues()
         cutting = asyncio.create_task(self._cut())
         try:
             await super().shutdown(sockets)
         finally:
             cutting.cancel()
-            self._done = await self._service.end(_SETTLE_SECONDS)
+            self.done = await self._service.end(_SETTLE_SECONDS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """A signal ends the server and no more: what follows is the command's to say."""
+        """Let a signal end the server and no more; uvicorn would raise it again afterwards."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {one: signal.signal(one, self._told) for one in _SIGNALS}
+        before = {one: signal.signal(one, self._on_signal) for one in _SIGNALS}
         try:
             yield
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
 
-    def _told(self, number: int, frame: FrameType | None) -> None:
-        """The second time, at once."""
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Shut down; a second signal cuts running answers at once."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
@@ -218,15 +209,3 @@ class Server(uvicorn.Server):
         self._service.cut()
         await asyncio.sleep(_SETTLE_SECONDS)
         self._service.abandon()
-
-    def _note(self, host: str, port: int) -> None:
-        """Only where it listens on loopback: the user's commands connect to nothing else."""
-        if host in _EVERYWHERE:
-            host = "127.0.0.1" if host == "0.0.0.0" else "::1"
-        if is_loopback(host):
-            self._running = Running(host, port, os.getpid(), time.time())
-            note(self._running)
-
-    def _forget(self) -> None:
-        if self._running is not None:
-            forget(self._running)

@@ -1,35 +1,44 @@
-"""What all endpoints share: the desk, the threads that do its work, the gates before them, and what is known of the latest work."""
+"""What all endpoints share: the desk, threads and queues, metrics, and the latest answers."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from scope_edge.server.doors import Doors, places
-from scope_edge.server.gate import Gate
+import anyio
+
+from scope_edge.server.asgi import unless_disconnected
+from scope_edge.server.bridge import Source, ThreadBridge
+from scope_edge.server.connections import Connections, connection_limit
+from scope_edge.server.gate import RequestQueue
 from scope_edge.server.metrics import Metrics
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+
     from scope_edge.records import Decision, Run
     from scope_edge.server.desk import Desk
-    from scope_edge.server.pump import Pump
 
 Result = TypeVar("Result")
 _RECENT = 50
-# What does not run a model is done in a moment, and goes by its own door: answers may take minutes.
+# Work that runs no model takes milliseconds; answers, which may take minutes, must not delay it.
 _QUICK = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """at_once: answers under way. waiting: requests that wait for a turn. body_bytes: of a request, at most.
+    """Limits of a server.
 
-    connections: open at once, at most; fewer where the system does not let the process have so many files open.
+    Attributes:
+        at_once: answers under way. waiting: requests in the queue. body_bytes: of a request.
+        connections: open at once; fewer if the system allows the process fewer open files.
     """
 
     at_once: int = 64
@@ -39,77 +48,81 @@ class Bounds:
 
 
 class Service:
-    """Lives in the event loop; whatever blocks is done by its threads."""
+    """Lives in the event loop; its threads do what blocks."""
 
     def __init__(self, desk: Desk, bounds: Bounds) -> None:
         self.desk, self.bounds, self.metrics = desk, bounds, Metrics()
-        self.doors = Doors(places(bounds.connections, bounds.at_once), self.metrics)
-        self.answers, self.quick = Gate(bounds.at_once, bounds.waiting), Gate(_QUICK, bounds.waiting)
-        self.threads = ThreadPoolExecutor(bounds.at_once, "answer")
-        self._hands = ThreadPoolExecutor(_QUICK, "quick")
-        self.pumps: set[Pump[Any]] = set()
-        self._left: list[asyncio.Future[Any]] = []
+        self.connections = Connections(connection_limit(bounds.connections, bounds.at_once), self.metrics)
+        self.answers, self._quick = RequestQueue(bounds.at_once, bounds.waiting), RequestQueue(_QUICK, bounds.waiting)
+        self._threads = ThreadPoolExecutor(bounds.at_once, "answer")
+        self._bridges: set[ThreadBridge[Any]] = set()
+        self._abandoned: list[asyncio.Future[Any]] = []
         self.recent: deque[Mapping[str, Any]] = deque(maxlen=_RECENT)
 
-    async def quickly(self, work: Callable[..., Result], *given: Any) -> Result:
-        """Something that runs no model, in a thread. Raises Problem and what the work raises."""
-        async with self.quick.turn():
-            return await asyncio.get_running_loop().run_in_executor(self._hands, work, *given)
+    async def quickly(self, request: Request, work: Callable[..., Result], *given: Any) -> Result:
+        """Run a function that runs no model, in a thread. Raises Problem, ClientDisconnect and what the function raises."""
 
-    def close_doors(self) -> None:
-        """Nobody else is let in."""
+        async def in_turn() -> Result:
+            async with self._quick.turn():
+                return await anyio.to_thread.run_sync(partial(work, *given))
+
+        return await unless_disconnected(request.receive, in_turn())
+
+    @asynccontextmanager
+    async def reading(self, source: Source[Result]) -> AsyncIterator[ThreadBridge[Result]]:
+        """Hold a turn and a thread that reads the source; at the end, wait until the thread is free. Raises Problem."""
+        async with self.answers.turn():
+            bridge = ThreadBridge(source, self._threads)
+            self._bridges.add(bridge)
+            try:
+                yield bridge
+            finally:
+                await bridge.end()
+                self._bridges.discard(bridge)
+
+    def close_queues(self) -> None:
+        """Refuse all requests that do not have a turn yet."""
         self.answers.close()
-        self.quick.close()
+        self._quick.close()
 
     def cut(self) -> None:
-        """End the answers that are under way."""
-        for pump in tuple(self.pumps):
-            pump.cut()
+        """End the answers under way."""
+        for bridge in self._bridges:
+            bridge.cut()
 
     def abandon(self) -> None:
-        """Wait no longer for threads that do not end."""
-        for pump in self.pumps:
-            pump.abandoned = True
-            self._left.append(pump.finished)
+        """Stop waiting for threads that hang."""
+        for bridge in self._bridges:
+            bridge.abandon()
+            self._abandoned.append(bridge.thread)
 
     async def end(self, seconds: float) -> bool:
-        """End all that runs, waiting so long for threads; whether all are done."""
+        """End everything, waiting at most so many seconds for threads; return whether all are done."""
         self.cut()
-        waiting = [pump.finished for pump in self.pumps]
+        waiting = [bridge.thread for bridge in self._bridges]
         if waiting:
             await asyncio.wait(waiting, timeout=seconds)
         self.abandon()
-        done = all(one.done() for one in self._left)
+        done = all(one.done() for one in self._abandoned)
         await asyncio.get_running_loop().run_in_executor(None, self.desk.close)
-        self.threads.shutdown(wait=False, cancel_futures=True)
-        self._hands.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         return done
 
     def ran(self, name: str, decision: Decision, run: Run, id: str | None) -> None:
-        """Something has been answered, or not."""
+        """Note an answer, complete or not, to a request for the model `name`."""
         self.metrics.ran(run)
         row = next((one for one in decision.candidates if one.model == run.model), None)
-        self.recent.appendleft(
-            {
-                "time": time.time(),
-                "id": id,
-                "asked": name,
-                "model": run.model,
-                "where": run.where,
-                "p_correct": None if row is None else row.p_correct,
-                "usd": run.usd,
-                "seconds": run.seconds,
-                "ending": run.ending,
-            }
-        )
+        fields = {name: getattr(run, name) for name in ("model", "where", "usd", "seconds", "ending")}
+        p_correct = None if row is None else row.p_correct
+        self.recent.appendleft({"time": time.time(), "id": id, "asked": name, "p_correct": p_correct, **fields})
 
     def gauges(self) -> dict[str, float]:
-        """What is now."""
+        """Return present values for the metrics."""
         loaded, sequences = self.desk.loaded()
         return {
             "running": self.answers.running,
-            "waiting": self.answers.waiting + self.quick.waiting,
-            "connections": self.doors.open,
+            "waiting": self.answers.waiting + self._quick.waiting,
+            "connections": len(self.connections),
             "conversations": len(self.desk.conversations),
             "device_models_loaded": len(loaded),
             "device_sequences": sequences,

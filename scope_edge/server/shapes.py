@@ -1,4 +1,4 @@
-"""Answers as OpenAI's format has them, whole and in events."""
+"""Answers in OpenAI's format, whole and as events of a stream, and the decision in headers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from scope_edge.plain import run_body
 
@@ -21,7 +22,7 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(slots=True)
 class Shape:
-    """One answer's form. chat: as of /v1/chat/completions, else of /v1/completions. show: decision and run come along."""
+    """Formats one answer. chat: as /v1/chat/completions does, else as /v1/completions. show: include decision and run."""
 
     chat: bool
     show: bool = False
@@ -31,14 +32,14 @@ class Shape:
     _called: bool = False
 
     def first(self, decision: Decision) -> bytes:
-        """The event that an answer begins with."""
+        """Return the event that begins a stream; b"" if there is none."""
         ours = {"scope_edge": {"decision": decision.as_dict()}} if self.show else {}
         if not self.chat:
             return self._event([self._choice("", None)], **ours) if self.show else b""
         return self._event([self._choice({"role": "assistant", "content": ""}, None)], **ours)
 
     def piece(self, piece: Piece) -> bytes:
-        """An event for a piece; nothing for one that has nothing in it."""
+        """Return the event for a piece; b"" if the piece is empty."""
         if not self.chat:
             return self._event([self._choice(piece.text, None)]) if piece.text else b""
         delta = {**piece.extra, "content": piece.text} if piece.text else dict(piece.extra)
@@ -46,7 +47,7 @@ class Shape:
         return self._event([self._choice(delta, None)]) if delta else b""
 
     def last(self, answer: Answer, *, usage: bool) -> Iterator[bytes]:
-        """The events that end it."""
+        """Yield the events that end a stream."""
         ours = {"scope_edge": _ours(answer)} if self.show else {}
         yield self._event([self._choice({} if self.chat else "", self._finish(answer.run))], **ours)
         if usage:
@@ -54,18 +55,18 @@ class Shape:
         yield DONE
 
     def whole(self, answer: Answer, pieces: Sequence[Piece]) -> dict[str, Any]:
-        """The answer at once."""
+        """Return the whole answer."""
         extra = joined([piece.extra for piece in pieces if piece.extra])
         self._called = bool(extra.get("tool_calls") or extra.get("function_call"))
-        finish = self._finish(answer.run)
-        if self.chat:
-            text = answer.text if answer.text or not self._called else None
-            choice = {"index": 0, "message": {"role": "assistant", "content": text, **extra}, "finish_reason": finish}
-        else:
-            choice = {"index": 0, "text": answer.text, "logprobs": None, "finish_reason": finish}
+        text = answer.text if answer.text or not self._called else None
+        content = (
+            {"message": {"role": "assistant", "content": text, **extra}}
+            if self.chat
+            else {"text": answer.text, "logprobs": None}
+        )
         body = {
             **self._head("chat.completion" if self.chat else "text_completion"),
-            "choices": [choice],
+            "choices": [{"index": 0, **content, "finish_reason": self._finish(answer.run)}],
             "usage": usage_of(answer.run),
         }
         return body | ({"scope_edge": {"decision": answer.decision.as_dict(), **_ours(answer)}} if self.show else {})
@@ -73,8 +74,8 @@ class Shape:
     def _finish(self, run: Run) -> str:
         return "length" if run.ending == "cut" else "tool_calls" if self._called else "stop"
 
-    def _choice(self, said: Any, finish: str | None) -> dict[str, Any]:
-        return {"index": 0, "delta" if self.chat else "text": said, "finish_reason": finish}
+    def _choice(self, content: Any, finish: str | None) -> dict[str, Any]:
+        return {"index": 0, "delta" if self.chat else "text": content, "finish_reason": finish}
 
     def _event(self, choices: list[Any], **more: Any) -> bytes:
         head = self._head("chat.completion.chunk" if self.chat else "text_completion")
@@ -86,34 +87,50 @@ class Shape:
 
 
 def event(body: Mapping[str, Any]) -> bytes:
-    """One event of a stream."""
+    """Return one event of a stream."""
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
 
 def usage_of(run: Run) -> dict[str, Any]:
-    """Tokens as the format counts them; null where they are not known."""
+    """Return token counts in OpenAI's format; null where they are unknown."""
     prompt, completion = (None if n is None else round(n) for n in (run.prompt_tokens, run.completion_tokens))
     total = None if prompt is None or completion is None else prompt + completion
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
 
 
+def decision_headers(decision: Decision, model: str | None, *, sticky: bool = False) -> dict[str, str]:
+    """Return the decision as headers; what is not ASCII is percent-encoded. model: answers; None = no model was asked."""
+    row = next((one for one in decision.candidates if one.model == (model or decision.choice)), None)
+    found: dict[str, Any] = {
+        "choice": decision.choice or "none",
+        "model": model,
+        "where": None if row is None else row.where,
+        "alpha": f"{decision.alpha:g}",
+        "evidence": None if row is None else row.evidence,
+        "p-correct": None if row is None or row.p_correct is None else f"{row.p_correct:.4f}",
+        "usd-expected": None if row is None or row.usd is None else f"{row.usd:.8f}".rstrip("0").rstrip("."),
+        "sticky": "1" if sticky else None,
+        "over-budget": "1" if decision.over_budget else None,
+    }
+    return {f"x-scope-edge-{name}": _ascii(value) for name, value in found.items() if value}
+
+
 def joined(deltas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What came in pieces beside the text, put together: texts end to end, the parts of lists by their index."""
+    """Join the deltas of a stream beside its text: texts end to end, list items by their index."""
     whole: dict[str, Any] = {}
     for delta in deltas:
-        for name, value in delta.items():
-            whole[name] = _joined(whole.get(name), value)
+        whole = _joined(whole, delta)
     return {name: _without_index(value) for name, value in whole.items() if value is not None}
 
 
 def _joined(before: Any, more: Any) -> Any:
     if before is None or more is None:
-        return before if more is None else _begun(more)
+        return before if more is None else more
     if isinstance(before, str) and isinstance(more, str):
         return before + more
-    if isinstance(before, dict) and isinstance(more, dict):
-        # An id or a type is sent once, or again the same; what is sent in parts are the arguments.
-        return before | {
+    if isinstance(before, Mapping) and isinstance(more, Mapping):
+        # An id or a type is sent once, or repeated; arguments are sent in parts.
+        return {**before} | {
             name: value if name in ("id", "type", "index") else _joined(before.get(name), value)
             for name, value in more.items()
         }
@@ -126,20 +143,19 @@ def _joined(before: Any, more: Any) -> Any:
     return more
 
 
-def _begun(value: Any) -> Any:
-    """A copy that may be added to."""
-    return list(value) if isinstance(value, list) else dict(value) if isinstance(value, dict) else value
-
-
-def _index(row: Any, place: int) -> int:
+def _index(row: Any, position: int) -> int:
     given = row.get("index") if isinstance(row, dict) else None
-    return given if type(given) is int else place
+    return given if type(given) is int else position
 
 
 def _without_index(value: Any) -> Any:
     if isinstance(value, list):
         return [{k: v for k, v in one.items() if k != "index"} if isinstance(one, dict) else one for one in value]
     return value
+
+
+def _ascii(value: str) -> str:
+    return value if value.isascii() and value.isprintable() else quote(value, safe=" :/,;.()[]=-_")
 
 
 def _ours(answer: Answer) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""Connections that only wait are no way to keep others out: they are bounded, make room, and are hung up on in the end."""
+"""Slow and idle clients cannot keep others out: connections are limited, make room, and are closed in the end."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import sys
 import threading
@@ -21,17 +20,18 @@ from cli_cases import QUERY
 from serve_cases import LARGE, Served, served, settings
 
 pytest.importorskip("httpx")
-if find_spec("uvicorn") is None or find_spec("starlette") is None:
+if any(find_spec(name) is None for name in ("uvicorn", "starlette", "prometheus_client")):
     pytest.skip("the extra `server` is not installed", allow_module_level=True)
 
 import uvicorn
 
-from scope_edge.server import doors
-from scope_edge.server.doors import Doors, Guest, places
+from scope_edge.server import connections
+from scope_edge.server.connections import Connection, Connections, connection_limit
 from scope_edge.server.metrics import Metrics
 
 TEXT = "There are 25 primes below one hundred."
 BODY = {"model": LARGE, "stream": True, "messages": [{"role": "user", "content": QUERY}]}
+GET = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n"
 
 
 def idle(server: Served) -> socket.socket:
@@ -54,7 +54,7 @@ def test_idle_connections_make_room_and_take_no_more_files_than_they_may(tmp_pat
         process = psutil.Process(server.process.pid)
         before = process.num_fds() if sys.platform != "win32" else 0
         flood = [stack.enter_context(idle(server)) for _ in range(200)]
-        # One that has begun its head and does not go on is no better than one that says nothing.
+        # A head that has begun and does not go on is no better than silence.
         for one in flood[-8:]:
             one.sendall(b"GET / HTTP/1.1\r\n")
         assert server.ask(model=LARGE).text == TEXT
@@ -65,7 +65,7 @@ def test_idle_connections_make_room_and_take_no_more_files_than_they_may(tmp_pat
     assert server.errors.read_text() == ""
 
 
-def test_where_all_are_at_work_the_next_is_told_when_to_come_again(tmp_path: Path) -> None:
+def test_when_all_connections_are_busy_the_next_is_told_when_to_come_again(tmp_path: Path) -> None:
     with (
         serving(lambda *_: Said(TEXT, 12, 9)) as model,
         faulty(model, ["stalls", "stalls"]) as front,
@@ -75,6 +75,7 @@ def test_where_all_are_at_work_the_next_is_told_when_to_come_again(tmp_path: Pat
         assert all(answer.read1(10) for _, answer in working)
         refused = server.ask("x" * 100_000, model=LARGE)
         assert refused.status == 503 and refused.json["error"]["code"] == "crowded"
+        assert refused.json["error"]["type"] == "api_error"
         assert int(refused.headers["retry-after"]) >= 1 and len(front.calls) == 2
         for connection, answer in working:
             answer.close()
@@ -84,14 +85,9 @@ def test_where_all_are_at_work_the_next_is_told_when_to_come_again(tmp_path: Pat
 
 
 @contextmanager
-def guests(most: int) -> Iterator[int]:
-    """The port of a small server behind our doors, in this process."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
-
-    kind: Any = partial(Guest, Doors(most, Metrics()))
+def small(most: int, app: Any) -> Iterator[int]:
+    """The port of a small server with our connections, in this process."""
+    kind: Any = partial(Connection, Connections(most, Metrics()))
     config = uvicorn.Config(app, port=0, http=kind, ws="none", lifespan="off", loop="asyncio", log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=asyncio.run, args=(server.serve(),), daemon=True)
@@ -106,11 +102,16 @@ def guests(most: int) -> Iterator[int]:
         thread.join(30)
 
 
+async def ok(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
 def test_a_head_that_comes_in_drops_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doors, "HEADER_SECONDS", 0.5)
-    monkeypatch.setattr(doors, "IDLE_SECONDS", 0.0)
-    with guests(8) as port, socket.create_connection(("127.0.0.1", port), timeout=0.05) as one:
-        one.sendall(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.0)
+    with small(8, ok) as port, socket.create_connection(("127.0.0.1", port), timeout=0.05) as one:
+        one.sendall(GET)
         assert one.recv(4096).startswith(b"HTTP/1.1 200")
         with pytest.raises(ConnectionError):
             one.sendall(b"GET / HTTP/1.1\r\n")
@@ -123,6 +124,31 @@ def test_a_head_that_comes_in_drops_is_hung_up_on(monkeypatch: pytest.MonkeyPatc
                     pass
 
 
+def test_a_client_that_does_not_read_is_hung_up_on_and_its_answer_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SEND_SECONDS", 0.2)
+    ended = threading.Event()
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        async def write() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+
+        writing = asyncio.ensure_future(write())
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        writing.cancel()
+        ended.set()
+
+    with small(8, endless) as port, socket.create_connection(("127.0.0.1", port), timeout=30) as one:
+        one.sendall(GET)
+        assert ended.wait(30)
+        with pytest.raises(ConnectionError):
+            while one.recv(65536):
+                pass
+            raise ConnectionResetError
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
 def test_no_more_connections_than_there_may_be_files(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
@@ -130,16 +156,10 @@ def test_no_more_connections_than_there_may_be_files(monkeypatch: pytest.MonkeyP
     raised = []
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
-    assert places(512, at_once=64) == 512 and raised[0][0] > 512 and raised[0][1] == 4096, "the limit is raised"
+    assert connection_limit(512, at_once=64) == 512 and raised[0][0] > 512 and raised[0][1] == 4096, "it is raised"
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 512))
-    assert 100 < places(512, at_once=16) < 512, "as far as it may be"
+    assert 100 < connection_limit(512, at_once=16) < 512, "as far as it may be"
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
-    assert places(512, at_once=16) == 1
+    assert connection_limit(512, at_once=16) == 1
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert places(512, at_once=16) == 512
-
-
-def test_what_is_refused_reads_like_every_other_error() -> None:
-    head, _, body = doors._whole(doors.crowded()).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 503 ") and f"content-length: {len(body)}".encode() in head
-    assert json.loads(body)["error"]["type"] == "api_error"
+    assert connection_limit(512, at_once=16) == 512
