@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from scope_edge.executor import Executor
     from scope_edge.executor.contracts import Place
     from scope_edge.fingerprints import Fingerprint
+    from scope_edge.journal import Journal
     from scope_edge.records import EncodedQuery, ModelCard, Query
-    from scope_edge.router import Flow, Guard, Noted, Refiner
+    from scope_edge.router import Encoder as AnyEncoder
+    from scope_edge.router import Flow, Guard, Refiner
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,10 @@ def load_encoder(settings: Settings) -> Callable[[], Encoder]:
     return Encoder.loading(provider=settings.provider, threads=settings.threads)
 
 
-def load_flow(settings: Settings, noted: Noted | None = None, encoder: Callable[[], Encoder] | None = None) -> Flow:
+def load_flow(settings: Settings, encoder: Callable[[], AnyEncoder] | None = None) -> Flow:
     """A router for the settings' active pool, from bundled files and the user's own.
 
-    noted: told of every decision. encoder: one that is loaded already.
+    encoder: gives one that is loaded already.
 
     Raises AssetError (a file missing or damaged), UsageError (unknown or empty pool, unknown provider),
     MissingExtraError (an optional library asked for by name is not installed).
@@ -65,7 +67,6 @@ def load_flow(settings: Settings, noted: Noted | None = None, encoder: Callable[
         policy=PoolPolicy(pool, standing.prepared),
         refiner=_refiner(settings, pool, standing.fingerprints),
         guard=_guard(settings),
-        noted=noted,
     )
 
 
@@ -81,12 +82,12 @@ def load_executor(
     settings: Settings,
     cards: Sequence[ModelCard],
     encode: Callable[[Query], EncodedQuery],
+    journal: Journal,
     places: Places | None = None,
 ) -> Executor:
-    """What carries decisions on these models out. Nothing is started or connected to yet. places: None = its own."""
+    """Make what carries out decisions on these models. Nothing is started or connected to yet. places: None = its own."""
     from scope_edge.agreement import Agreement
     from scope_edge.executor import Executor
-    from scope_edge.journal import Journal
     from scope_edge.ledger import Ledger
 
     places = places or load_places(settings, cards)
@@ -96,7 +97,7 @@ def load_executor(
         cloud=places.cloud,
         agreement=Agreement(encode),
         ledger=Ledger(settings),
-        journal=Journal(settings),
+        journal=journal,
     )
 
 

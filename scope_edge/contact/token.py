@@ -22,6 +22,8 @@ from scope_edge.errors import AssetError
 FOLDER, FILE = "server", "token"
 _BYTES = 32
 _LONGEST = 512
+# The headers by which a server proves that it knows the token.
+NONCE, PROOF = "x-scope-edge-nonce", "x-scope-edge-proof"
 
 
 def folder() -> Path:

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from scope_edge.ask_request import Asked
 from scope_edge.chat.stream import Piece
 from scope_edge.errors import ScopeEdgeError
 from scope_edge.records import Decision, Run
-from scope_edge.server.desk import Asked
 from scope_edge.server.exchange import Exchange, encoded
 from scope_edge.server.problems import Problem, closing, problem_of
 from scope_edge.server.pump import Pump
-from scope_edge.server.shapes import Shape, event
+from scope_edge.server.shapes import Shape, error_details, event
 from scope_edge.server.wire import Conversation, parse, read_chat, read_completion
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class _Reply:
                 run = await (self._stream(pump) if self._conversation.stream else self._whole(pump))
             except ScopeEdgeError as error:
                 run = _run_of(error)
-                await self._refuse(problem_of(error))
+                await self._refuse(self._problem(error))
             except Problem as problem:
                 await self._refuse(problem)
             finally:
@@ -112,6 +112,12 @@ class _Reply:
         """Said at once, though the thread may not be done."""
         if not self._exchange.begun:
             await self._exchange.problem(problem)
+
+    def _problem(self, error: ScopeEdgeError) -> Problem:
+        problem = problem_of(error)
+        if self._conversation.wishes.show:
+            problem.more["scope_edge"] = error_details(error, None if self._asked is None else self._asked.decision)
+        return problem
 
     async def _whole(self, pump: Pump[Asked | Piece]) -> Run:
         async for batch in pump.batches():
@@ -138,7 +144,7 @@ class _Reply:
         except ScopeEdgeError as error:
             if not self._exchange.begun:
                 raise
-            await self._exchange.write(event(problem_of(error).body()), more=False)
+            await self._exchange.write(event(self._problem(error).body()), more=False)
             return _run_of(error)
         except Problem as problem:
             if not self._exchange.begun:
@@ -154,7 +160,7 @@ class _Reply:
         asked = self._decided()
         self._shape.model = asked.execution.model or ""
         await self._exchange.start(200, encoded(_EVENTS | self._headers()))
-        first = self._shape.first(asked.decision)
+        first = self._shape.first(asked.decision, asked.execution.attempts)
         if first:
             await self._exchange.write(first, more=True)
 

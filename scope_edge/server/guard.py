@@ -21,7 +21,7 @@ from scope_edge.server.problems import Problem
 # Of a request: its target and its headers together.
 HEAD_BYTES = 64 * 1024
 # Who may be asked without a token: what shows nothing and does nothing, and the two that have secrets of their own.
-_OPEN = ("/", "/health", "/favicon.ico", "/own/hello", "/own/token")
+_OPEN = ("/", "/health", "/favicon.ico", "/identity", "/page/token")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,71 @@
-"""The page at /: one file that loads nothing else, and that a browser lets do nothing but talk to this server."""
+"""The page at /, one file that loads nothing else, and the addresses that it needs beside /v1."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
+import secrets
+import time
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
+from scope_edge.contact.token import NONCE, PROOF, proof, same
 from scope_edge.server.exchange import Exchange, encoded
+from scope_edge.server.problems import Problem, bad
+from scope_edge.server.wire import parse
+
+if TYPE_CHECKING:
+    from scope_edge.server.service import Service
 
 _FILE = "page.html"
+_SHORTEST_NONCE, _LONGEST_NONCE = 16, 200
+_CODE_SECONDS = 600.0
+
+
+class Codes:
+    """Codes that open the page in a browser, each once and within ten minutes."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, float] = {}
+
+    def make(self) -> str:
+        """Make a new code."""
+        code = secrets.token_urlsafe(18)
+        self._codes[code] = time.monotonic() + _CODE_SECONDS
+        return code
+
+    def redeem(self, given: str) -> bool:
+        """Redeem a code; it cannot be used again. False = it is unknown, used or too old."""
+        found = next((code for code in self._codes if same(code, given)), None)
+        return found is not None and self._codes.pop(found) > time.monotonic()
+
+
+class PageApi:
+    """What gives the page its token and its list, and proves to a client that this server knows the token."""
+
+    def __init__(self, service: Service, token: str) -> None:
+        self._service, self._token = service, token
+        self.codes = Codes()
+
+    async def prove(self, exchange: Exchange) -> None:
+        """GET /identity: an HMAC of the client's nonce and of this server's port, with the token as its key."""
+        nonce, (_, port) = exchange.header(NONCE), exchange.scope["server"]
+        if not _SHORTEST_NONCE <= len(nonce) <= _LONGEST_NONCE:
+            raise bad(f"the header {NONCE} is missing, or not {_SHORTEST_NONCE} to {_LONGEST_NONCE} characters long")
+        await exchange.json(200, {}, {PROOF: proof(self._token, nonce, int(port))})
+
+    async def redeem(self, exchange: Exchange) -> None:
+        """POST /page/token: exchange the code of the printed link for the token."""
+        code = parse(await exchange.body(4096)).get("code")
+        if not isinstance(code, str) or not self.codes.redeem(code):
+            raise Problem(403, "this link has been used, or is too old; paste the token", "code")
+        await exchange.json(200, {"token": self._token}, {"cache-control": "no-store"})
+
+    async def recent(self, exchange: Exchange) -> None:
+        """GET /page/recent: the latest answers, without a word of their text."""
+        await exchange.json(200, {"recent": list(self._service.recent)})
 
 
 async def page(exchange: Exchange) -> None:
@@ -32,7 +87,7 @@ async def page(exchange: Exchange) -> None:
 
 
 async def icon(exchange: Exchange) -> None:
-    """GET /favicon.ico: there is none, and no token is worth asking for it."""
+    """GET /favicon.ico: empty, and without a token."""
     await exchange.start(204, [])
     await exchange.write(b"", more=False)
 
@@ -44,7 +99,7 @@ def _page() -> bytes:
 
 @cache
 def _policy(raw: bytes) -> str:
-    """Nothing but the script and the style that are in the page, known by their hashes."""
+    """Allow only the script and the style of the page, known by their hashes."""
     script, style = (_hash(raw, tag) for tag in (b"script", b"style"))
     return (
         f"default-src 'none'; script-src '{script}'; style-src '{style}'; connect-src 'self'; base-uri 'none';"

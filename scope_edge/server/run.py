@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 
 from scope_edge.chat.endpoints import is_loopback
-from scope_edge.contact.runtime import Running, forget, note
 from scope_edge.contact.token import make_token
 from scope_edge.errors import UsageError
 from scope_edge.server.app import make_app
 from scope_edge.server.desk import Desk
 from scope_edge.server.doors import IDLE_SECONDS, Guest
 from scope_edge.server.guard import HEAD_BYTES, Access, allowed_hosts
-from scope_edge.server.own import Own
+from scope_edge.server.page import PageApi
 from scope_edge.server.service import Bounds, Service
+from scope_edge.server.state import ServerState, forget, limits_of, note, settings_hash
 from scope_edge.server.thrift import share_pools
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ def serve(
 
 async def _serve(desk: Desk, token: str, options: Options, ready: Ready, until: threading.Event | None) -> bool:
     service = Service(desk, options.bounds)
-    own = Own(service, token)
+    page_api = PageApi(service, token)
     access = Access(token if options.auth else None, allowed_hosts((*options.names, options.host)), _is_public(options))
-    server = Server(_config(make_app(service, own, access), service.doors, options), service, options)
+    server = Server(_config(make_app(service, page_api, access), service.doors, options), service, options, token)
     watch = None if until is None else asyncio.create_task(_watch(until, server))
 
     def listening(host: str, port: int) -> None:
-        ready(Listening(host, port, own.codes.make()))
+        ready(Listening(host, port, page_api.codes.make()))
 
     try:
         return await server.run_until_told(listening)
@@ -152,10 +152,10 @@ def _config(app: Any, doors: Doors, options: Options) -> uvicorn.Config:
 class Server(uvicorn.Server):
     """Uvicorn's, noted while it runs, and ended in order."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, options: Options) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, options: Options, token: str) -> None:
         super().__init__(config)
-        self._service, self._options = service, options
-        self._running: Running | None = None
+        self._service, self._options, self._token = service, options, token
+        self._state: ServerState | None = None
         self._ready: Callable[[str, int], None] = lambda host, port: None
         self._done = True
 
@@ -220,13 +220,15 @@ class Server(uvicorn.Server):
         self._service.abandon()
 
     def _note(self, host: str, port: int) -> None:
-        """Only where it listens on loopback: the user's commands connect to nothing else."""
+        """Write the state file, unless the server does not listen on loopback: the user's commands connect to nothing else."""
         if host in _EVERYWHERE:
             host = "127.0.0.1" if host == "0.0.0.0" else "::1"
         if is_loopback(host):
-            self._running = Running(host, port, os.getpid(), time.time())
-            note(self._running)
+            settings = self._service.desk.settings
+            made = settings_hash(settings, self._token)
+            self._state = ServerState(host, port, os.getpid(), time.time(), made, limits_of(settings))
+            note(self._state)
 
     def _forget(self) -> None:
-        if self._running is not None:
-            forget(self._running)
+        if self._state is not None:
+            forget(self._state)

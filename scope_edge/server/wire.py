@@ -31,7 +31,18 @@ _TOOLS = ("tools", "functions", "tool_calls", "function_call")
 _KEPT = ("model", "messages", "prompt", "stream", "stream_options", OURS)
 # What an answer could only seem to have: one choice comes back, its text alone.
 _UNABLE = ("logprobs", "top_logprobs", "echo", "suffix", "best_of")
-_SETTINGS = ("alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy", "verify")
+_SETTINGS = (
+    "alpha",
+    "max_tokens",
+    "max_usd",
+    "max_seconds",
+    "local_only",
+    "fallback",
+    "policy",
+    "verify",
+    "top_k",
+    "pool",
+)
 _WISHES = (*_SETTINGS, "exclude", "decision")
 MOST_MESSAGES = 10_000
 MOST_INPUTS = 2048
