@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from chat_server import Said, Server, faulty, serving
 from cli_cases import QUERY, Ended, command, heed_ctrl_c, spawn, without_timings
-from scope_edge.contact.client import PROOF, NotServed
 from serve_cases import KEY, LARGE, SMALL, Served, served, settings
 
-from scope_edge.contact.token import proof
+from scope_edge.cli.server_client import Connection, NotServed
+from scope_edge.contact.token import PROOF, proof
+from scope_edge.server.state import ServerState
 
 pytest.importorskip("httpx")
 if find_spec("uvicorn") is None or find_spec("starlette") is None:
@@ -163,13 +164,15 @@ def test_what_went_wrong_is_the_same_object(tmp_path: Path, fault: str) -> None:
 
 
 def test_limits_and_a_cap_end_alike(tmp_path: Path) -> None:
-    with serving(lambda *_: Said(TEXT, 12, 9)) as model:
-        with served(tmp_path, settings=settings(model, model, "max_usd_day = 0.000001")) as server:
-            both = World(server, model, tmp_path).both
-            for args in (("--max-tokens", "1"), ("--max-tokens", "1", "--json"), ("--model", LARGE)):
-                through, alone = both("ask", QUERY, *args)
-                assert through.code == alone.code == 3 and through.err == alone.err
-            assert model.calls == []
+    with (
+        serving(lambda *_: Said(TEXT, 12, 9)) as model,
+        served(tmp_path, settings=settings(model, model, "max_usd_day = 0.000001")) as server,
+    ):
+        both = World(server, model, tmp_path).both
+        for args in (("--max-tokens", "1"), ("--max-tokens", "1", "--json"), ("--model", LARGE)):
+            through, alone = both("ask", QUERY, *args)
+            assert through.code == alone.code == 3 and through.err == alone.err
+        assert model.calls == []
 
 
 def test_ctrl_c_in_the_command_ends_the_answer_in_the_server(tmp_path: Path) -> None:

@@ -77,11 +77,12 @@ def limits_of(settings: Settings) -> dict[str, Any]:
 
 def is_compatible(state: ServerState, settings: Settings, token: str) -> bool:
     """Whether the server would decide as a process with these settings, given what a request can say."""
-    for name, limit in state.limits.items():
-        wanted = getattr(settings, name)
-        narrower = wanted or settings.offline if name == "local_only" else wanted is not None and wanted <= limit
-        if limit not in (None, False) and not narrower:
-            return False
+    limits = dict(state.limits)
+    if limits.pop("local_only") and not (settings.local_only or settings.offline):
+        return False
+    wanted = {name: getattr(settings, name) for name in limits}
+    if any(limit is not None and (wanted[name] is None or wanted[name] > limit) for name, limit in limits.items()):
+        return False
     return state.settings == settings_hash(settings, token)
 
 
