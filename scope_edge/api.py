@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scope_edge.answer import Answer
@@ -186,12 +187,12 @@ class Router:
         Raises InfeasibleError (no model keeps to the limits), UsageError (no model can be called, an unknown model, a blank
         text), AssetError (a file is missing or damaged).
         """
-        self._check_known((*request.preference.exclude, *(() if request.model is None else (request.model,))))
+        self._check_known((*request.preference.exclude, *filter(None, [request.model])))
         preference, encoded, sticky = request.preference, None, False
         # Before the decision: an estimator that makes it may load a model, and both share one memory.
         executor = self._running()
         if request.model is not None and not request.estimate:
-            decision = pinned_decision(self._card(request.model), request.query, preference)
+            decision = pinned_decision(self._catalog.card(request.model), request.query, preference)
         else:
             can = askable(
                 self.pool, request.model, preference, request.needs, picked=self._settings.pool != DEFAULT_POOL
@@ -262,17 +263,16 @@ class Router:
 
     def _check_known(self, models: Iterable[str]) -> None:
         """Raises UsageError naming the nearest ids for a model that the catalog does not know."""
-        known = () if self._shared else {card.id for card in self.pool}
         for model in models:
-            if model not in known:
-                self._card(model)
+            self._catalog.card(model)
 
-    def _card(self, model: str) -> ModelCard:
+    @cached_property
+    def _catalog(self) -> Catalog:
         if self._shared is not None:
-            return self._shared.catalog.card(model)
+            return self._shared.catalog
         from scope_edge.catalog import load_catalog
 
-        return load_catalog(self._settings).card(model)
+        return load_catalog(self._settings)
 
 
 class Stream:

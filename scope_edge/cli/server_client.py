@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _PROOF_SECONDS, _ROUTE_SECONDS = 2.0, 60.0
 _MAX_BYTES = 64 * 1024 * 1024
+_SHOW = "x-scope-edge-decision"
 _SOURCE = "the server's response"
 
 
@@ -43,7 +44,7 @@ class Connection:
         """Raises NotServed: the address is not loopback."""
         if not is_loopback(state.host):
             raise NotServed
-        self._state, self._token = state, token
+        self._port, self._token = state.port, token
         self._http = http.client.HTTPConnection(state.host, state.port, timeout=_PROOF_SECONDS)
 
     def __enter__(self) -> Connection:
@@ -52,34 +53,28 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def authenticate(self) -> None:
-        """Let the server prove that it knows the token. Raises NotServed: it cannot."""
-        nonce = secrets.token_urlsafe(24)
-        given = self._send("GET", "/identity", None, {NONCE: nonce}).headers.get(PROOF, "")
-        if not same(given, proof(self._token, nonce, self._state.port)) or self._http.sock is None:
-            raise NotServed
-
     def post(self, path: str, body: Mapping[str, Any], seconds: float | None) -> http.client.HTTPResponse:
-        """Send a request. seconds: of silence, at most; None = no limit. Raises NotServed."""
-        if self._http.sock is None:  # http.client would connect anew, to a server that has proved nothing.
-            raise NotServed
-        self._http.sock.settimeout(seconds)
-        headers = {
-            "Content-Type": "application/json",
-            "Authorization": f"Bearer {self._token}",
-            "x-scope-edge-decision": "1",
-        }
-        return self._send("POST", path, json.dumps(body).encode(), headers)
+        """Send a request once the server has proved that it knows the token. seconds: of silence, at most; None = no limit.
 
-    def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> http.client.HTTPResponse:
+        Raises NotServed.
+        """
+        nonce = secrets.token_urlsafe(24)
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}", _SHOW: "1"}
         try:
-            self._http.request(method, path, body, headers)
-            response = self._http.getresponse()
-            if method == "GET":
-                response.read(_MAX_BYTES)
+            self._http.request("GET", "/identity", headers={NONCE: nonce})
+            proved = self._http.getresponse()
+            proved.read(_MAX_BYTES)
+            # Without a socket http.client would connect anew, to a server that has proved nothing.
+            if (
+                not same(proved.headers.get(PROOF, ""), proof(self._token, nonce, self._port))
+                or self._http.sock is None
+            ):
+                raise NotServed
+            self._http.sock.settimeout(seconds)
+            self._http.request("POST", path, json.dumps(body).encode(), headers)
+            return self._http.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise NotServed from error
-        return response
 
 
 def route(settings: Settings, text: str, options: Mapping[str, Any]) -> Decision | None:
@@ -124,15 +119,13 @@ class ServedStream:
         self._response = response
         self._texts: list[str] = []
         self._failure: ScopeEdgeError | None = None
-        self._ours: dict[str, Any] = {}
         self.model: str | None = None
         self.attempts: tuple[Attempt, ...] = ()
         self.answer: Answer | None = None
         if response.status == http.client.OK:
             first = self._event()
-            self.model = first["model"] or None
-            self.attempts = tuple(Attempt(**one) for one in first["scope_edge"]["attempts"])
-            ours = first["scope_edge"]
+            self.model, ours = first["model"] or None, first["scope_edge"]
+            self.attempts = tuple(Attempt(**one) for one in ours["attempts"])
         else:
             ours = self._refusal()
         self.decision: Decision = read_decision(json.dumps(ours["decision"]), _SOURCE)
@@ -190,7 +183,6 @@ def _connected(settings: Settings) -> Iterator[Connection]:
     if state is None or token is None or not is_compatible(state, settings, token):
         raise NotServed
     with Connection(state, token) as connection:
-        connection.authenticate()
         yield connection
 
 
