@@ -8,25 +8,30 @@ if TYPE_CHECKING:
     from scope_edge.answer import Answer
     from scope_edge.api import Router, Stream
     from scope_edge.errors import (
+        AssetError,
         BrokenAnswerError,
         BudgetError,
         InfeasibleError,
+        RefusedError,
         ScopeEdgeError,
         UnansweredError,
         UsageError,
     )
-    from scope_edge.records import Candidate, Decision, Run
+    from scope_edge.records import Candidate, Decision, ModelCard, Run
 
 __version__ = "0.1.0"
 
 # Where the public names live. They are imported when they are first used, so that importing the package stays light.
 _HOMES = {
     "Answer": "answer",
+    "AssetError": "errors",
     "BrokenAnswerError": "errors",
     "BudgetError": "errors",
     "Candidate": "records",
     "Decision": "records",
     "InfeasibleError": "errors",
+    "ModelCard": "records",
+    "RefusedError": "errors",
     "Router": "api",
     "Run": "records",
     "ScopeEdgeError": "errors",
@@ -36,11 +41,14 @@ _HOMES = {
 }
 __all__ = [
     "Answer",
+    "AssetError",
     "BrokenAnswerError",
     "BudgetError",
     "Candidate",
     "Decision",
     "InfeasibleError",
+    "ModelCard",
+    "RefusedError",
     "Router",
     "Run",
     "ScopeEdgeError",

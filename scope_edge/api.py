@@ -1,102 +1,85 @@
-"""The library's face: a router that decides, and asks the model it decided for. `from scope_edge import Router`."""
+"""The public interface: a router that decides, and asks the model it decided for. `from scope_edge import Router`."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
-from scope_edge.allowed import CHECKS
 from scope_edge.answer import Answer
+from scope_edge.ask_request import Asked, AskRequest
 from scope_edge.askable import askable
 from scope_edge.assemble import load_executor, load_flow, open_catalog, open_journal
-from scope_edge.checks import check_name, suggestion
+from scope_edge.call_options import (
+    ASK,
+    ROUTE,
+    read_fields,
+    read_options,
+    read_preference,
+    read_query,
+    read_verify,
+)
+from scope_edge.checks import check_name
 from scope_edge.config import DEFAULT_POOL, Settings, load_settings
-from scope_edge.errors import InfeasibleError, UsageError
+from scope_edge.errors import InfeasibleError
 from scope_edge.executor.request import Request
-from scope_edge.executor.room import TOKEN_LIMITS
+from scope_edge.overrides import keep_model, pinned_decision
 from scope_edge.records import Attempt, Decision, ModelCard, Query
 from scope_edge.unmet import unmet
-from scope_edge.whole import whole, whole_body
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from scope_edge.call_options import AskOptions, RouteOptions
+    from scope_edge.catalog import Catalog
     from scope_edge.executor import Execution, Executor
     from scope_edge.journal import Journal
-    from scope_edge.records import Fallback, PolicyName, Preference, Where
+    from scope_edge.records import EncodedQuery, Preference, Where
     from scope_edge.router import Flow
 
 
-class Wishes(TypedDict, total=False):
-    """What one call may ask for beside the text; what it does not say, the settings say.
+class SharedParts(Protocol):
+    """What routers of several settings share, such as those of a server. Whoever made it closes it."""
 
-    `Router` says what each of them is.
-    """
+    @property
+    def catalog(self) -> Catalog: ...
 
-    system: str | None
-    history: Iterable[tuple[str, str]]
-    id: str | None
-    alpha: float | None
-    max_tokens: int | None
-    max_usd: float | None
-    max_seconds: float | None
-    local_only: bool | None
-    exclude: str | Iterable[str] | None
-    fallback: Fallback | None
-    policy: PolicyName | None
+    def load_flow(self, settings: Settings) -> Flow: ...
 
-
-class AskWishes(Wishes, total=False):
-    """And for an answer."""
-
-    model: str | None
-    verify: int | None
-    fields: Mapping[str, Any]
-
-
-_SETTINGS = ("alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy")
-_QUERY = ("system", "history", "id")
-_ROUTE = (*_QUERY, *_SETTINGS, "exclude")
-_ASK = (*_ROUTE, "model", "verify", "fields")
-_ROLES = ("system", "user", "assistant")
+    def load_executor(self, settings: Settings, journal: Journal) -> Executor: ...
 
 
 class Router:
-    """Decides which model of a pool a query should go to, and asks it. Safe to call from several threads at once.
+    """Decides which model of a pool should answer a query, and asks it. Threads may share one.
 
     A context manager: its end ends the processes that models run in.
 
-    A call may ask for, by keyword (None, or left out: as the settings say):
+    The keyword options of a call (missing or None: as the settings say):
 
-    alpha: 0 = cheapest ... 1 = most accurate. max_tokens: of prompt and completion together, the model's own. max_usd: US
-    dollars. max_seconds: loading included. local_only: models on the device alone. exclude: model ids, or one of them.
-    fallback: "none" or "cheapest", where nothing keeps to the limits. policy: "scope-edge" or "paper".
-    system, history: what is sent along; history is (role, text) pairs, oldest first. id: given back as the decision's query_id.
+    alpha: 0 = cheapest ... 1 = most accurate. max_tokens: of prompt and completion together, in the model's own tokens.
+    max_usd: US dollars. max_seconds: loading included. local_only: only models on the device. exclude: one or several model ids.
+    fallback: "none" or "cheapest", for when no model keeps to the limits. policy: "scope-edge" or "paper".
+    system, history: sent along with the text; history is (role, text) pairs, oldest first. id: returned as the decision's query_id.
 
-    And for an answer: model: this one alone is asked. verify: 2 = a second sample of answers on the device, 0 = none. fields: of
-    the wire format, passed on to the model ("temperature", "stop", "max_tokens", ...).
+    Options of an answer: model: the only model to ask. verify: 2 = take a second sample of answers on the device, 0 = do not.
+    fields: further fields of the wire format, passed on to the model ("temperature", "stop", "max_tokens", ...).
     """
 
-    def __init__(self, settings: Settings, parts: tuple[Flow, Executor] | None = None) -> None:
-        """parts: of somebody who goes on using them, and ends them. Raises as `load` does."""
-        self._settings = settings
-        self._journal = None if parts else _journal(settings)
-        self._flow: Flow = (
-            parts[0] if parts else load_flow(settings, None if self._journal is None else self._journal.noted)
-        )
-        self._lock = threading.Lock()
-        self._executor: Executor | None = parts[1] if parts else None
-        self._lent = parts is not None
+    def __init__(self, settings: Settings, shared: SharedParts | None = None) -> None:
+        """Raises as `load` does; with `shared` parts, which load when they are first needed, the first call does."""
+        self._settings, self._shared = settings, shared
+        self._loading, self._lock = threading.Lock(), threading.Lock()
+        self._loaded: Flow | None = None if shared else load_flow(settings)
+        self._executor: Executor | None = None
+        self._journal: Journal | None = None
 
     @classmethod
     def load(cls, profile: str | None = None, **settings: Any) -> Router:
-        """A router under the user's settings, those given here before all others (docs/models.md#settings).
+        """Load a router under the user's settings; those given here win over all others (docs/models.md#settings).
 
-        Raises UsageError (a setting that makes no sense, an unknown pool or profile), AssetError (a file missing or damaged),
+        Raises UsageError (an invalid setting, an unknown pool or profile), AssetError (a file is missing or damaged),
         MissingExtraError (an optional library asked for by name is not installed).
         """
         return cls(load_settings({**settings, "profile": profile}))
@@ -108,14 +91,15 @@ class Router:
         self.close()
 
     def close(self) -> None:
-        """End what runs. The next question would start it again."""
-        if self._lent:
-            return
+        """End all processes and close all files that are not shared. The next call starts them again."""
         with self._lock:
             executor, self._executor = self._executor, None
-        if executor is not None:
+        if executor is not None and self._shared is None:
             executor.close()
-        self._flow.close()
+        elif executor is not None:
+            executor.release()
+        if self._loaded is not None:
+            self._loaded.close()
         if self._journal is not None:
             self._journal.close()
 
@@ -124,90 +108,167 @@ class Router:
         """The model cards a decision may choose from, in order."""
         return self._flow.pool
 
+    @property
+    def journal_problem(self) -> str | None:
+        """Why the last decision could not be recorded, in one line; None = it was, or did not have to be."""
+        return None if self._journal is None else self._journal.problem
+
     def __repr__(self) -> str:
         return f"<Router of {len(self.pool)} models, alpha {self._settings.alpha:g}>"
 
-    def route(self, text: str, **wishes: Unpack[Wishes]) -> Decision:
-        """Where a query should go; no model of the pool runs.
+    def route(self, text: str, **options: Unpack[RouteOptions]) -> Decision:
+        """Decide where a query should go; no model of the pool runs.
 
-        That nothing keeps to the limits is no error: see `Decision.feasible`. Raises UsageError for what makes no sense.
+        A decision without a choice is no error: see `Decision.feasible`. Raises UsageError for an invalid text or option.
         """
-        given = _known(wishes, _ROUTE)
-        return self._flow.route(_query(text, given), self._preference(given), top_k=self._settings.top_k)
+        return self.decide(*self.prepare(text, **options))
 
-    def route_many(self, texts: Iterable[str], **wishes: Unpack[Wishes]) -> Iterator[Decision]:
-        """Where each of many queries should go, in order, on all cores; read a few ahead, so that memory stays flat.
+    def route_many(self, texts: Iterable[str], **options: Unpack[RouteOptions]) -> Iterator[Decision]:
+        """Decide for many queries, in order, on all cores. Texts are read a few ahead, so that memory stays flat.
 
         Each decision is the one that `route` would make. Raises as `route` does, at the text that is at fault.
         """
-        given = _known(wishes, _ROUTE)
+        given = read_options(options, ROUTE)
         preference = self._preference(given)
-        requests = ((_query(text, given), preference) for text in texts)
-        return self._flow.route_many(requests, top_k=self._settings.top_k)
+        return self.decide_many((read_query(text, given), preference) for text in texts)
 
-    def ask(self, text: str, **wishes: Unpack[AskWishes]) -> Answer:
-        """The answer of the model that was chosen, or of the next best where that one does not answer.
+    def ask(self, text: str, **options: Unpack[AskOptions]) -> Answer:
+        """Return the answer of the chosen model, or of the next best one where that does not answer.
 
-        Raises InfeasibleError (nothing keeps to the limits), UnansweredError (nobody answered), BrokenAnswerError (the answer
-        broke off; it has what came), BudgetError (a cap on spending), UsageError (what was asked makes no sense, nobody can
-        be called, or a server refuses it).
+        Raises InfeasibleError (no model keeps to the limits), UnansweredError (no model answered), BrokenAnswerError (the
+        answer broke off; the error has its beginning), BudgetError (a cap on spending), RefusedError (a model's server refuses
+        the request), UsageError (an invalid text or option, or no model can be called).
         """
-        with self.stream(text, **wishes) as stream:
+        with self.stream(text, **options) as stream:
             for _ in stream:
                 pass
         if stream.answer is None:
-            raise RuntimeError("an answer came to its end and is not there")
+            raise RuntimeError("an answer came to its end and is missing")
         return stream.answer
 
-    def stream(self, text: str, **wishes: Unpack[AskWishes]) -> Stream:
-        """As `ask`, piece by piece. The decision is made now, and may raise; the model is asked when the first piece is."""
+    def stream(self, text: str, **options: Unpack[AskOptions]) -> Stream:
+        """Do as `ask`, piece by piece. The decision is made now, and may raise; the model is asked with the first piece."""
         started = time.monotonic()
-        given = _known(wishes, _ASK)
-        preference, query = self._preference(given), _query(text, given)
-        pinned = given.get("model")
-        only = None if pinned is None else self._check_model(check_name("model", pinned))
-        can = askable(self.pool, only, preference, picked=self._settings.pool != DEFAULT_POOL)
-        # Before the decision: an estimator that makes it may load a model, and the memory there is is shared.
-        executor = self._running()
-        encoded = self._flow.encode(query)
-        decision = can.noted(self._flow.decide(encoded, can.preference, top_k=self._settings.top_k))
-        if decision.choice is None:
-            if executor.journal is not None:
-                executor.journal.record(query, decision, None, encoded=encoded)
-            raise InfeasibleError(unmet(decision.bound), decision)
-        request = Request(
-            query=query,
-            decision=decision,
-            budget=preference.budget,
-            fields=_fields(given.get("fields")),
-            local_only=can.preference.local_only,
-            verify=_verify(given, self._settings),
-            encoded=encoded,
+        given = read_options(options, ASK)
+        model, preference = given.get("model"), self._preference(given)
+        request = AskRequest(
+            query=read_query(text, given),
+            preference=preference,
+            model=None if model is None else check_name("model", model),
+            fields=read_fields(given.get("fields")),
+            verify=read_verify(given, self._settings),
             started=started,
         )
-        return Stream(executor.start(request))
+        return Stream(self.start(request).execution)
+
+    def prepare(self, text: str, **options: Unpack[RouteOptions]) -> tuple[Query, Preference]:
+        """Check a text and its options: what `decide` and `decide_many` take. Raises UsageError."""
+        given = read_options(options, ROUTE)
+        return read_query(text, given), self._preference(given)
+
+    def decide(self, query: Query, preference: Preference, top_k: int | None = None) -> Decision:
+        """Decide where a query should go. top_k: similar anchors to report. Raises as `route` does."""
+        self._check_known(preference.exclude)
+        flow = self._flow
+        started = time.perf_counter()
+        encoded = flow.encode(query)
+        milliseconds = (time.perf_counter() - started) * 1e3
+        decision = flow.decide(encoded, preference, top_k=self._top_k(top_k), encode_ms=milliseconds)
+        return self._recorded(encoded, decision, asked=False)
+
+    def decide_many(self, requests: Iterable[tuple[Query, Preference]]) -> Iterator[Decision]:
+        """Decide for many queries that `prepare` has checked, in order. Raises as `route_many` does."""
+        for encoded, decision in self._flow.decide_many(requests, top_k=self._settings.top_k):
+            yield self._recorded(encoded, decision, asked=False)
+
+    def start(self, request: AskRequest) -> Asked:
+        """Decide, and begin an answer; its model is asked when it is iterated.
+
+        Raises InfeasibleError (no model keeps to the limits), UsageError (no model can be called, an unknown model, a blank
+        text), AssetError (a file is missing or damaged).
+        """
+        self._check_known((*request.preference.exclude, *filter(None, [request.model])))
+        preference, encoded, sticky = request.preference, None, False
+        # Before the decision: an estimator that makes it may load a model, and both share one memory.
+        executor = self._running()
+        if request.model is not None and not request.estimate:
+            decision = pinned_decision(self._catalog.card(request.model), request.query, preference)
+        else:
+            can = askable(
+                self.pool, request.model, preference, request.needs, picked=self._settings.pool != DEFAULT_POOL
+            )
+            preference = can.preference
+            encoded = self._flow.encode(request.query)
+            best = can.noted(self._flow.decide(encoded, preference, top_k=self._top_k(request.top_k)))
+            decision = keep_model(best, request.previous_model, request.stick)
+            sticky = decision.choice != best.choice
+            if decision.choice is None:
+                self._recorded(encoded, decision, asked=True)
+                raise InfeasibleError(unmet(decision.bound), decision)
+        execution = executor.start(
+            Request(
+                query=request.query,
+                decision=decision,
+                budget=preference.budget,
+                messages=request.messages,
+                fields=request.fields,
+                local_only=preference.local_only,
+                verify=request.verify,
+                encoded=encoded,
+                started=request.started,
+            )
+        )
+        return Asked(execution, decision, sticky, time.monotonic() - request.started)
+
+    @property
+    def _flow(self) -> Flow:
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = self._shared.load_flow(self._settings) if self._shared else load_flow(self._settings)
+            return self._loaded
 
     def _running(self) -> Executor:
+        settings, shared = self._settings, self._shared
         with self._lock:
-            if self._executor is None:
-                self._executor = load_executor(self._settings, self._flow.pool, self._flow.encode)
+            if self._executor is None and shared is not None:
+                self._executor = shared.load_executor(settings, self._opened())
+            elif self._executor is None:
+                self._executor = load_executor(settings, self._flow.pool, self._flow.encode, self._opened())
             return self._executor
 
-    def _preference(self, given: Mapping[str, Any]) -> Preference:
-        changes: dict[str, Any] = {key: CHECKS[key](key, given[key]) for key in _SETTINGS if given.get(key) is not None}
-        exclude = given.get("exclude") or ()
-        if not isinstance(exclude, Iterable):
-            raise UsageError(f"exclude must be a model's id, or several, not {exclude!r}")
-        models = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-        for model in models:
-            self._check_model(check_name("exclude", model))
-        return replace(self._settings, **changes).preference(exclude=models)
+    def _opened(self) -> Journal:
+        self._journal = self._journal or open_journal(self._settings)
+        return self._journal
 
-    def _check_model(self, model: str) -> str:
-        """Raises UsageError naming the nearest ids for one that the catalog does not know."""
-        if model not in {card.id for card in self.pool}:
-            open_catalog(self._settings).card(model)
-        return model
+    def _recorded(self, encoded: EncodedQuery, decision: Decision, *, asked: bool) -> Decision:
+        """Record a decision that no model carries out: of an ask always, else only under journal = "all".
+
+        A decision that is carried out is recorded with its run, at the run's end (`Execution`).
+        """
+        if asked or self._settings.journal == "all":
+            with self._lock:
+                journal = self._opened()
+            journal.record(encoded.query, decision, None, encoded=encoded)
+        return decision
+
+    def _top_k(self, given: int | None) -> int:
+        return self._settings.top_k if given is None else given
+
+    def _preference(self, given: dict[str, Any]) -> Preference:
+        preference = read_preference(given, self._settings)
+        self._check_known(preference.exclude)
+        return preference
+
+    def _check_known(self, models: Iterable[str]) -> None:
+        """Raises UsageError naming the nearest ids for a model that the catalog does not know."""
+        for model in models:
+            self._catalog.card(model)
+
+    @cached_property
+    def _catalog(self) -> Catalog:
+        if self._shared is not None:
+            return self._shared.catalog
+        return open_catalog(self._settings)
 
 
 class Stream:
@@ -225,22 +286,22 @@ class Stream:
 
     @property
     def decision(self) -> Decision:
-        """Why who is asked."""
+        """The decision that is carried out."""
         return self._execution.decision
 
     @property
     def model(self) -> str | None:
-        """Who answers; None before the first piece."""
+        """The model that answers; None before the first piece."""
         return self._execution.model
 
     @property
     def where(self) -> Where | None:
-        """Where that one runs; None before the first piece."""
+        """Where that model runs; None before the first piece."""
         return self._execution.where
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """Who was asked before and did not answer."""
+        """The models that were asked before and did not answer."""
         return tuple(self._execution.attempts)
 
     @property
@@ -264,62 +325,9 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """What has not come yet does not."""
+        """End the answer: no further piece comes."""
         self._execution.close()
 
     def cancel(self) -> None:
-        """End it, from whichever thread: iterating comes to its end soon."""
+        """End the answer from any thread: iterating stops soon."""
         self._execution.cancel()
-
-
-def _journal(settings: Settings) -> Journal | None:
-    """Where decisions are recorded that nobody runs, if the user wants that."""
-    if settings.journal != "all":
-        return None
-    return open_journal(settings)
-
-
-def _known(wishes: Any, known: tuple[str, ...]) -> dict[str, Any]:
-    for name in wishes:
-        if name not in known:
-            raise UsageError(f"{name!r} cannot be asked for{suggestion(name, known)}; what can is {', '.join(known)}")
-    return dict(wishes)
-
-
-def _query(text: Any, given: Mapping[str, Any]) -> Query:
-    system, id = given.get("system"), given.get("id")
-    for name, value in (("text", text), ("system", system), ("id", id)):
-        if not isinstance(value, str) and not (name != "text" and value is None):
-            raise UsageError(f"{name} must be a string, not {type(value).__name__}")
-    system = None if system is None else whole(system)
-    return Query(whole(text), system=system, id=id, history=_history(given.get("history") or ()))
-
-
-def _history(given: Any) -> tuple[tuple[str, str], ...]:
-    turns = tuple(given) if isinstance(given, Iterable) else (given,)
-    for turn in turns:
-        pair = isinstance(turn, Sequence) and len(turn) == 2 and turn[0] in _ROLES and isinstance(turn[1], str)
-        if not pair:
-            raise UsageError(f"history must be pairs of a role ({', '.join(_ROLES)}) and a text, not {turn!r:.80}")
-    return tuple((role, whole(text)) for role, text in turns)
-
-
-def _fields(given: Any) -> dict[str, Any]:
-    """Fields of the wire format, as they can be sent."""
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-        raise UsageError(f"fields must be a mapping of names to values, not {given!r:.80}")
-    try:
-        json.dumps(dict(given), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"fields cannot be sent as JSON: {error}") from error
-    for name in TOKEN_LIMITS:
-        if given.get(name) is not None and not (type(given[name]) is int and given[name] >= 1):
-            raise UsageError(f"fields: {name} must be a whole number, at least 1")
-    return dict(whole_body(given))
-
-
-def _verify(given: Mapping[str, Any], settings: Settings) -> int:
-    value: Any = settings.verify if given.get("verify") is None else CHECKS["verify"]("verify", given["verify"])
-    return int(value)

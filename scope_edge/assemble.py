@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from scope_edge.journal import Journal
     from scope_edge.ledger import Ledger
     from scope_edge.records import EncodedQuery, ModelCard, Query
-    from scope_edge.router import Flow, Guard, Noted, Refiner
+    from scope_edge.router import Encoder as AnyEncoder
+    from scope_edge.router import Flow, Guard, Refiner
 
 
 def open_catalog(settings: Settings) -> Catalog:
@@ -81,10 +82,10 @@ def load_encoder(settings: Settings) -> Callable[[], Encoder]:
     return Encoder.loading(provider=settings.provider, threads=settings.threads)
 
 
-def load_flow(settings: Settings, noted: Noted | None = None, encoder: Callable[[], Encoder] | None = None) -> Flow:
+def load_flow(settings: Settings, encoder: Callable[[], AnyEncoder] | None = None) -> Flow:
     """A router for the settings' active pool, from bundled files and the user's own.
 
-    noted: told of every decision. encoder: one that is loaded already.
+    encoder: gives one that is loaded already.
 
     Raises AssetError (a file missing or damaged), UsageError (unknown or empty pool, unknown provider),
     MissingExtraError (an optional library asked for by name is not installed).
@@ -108,7 +109,6 @@ def load_flow(settings: Settings, noted: Noted | None = None, encoder: Callable[
         policy=PoolPolicy(pool, standing.prepared),
         refiner=_refiner(settings, pool, standing.fingerprints),
         guard=_guard(settings),
-        noted=noted,
     )
 
 
@@ -124,9 +124,10 @@ def load_executor(
     settings: Settings,
     cards: Sequence[ModelCard],
     encode: Callable[[Query], EncodedQuery],
+    journal: Journal,
     places: Places | None = None,
 ) -> Executor:
-    """What carries decisions on these models out. Nothing is started or connected to yet. places: None = its own."""
+    """Make what carries out decisions on these models. Nothing is started or connected to yet. places: None = its own."""
     from scope_edge.agreement import Agreement
     from scope_edge.executor import Executor
 
@@ -137,7 +138,7 @@ def load_executor(
         cloud=places.cloud,
         agreement=Agreement(encode),
         ledger=open_ledger(settings),
-        journal=open_journal(settings),
+        journal=journal,
     )
 
 

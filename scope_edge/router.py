@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     # Estimates and the range (low, high) each p may still take -> the models that could be chosen, best first.
     CouldWin = Callable[[Estimates, Floats, Floats], tuple[int, ...]]
-    Noted = Callable[[EncodedQuery, Decision], None]
 
 # A prompt longer than any context window on the market: what is over it is a mistake, and refusing it bounds memory.
 MAX_QUERY_CHARACTERS = 16 * 1024 * 1024
@@ -104,16 +103,13 @@ class Flow:
         policy: Policy,
         refiner: Refiner | None = None,
         guard: Guard | None = None,
-        noted: Noted | None = None,
     ) -> None:
-        """noted: told of every decision that `route` and `route_many` make."""
         self._encoder = encoder
         self._bank = bank
         self._estimator = estimator
         self._policy = policy
         self._refiner = refiner
         self._guard = guard
-        self._noted = noted
 
     def __enter__(self) -> Flow:
         return self
@@ -140,14 +136,16 @@ class Flow:
         start = perf_counter()
         encoded = self.encode(query)
         encode_ms = (perf_counter() - start) * 1e3
-        return self._told(encoded, self.decide(encoded, preference, top_k=top_k, encode_ms=encode_ms))
+        return self.decide(encoded, preference, top_k=top_k, encode_ms=encode_ms)
 
     def encode(self, query: Query) -> EncodedQuery:
         """The query with its vector: what `decide` takes. Raises UsageError for a text that cannot be routed."""
         check_query(query)
         return self._encoder.encode(query)
 
-    def route_many(self, requests: Iterable[tuple[Query, Preference]], *, top_k: int = 10) -> Iterator[Decision]:
+    def decide_many(
+        self, requests: Iterable[tuple[Query, Preference]], *, top_k: int = 10
+    ) -> Iterator[tuple[EncodedQuery, Decision]]:
         """Decide many queries, in order, encoding over all cores. Requests are pulled a few ahead, so memory stays flat.
 
         Every decision is the one `route` would make. Raises as `route` does, at the request that is at fault.
@@ -161,12 +159,12 @@ class Flow:
                 yield query
 
         for encoded in self._encoder.encode_many(queries()):
-            yield self._told(encoded, self.decide(encoded, preferences.popleft(), top_k=top_k))
+            yield encoded, self.decide(encoded, preferences.popleft(), top_k=top_k)
 
     def decide(
         self, encoded: EncodedQuery, preference: Preference, *, top_k: int = 10, encode_ms: float | None = None
     ) -> Decision:
-        """Decide an encoded query: everything of `route` but the encoder, and nobody is told. Raises UsageError as `route` does."""
+        """Decide an encoded query: everything of `route` but the encoder. Raises UsageError as `route` does."""
         cautions: tuple[str, ...] = ()
         if self._guard is not None:
             preference, cautions = self._guard.check(encoded.query, preference)
@@ -212,11 +210,6 @@ class Flow:
             timings_ms=timings,
             query_id=encoded.query.id,
         )
-
-    def _told(self, encoded: EncodedQuery, decision: Decision) -> Decision:
-        if self._noted is not None:
-            self._noted(encoded, decision)
-        return decision
 
 
 def check_query(query: Query) -> None:

@@ -19,12 +19,11 @@ FAR = "Write a short poem about the sea in winter."
 @cache
 def decided(text: str = QUERY) -> tuple[EncodedQuery, Decision]:
     """A query and what the bundled files alone decide on it, under the default settings."""
-    seen: list[tuple[EncodedQuery, Decision]] = []
     assert not held.file().exists(), "decisions here are shared by tests: none of them may know of feedback"
     settings = Settings()
-    with load_flow(settings, lambda encoded, decision: seen.append((encoded, decision))) as router:
-        router.route(Query(text), settings.preference())
-    return seen[0]
+    with load_flow(settings) as flow:
+        encoded = flow.encode(Query(text))
+        return encoded, flow.decide(encoded, settings.preference())
 
 
 def run_of(decision: Decision, **changes: Any) -> Run:

@@ -50,13 +50,14 @@ def router(own_folders: Path, server: Server) -> Iterator[Router]:
 
 def test_the_public_names_are_exactly_these() -> None:
     assert scope_edge.__all__ == [
-        "Answer", "BrokenAnswerError", "BudgetError", "Candidate", "Decision", "InfeasibleError", "Router", "Run",
-        "ScopeEdgeError", "Stream", "UnansweredError", "UsageError", "__version__",
+        "Answer", "AssetError", "BrokenAnswerError", "BudgetError", "Candidate", "Decision", "InfeasibleError", "ModelCard",
+        "RefusedError", "Router", "Run", "ScopeEdgeError", "Stream", "UnansweredError", "UsageError", "__version__",
     ]  # fmt: skip
     for name in scope_edge.__all__:
         assert getattr(scope_edge, name) is not None and name in dir(scope_edge)
     public = {name for name in vars(Router) if not name.startswith("_")}
-    assert public == {"load", "close", "pool", "route", "route_many", "ask", "stream"}
+    below = {"prepare", "decide", "decide_many", "start", "journal_problem"}
+    assert public == {"load", "close", "pool", "route", "route_many", "ask", "stream"} | below
     stream = {name for name in vars(scope_edge.Stream) if not name.startswith("_")}
     assert stream == {"decision", "model", "where", "attempts", "answer", "close", "cancel"}
     with pytest.raises(AttributeError, match="nosuch"):

@@ -41,8 +41,8 @@ ROOMS = {
     "uvicorn": ("server/",),
     "prometheus_client": ("server/metrics.py",),
 }
-# What opens connections, or is used to. remote.py and chat/connection.py may; contact/client.py may to the user's own server on
-# this machine, and refuses every other address (tests/test_contact.py). The llama worker talks over pipes; server/ only listens.
+# What opens connections, or is used to. remote.py and chat/connection.py may; cli/server_client.py may to the user's own server
+# on this machine, and refuses every other address (tests/test_contact.py). The llama worker talks over pipes; server/ only listens.
 NETWORK = (
     "aiohttp",
     "ftplib",
@@ -56,7 +56,7 @@ NETWORK = (
     "urllib",
     "urllib3",
 )
-REMOTE = ("remote.py", "chat/connection.py", "contact/client.py")
+REMOTE = ("remote.py", "chat/connection.py", "cli/server_client.py")
 # Training and conversion belong to build_scripts/: a user never installs these. What evaluating needs is another matter.
 BUILD_ONLY = ("build_scripts", "onnx", "pandas", "torch", "transformers")
 # `router.py` may import these of the package and nothing else: words, errors and the contracts between parts.

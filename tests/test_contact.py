@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 from chat_server import Said, Server, faulty, serving
 from cli_cases import QUERY, Ended, command, heed_ctrl_c, spawn, without_timings
 from serve_cases import KEY, LARGE, SMALL, Served, served, settings
 
-from scope_edge.contact.client import PROOF, Line, NotServed
-from scope_edge.contact.runtime import Running
-from scope_edge.contact.token import proof
+from scope_edge.cli.server_client import Connection, NotServed
+from scope_edge.contact.token import PROOF, proof
+from scope_edge.server.state import ServerState
 
 pytest.importorskip("httpx")
 if find_spec("uvicorn") is None or find_spec("starlette") is None:
@@ -49,10 +48,10 @@ class World:
 
     @property
     def taken(self) -> float:
-        """Calls of own commands that the server took."""
+        """Requests that the server has decided or answered, or reported an error of."""
         lines = self.server.call("GET", "/metrics").raw.decode().splitlines()
-        rows = [line for line in lines if 'path="/own/route"' in line or 'path="/own/ask"' in line]
-        return sum(float(line.rpartition(" ")[2]) for line in rows if 'status="200"' in line)
+        rows = [line for line in lines if 'path="/v1/route"' in line or 'path="/v1/chat/completions"' in line]
+        return sum(float(line.rpartition(" ")[2]) for line in rows)
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +114,28 @@ def test_ask_prints_the_same_object(world: World) -> None:
     assert through == alone
 
 
-def test_the_callers_offline_switch_and_privacy_go_along(world: World) -> None:
-    before = len(world.model.calls)
-    through, alone = world.both("ask", QUERY, "--json", "--alpha", "1", SCOPE_EDGE_OFFLINE="1")
-    assert through.json["run"]["model"] == alone.json["run"]["model"] == SMALL
-    assert all(call.body["model"] == SMALL for call in world.model.calls[before:])
-    kept, _ = world.both("ask", "Who is jane@example.org?", "--json", "--alpha", "1", SCOPE_EDGE_PRIVACY="patterns")
-    assert kept.json["run"]["model"] == SMALL and "e-mail" in kept.json["decision"]["warnings"][0]
+@pytest.mark.parametrize("variables", [{"SCOPE_EDGE_OFFLINE": "1"}, {"SCOPE_EDGE_PRIVACY": "patterns"}])
+def test_the_callers_offline_switch_and_privacy_hold(world: World, variables: dict[str, str]) -> None:
+    """A request cannot give them, so the command does the work itself."""
+    calls, before = len(world.model.calls), world.taken
+    done = spawn(["ask", "Who is jane@example.org?", "--json", "--alpha", "1"], world.server.env | variables)
+    assert done.json["run"]["model"] == SMALL and world.taken == before
+    assert all(call.body["model"] == SMALL for call in world.model.calls[calls:])
+
+
+def test_a_servers_limit_is_not_widened_and_ends_no_command(tmp_path: Path) -> None:
+    with serving(lambda *_: Said(TEXT, 12, 9)) as model:
+        own = settings(model, model, "max_tokens = 100000")
+        with served(tmp_path, settings=own) as server:
+            world = World(server, model, tmp_path)
+            assert spawn(["route", "-q", "--max-tokens", "90000", QUERY], server.env).code == 0 and world.taken == 1
+            assert spawn(["route", "-q", "--max-tokens", "110000", QUERY], server.env).code == 0 and world.taken == 1
 
 
 def test_an_answer_that_breaks_off_ends_alike(tmp_path: Path) -> None:
     with (
         serving(lambda *_: Said(TEXT, 12, 9)) as model,
-        faulty(model, ["cut", "cut", "401", "401"]) as front,
+        faulty(model, ["cut", "cut", "401", "401", "refused", "refused"]) as front,
         served(tmp_path, settings=settings(model, front)) as server,
     ):
         both = World(server, model, tmp_path).both
@@ -135,6 +143,36 @@ def test_an_answer_that_breaks_off_ends_alike(tmp_path: Path) -> None:
         assert through == alone and through.code == 4 and through.out.strip()
         through, alone = both("ask", QUERY, "--model", LARGE)
         assert through == alone and through.code == 5
+        through, alone = both("ask", QUERY, "--model", LARGE)
+        assert through == alone and through.code == 2 and "refuses" in through.complaint
+
+
+@pytest.mark.parametrize("fault", ["cut", "401", "refused"])
+def test_what_went_wrong_is_the_same_object(tmp_path: Path, fault: str) -> None:
+    with (
+        serving(lambda *_: Said(TEXT, 12, 9)) as model,
+        faulty(model, [fault, fault]) as front,
+        served(tmp_path, settings=settings(model, front)) as server,
+    ):
+        through, alone = (
+            one.json for one in World(server, model, tmp_path).both("ask", QUERY, "--json", "--model", LARGE)
+        )
+        for one in (through, alone):
+            one["decision"].pop("timings_ms")
+            one["run"] = {name: value for name, value in one["run"].items() if not name.endswith("seconds")}
+        assert through == alone and through["run"]["ending"] in ("broken", "failed")
+
+
+def test_limits_and_a_cap_end_alike(tmp_path: Path) -> None:
+    with (
+        serving(lambda *_: Said(TEXT, 12, 9)) as model,
+        served(tmp_path, settings=settings(model, model, "max_usd_day = 0.000001")) as server,
+    ):
+        both = World(server, model, tmp_path).both
+        for args in (("--max-tokens", "1"), ("--max-tokens", "1", "--json"), ("--model", LARGE)):
+            through, alone = both("ask", QUERY, *args)
+            assert through.code == alone.code == 3 and through.err == alone.err
+        assert model.calls == []
 
 
 def test_ctrl_c_in_the_command_ends_the_answer_in_the_server(tmp_path: Path) -> None:
@@ -164,6 +202,8 @@ def test_ctrl_c_in_the_command_ends_the_answer_in_the_server(tmp_path: Path) -> 
         {"SCOPE_EDGE_USE_SERVER": "0"},
         {"VENDOR_KEY": "another-key-than-the-servers"},
         {"HTTPS_PROXY": "http://127.0.0.1:9"},
+        {"SCOPE_EDGE_VALUE_OF_TIME": "0.001"},
+        {"SCOPE_EDGE_JOURNAL": "off"},
     ],
 )
 def test_who_would_decide_otherwise_does_it_alone(world: World, changed: dict[str, str]) -> None:
@@ -256,7 +296,7 @@ def test_a_program_that_took_the_port_gets_neither_token_nor_query(tmp_path: Pat
         liar.shutdown()
         liar.server_close()
     assert done.out == TEXT + "\n"
-    assert [path for path, _, _ in heard] == ["/own/hello"]
+    assert [path for path, _, _ in heard] == ["/identity"]
     assert server.token not in str(heard) and QUERY not in str(heard)
 
 
@@ -282,21 +322,18 @@ def test_a_folder_that_others_can_write_to_is_not_believed(tmp_path: Path) -> No
 
 
 def test_it_connects_to_this_machine_alone() -> None:
+    limits = {"max_tokens": None, "max_usd": None, "max_seconds": None, "local_only": False}
     for host in ("192.0.2.1", "example.org", "0.0.0.0", "127.0.0.1.example.org", "localhost.example.org"):
         with pytest.raises(NotServed):
-            Line(Running(host, 80, 1, 0.0), "token")
-    Line(Running("127.0.0.1", 80, 1, 0.0), "token").close()
+            Connection(ServerState(host, 80, 1, 0.0, "", limits), "token")
+    with Connection(ServerState("127.0.0.1", 80, 1, 0.0, "", limits), "token"):
+        pass
 
 
 def test_a_proof_is_for_one_port_and_one_number() -> None:
     assert len({proof(token, nonce, port) for token in "ab" for nonce in "cd" for port in (1, 2)}) == 8
 
 
-def test_keys_do_not_travel(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in world.server.env.items():
-        monkeypatch.setenv(name, value)
-    from scope_edge.config import load_settings
-    from scope_edge.contact.asking import _body
-
-    sent: dict[str, Any] = _body(load_settings(), QUERY, {"system": None})
-    assert KEY not in json.dumps(sent) and world.server.token not in json.dumps(sent)
+def test_no_key_is_in_the_state_file(world: World) -> None:
+    text = note_of(world.server).read_text()
+    assert KEY not in text and world.server.token not in text

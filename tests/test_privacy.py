@@ -78,5 +78,5 @@ def test_the_decision_stays_on_the_device_and_says_why_only_when_asked_to(own_fo
     assert "jane" not in str(kept.as_dict())
     other = flow.route(Query("What is 17 * 23?"), dearest)
     assert other.where == "cloud" and not [one for one in other.warnings if "kept" in one]
-    (many,) = flow.route_many([(query, dearest)])
+    ((_, many),) = flow.decide_many([(query, dearest)])
     assert many.where == "device"

@@ -49,7 +49,7 @@ def test_cheapest_stays_on_the_device_and_dearest_is_most_accurate(flow: Flow) -
 
 def test_many_at_once_are_decided_as_one_by_one(flow: Flow) -> None:
     requests = [(Query(text, id=str(i)), Preference(alpha=i / 11)) for i, text in enumerate(TEXTS * 3)]
-    together = [without_times(decision) for decision in flow.route_many(iter(requests))]
+    together = [without_times(decision) for _, decision in flow.decide_many(iter(requests))]
     assert together == [without_times(flow.route(*request)) for request in requests]
 
 

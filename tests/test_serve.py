@@ -237,8 +237,7 @@ def test_nobody_without_the_token_is_let_in(world: World) -> None:
             ("POST", "/v1/route", {"text": QUERY}),
             ("GET", "/v1/models", None),
             ("GET", "/metrics", None),
-            ("GET", "/own/recent", None),
-            ("POST", "/own/ask", {}),
+            ("GET", "/page/recent", None),
         ):
             refused = world.server.call(method, path, body, authorization=value)
             assert refused.status == 401 and refused.json["error"]["code"] == "invalid_api_key", (value, path)
@@ -290,9 +289,9 @@ def test_the_page_lets_a_browser_do_nothing_else(world: World) -> None:
 def test_the_printed_link_is_good_once_and_is_not_the_token(world: World) -> None:
     code = world.server.page.partition("#code=")[2]
     assert code and world.server.token not in world.server.page
-    first = world.server.call("POST", "/own/token", {"code": code}, authorization=None)
+    first = world.server.call("POST", "/page/token", {"code": code}, authorization=None)
     assert first.json == {"token": world.server.token}
-    assert world.server.call("POST", "/own/token", {"code": code}, authorization=None).status == 403
+    assert world.server.call("POST", "/page/token", {"code": code}, authorization=None).status == 403
 
 
 def test_files_are_the_owners_alone(world: World) -> None:
@@ -390,7 +389,7 @@ def test_who_comes_when_all_places_are_taken_is_told_when_to_come_again(tmp_path
         assert server.ask(model=LARGE).text == TEXT
         latest = [one["run"]["ending"] for one in spawn(["log", "--json"], server.env).json]
         assert latest == ["complete", "cancelled"]
-        assert server.call("GET", "/own/recent").json["recent"][1]["ending"] == "cancelled"
+        assert server.call("GET", "/page/recent").json["recent"][1]["ending"] == "cancelled"
 
 
 def test_running_answers_have_their_time_at_the_end(tmp_path: Path) -> None:

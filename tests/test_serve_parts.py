@@ -19,6 +19,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("prometheus_client")
 from starlette.requests import ClientDisconnect, Request
 
+from scope_edge.overrides import keep_model
 from scope_edge.server import asgi
 from scope_edge.server.bridge import ThreadBridge
 from scope_edge.server.desk import tightened
@@ -26,7 +27,7 @@ from scope_edge.server.gate import RequestQueue
 from scope_edge.server.metrics import Metrics
 from scope_edge.server.problems import Problem
 from scope_edge.server.shapes import joined
-from scope_edge.server.sticky import Conversations, kept
+from scope_edge.server.sticky import Conversations
 from scope_edge.server.wire import Wishes
 
 A, B = (ModelCard(name, "cloud", usd_in=1.0, usd_out=1.0) for name in ("a", "b"))
@@ -245,12 +246,12 @@ def test_a_conversation_is_known_by_what_was_said_before_its_last_answer() -> No
 
 def test_it_stays_unless_another_is_better_by_more_than_the_threshold() -> None:
     near = decided(candidate(A, 0.75), candidate(B, 0.7))
-    assert kept(near, "b", 0.1).choice == "b" and "stays with b" in kept(near, "b", 0.1).warnings[-1]
-    assert kept(near, "b", 0.01).choice == "a"
-    assert kept(near, "gone", 0.1) is near and kept(near, None, 0.1) is near
+    assert keep_model(near, "b", 0.1).choice == "b" and "stays with b" in keep_model(near, "b", 0.1).warnings[-1]
+    assert keep_model(near, "b", 0.01).choice == "a"
+    assert keep_model(near, "gone", 0.1) is near and keep_model(near, None, 0.1) is near
     ruled_out = decided(candidate(A, 0.75), candidate(B, 0.7, excluded_by="max_usd"))
-    assert kept(ruled_out, "b", 0.1).choice == "a", "a limit goes before a habit"
-    first = kept(near, "b", 0.1).candidates
+    assert keep_model(ruled_out, "b", 0.1).choice == "a", "a limit goes before a habit"
+    first = keep_model(near, "b", 0.1).candidates
     assert [one.model for one in first] == ["b", "a"], "who would be asked next is the better one"
 
 

@@ -1,4 +1,4 @@
-"""`scope-edge ask`: one text, and the answer of the model it is best put to."""
+"""`scope-edge ask`: one text, and the answer of the model that is chosen for it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from scope_edge.api import Stream
+    from scope_edge.cli.server_client import ServedStream
     from scope_edge.config import Settings
-    from scope_edge.contact.asking import ServedStream
     from scope_edge.records import Decision, Run
 
     Asked = Stream | ServedStream
@@ -37,9 +37,9 @@ Examples:
 
 \b
 Exit codes:
-  0 answered   1 unexpected   2 usage, or the model's server refuses what was asked   3 nothing keeps to the limits, or to a
-  cap on spending   4 the answer broke off   5 nobody answered, or a missing or damaged file   130 interrupted
-  141 nobody reads the output any more
+  0 answered   1 unexpected   2 usage, or the model's server refuses the request   3 nothing keeps to the limits, or to a
+  cap on spending   4 the answer broke off   5 no model answered, or a missing or damaged file   130 interrupted
+  141 the reader of the output is gone
 """
 
 
@@ -49,7 +49,7 @@ Exit codes:
     "--model",
     metavar="MODEL",
     shell_complete=complete_model,
-    help="Ask this model, whatever others there are. Limits hold for it all the same.",
+    help="Ask only this model. Limits hold for it, too.",
 )
 @preference_options
 @click.option(
@@ -68,7 +68,7 @@ Exit codes:
 )
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, decision included (docs/json.md).")
-@click.option("--quiet", "-q", is_flag=True, help="Print the answer alone, and nothing on who gives it.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the answer, and not the line on the model.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -83,42 +83,42 @@ def command(
     quiet: bool,
     **overrides: Any,
 ) -> None:
-    """Put a query to the model it should go to, and print the answer.
+    """Ask the model that a query should go to, and print the answer.
 
-    The answer goes to standard output as it comes; who gives it and why, in one line, to standard error. Where that model does
-    not answer, the next best is asked, never one that the limits rule out. The text is one argument, or - for standard input.
+    The answer goes to standard output as it comes; one line on the model and the reason goes to standard error. If that model does
+    not answer, the next best one is asked, but never one that the limits rule out. The text is one argument, or - for standard input.
     """
     from scope_edge.config import load_settings
 
-    text = read_query(texts, file, "ask")
+    text = read_query(texts, file, system, "ask")
     settings = _holding(load_settings(overrides), model)
     from scope_edge.errors import InfeasibleError
 
-    wishes: dict[str, Any] = {"system": system, "model": model, "exclude": exclude}
+    options: dict[str, Any] = {"system": system, "model": model, "exclude": exclude}
     try:
-        with _asking(settings, text, wishes) as stream:
+        with _asking(settings, text, options) as stream:
             context.exit(_json(stream) if as_json else _plain(stream, whole=no_stream, quiet=quiet))
     except InfeasibleError as error:
         context.exit(_infeasible(error.decision, as_json))
 
 
 @contextlib.contextmanager
-def _asking(settings: Settings, text: str, wishes: dict[str, Any]) -> Iterator[Asked]:
-    """The answer on its way: from a server of the user's that runs, else from this process. Raises what `Router.stream` does."""
-    from scope_edge.contact.asking import asked
+def _asking(settings: Settings, text: str, options: dict[str, Any]) -> Iterator[Asked]:
+    """Give the answer on its way, from the user's server or from this process. Raises what `Router.stream` does."""
+    from scope_edge.cli import server_client
 
-    with asked(settings, text, wishes) as stream:
-        if stream is not None:
-            yield stream
+    with server_client.ask(settings, text, options) as served:
+        if served is not None:
+            yield served
             return
     from scope_edge.api import Router
 
-    with Router(settings) as router, router.stream(text, **wishes) as own:
-        yield own
+    with Router(settings) as router, router.stream(text, **options) as stream:
+        yield stream
 
 
 def _holding(settings: Settings, model: str | None) -> Settings:
-    """The settings with a pool that the model is in. Raises UsageError: nobody knows it."""
+    """The settings with a pool that the model is in. Raises UsageError: the model is unknown."""
     if model is None:
         return settings
     from scope_edge.assemble import open_catalog
@@ -165,7 +165,7 @@ def _out(decision: Decision, text: str | None, run: Run | None, id: str | None, 
 
 
 def _plain(stream: Asked, *, whole: bool, quiet: bool) -> int:
-    """Print pieces as they come, or all at the end; the line on who answers comes before the first."""
+    """Print pieces as they come, or all at the end; the line that names the model comes before the first."""
     said, last = quiet, ""
     pieces: list[str] = []
     try:
@@ -193,7 +193,7 @@ def _plain(stream: Asked, *, whole: bool, quiet: bool) -> int:
 
 
 def _say(stream: Asked) -> bool:
-    """On standard error: what to know of the decision, who did not answer, and who does."""
+    """Print on standard error what the decision warns of, which models did not answer, and which one does."""
     from scope_edge.cli.decision import one_line_of
     from scope_edge.cli.output import one_line
 

@@ -1,13 +1,18 @@
-"""The query as it is given to `route` and `ask`: one argument, standard input or a file, and what goes along with it."""
+"""What `route` and `ask` share: the query as one argument, standard input or a file, and the router of this process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from scope_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from scope_edge.api import Router
+    from scope_edge.config import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _SYSTEM = "A system prompt that goes along; it costs tokens but is not what is asked."
@@ -28,10 +33,11 @@ def query_options(verb: str) -> Callable[[Command], Command]:
     return given
 
 
-def read_query(texts: tuple[str, ...], file: str | None, verb: str) -> str:
-    """The text that is meant: an argument, standard input for "-", or a file. Raises UsageError."""
+def read_query(texts: tuple[str, ...], file: str | None, system: str | None, verb: str) -> str:
+    """Return the text: an argument, standard input for "-", or a file. Raises UsageError, also for a blank or too long one."""
     from scope_edge.cli.inputs import read_text
-    from scope_edge.router import MAX_QUERY_CHARACTERS
+    from scope_edge.records import Query
+    from scope_edge.router import MAX_QUERY_CHARACTERS, check_query
 
     if len(texts) + (file is not None) > 1:
         raise several(texts, file)
@@ -41,8 +47,23 @@ def read_query(texts: tuple[str, ...], file: str | None, verb: str) -> str:
             " or - to read it from standard input"
         )
     if file is not None or texts == ("-",):
-        return read_text(file if file is not None else "-", MAX_QUERY_CHARACTERS)
-    return _in_utf8(texts[0], "the text")
+        text = read_text(file if file is not None else "-", MAX_QUERY_CHARACTERS)
+    else:
+        text = _in_utf8(texts[0], "the text")
+    check_query(Query(text, system=system))
+    return text
+
+
+@contextlib.contextmanager
+def local_router(settings: Settings) -> Iterator[Router]:
+    """Load a router that decides in this process. A journal that could not be written is reported at the end, and is no error."""
+    from scope_edge.api import Router
+    from scope_edge.cli.run import complain
+
+    with Router(settings) as router:
+        yield router
+        if router.journal_problem is not None:
+            complain(router.journal_problem, 0)
 
 
 def several(texts: tuple[str, ...], file: str | None, jsonl: str | None = None) -> UsageError:

@@ -10,18 +10,19 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BufferedIOBase
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from scope_edge.allowed import CHECKS
-from scope_edge.checks import check_name, suggestion
+from scope_edge.call_options import PREFERENCES
+from scope_edge.checks import suggestion
+from scope_edge.cli.given import local_router
 from scope_edge.cli.inputs import LineReader, decoded, opened
 from scope_edge.cli.output import Interruptions, out_json, out_line
-from scope_edge.cli.route import SOME_FAILED, check_known, journal_of
+from scope_edge.cli.route import SOME_FAILED
 from scope_edge.cli.run import complain
 from scope_edge.cli.words import is_terminal, plural
 from scope_edge.errors import UsageError
@@ -29,11 +30,10 @@ from scope_edge.records import Decision, Preference, Query
 from scope_edge.router import MAX_QUERY_CHARACTERS, check_query
 
 if TYPE_CHECKING:
+    from scope_edge.api import Router
     from scope_edge.config import Settings
-    from scope_edge.router import Flow
 
-_CHECKED = ("alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy")
-KEYS = ("text", "id", "system", "exclude", *_CHECKED)
+KEYS = ("text", "id", "system", "exclude", *PREFERENCES)
 # As many bytes as the longest query may have in UTF-8.
 MAX_LINE_BYTES = 4 * MAX_QUERY_CHARACTERS
 # This many bad lines may wait for a decision before them; then no more is read until it is there.
@@ -99,14 +99,11 @@ def route_lines(
     """Route the lines of a file, or of standard input for "-", and print a line for each; the exit code.
 
     What a line does not say, `settings`, `exclude` and `system` say. Raises UsageError when the file cannot be read or an
-    excluded model is unknown, and whatever `load_flow` raises.
+    excluded model is unknown, and what `Router.load` raises.
     """
-    with opened(path) as (file, name), journal_of(settings) as noted:
-        from scope_edge.assemble import load_flow
-
-        flow = load_flow(settings, noted)
-        check_known(exclude, flow, settings)
-        stream = _Stream(file, name, flow, settings, exclude, system, quiet)
+    with opened(path) as (file, name), local_router(settings) as router:
+        router.prepare("", exclude=exclude)
+        stream = _Stream(file, name, router, {"exclude": exclude, "system": system}, quiet)
         try:
             with stream.interruptions:
                 stream.run()
@@ -122,23 +119,21 @@ class _Stream:
         self,
         file: BufferedIOBase,
         name: str,
-        flow: Flow,
-        settings: Settings,
-        exclude: tuple[str, ...],
-        system: str | None,
+        router: Router,
+        options: Mapping[str, Any],
         quiet: bool,
     ) -> None:
-        self.flow, self.settings, self.exclude, self.system, self.quiet = flow, settings, exclude, system, quiet
+        """options: for lines that do not give them."""
+        self.router, self.options, self.quiet = router, options, quiet
         self.lines = LineReader(file, name, MAX_LINE_BYTES)
         self.waiting: deque[Sent | Failed] = deque()
         self.progress = _Progress()
         self.interruptions = Interruptions()
-        self.known: set[str] = set()
         self.ended = False
 
     def run(self) -> None:
         while not self.ended:
-            for decision in self.flow.route_many(self.requests(), top_k=self.settings.top_k):
+            for decision in self.router.decide_many(self.requests()):
                 self.print_failed()
                 sent = self.waiting.popleft()
                 self.print_decision(decision, sent.id)
@@ -182,22 +177,9 @@ class _Stream:
         given = {key: value for key, value in fields.items() if value is not None}
         if "text" not in given:
             raise UsageError('a line needs a "text"')
-        query = Query(_text("text", given["text"]), system=_text("system", given.get("system", self.system)))
+        query, preference = self.router.prepare(**{**self.options, **given})
         check_query(query)
-        changes: Any = {key: CHECKS[key](key, given[key]) for key in _CHECKED if key in given}
-        settings = replace(self.settings, **changes) if changes else self.settings
-        return query, settings.preference(exclude=self.excluded(given))
-
-    def excluded(self, given: Mapping[str, Any]) -> tuple[str, ...]:
-        if "exclude" not in given:
-            return self.exclude
-        value = given["exclude"]
-        models = tuple(value) if isinstance(value, list) else (value,)
-        names = tuple(check_name("exclude", model) for model in models)
-        if not self.known.issuperset(names):
-            check_known(names, self.flow, self.settings)
-            self.known.update(names)
-        return names
+        return query, preference
 
     def fail(self, failed: Failed) -> None:
         if self.waiting:
@@ -263,9 +245,3 @@ def _id(value: object) -> str | int | None:
     if value is None or (isinstance(value, (str, int)) and not isinstance(value, bool)):
         return value
     raise UsageError("id must be text or a whole number")
-
-
-def _text(key: str, value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    raise UsageError(f"{key} must be a string, not {json.dumps(value)[:60]}")

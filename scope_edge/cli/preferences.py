@@ -90,7 +90,7 @@ _OPTIONS = (
         "--server/--no-server",
         "use_server",
         default=None,
-        help="Leave the work to a `scope-edge serve` of yours that runs (as it is unless you say otherwise), or never do.",
+        help="Send the query to a `scope-edge serve` of yours that runs under the same settings (the default), or never do.",
     ),
     click.option(
         "--index",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from scope_edge.cli.given import query_options, read_query, several
+from scope_edge.cli.given import local_router, query_options, read_query, several
 from scope_edge.cli.output import out, out_json, out_line
 from scope_edge.cli.preferences import preference_options
 from scope_edge.errors import UsageError
@@ -16,7 +14,6 @@ from scope_edge.errors import UsageError
 if TYPE_CHECKING:
     from scope_edge.config import Settings
     from scope_edge.records import Decision
-    from scope_edge.router import Flow, Noted
 
 INFEASIBLE, SOME_FAILED = 3, 4
 
@@ -32,7 +29,7 @@ Examples:
 \b
 Exit codes:
   0 ok   1 unexpected   2 usage   3 nothing keeps to the limits   4 some lines failed
-  5 missing or damaged asset   130 interrupted   141 nobody reads the output any more
+  5 missing or damaged asset   130 interrupted   141 the reader of the output is gone
 """
 
 
@@ -79,7 +76,7 @@ def command(
         from scope_edge.cli.lines import route_lines
 
         context.exit(route_lines(jsonl, settings, exclude, system=system, quiet=quiet))
-    text = read_query(texts, file, "route")
+    text = read_query(texts, file, system, "route")
     decision = _decide(text, system, settings, exclude)
     if quiet:
         _print_id(decision)
@@ -90,53 +87,15 @@ def command(
     context.exit(0 if decision.feasible or decision.over_budget else INFEASIBLE)
 
 
-def check_known(models: tuple[str, ...], flow: Flow, settings: Settings) -> None:
-    """Raises UsageError naming the nearest ids for one that the catalog does not know."""
-    strangers = set(models) - {card.id for card in flow.pool}
-    if strangers:
-        from scope_edge.assemble import open_catalog
-
-        catalog = open_catalog(settings)
-        for model in sorted(strangers):
-            catalog.card(model)
-
-
-@contextlib.contextmanager
-def journal_of(settings: Settings) -> Iterator[Noted | None]:
-    """What is to be told of decisions: the journal, where the user wants those recorded that nobody runs; else None.
-
-    That it could not be written is said at the end, and changes nothing else.
-    """
-    if settings.journal != "all":
-        yield None
-        return
-    from scope_edge.assemble import open_journal
-    from scope_edge.cli.run import complain
-
-    with open_journal(settings) as journal:
-        yield journal.noted
-    if journal.problem is not None:
-        complain(journal.problem, 0)
-
-
 def _decide(text: str, system: str | None, settings: Settings, exclude: tuple[str, ...]) -> Decision:
-    from scope_edge.records import Query
-    from scope_edge.router import check_query
+    from scope_edge.cli import server_client
 
-    query = Query(text, system=system)
-    check_query(query)
-    if settings.use_server:
-        from scope_edge.contact.asking import decided
-
-        decision = decided(settings, text, {"system": system, "exclude": exclude})
-        if decision is not None:
-            return decision
-    from scope_edge.assemble import load_flow
-
-    with journal_of(settings) as noted:
-        flow = load_flow(settings, noted)
-        check_known(exclude, flow, settings)
-        return flow.route(query, settings.preference(exclude=exclude), top_k=settings.top_k)
+    options: Any = {"system": system, "exclude": exclude}
+    decision = server_client.route(settings, text, options)
+    if decision is not None:
+        return decision
+    with local_router(settings) as router:
+        return router.route(text, **options)
 
 
 def _print_id(decision: Decision) -> None:
@@ -153,11 +112,4 @@ def _print(decision: Decision, settings: Settings, explain: bool) -> None:
     from scope_edge.cli.decision import shown
     from scope_edge.cli.words import screen_width
 
-    out(
-        shown(
-            decision,
-            explain=explain,
-            width=screen_width(),
-            value_of_time=settings.value_of_time,
-        )
-    )
+    out(shown(decision, explain=explain, width=screen_width(), value_of_time=settings.value_of_time))

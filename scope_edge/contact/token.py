@@ -21,6 +21,8 @@ from scope_edge.files import write_atomically
 FOLDER, FILE = "server", "token"
 _BYTES = 32
 _LONGEST = 512
+# The headers by which a server proves that it knows the token.
+NONCE, PROOF = "x-scope-edge-nonce", "x-scope-edge-proof"
 
 
 def folder() -> Path:

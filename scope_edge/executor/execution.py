@@ -61,7 +61,14 @@ class Executor:
 
     def close(self) -> None:
         """End what runs."""
-        for part in (self._device, self._cloud, self.ledger, self.journal):
+        for part in (self._device, self._cloud):
+            if part is not None:
+                part.close()
+        self.release()
+
+    def release(self) -> None:
+        """Close the user's files, and leave open where models run. The next use opens them again."""
+        for part in (self.ledger, self.journal):
             if part is not None:
                 part.close()
 

@@ -91,10 +91,6 @@ class Journal(Kept):
         self.problem = None
         return id
 
-    def noted(self, encoded: EncodedQuery, decision: Decision) -> None:
-        """Record a decision that nobody runs."""
-        self.record(encoded.query, decision, None, encoded=encoded)
-
     def entries(
         self,
         limit: int | None = 20,

@@ -2,7 +2,7 @@
 
 app.py       the application: addresses and errors      run.py          a process that serves it
 chat.py      answers                                    plain.py        models, decisions, embeddings, health, metrics
-own.py       the user's own commands and the page       page.py         the page at /
+state.py     how the commands find this server          page.py         the page at / and what it needs
 wire.py      requests, checked                          shapes.py       answers in OpenAI's format
 names.py     the model that a request names             problems.py     errors in OpenAI's format
 desk.py      decides and asks                           counters.py     what is loaded for that

@@ -15,8 +15,7 @@ from scope_edge.errors import ScopeEdgeError
 from scope_edge.server.asgi import Json
 from scope_edge.server.chat import Chat
 from scope_edge.server.guard import Guard
-from scope_edge.server.own import Own
-from scope_edge.server.page import icon, page
+from scope_edge.server.page import PageApi, icon, page
 from scope_edge.server.plain import Plain
 from scope_edge.server.problems import Problem, problem_of
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from scope_edge.server.service import Service
 
 
-def make_app(service: Service, own: Own, access: Access) -> ASGIApp:
+def make_app(service: Service, page_api: PageApi, access: Access) -> ASGIApp:
     """Return the application. It has no lifespan: the process that serves it starts and ends what it uses."""
     chat, plain = Chat(service), Plain(service)
     gets = {
@@ -35,17 +34,15 @@ def make_app(service: Service, own: Own, access: Access) -> ASGIApp:
         "/metrics": plain.metrics,
         "/v1/models": plain.models,
         "/v1/models/{name:path}": plain.model,
-        "/own/hello": own.hello,
-        "/own/recent": own.recent,
+        "/identity": page_api.prove,
+        "/page/recent": page_api.recent,
     }
     posts = {
         "/v1/chat/completions": chat.chat,
         "/v1/completions": chat.completion,
         "/v1/embeddings": plain.embeddings,
         "/v1/route": plain.route,
-        "/own/token": own.token,
-        "/own/route": own.route,
-        "/own/ask": own.ask,
+        "/page/token": page_api.redeem,
     }
     routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
     routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()]

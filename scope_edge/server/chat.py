@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from scope_edge.ask_request import Asked
 from scope_edge.chat.stream import Piece
 from scope_edge.errors import ScopeEdgeError
 from scope_edge.records import Run
 from scope_edge.server.asgi import Held, Json, read_json
-from scope_edge.server.desk import Asked
 from scope_edge.server.problems import Problem, closing, problem_of
-from scope_edge.server.shapes import Shape, decision_headers, event
+from scope_edge.server.shapes import Shape, decision_headers, error_details, event
 from scope_edge.server.wire import Conversation, read_chat, read_completion
 
 if TYPE_CHECKING:
@@ -129,7 +129,9 @@ class _Reply:
         return StreamingResponse(self._events(asked, first, pieces), headers=headers, media_type="text/event-stream")
 
     async def _events(self, asked: Asked, first: Piece | None, pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
-        yield self._shape.first(asked.decision) + (b"" if first is None else self._shape.piece(first))
+        yield self._shape.first(asked.decision, asked.execution.attempts) + (
+            b"" if first is None else self._shape.piece(first)
+        )
         try:
             async for piece in pieces:
                 yield self._shape.piece(piece)
@@ -149,7 +151,11 @@ class _Reply:
     def _problem(self, error: ScopeEdgeError | Problem) -> Problem:
         run = getattr(error, "run", None)
         self._failed = run if isinstance(run, Run) else None
-        return problem_of(error)
+        problem = problem_of(error)
+        if self._conversation.wishes.show and isinstance(error, ScopeEdgeError):
+            decision = None if self._asked is None else self._asked.decision
+            problem.error["scope_edge"] = error_details(error, decision)
+        return problem
 
     def _note(self) -> None:
         if self._asked is None:

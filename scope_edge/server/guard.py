@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Of a request's target and headers together.
 HEAD_BYTES = 64 * 1024
 # Open without a token: they reveal nothing and do nothing, and the last two have secrets of their own.
-_OPEN = ("/", "/health", "/favicon.ico", "/own/hello", "/own/token")
+_OPEN = ("/", "/health", "/favicon.ico", "/identity", "/page/token")
 _NO_TOKEN = (
     "the token is missing or wrong; send Authorization: Bearer TOKEN (`scope-edge serve --show-token` prints it)"
 )

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 
 from scope_edge.chat.endpoints import is_loopback
-from scope_edge.contact.runtime import Running, forget, note
 from scope_edge.contact.token import make_token
 from scope_edge.errors import UsageError
 from scope_edge.server.app import make_app
@@ -26,8 +25,9 @@ from scope_edge.server.connections import IDLE_SECONDS, Connection
 from scope_edge.server.desk import Desk
 from scope_edge.server.guard import HEAD_BYTES, Access, allowed_hosts
 from scope_edge.server.memory import share_arenas
-from scope_edge.server.own import Own
+from scope_edge.server.page import PageApi
 from scope_edge.server.service import Bounds, Service
+from scope_edge.server.state import ServerState, forget, limits_of, note, settings_hash
 
 if TYPE_CHECKING:
     from scope_edge.config import Settings
@@ -102,11 +102,11 @@ async def _serve(
     desk: Desk, token: str, options: Options, ready: Callable[[Listening], None], until: threading.Event | None
 ) -> bool:
     service = Service(desk, options.bounds)
-    own = Own(service, token)
+    page_api = PageApi(service, token)
     hosts = allowed_hosts((*options.names, options.host))
     access = Access(token if options.auth else None, hosts, public=not is_loopback(options.host))
     config = uvicorn.Config(
-        make_app(service, own, access),
+        make_app(service, page_api, access),
         host=options.host,
         port=options.port,
         http=cast(Any, partial(Connection, service.connections)),
@@ -123,7 +123,7 @@ async def _serve(
         backlog=1024,
     )
     server = Server(
-        config, service, options, lambda port: ready(Listening(options.host, port, own.codes.make())), until
+        config, service, options, token, lambda port: ready(Listening(options.host, port, page_api.codes.make())), until
     )
     await server.serve()
     return server.done
@@ -139,12 +139,14 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         service: Service,
         options: Options,
+        token: str,
         ready: Callable[[int], None],
         until: threading.Event | None,
     ) -> None:
         super().__init__(config)
         self._service, self._options, self._ready, self._until = service, options, ready, until
-        self._running: Running | None = None
+        self._token = token
+        self._state: ServerState | None = None
 
     async def startup(self, sockets: Any = None) -> None:
         """Listen, and call `ready`. Raises UsageError."""
@@ -163,8 +165,10 @@ class Server(uvicorn.Server):
         host = _EVERYWHERE.get(str(host), str(host))
         if is_loopback(host):
             # The user's commands connect to no other.
-            self._running = Running(host, int(port), os.getpid(), time.time())
-            note(self._running)
+            settings = self._service.desk.settings
+            made = settings_hash(settings, self._token)
+            self._state = ServerState(host, int(port), os.getpid(), time.time(), made, limits_of(settings))
+            note(self._state)
         self._ready(int(port))
 
     async def on_tick(self, counter: int) -> bool:
@@ -174,8 +178,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Refuse new requests, give running answers their time, and cut the rest."""
-        if self._running is not None:
-            forget(self._running)
+        if self._state is not None:
+            forget(self._state)
         self._service.close_queues()
         cutting = asyncio.create_task(self._cut())
         try:

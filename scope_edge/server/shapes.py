@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from scope_edge.plain import run_body
+from scope_edge.errors import InfeasibleError, ScopeEdgeError
+from scope_edge.plain import row, run_body
+from scope_edge.records import Run
 
 if TYPE_CHECKING:
     from scope_edge.answer import Answer
     from scope_edge.chat.stream import Piece
-    from scope_edge.records import Decision, Run
+    from scope_edge.records import Attempt, Decision
 
 DONE = b"data: [DONE]\n\n"
 
@@ -31,9 +33,10 @@ class Shape:
     model: str = ""
     _called: bool = False
 
-    def first(self, decision: Decision) -> bytes:
-        """Return the event that begins a stream; b"" if there is none."""
-        ours = {"scope_edge": {"decision": decision.as_dict()}} if self.show else {}
+    def first(self, decision: Decision, attempts: Sequence[Attempt]) -> bytes:
+        """The event that an answer begins with. attempts: the models that were asked before and did not answer."""
+        ours = {"decision": decision.as_dict(), "attempts": [row(one) for one in attempts]}
+        ours = {"scope_edge": ours} if self.show else {}
         if not self.chat:
             return self._event([self._choice("", None)], **ours) if self.show else b""
         return self._event([self._choice({"role": "assistant", "content": ""}, None)], **ours)
@@ -84,6 +87,17 @@ class Shape:
     def _head(self, kind: str) -> dict[str, Any]:
         lead = "chatcmpl-" if self.chat else "cmpl-"
         return {"id": lead + self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def error_details(error: ScopeEdgeError, decision: Decision | None) -> dict[str, Any]:
+    """The decision and the run behind an error, for a client that wants to see them. decision: None = not made."""
+    if isinstance(error, InfeasibleError):
+        decision = error.decision
+    run = getattr(error, "run", None)
+    return {
+        "decision": None if decision is None else decision.as_dict(),
+        "run": run_body(run) if isinstance(run, Run) else None,
+    }
 
 
 def event(body: Mapping[str, Any]) -> bytes:

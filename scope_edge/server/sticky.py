@@ -14,11 +14,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from scope_edge.records import Candidate, Decision
+from typing import Any
 
 _MOST = 10_000
 _SECONDS = 6 * 3600.0
@@ -62,40 +58,6 @@ class Conversations:
         said = [[message.get(part) for part in _SAID] for message in messages]
         text = json.dumps([name, said], sort_keys=True, default=str)
         return hmac.new(self._key, text.encode(), hashlib.sha256).digest()
-
-
-def kept(decision: Decision, model: str | None, threshold: float) -> Decision:
-    """The decision, for the model that the conversation has, unless the choice is better by more than the threshold.
-
-    A model that may not be chosen now, by a limit or because it is not in the pool, is left. Where utilities cannot be
-    compared, the conversation stays where it is.
-    """
-    if model is None or decision.choice is None or model == decision.choice:
-        return decision
-    rows = {row.model: row for row in decision.candidates}
-    stays, goes = rows.get(model), rows[decision.choice]
-    if stays is None or stays.excluded_by is not None or _gain(stays, goes, decision) > threshold:
-        return decision
-    others = tuple(row for row in decision.candidates if row.model != model)
-    return replace(
-        decision,
-        choice=model,
-        where=stays.where,
-        candidates=(stays, *others),
-        # These are of the choice that was not made.
-        flip_below=None,
-        flip_above=None,
-        warnings=(*decision.warnings, f"the conversation stays with {model}; by itself this would go to {goes.model}"),
-    )
-
-
-def _gain(stays: Candidate, goes: Candidate, decision: Decision) -> float:
-    """What changing would gain, as p - lambda x cost. At alpha 0, where lambda is infinite, the two are compared by p alone."""
-    if decision.alpha == 0:
-        return 0.0 if stays.p_correct is None or goes.p_correct is None else goes.p_correct - stays.p_correct
-    if stays.utility is None or goes.utility is None:
-        return 0.0
-    return goes.utility - stays.utility
 
 
 def _before_last_answer(messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

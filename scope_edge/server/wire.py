@@ -35,7 +35,18 @@ _TOOLS = ("tools", "functions", "tool_calls", "function_call")
 _KEPT = ("model", "messages", "prompt", "stream", "stream_options", "n", OURS)
 # An answer is one choice of text, so these would be answered wrongly.
 _UNSUPPORTED = ("logprobs", "top_logprobs", "echo", "suffix", "best_of")
-_SETTINGS = ("alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy", "verify")
+_SETTINGS = (
+    "alpha",
+    "max_tokens",
+    "max_usd",
+    "max_seconds",
+    "local_only",
+    "fallback",
+    "policy",
+    "verify",
+    "top_k",
+    "pool",
+)
 _WISHES = (*_SETTINGS, "exclude", "decision")
 
 

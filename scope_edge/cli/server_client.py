@@ -1,0 +1,209 @@
+"""`route` and `ask` through the user's own server: its public API, over loopback and nowhere else.
+
+Where no compatible server runs, the command does the work itself, with the same output. The connection never leaves this
+machine, so it is open in offline mode, too. Before the token is sent, the server proves that it knows it: another program may
+have taken the port of a server that died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from scope_edge import errors
+from scope_edge.answer import Answer
+from scope_edge.chat.endpoints import is_loopback
+from scope_edge.contact.token import NONCE, PROOF, proof, read_token, same
+from scope_edge.errors import AssetError, ScopeEdgeError
+from scope_edge.journal.written import read_decision, read_run
+from scope_edge.records import Attempt
+from scope_edge.server.state import REQUEST_SETTINGS, ServerState, find_server, is_compatible
+
+if TYPE_CHECKING:
+    from scope_edge.config import Settings
+    from scope_edge.records import Decision
+
+_PROOF_SECONDS, _ROUTE_SECONDS = 2.0, 60.0
+_MAX_BYTES = 64 * 1024 * 1024
+_SHOW = "x-scope-edge-decision"
+_SOURCE = "the server's response"
+
+
+class NotServed(Exception):
+    """No server takes the request, and none has done any of it."""
+
+
+class Connection:
+    """One request to the user's server. Leaving its `with` block hangs up, which ends the server's work for it."""
+
+    def __init__(self, state: ServerState, token: str) -> None:
+        """Raises NotServed: the address is not loopback."""
+        if not is_loopback(state.host):
+            raise NotServed
+        self._port, self._token = state.port, token
+        self._http = http.client.HTTPConnection(state.host, state.port, timeout=_PROOF_SECONDS)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def post(self, path: str, body: Mapping[str, Any], seconds: float | None) -> http.client.HTTPResponse:
+        """Send a request once the server has proved that it knows the token. seconds: of silence, at most; None = no limit.
+
+        Raises NotServed.
+        """
+        nonce = secrets.token_urlsafe(24)
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}", _SHOW: "1"}
+        try:
+            self._http.request("GET", "/identity", headers={NONCE: nonce})
+            proved = self._http.getresponse()
+            proved.read(_MAX_BYTES)
+            # Without a socket http.client would connect anew, to a server that has proved nothing.
+            if (
+                not same(proved.headers.get(PROOF, ""), proof(self._token, nonce, self._port))
+                or self._http.sock is None
+            ):
+                raise NotServed
+            self._http.sock.settimeout(seconds)
+            self._http.request("POST", path, json.dumps(body).encode(), headers)
+            return self._http.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise NotServed from error
+
+
+def route(settings: Settings, text: str, options: Mapping[str, Any]) -> Decision | None:
+    """Return the server's decision, or None if no compatible server runs or it reports an error. options: system, exclude."""
+    try:
+        with _connected(settings) as connection:
+            body = {"text": text, "system": options["system"], **_preference(settings, options)}
+            response = connection.post("/v1/route", body, _ROUTE_SECONDS)
+            raw = response.read(_MAX_BYTES)
+            # Deciding is free: an error is found again here.
+            return read_decision(raw.decode(), _SOURCE) if response.status == http.client.OK else None
+    except (NotServed, AssetError, OSError, ValueError, http.client.HTTPException):
+        return None
+
+
+@contextlib.contextmanager
+def ask(settings: Settings, text: str, options: Mapping[str, Any]) -> Iterator[ServedStream | None]:
+    """Give the server's answer on its way, or None if no compatible server runs. options: system, exclude, model.
+
+    Raises InfeasibleError.
+    """
+    system = [] if options["system"] is None else [{"role": "system", "content": options["system"]}]
+    body = {
+        "model": options["model"] or "auto",
+        "messages": [*system, {"role": "user", "content": text}],
+        "stream": True,
+        "scope_edge": _preference(settings, options),
+    }
+    with contextlib.ExitStack() as stack:
+        stream = None
+        with contextlib.suppress(NotServed):
+            connection = stack.enter_context(_connected(settings))
+            stream = ServedStream(connection.post("/v1/chat/completions", body, None))
+        yield stream
+
+
+class ServedStream:
+    """An answer from the server, with what the CLI reads of `api.Stream`."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        """Read up to the decision. Raises NotServed (the server could not begin), InfeasibleError, AssetError (it is gone)."""
+        self._response = response
+        self._texts: list[str] = []
+        self._failure: ScopeEdgeError | None = None
+        self.model: str | None = None
+        self.attempts: tuple[Attempt, ...] = ()
+        self.answer: Answer | None = None
+        if response.status == http.client.OK:
+            first = self._event()
+            self.model, ours = first["model"] or None, first["scope_edge"]
+            self.attempts = tuple(Attempt(**one) for one in ours["attempts"])
+        else:
+            ours = self._refusal()
+        self.decision: Decision = read_decision(json.dumps(ours["decision"]), _SOURCE)
+        if isinstance(self._failure, errors.InfeasibleError):
+            raise self._failure
+
+    def __iter__(self) -> Iterator[str]:
+        if self._failure is not None:
+            raise self._failure
+        while self.answer is None:
+            event = self._event()
+            if "error" in event:
+                raise _error(event["error"]) or _gone()
+            text = event["choices"][0]["delta"].get("content")
+            if text:
+                self._texts.append(text)
+                yield text
+            if "scope_edge" in event:
+                self.answer = self._whole(event["scope_edge"])
+
+    def _whole(self, ours: Mapping[str, Any]) -> Answer:
+        run = read_run(json.dumps(ours["run"]), _SOURCE)
+        if run is None:
+            raise _gone()
+        return Answer("".join(self._texts), self.decision, run, ours["id"], tuple(ours["warnings"]))
+
+    def _refusal(self) -> dict[str, Any]:
+        """Keep the error that a response without an answer reports, and return what belongs to it."""
+        try:
+            body: dict[str, Any] = json.loads(self._response.read(_MAX_BYTES))["error"]
+            self._failure = _error(body)
+        except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
+            raise NotServed from error
+        if self._failure is None or body["scope_edge"]["decision"] is None:
+            raise NotServed
+        return dict(body["scope_edge"])
+
+    def _event(self) -> dict[str, Any]:
+        try:
+            while line := self._response.readline(_MAX_BYTES):
+                if line.startswith(b"data: {"):
+                    return dict(json.loads(line.removeprefix(b"data: ")))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise _gone() from error
+        raise _gone()
+
+
+@contextlib.contextmanager
+def _connected(settings: Settings) -> Iterator[Connection]:
+    """Connect to the user's server. Raises NotServed: none runs that would decide as this process."""
+    try:
+        state, token = (find_server(), read_token()) if settings.use_server else (None, None)
+    except ScopeEdgeError as error:
+        raise NotServed from error
+    if state is None or token is None or not is_compatible(state, settings, token):
+        raise NotServed
+    with Connection(state, token) as connection:
+        yield connection
+
+
+def _preference(settings: Settings, options: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: getattr(settings, name) for name in REQUEST_SETTINGS}
+    return {"exclude": list(options["exclude"]), **{name: value for name, value in given.items() if value is not None}}
+
+
+def _error(body: Mapping[str, Any]) -> ScopeEdgeError | None:
+    """The error of a request that the server carried out; None = it did not, and the command can."""
+    message, ours = str(body["message"]), body.get("scope_edge") or {}
+    run = read_run(json.dumps(ours.get("run")), _SOURCE) if ours.get("run") else None
+    if body["code"] == "infeasible" and ours.get("decision"):
+        return errors.InfeasibleError(message, read_decision(json.dumps(ours["decision"]), _SOURCE))
+    if body["code"] == "spending_cap":
+        return errors.BudgetError(message)
+    if body["code"] == "broken_answer" and run is not None:
+        return errors.BrokenAnswerError(message, str(body["partial"]), run)
+    kinds: dict[str, Any] = {"unanswered": errors.UnansweredError, "refused_by_model": errors.RefusedError}
+    return kinds[body["code"]](message, run) if body["code"] in kinds and run is not None else None
+
+
+def _gone() -> AssetError:
+    return AssetError("the server broke the connection off; ask again")
