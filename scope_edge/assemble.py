@@ -100,7 +100,9 @@ def load_flow(settings: Settings, encoder: Callable[[], AnyEncoder] | None = Non
     from scope_edge.router import Flow
     from scope_edge.standing import load_standing
 
-    standing = load_standing(pool, coverage=settings.coverage, value_of_time=settings.value_of_time)
+    standing = load_standing(
+        pool, coverage=settings.coverage, value_of_time=settings.value_of_time, unloadable=_unloadable(pool)
+    )
     bank = load_bank(settings.index, cache_dir=assets.user_cache_dir(), own=standing.own_sets)
     return Flow(
         encoder=encoder(),
@@ -181,3 +183,12 @@ def _refiner(
     from scope_edge.estimator.use import load_estimator
 
     return load_estimator(settings, pool, fingerprints)
+
+
+def _unloadable(pool: Sequence[ModelCard]) -> Mapping[str, str]:
+    """Find the GGUFs that cannot be loaded here -> why. A pool without any imports nothing for it."""
+    if all(card.gguf is None for card in pool):
+        return {}
+    from scope_edge.managing.loadable import unloadable
+
+    return unloadable(pool)

@@ -1,8 +1,8 @@
-"""core-250: the questions a new model answers, written for this project. Loaded by who asks or grades them, never to route.
+"""core-250: the questions a new model answers, written for this project. They are loaded to be asked or graded, never to route.
 
 core = load_core()
 for spec in core.specs:                       # most informative first
-    reply = ask(prompt_of(spec))              # None when no reply came
+    reply = ask(prompt_of(spec))              # grading.specs; None when no reply came
     correct = grade(spec, reply)              # 0 to 1, or None: missing
 """
 
@@ -15,12 +15,8 @@ from typing import Any
 from scope_edge import assets
 from scope_edge.anchors import AnchorSet, set_body, set_from_body
 from scope_edge.errors import PackError
-from scope_edge.fresh import fresh_anchor
-from scope_edge.grading.grade import grade
-from scope_edge.grading.specs import AnchorSpec, prompt_of, spec_body, spec_from_body, text_of
+from scope_edge.grading.specs import AnchorSpec, spec_body, spec_from_body, text_of
 from scope_edge.packs import unpack
-
-__all__ = ["CORE_250", "AnchorSpec", "CoreSet", "core_body", "grade", "load_core", "prompt_of"]
 
 CORE_250 = "anchors/core-250.pack"
 _KIND = "core-set"
@@ -32,13 +28,6 @@ class CoreSet:
 
     anchors: AnchorSet
     specs: tuple[AnchorSpec, ...]
-
-    def fresh(self, seed: int) -> tuple[AnchorSpec, ...]:
-        """The specs, those made by templates with the numbers that `seed` draws; 0 gives the shipped ones.
-
-        A fresh instance keeps its id and stands in for the shipped one: about as hard, and not to be had by heart.
-        """
-        return tuple(fresh_anchor(spec.id, seed) if spec.fresh else spec for spec in self.specs)
 
 
 def load_core() -> CoreSet:

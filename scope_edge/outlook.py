@@ -10,6 +10,7 @@ import numpy as np
 
 from scope_edge.costs import pool_columns
 from scope_edge.errors import UsageError
+from scope_edge.managing.loadable import unloadable
 from scope_edge.standing import load_standing
 from scope_edge.traffic import Traffic, bank_traffic
 from scope_edge.tuning import (
@@ -81,7 +82,9 @@ def look_ahead(
     cards = catalog.pool()
     matched = None if match is None else catalog.card(match)
     others = () if matched is None or matched in cards else (matched,)
-    standing = load_standing(cards, others, coverage=coverage, value_of_time=value_of_time)
+    standing = load_standing(
+        cards, others, coverage=coverage, value_of_time=value_of_time, unloadable=unloadable(cards)
+    )
     seen = bank_traffic(standing.basis.reference) if traffic is None else traffic(standing.basis.map)
     everyone = (*cards, *others)
     prospect = _prospect(standing, everyone, seen, preference)

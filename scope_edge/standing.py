@@ -39,13 +39,19 @@ class Standing:
 
 
 def load_standing(
-    cards: Sequence[ModelCard], others: Sequence[ModelCard] = (), *, coverage: float = 0.9, value_of_time: float = 0.0
+    cards: Sequence[ModelCard],
+    others: Sequence[ModelCard] = (),
+    *,
+    coverage: float = 0.9,
+    value_of_time: float = 0.0,
+    unloadable: Mapping[str, str] | None = None,
 ) -> Standing:
     """Read what is known of a pool from bundled files and the user's own.
 
     Args:
         others: models to estimate that cannot be chosen.
         coverage: of the upper bound on tokens. value_of_time: US dollars a second of waiting is worth.
+        unloadable: models that cannot be loaded on this machine -> why.
 
     Raises AssetError (a file missing or damaged), UsageError (an empty pool).
     """
@@ -61,10 +67,7 @@ def load_standing(
     personal = load_personal(measured).found
     prior = Prior(basis, everyone, fingerprints, coverage=coverage, personal=personal)
     prepared = prepared_pool(cards, prior, basis.reference, value_of_time)
-    if any(card.gguf is not None for card in cards):
-        from scope_edge.managing.loadable import unloadable
-
-        prepared = replace(prepared, unloadable=unloadable(cards))
+    prepared = replace(prepared, unloadable=unloadable or {})
     return Standing(tuple(cards), fingerprints, own_sets, basis, prior, prepared)
 
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from scope_edge import assets
-from scope_edge.core_set import CORE_250, AnchorSpec, CoreSet, core_body, grade, load_core, prompt_of
+from scope_edge.core_set import CORE_250, CoreSet, core_body, load_core
 from scope_edge.encoder import Encoder
 from scope_edge.errors import PackError, UsageError
 from scope_edge.fingerprints import load_anchor_sets
-from scope_edge.fresh import TEMPLATES, drafted, fresh_anchor
-from scope_edge.grading.specs import KINDS, LETTERS, TIERS, spec_body, spec_from_body, text_of
+from scope_edge.fresh import TEMPLATES, drafted, fresh_anchor, fresh_specs
+from scope_edge.grading.grade import grade
+from scope_edge.grading.specs import KINDS, LETTERS, TIERS, AnchorSpec, prompt_of, spec_body, spec_from_body, text_of
 from scope_edge.prior import load_basis
 from scope_edge.records import Query
 
@@ -170,12 +171,12 @@ def test_routing_never_loads_it() -> None:
 
 
 def test_fresh_specs_stand_in_for_the_shipped_ones() -> None:
-    fresh = CORE.fresh(3)
+    fresh = fresh_specs(CORE.specs, 3)
     assert [spec.id for spec in fresh] == [spec.id for spec in CORE.specs]
     changed = [a.id for a, b in zip(fresh, CORE.specs, strict=True) if a.question != b.question]
     assert len(changed) >= 38
     assert set(changed) <= set(TEMPLATES)
-    assert CORE.fresh(0) == CORE.specs
+    assert fresh_specs(CORE.specs, 0) == CORE.specs
 
 
 @pytest.mark.parametrize("spec", CORE.specs[::9], ids=lambda spec: spec.id)

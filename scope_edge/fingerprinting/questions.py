@@ -13,6 +13,7 @@ import numpy as np
 from scope_edge.ability import length_design
 from scope_edge.core_set import CoreSet, load_core
 from scope_edge.errors import UsageError
+from scope_edge.fresh import fresh_specs
 from scope_edge.grading import AnchorSpec, grade, prompt_of
 from scope_edge.prompt_tokens import query_prompt_tokens
 from scope_edge.records import Query
@@ -62,7 +63,7 @@ def load_questions(
 
 def questions_of(core: CoreSet, card: ModelCard, population: Population, seed: int = 0) -> tuple[Question, ...]:
     """The questions of a core set, for the model of a card."""
-    specs = core.fresh(seed) if seed else core.specs
+    specs = fresh_specs(core.specs, seed) if seed else core.specs
     lengths = usual_lengths(core.anchors, population) * card.token_factor
     return tuple(map(_question, core.anchors.ids, specs, lengths.tolist(), [card.token_factor] * len(specs)))
 

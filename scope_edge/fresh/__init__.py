@@ -4,7 +4,7 @@ not how to answer it, shows on fresh ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from scope_edge.errors import UsageError
 from scope_edge.fresh.draws import Draft, Draws, Template
@@ -15,6 +15,14 @@ from scope_edge.fresh.quantities import QUANTITIES
 from scope_edge.grading.specs import AnchorSpec
 
 TEMPLATES: Mapping[str, Template] = {one.id: one for one in (*NUMBERS, *QUANTITIES, *PROGRAMS, *PUZZLES)}
+
+
+def fresh_specs(specs: Sequence[AnchorSpec], seed: int) -> tuple[AnchorSpec, ...]:
+    """Return the specs, those made by templates with the numbers that `seed` draws; 0 gives the shipped ones.
+
+    A fresh instance keeps its id and stands in for the shipped one: about as hard, and not to be known by heart.
+    """
+    return tuple(fresh_anchor(spec.id, seed) if spec.fresh else spec for spec in specs)
 
 
 def fresh_anchor(id: str, seed: int) -> AnchorSpec:
