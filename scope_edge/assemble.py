@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from scope_edge import assets
@@ -84,8 +85,8 @@ def load_executor(
     places: Places | None = None,
 ) -> Executor:
     """What carries decisions on these models out. Nothing is started or connected to yet. places: None = its own."""
-    from scope_edge.agreement import Agreement
     from scope_edge.executor import Executor
+    from scope_edge.grading.agree import agree
     from scope_edge.journal import Journal
     from scope_edge.ledger import Ledger
 
@@ -94,7 +95,7 @@ def load_executor(
         cards,
         device=places.device,
         cloud=places.cloud,
-        agreement=Agreement(encode),
+        agree=partial(agree, encode=encode),
         ledger=Ledger(settings),
         journal=Journal(settings),
     )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from chat_server import Server
 
-from scope_edge.agreement import Agreement
 from scope_edge.config import load_settings
 from scope_edge.encoder import Encoder
 from scope_edge.executor import Execution, Executor, Request
 from scope_edge.executor.cloud import CloudPlace
+from scope_edge.grading.agree import agree
 from scope_edge.journal import Journal
 from scope_edge.ledger import Ledger
 from scope_edge.records import Bound, Candidate, Decision, EstimatorReport, ModelCard, Query
@@ -74,7 +75,7 @@ def executor(*cards: ModelCard, offline: bool = False, silence: float = 20.0, **
         cards,
         device=None,
         cloud=CloudPlace(silence=silence, offline=offline),
-        agreement=Agreement(_encoder().encode),
+        agree=partial(agree, encode=_encoder().encode),
         ledger=Ledger(held),
         journal=Journal(held),
     )
