@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub. Beside chat/connection.py the only room that opens a connection, when asked to.
+"""Downloads from the Hugging Face hub. Beside chat/transport.py the only room that opens a connection, when asked to.
 
 A revision is resolved to a commit first, and that commit's files are fetched. The hub client's own cache, accelerators,
 telemetry and stored login are not used: it throws away what an interrupted download has got so far (since its 1.0), and a

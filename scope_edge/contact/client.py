@@ -1,6 +1,6 @@
 """The connection to the user's own server: to a loopback address and no other, with no proxy and no redirect.
 
-Beside remote.py and chat/connection.py the only room that opens a connection. It never leaves this machine, so that it is open in
+Beside remote.py and chat/transport.py the only room that opens a connection. It never leaves this machine, so that it is open in
 offline mode, too; what the server then does is asked under the caller's own limits.
 """
 
