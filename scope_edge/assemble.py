@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from scope_edge import assets
@@ -130,15 +131,15 @@ def load_executor(
     places: Places | None = None,
 ) -> Executor:
     """Make what carries out decisions on these models. Nothing is started or connected to yet. places: None = its own."""
-    from scope_edge.agreement import Agreement
     from scope_edge.executor import Executor
+    from scope_edge.grading.agree import agree
 
     places = places or load_places(settings, cards)
     return Executor(
         cards,
         device=places.device,
         cloud=places.cloud,
-        agreement=Agreement(encode),
+        agree=partial(agree, encode=encode),
         ledger=open_ledger(settings),
         journal=journal,
     )

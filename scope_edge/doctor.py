@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Distribution -> what it is for. Those of extras may be missing.
 NEEDED = ("numpy", "onnxruntime", "tokenizers", "msgpack", "click", "platformdirs", "tomlkit")
 OPTIONAL = (
-    "hnswlib", "llama-cpp-python", "gguf", "safetensors", "huggingface-hub", "pyarrow", "httpx",
+    "hnswlib", "llama-cpp-python", "gguf", "safetensors", "huggingface-hub", "pyarrow", "httpx", "httpx-sse",
     "starlette", "uvicorn", "prometheus-client",
 )  # fmt: skip
 _BUILD_FLAGS: Mapping[Maker, str] = {"nvidia": "-DGGML_CUDA=on", "amd": "-DGGML_HIP=on", "apple": "-DGGML_METAL=on"}

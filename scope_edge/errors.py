@@ -90,6 +90,30 @@ class NoAnswerError(RemoteError):
         self.hopeless = hopeless
 
 
+class ProviderError(ScopeEdgeError):
+    """A model did not answer, or not to the end. It is internal: users meet UnansweredError, NoAnswerError and so on.
+
+    retryable: another call may work. every_question: no other question to this model will work either. content: no model would
+    take the request. unbilled: the call cost nothing. unreachable: there was no connection. retry_after: seconds that the server
+    asks to be left alone.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        every_question: bool = False,
+        content: bool = False,
+        unbilled: bool = False,
+        unreachable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retryable, self.every_question, self.content = retryable, every_question, content
+        self.unbilled, self.unreachable, self.retry_after = unbilled, unreachable, retry_after
+
+
 class PackError(AssetError):
     """A pack is truncated, altered, foreign, of another kind or format version, or over its size limit."""
 

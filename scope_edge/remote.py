@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub. Beside chat/connection.py the only file that opens a connection to the internet.
+"""Downloads from the Hugging Face hub. Beside chat/transport.py the only file that opens a connection to the internet.
 
 A revision is resolved to a commit first, and that commit's files are fetched. `hf_hub_download` is not used: since its
 release 1 it deletes what an interrupted download has got so far, and a checkpoint has gigabytes. `http_get`, which it is made

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from chat_server import Server
 
-from scope_edge.agreement import Agreement
 from scope_edge.assemble import open_journal, open_ledger
 from scope_edge.config import load_settings
 from scope_edge.encoder import Encoder
 from scope_edge.executor import Execution, Executor, Request
 from scope_edge.executor.cloud import CloudPlace
+from scope_edge.grading.agree import agree
 from scope_edge.records import Bound, Candidate, Decision, EstimatorReport, ModelCard, Query
 
 QUESTION = "How many primes are there below one hundred?"
@@ -73,7 +74,7 @@ def executor(*cards: ModelCard, offline: bool = False, silence: float = 20.0, **
         cards,
         device=None,
         cloud=CloudPlace(silence=silence, offline=offline),
-        agreement=Agreement(_encoder().encode),
+        agree=partial(agree, encode=_encoder().encode),
         ledger=open_ledger(held),
         journal=open_journal(held),
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
-from scope_edge.agreement import Agreement
 from scope_edge.encoder import Encoder
+from scope_edge.grading.agree import agree
 
 SKY = "The sky is blue because of Rayleigh scattering: short wavelengths are scattered more."
 
 
 @pytest.fixture(scope="module")
-def agreement() -> Agreement:
-    return Agreement(Encoder.load().encode)
+def agrees() -> Callable[[str, str], bool]:
+    return partial(agree, encode=Encoder.load().encode)
 
 
 @pytest.mark.parametrize(
@@ -28,8 +31,8 @@ def agreement() -> Agreement:
         (SKY, "Air molecules scatter blue light more strongly than red (Rayleigh scattering), so the sky looks blue."),
     ],
 )
-def test_what_says_the_same(agreement: Agreement, first: str, second: str) -> None:
-    assert agreement.agree(first, second) and agreement.agree(second, first)
+def test_what_says_the_same(agrees: Callable[[str, str], bool], first: str, second: str) -> None:
+    assert agrees(first, second) and agrees(second, first)
 
 
 @pytest.mark.parametrize(
@@ -47,14 +50,14 @@ def test_what_says_the_same(agreement: Agreement, first: str, second: str) -> No
         ("<think>only thoughts", "Paris"),
     ],
 )
-def test_what_does_not(agreement: Agreement, first: str, second: str) -> None:
-    assert not agreement.agree(first, second) and not agreement.agree(second, first)
+def test_what_does_not(agrees: Callable[[str, str], bool], first: str, second: str) -> None:
+    assert not agrees(first, second) and not agrees(second, first)
 
 
 @pytest.mark.parametrize(
     "hostile", ["[" * 9999, "{" * 9999, "```" * 999, "\\boxed{" * 999, "Answer:", "\x00", "1/0", "Answer: 1e999999"]
 )
-def test_anything_at_all_can_be_compared(agreement: Agreement, hostile: str) -> None:
+def test_anything_at_all_can_be_compared(agrees: Callable[[str, str], bool], hostile: str) -> None:
     for other in ("Answer: 42", "Paris", hostile, "{}"):
-        agreement.agree(hostile, other)
-        agreement.agree(other, hostile)
+        agrees(hostile, other)
+        agrees(other, hostile)

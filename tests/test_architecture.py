@@ -22,7 +22,9 @@ ROOMS = {
     "onnxruntime": ("encoder.py",),
     "tokenizers": ("encoder.py", "doctor.py"),
     "hnswlib": ("hnsw.py", "doctor.py"),
-    "httpx": ("chat/connection.py",),
+    "httpx": ("chat/transport.py",),
+    "httpx_sse": ("chat/transport.py",),
+    "anyio": ("chat/transport.py", "server/"),
     "llama_cpp": ("llama/", "doctor.py"),
     "msgpack": ("packs.py", "llama/"),
     "sqlite3": ("database.py",),
@@ -41,7 +43,7 @@ ROOMS = {
     "uvicorn": ("server/",),
     "prometheus_client": ("server/metrics.py",),
 }
-# What opens connections, or is used to. remote.py and chat/connection.py may; cli/server_client.py may to the user's own server
+# What opens connections, or is used to. remote.py and chat/transport.py may; cli/server_client.py may to the user's own server
 # on this machine, and refuses every other address (tests/test_contact.py). The llama worker talks over pipes; server/ only listens.
 NETWORK = (
     "aiohttp",
@@ -56,7 +58,7 @@ NETWORK = (
     "urllib",
     "urllib3",
 )
-REMOTE = ("remote.py", "chat/connection.py", "cli/server_client.py")
+REMOTE = ("remote.py", "chat/transport.py", "cli/server_client.py")
 # Training and conversion belong to build_scripts/: a user never installs these. What evaluating needs is another matter.
 BUILD_ONLY = ("build_scripts", "onnx", "pandas", "torch", "transformers")
 # `router.py` may import these of the package and nothing else: words, errors and the contracts between parts.

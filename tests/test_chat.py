@@ -16,7 +16,7 @@ from chat_server import Call, Handler, Said, Server, completion, faulty, running
 from scope_edge.chat import client as chat
 from scope_edge.chat import wire
 from scope_edge.chat.client import ChatClient, Patience
-from scope_edge.errors import NoAnswerError, RemoteError, UsageError
+from scope_edge.errors import NoAnswerError, ProviderError, RemoteError, UsageError
 from scope_edge.records import ModelCard
 
 pytest.importorskip("httpx")
@@ -328,7 +328,7 @@ def test_answers_in_every_shape(body: bytes, text: str) -> None:
     ],
 )
 def test_what_is_no_answer_is_not_taken_for_one(body: bytes) -> None:
-    with pytest.raises(wire.NotAnAnswerError):
+    with pytest.raises(ProviderError):
         wire.read_reply(body, 1, 10, 1.0, None)
 
 

@@ -1,43 +1,41 @@
 """Questions to a model behind an OpenAI-compatible endpoint, and conversations whose answers come piece by piece.
 
-A question is one POST to ENDPOINT/chat/completions, not streamed; what may pass is tried again after a pause (429, 5xx,
-timeouts, broken connections, bodies that are cut off or no JSON). A conversation is one streamed POST, never repeated here: who
-asked has other models to turn to. What is served there is one GET of ENDPOINT/models. What a server sends back is cleared of
-the key; an answer that cannot be read whole is no answer, never a wrong one.
+A question is one POST to ENDPOINT/chat/completions, not streamed. It is sent again after a pause where that may help: HTTP 429
+and 5xx, timeouts, broken connections, bodies that are cut off or no JSON. A conversation is one streamed POST, never repeated
+here: the caller has other models to turn to. A list of models is one GET of ENDPOINT/models. The key is removed from what a
+server sends; an answer that cannot be read whole is no answer, never a wrong one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scope_edge.chat.connection import CIRCLE, MAX_REDIRECTS, Connection
-from scope_edge.chat.failed import Failed
-from scope_edge.chat.incoming import Incoming
-from scope_edge.chat.refusals import Dialect, refusal
-from scope_edge.chat.stream import AnswerStream
-from scope_edge.chat.wire import NotAnAnswerError, Reply, Served, read_models, read_reply
-from scope_edge.errors import NoAnswerError, RemoteError
+from scope_edge.chat.stream import AnswerStream, Chunk, read_answer
+from scope_edge.chat.wire import Dialect, Reply, Served, read_models, read_reply, refusal
+from scope_edge.errors import MissingExtraError, NoAnswerError, ProviderError, RemoteError
 
 if TYPE_CHECKING:
+    from scope_edge.chat.transport import Call
     from scope_edge.records import ModelCard
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+# Redirects on the same server, and options left out.
+_MOST_REQUESTS = 5
 _UNKNOWN_ADDRESS = (404, 405, 501)
-# A streamed answer tells what it used only when asked to.
-_STREAM_OPTIONS = {"stream_options": {"include_usage": True}}
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """timeout: seconds one call may take, whole; of a streamed one, seconds of silence. attempts: calls for one question.
+    """timeout: seconds one call may take; of a streamed one, seconds of silence. attempts: calls for one question.
 
     per_minute: calls; None = no limit.
     """
@@ -48,27 +46,37 @@ class Patience:
 
 
 class Meter(Protocol):
-    """Told of every call, since every call may cost money."""
+    """Counts calls, since every call may cost money."""
 
     def begin(self) -> bool:
-        """A call is about to be made; False forbids it."""
+        """Return whether a call may be made; it is then."""
 
     def unbilled(self) -> None:
-        """The call that was begun last has failed in a way that costs nothing."""
+        """Note that the latest call has failed and costs nothing."""
 
 
 class ChatClient:
     """One model behind its card's endpoint. Several threads may ask at once."""
 
     def __init__(self, card: ModelCard, patience: Patience, *, offline: bool = False) -> None:
-        """Connects to nothing yet.
+        """Prepare; nothing is connected yet.
 
-        Raises UsageError: the card has no endpoint, its key is not there, or `offline` forbids to call it;
-        MissingExtraError without httpx.
+        Raises UsageError: the card has no endpoint, its key is missing, or `offline` forbids the call; MissingExtraError without
+        httpx and httpx-sse.
         """
-        self._connection = Connection(card, patience.timeout, offline=offline)
+        try:
+            from scope_edge.chat import transport
+        except ImportError as error:
+            raise MissingExtraError(
+                f'calling an endpoint needs httpx and httpx-sse ({error}); pip install "scope-edge[cloud]"'
+            ) from error
+        self._transport = transport.Transport(card, patience.timeout, offline=offline)
         self._model, self._patience = card.served_as or card.id, patience
-        self._asking, self._streaming = Dialect({"temperature": 0}), Dialect(_STREAM_OPTIONS)
+        # A streamed answer tells its usage only when asked to.
+        self._asking, self._streaming = (
+            Dialect({"temperature": 0}),
+            Dialect({"stream_options": {"include_usage": True}}),
+        )
         self._answered = False
         self._pace = _Pace(patience.per_minute)
 
@@ -79,56 +87,40 @@ class ChatClient:
         self.close()
 
     def close(self) -> None:
-        """End every pause and connection; calls under way fail."""
+        """End every pause and connection; running calls fail."""
         self._pace.over.set()
-        self._connection.close()
+        self._transport.close()
 
     def ask(self, prompt: str, max_tokens: int, meter: Meter) -> Reply:
-        """One answer, as many calls as it takes.
+        """Return one answer, after as many calls as it takes.
 
         Raises NoAnswerError (this question got none), RemoteError (no question will: the key is refused, there is no such
         model, no credit is left, it leads to another host).
         """
+        produce = partial(self._reply, prompt, max_tokens)
+        reply: Reply
         for attempt in range(1, self._patience.attempts + 1):
             self._pace.wait()
             if not meter.begin():
                 raise NoAnswerError("the limit on spending leaves no room for another call")
             try:
-                reply = self._call(prompt, max_tokens)
+                (reply,) = self._transport.call(produce, self._patience.timeout)
                 self._answered = True
                 return reply
-            except Failed as failed:
-                if failed.unbilled:
-                    meter.unbilled()
-                if failed.for_all:
-                    raise RemoteError(self._line(failed.why)) from failed
-                if failed.final:
-                    raise NoAnswerError(self._line(failed.why), hopeless=not self._answered) from failed
-                if attempt == self._patience.attempts:
-                    hopeless = failed.unreachable and not self._answered
-                    raise NoAnswerError(self._line(_times(failed.why, attempt)), hopeless=hopeless) from failed
-                self._pace.hold(_pause(attempt, failed.retry_after), everyone=failed.retry_after is not None)
+            except ProviderError as error:
+                self._heed(error, attempt, meter)
         raise NoAnswerError(self._line("it was not asked"))
 
     def served(self) -> tuple[Served, ...] | None:
-        """The models that the server says it serves; None = it does not say. One call, never billed, not tried again.
+        """Return the models that the server says it serves; None = it does not say. One call, never billed or repeated.
 
-        Raises RemoteError: nobody is there, it refuses, it leads to another host, or what it sends is no list.
+        Raises RemoteError: there is no server, it refuses, it leads to another host, or what it sends is no list.
         """
-        url = f"{self._connection.endpoint.url}/models"
         try:
-            for _ in range(MAX_REDIRECTS + 1):
-                status, headers, raw = self._connection.whole("GET", url)
-                if status == 200:
-                    return read_models(raw)
-                if status in _UNKNOWN_ADDRESS:
-                    return None
-                if not 300 <= status < 400:
-                    raise refusal(self._connection, self._model, status, headers.get("retry-after"), raw)
-                url = self._connection.moved(url, str(headers.get("location", "")))
-            raise Failed(CIRCLE)
-        except (Failed, NotAnAnswerError) as failed:
-            raise RemoteError(f"{self._connection.endpoint.url}: {failed}") from failed
+            (found,) = self._transport.call(self._listed, self._patience.timeout)
+            return found
+        except ProviderError as error:
+            raise RemoteError(f"{self._transport.endpoint.url}: {error}") from error
 
     def stream(
         self,
@@ -137,60 +129,83 @@ class ChatClient:
         max_tokens: int | None,
         until: float = math.inf,
     ) -> AnswerStream:
-        """One answer: one call, not tried again. It is made, and what comes of it is there, for whoever iterates.
+        """Return one answer; iterating it makes the call, once.
 
         messages, fields: as in the wire format, passed on as they are. max_tokens: None = the server's own limit. until: by
         time.monotonic().
         """
-        asked = {"model": self._model, **fields, "messages": list(messages), "stream": True}
-        incoming = Incoming(self._connection, until - time.monotonic())
-        size = len(json.dumps(asked["messages"], ensure_ascii=False).encode("utf-8", "replace"))
-        call = partial(self._open, incoming, asked, max_tokens)
-        return AnswerStream(call, incoming, size, max_tokens, self._connection.secret)
+        body = {"model": self._model, **fields, "messages": list(messages), "stream": True}
+        size = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
+        produce = partial(self._chunks, body, max_tokens)
+        call = self._transport.call(produce, until - time.monotonic())
+        return AnswerStream(call, size, max_tokens, self._transport.secret)
 
-    def _open(self, incoming: Incoming, asked: dict[str, Any], max_tokens: int | None) -> None:
-        """The streamed call, past redirects and options the server does not know. Raises Failed: nothing has come yet."""
-        url = f"{self._connection.endpoint.url}/chat/completions"
-        for _ in range(MAX_REDIRECTS + 2):
-            incoming.open("POST", url, asked | self._streaming.options(max_tokens))
-            if incoming.status == 200:
-                return
-            if 300 <= incoming.status < 400:
-                url = self._connection.moved(url, incoming.header("location"))
-                continue
-            raw = incoming.beginning()
-            if not (incoming.status == 400 and self._streaming.adapted(raw)):
-                wait = incoming.header("retry-after") or None
-                raise refusal(self._connection, self._model, incoming.status, wait, raw)
-        raise Failed(CIRCLE, final=True, for_all=True, unbilled=True)
+    def _heed(self, error: ProviderError, attempt: int, meter: Meter) -> None:
+        """Pause before the next attempt. Raises NoAnswerError, RemoteError: there is none."""
+        if error.unbilled:
+            meter.unbilled()
+        if error.every_question:
+            raise RemoteError(self._line(str(error))) from error
+        if not error.retryable:
+            raise NoAnswerError(self._line(str(error)), hopeless=not self._answered) from error
+        if attempt == self._patience.attempts:
+            why = str(error) if attempt == 1 else f"{error}, {attempt} times"
+            raise NoAnswerError(self._line(why), hopeless=error.unreachable and not self._answered) from error
+        self._pace.hold(_pause(attempt, error.retry_after), everyone=error.retry_after is not None)
 
-    def _call(self, prompt: str, max_tokens: int) -> Reply:
-        """One call. Raises Failed."""
+    async def _reply(self, prompt: str, max_tokens: int, call: Call[Reply]) -> AsyncIterator[Reply]:
         body = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "stream": False}
-        url = f"{self._connection.endpoint.url}/chat/completions"
-        for _ in range(MAX_REDIRECTS + 2):
-            started = time.monotonic()
-            status, headers, raw = self._connection.whole("POST", url, body | self._asking.options(max_tokens))
-            if 300 <= status < 400:
-                url = self._connection.moved(url, str(headers.get("location", "")))
-            elif status == 200:
-                return self._read(raw, prompt, max_tokens, time.monotonic() - started)
-            elif not (status == 400 and self._asking.adapted(raw)):
-                raise refusal(self._connection, self._model, status, headers.get("retry-after"), raw)
-        raise Failed(CIRCLE, final=True, for_all=True, unbilled=True)
+        asked = len(prompt.encode("utf-8", "replace"))
+        async with self._responding(call, "chat/completions", body, self._asking, max_tokens) as response:
+            raw = await call.read_whole(response)
+            seconds = time.monotonic() - call.started
+            yield read_reply(raw, asked, max_tokens, seconds, self._transport.secret)
 
-    def _read(self, raw: bytes, prompt: str, max_tokens: int, seconds: float) -> Reply:
-        try:
-            return read_reply(raw, len(prompt.encode("utf-8", "replace")), max_tokens, seconds, self._connection.secret)
-        except NotAnAnswerError as error:
-            raise Failed(str(error)) from error
+    async def _chunks(self, body: dict[str, Any], max_tokens: int | None, call: Call[Chunk]) -> AsyncIterator[Chunk]:
+        async with self._responding(call, "chat/completions", body, self._streaming, max_tokens) as response:
+            kind = str(response.headers.get("content-type", ""))
+            async for chunk in read_answer(call, kind, call.read(response), self._transport.secret):
+                yield chunk
+
+    async def _listed(self, call: Call[tuple[Served, ...] | None]) -> AsyncIterator[tuple[Served, ...] | None]:
+        async with self._responding(call, "models", also=_UNKNOWN_ADDRESS) as response:
+            yield read_models(await call.read_whole(response)) if response.status_code == 200 else None
+
+    @contextlib.asynccontextmanager
+    async def _responding(
+        self,
+        call: Call[Any],
+        path: str,
+        body: dict[str, Any] | None = None,
+        dialect: Dialect | None = None,
+        max_tokens: int | None = None,
+        also: Sequence[int] = (),
+    ) -> AsyncIterator[Any]:
+        """Make a request, past redirects and options that the server does not know, until its answer is 200, or one of `also`.
+
+        Raises ProviderError.
+        """
+        url = f"{self._transport.endpoint.url}/{path}"
+        for _ in range(_MOST_REQUESTS):
+            options = dialect.options(max_tokens) if dialect is not None else {}
+            async with call.request("GET" if body is None else "POST", url, body and body | options) as response:
+                status = response.status_code
+                if status == 200 or status in also:
+                    yield response
+                    return
+                raw = await call.read_beginning(response)
+            if 300 <= status < 400:
+                url = self._transport.moved(url, response.headers.get("location", ""))
+            elif not (status == 400 and dialect is not None and dialect.adapted(raw)):
+                raise refusal(self._transport, self._model, status, response.headers.get("retry-after"), raw)
+        raise ProviderError("it redirects in a circle", every_question=True, unbilled=True)
 
     def _line(self, why: str) -> str:
-        return f"{self._model} at {self._connection.endpoint.host}: {why}"
+        return f"{self._model} at {self._transport.endpoint.host}: {why}"
 
 
 class _Pace:
-    """When the next call may be made: a number a minute, and after the pauses that servers ask for."""
+    """Spreads calls over the minute, and keeps to the pauses that servers ask for."""
 
     def __init__(self, per_minute: float | None) -> None:
         self._gap = 60.0 / per_minute if per_minute else 0.0
@@ -198,7 +213,7 @@ class _Pace:
         self.over = threading.Event()
 
     def wait(self) -> None:
-        """Return when a call may be made. Raises NoAnswerError once all is over."""
+        """Wait until a call may be made. Raises NoAnswerError: the client is closed."""
         with self._lock:
             turn = max(self._next, time.monotonic())
             self._next = turn + self._gap
@@ -218,12 +233,8 @@ class _Pace:
 
 
 def _pause(attempt: int, retry_after: float | None) -> float:
-    """Seconds before the next call: what the server asks for, and at least twice as long each time, less a random part."""
+    """Return seconds before the next call: what the server asks for, and about twice as long each time."""
     longest = min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
     jittered: float = longest * random.uniform(0.5, 1.0)
-    # One that asks for no pause and refuses again would use up all attempts at once.
+    # A server that asks for no pause and refuses again would use up all attempts at once.
     return jittered if retry_after is None else max(retry_after, jittered)
-
-
-def _times(why: str, attempts: int) -> str:
-    return why if attempts == 1 else f"{why}, {attempts} times"

@@ -1,32 +1,41 @@
-"""A streamed answer, piece by piece, each piece once; whole, or said to be broken off."""
+"""A streamed answer, piece by piece: each piece once, whole or said to be broken off."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from scope_edge.chat.chunks import DONE, Chunk, Clearing, read_chunk
-from scope_edge.chat.failed import Failed
-from scope_edge.chat.sse import Events
-from scope_edge.chat.wire import NotAnAnswerError, read_reply, read_usage, said
+from scope_edge.chat.wire import MISSHAPEN, NO_ANSWER, read_reply, read_usage, said, text_of
+from scope_edge.errors import ProviderError
 
 if TYPE_CHECKING:
-    from scope_edge.chat.incoming import Incoming
+    from scope_edge.chat.transport import Call
 
+_DONE = "[DONE]"
 # After the last words of an answer its usage may follow, and then the end.
-_COUNT_SECONDS, _LAST_SECONDS = 5.0, 0.5
+_USAGE_SECONDS, _LAST_SECONDS = 5.0, 0.5
 _EVENTS, _WHOLE = "text/event-stream", "application/json"
+_PLAIN = ("role", "content", "refusal")
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some of an answer's text, and what the server sent beside it, as it is."""
+    """Some of an answer's text, and what the server sent beside it (tool calls, thoughts), as it is."""
 
     text: str
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece as it comes. finish: why the answer ended; None = it goes on. usage: as sent; None = not in this one."""
+
+    text: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    finish: str | None = None
+    usage: Mapping[str, Any] | None = None
 
 
 class AnswerStream:
@@ -34,98 +43,116 @@ class AnswerStream:
 
     Attributes:
         finish: "stop", "length", "tool_calls", ... as the server says; None = not ended, or it does not say.
-        prompt_tokens, completion_tokens: as the server counts; None = it does not, or what cannot be.
+        prompt_tokens, completion_tokens: as the server counts; None = missing or impossible.
 
-    Iterating raises Failed when there is no answer, or it breaks off: what was given until then is all there is.
+    Iterating raises ProviderError when there is no answer, or it breaks off: the pieces until then are all there is.
     """
 
-    def __init__(
-        self, call: Callable[[], None], incoming: Incoming, asked: int, max_tokens: int | None, key: str | None
-    ) -> None:
-        """call: makes the call that comes in; raises Failed. asked: bytes sent."""
-        self._call = call
-        self._incoming, self._asked, self._max_tokens, self._key = incoming, asked, max_tokens, key
-        self._clearing, self._wrote = Clearing(key), 0
-        self._usage: Mapping[str, Any] | None = None
-        self._whole = False
+    def __init__(self, call: Call[Chunk], asked: int, max_tokens: int | None, key: str | None) -> None:
+        """asked: bytes sent. key: removed from the text."""
+        self._call, self._asked, self._max_tokens, self._key = call, asked, max_tokens, key
         self.finish: str | None = None
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
 
     def __iter__(self) -> Iterator[Piece]:
+        clearing, wrote, usage = Clearing(self._key), 0, None
         try:
-            self._call()
-            kind = self._incoming.header("content-type").partition(";")[0].strip().lower()
-            if kind == _WHOLE:
-                yield from self._unstreamed()
-            elif kind == _EVENTS:
-                yield from self._streamed()
-            else:
-                raise Failed("what it sent is no answer, or only a part of one")
-        except NotAnAnswerError as error:
-            raise Failed(str(error)) from error
+            for chunk in self._call:
+                usage = chunk.usage or usage
+                self.finish = self.finish or chunk.finish
+                text = clearing.feed(chunk.text)
+                if text or chunk.extra:
+                    wrote += len(text.encode("utf-8", "replace"))
+                    yield Piece(text, self._cleared(chunk.extra))
         finally:
-            self._incoming.close()
-
-    def end(self) -> None:
-        """End it, from whichever thread: who iterates gets Failed."""
-        self._incoming.end()
+            self.close()
+        if rest := clearing.rest():
+            yield Piece(rest)
+        self.prompt_tokens, self.completion_tokens = read_usage(usage, self._asked, wrote, self._max_tokens)
 
     def close(self) -> None:
-        """Done with it, for the thread that iterates. Whatever has not come yet does not."""
-        self._incoming.close()
-
-    def _streamed(self) -> Iterator[Piece]:
-        for chunk in self._chunks():
-            if chunk.problem is not None:
-                raise Failed(f"it broke off ({said(chunk.problem.encode(), self._key) or 'an error'})")
-            self._usage = chunk.usage or self._usage
-            if chunk.finish is not None and self.finish is None:
-                self.finish = chunk.finish
-                self._incoming.expire(_COUNT_SECONDS)
-            text = self._clearing.feed(chunk.text)
-            if text or chunk.extra:
-                self._wrote += len(text.encode("utf-8", "replace"))
-                yield Piece(text, self._cleared(chunk.extra))
-        if self.finish is None and not self._whole:
-            raise Failed("the connection was closed before the answer was whole")
-        rest = self._clearing.rest()
-        if rest:
-            yield Piece(rest)
-        self._count()
-
-    def _chunks(self) -> Iterator[Chunk]:
-        events = Events()
-        try:
-            for raw in self._incoming.chunks():
-                # What follows the end is read, not looked at: only then the connection can serve again.
-                for data in () if self._whole else events.feed(raw):
-                    if data.strip() == DONE:
-                        self._whole = True
-                        self._incoming.expire(_LAST_SECONDS)
-                        break
-                    yield read_chunk(data)
-        except Failed:
-            if not self._whole and self.finish is None:
-                raise
-
-    def _unstreamed(self) -> Iterator[Piece]:
-        """A server that knows no streaming sends the answer at once."""
-        started = time.monotonic()
-        raw = b"".join(self._incoming.chunks())
-        reply = read_reply(raw, self._asked, self._max_tokens, time.monotonic() - started, self._key)
-        self.finish = "length" if reply.cut else "stop"
-        self.prompt_tokens, self.completion_tokens = reply.prompt_tokens, reply.completion_tokens
-        if reply.text:
-            yield Piece(reply.text)
-
-    def _count(self) -> None:
-        self.prompt_tokens, self.completion_tokens = read_usage(self._usage, self._asked, self._wrote, self._max_tokens)
+        """End the call, from any thread: iterating it raises ProviderError unless the answer is whole."""
+        self._call.end()
 
     def _cleared(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A key cut in two over pieces of a tool call is not found here; it would be the model that was told it."""
+        """Remove the key, except one cut in two over pieces of a tool call: there the model would have to know it."""
         if not (extra and self._key):
             return extra
         text = json.dumps(extra, ensure_ascii=False)
         cleared: Mapping[str, Any] = json.loads(text.replace(self._key, "[key]")) if self._key in text else extra
         return cleared
+
+
+class Clearing:
+    """Replaces a key in text that comes in pieces, wherever it is cut. Holds back no more than what may become the key."""
+
+    def __init__(self, key: str | None) -> None:
+        self._key, self._held = key or "", ""
+
+    def feed(self, text: str) -> str:
+        """Return what of the text so far is clean and was not given yet."""
+        if not self._key:
+            return text
+        text = (self._held + text).replace(self._key, "[key]")
+        longest = min(len(self._key) - 1, len(text))
+        kept = next((n for n in range(longest, 0, -1) if self._key.startswith(text[-n:])), 0)
+        self._held = text[len(text) - kept :]
+        return text[: len(text) - kept]
+
+    def rest(self) -> str:
+        """Return what was held back, once nothing more comes."""
+        held, self._held = self._held, ""
+        return held
+
+
+async def read_answer(
+    call: Call[Chunk], content_type: str, body: AsyncIterator[bytes], key: str | None
+) -> AsyncIterator[Chunk]:
+    """Yield an answer as it comes; a server that does not stream sends it at once. Raises ProviderError."""
+    from scope_edge.chat.transport import read_events
+
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == _WHOLE:
+        yield _whole(b"".join([part async for part in body]))
+        return
+    if kind != _EVENTS:
+        raise ProviderError(NO_ANSWER, retryable=True)
+    finished = done = False
+    async for data in read_events(body):
+        # What follows the end is read, but ignored: only then the connection can serve again.
+        if done:
+            continue
+        if data.strip() == _DONE:
+            finished = done = True
+            call.complete(_LAST_SECONDS)
+            continue
+        chunk = read_chunk(data, key)
+        if chunk.finish is not None and not finished:
+            finished = True
+            call.complete(_USAGE_SECONDS)
+        yield chunk
+    if not finished:
+        raise ProviderError("the connection was closed before the answer was whole", retryable=True)
+
+
+def read_chunk(data: str, key: str | None = None) -> Chunk:
+    """Return what an event says. Raises ProviderError: it is an error, or no part of an answer."""
+    try:
+        body = json.loads(data)
+        if body.get("error"):
+            raise ProviderError(f"it broke off ({said(data.encode(), key) or 'an error'})", retryable=True)
+        usage = body.get("usage")
+        usage = usage if isinstance(usage, dict) else None
+        choices = [one for one in body.get("choices") or [] if one.get("index", 0) == 0]
+        delta, finish = (choices[0].get("delta") or {}, choices[0].get("finish_reason")) if choices else ({}, None)
+        extra = {name: value for name, value in delta.items() if name not in _PLAIN}
+        return Chunk(text_of(delta), extra, None if finish is None else str(finish), usage)
+    except MISSHAPEN as error:
+        raise ProviderError("it sent an event that is no part of an answer", retryable=True) from error
+
+
+def _whole(raw: bytes) -> Chunk:
+    reply = read_reply(raw, len(raw), None, 0.0, None)
+    usage = json.loads(raw).get("usage")
+    return Chunk(reply.text, finish="length" if reply.cut else "stop", usage=usage if isinstance(usage, dict) else None)

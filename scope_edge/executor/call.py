@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -10,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.chat.stream import Piece
-from scope_edge.errors import AssetError
-from scope_edge.executor.contracts import Answering, Ledger, Place, Unanswered
+from scope_edge.errors import AssetError, ProviderError
+from scope_edge.executor.contracts import Answering, Ledger, Place
 from scope_edge.executor.room import Room, estimated_prompt, room_for, wanted_tokens
 from scope_edge.price import Price
 from scope_edge.prompt_tokens import PromptTokens, estimate_prompt_tokens
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a call came to: own tokens, None = not known; who counted them; US dollars, None = the price is not known."""
+    """What a call used: the model's own tokens, None = not known; who counted them; US dollars, None = the price is unset."""
 
     prompt_tokens: float | None
     completion_tokens: float | None
@@ -35,12 +34,12 @@ class Call:
     """One try of one candidate. `begin`, iterate `pieces`, and always `settle`."""
 
     problem: str | None = None
-    """What went wrong in settling it, in one line."""
+    """What went wrong while settling it, in one line."""
 
     def __init__(self, candidate: Candidate, card: ModelCard, place: Place, ledger: Ledger | None) -> None:
         self.candidate, self.card = candidate, card
         self._place, self._ledger = place, ledger
-        self._answering: Answering | None = None
+        self._answering: Answering[Any] | None = None
         self._reservation: Any = None
         self._room: Room | None = None
         self._texts: list[str] = []
@@ -52,18 +51,18 @@ class Call:
 
     @property
     def text(self) -> str:
-        """What has come."""
+        """The answer so far."""
         return "".join(self._texts)
 
     @property
     def ending(self) -> Ending:
-        """Of an answer that came to its end."""
+        """How an answer ended that came to its end."""
         return "failed" if self._answering is None else self._answering.ending
 
     def begin(self, request: Request, fields: Mapping[str, Any], spent: float = 0.0) -> None:
-        """Reserve and ask. spent: US dollars, by those who were asked before.
+        """Reserve and ask. spent: US dollars, by the calls before this one.
 
-        Raises Unanswered, BudgetError (a cap on spending forbids it), AssetError (and cannot be seen to).
+        Raises ProviderError, BudgetError (a cap on spending forbids it), AssetError (the ledger cannot be read or written).
         """
         messages, limits = request.conversation, request.limits
         if limits.usd is not None and spent:
@@ -78,14 +77,14 @@ class Call:
         self._free = False
         try:
             self._answering = self._place.begin(self.card, messages, fields, self._room, request.until)
-        except Unanswered as failed:
-            self._free = failed.unbilled
+        except ProviderError as error:
+            self._free = error.unbilled
             raise
         if self._ended.is_set():
-            self._answering.end()
+            self._answering.close()
 
     def pieces(self) -> Iterator[Piece]:
-        """What comes. Raises Unanswered."""
+        """Yield the answer as it comes. Raises ProviderError."""
         if self._answering is None:
             return
         try:
@@ -94,21 +93,20 @@ class Call:
                     self.first = time.monotonic()
                 self._texts.append(piece.text)
                 yield piece
-        except Unanswered as failed:
-            self._free = failed.unbilled and self.first is None
+        except ProviderError as error:
+            self._free = error.unbilled and self.first is None
             raise
 
     def end(self) -> None:
-        """End it, from whichever thread; one that is only being begun, too."""
+        """End it, from any thread, even while `begin` runs."""
         self._ended.set()
         if self._answering is not None:
-            self._answering.end()
+            self._answering.close()
 
     def settle(self) -> Bill:
-        """What it came to; the ledger is told, once. What nobody counted is estimated from the texts, and said to be."""
-        with contextlib.suppress(Unanswered):
-            if self._answering is not None:
-                self._answering.close()
+        """Close it, tell the ledger once, and return the bill. Missing counts are estimated from the texts."""
+        if self._answering is not None:
+            self._answering.close()
         bill = self._bill()
         if self._ledger is not None and self._reservation is not None and not self._settled:
             self._settled = True
@@ -123,7 +121,7 @@ class Call:
         return bill
 
     def overrun(self, bill: Bill) -> str | None:
-        """What a server took beyond what it was told, in words."""
+        """Say by how much a server exceeded its limit; None = it kept to it."""
         most = None if self._room is None else self._room.max_tokens
         if (
             most is None

@@ -1,9 +1,10 @@
-"""What the executor knows of those it works with. `assemble.py` puts the real ones in."""
+"""What the executor knows of the parts it works with. `assemble.py` puts the real ones in."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from scope_edge.chat.stream import Piece
 
@@ -14,36 +15,8 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, Any]]
 
 
-class Unanswered(Exception):
-    """A model that was asked and did not answer, or not to the end. `str` is one line.
-
-    content: no model would take what was asked. passing: the same model may answer in a moment. unbilled: it cost nothing.
-    retry_after: seconds the model's server asks to be left alone.
-    """
-
-    def __init__(
-        self,
-        why: str,
-        *,
-        content: bool = False,
-        passing: bool = False,
-        unbilled: bool = False,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(why)
-        self.why, self.content, self.passing = why, content, passing
-        self.unbilled, self.retry_after = unbilled, retry_after
-
-
-class Answering(Protocol):
-    """An answer on its way. It is iterated once, in one thread; its other attributes hold from its end on.
-
-    ending: "complete" or "cut". prompt_tokens, completion_tokens: own; None = not told. counted: by whom they would be.
-    Iterating raises Unanswered.
-    """
-
-    @property
-    def ending(self) -> Ending: ...
+class Stream(Protocol):
+    """What answers are read from: `chat.stream.AnswerStream` and `llama.stream.Stream`."""
 
     @property
     def prompt_tokens(self) -> int | None: ...
@@ -51,35 +24,63 @@ class Answering(Protocol):
     @property
     def completion_tokens(self) -> int | None: ...
 
-    @property
-    def counted(self) -> Counted: ...
+    def close(self) -> None: ...
 
+
+S = TypeVar("S", bound=Stream)
+
+
+class Answering(ABC, Generic[S]):
+    """An answer on its way: iterate it once, in one thread; its other attributes hold from its end on.
+
+    counted: by whom its tokens are. Iterating raises ProviderError.
+    """
+
+    counted: Counted
+
+    def __init__(self, stream: S) -> None:
+        self._stream = stream
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """The model's own tokens; None = not known."""
+        return self._stream.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int | None:
+        """The model's own tokens; None = not known."""
+        return self._stream.completion_tokens
+
+    @property
+    @abstractmethod
+    def ending(self) -> Ending:
+        """Return "complete" or "cut"."""
+
+    @abstractmethod
     def __iter__(self) -> Iterator[Piece]: ...
 
-    def end(self) -> None:
-        """End it, from whichever thread: who iterates gets Unanswered."""
-
     def close(self) -> None:
-        """Done with it, for the thread that iterates."""
+        """End it, from any thread: iterating raises ProviderError, or stops. Does nothing once it has ended."""
+        self._stream.close()
 
 
 class Place(Protocol):
     """Where models of one kind run."""
 
     def prompt_tokens(self, card: ModelCard, messages: Messages) -> int | None:
-        """Counted by the model's own tokenizer; None = nobody here has it. Raises Unanswered."""
+        """Count them with the model's own tokenizer; None = it is not on this machine. Raises ProviderError."""
 
     def begin(
         self, card: ModelCard, messages: Messages, fields: Mapping[str, Any], room: Room, until: float
-    ) -> Answering:
-        """Ask. fields: as in the wire format. until: by time.monotonic(). Raises Unanswered."""
+    ) -> Answering[Any]:
+        """Ask. fields: as in the wire format. until: by time.monotonic(). Raises ProviderError."""
 
     def close(self) -> None:
         """End what runs."""
 
 
 class Ledger(Protocol):
-    """What may be spent: reserved before a call, settled after it. problem: why the last call is not written down."""
+    """Keeps spending within its caps: reserved before a call, settled after it. problem: why the last call is not recorded."""
 
     @property
     def capped(self) -> bool: ...
@@ -99,7 +100,7 @@ class Ledger(Protocol):
 
 
 class Journal(Protocol):
-    """What was decided and what became of it, written down; never raises."""
+    """Records decisions and their outcomes; never raises."""
 
     @property
     def problem(self) -> str | None: ...
@@ -107,9 +108,3 @@ class Journal(Protocol):
     def record(self, query: Query, decision: Decision, run: Run | None, *, encoded: EncodedQuery | None) -> str: ...
 
     def close(self) -> None: ...
-
-
-class Agreement(Protocol):
-    """Whether two answers to one question say the same."""
-
-    def agree(self, first: str, second: str) -> bool: ...

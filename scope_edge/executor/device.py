@@ -5,55 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from scope_edge.chat.stream import Piece
-from scope_edge.errors import ScopeEdgeError, WorkerError
-from scope_edge.executor.contracts import Messages, Unanswered
+from scope_edge.errors import ProviderError, ScopeEdgeError, WorkerError
+from scope_edge.executor.contracts import Answering, Messages
 from scope_edge.executor.request import texts_of
-from scope_edge.llama.host import Generation
+from scope_edge.llama.host import Generation, Stream
 from scope_edge.llama.messages import Message, Sampling
 
 if TYPE_CHECKING:
     from scope_edge.executor.room import Room
+    from scope_edge.llama.host import Host
     from scope_edge.records import Counted, Ending, ModelCard
 
-# What changes the form of an answer and cannot be promised here: better another model than an answer that breaks a program.
+# These change the form of an answer and cannot be kept here: better another model than an answer that breaks a program.
 _UNABLE = ("tools", "functions", "audio", "logprobs")
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
-
-
-class Stream(Protocol):
-    """An answer of the host's."""
-
-    @property
-    def ending(self) -> Any: ...
-
-    @property
-    def prompt_tokens(self) -> int | None: ...
-
-    @property
-    def completion_tokens(self) -> int | None: ...
-
-    def __iter__(self) -> Iterator[str]: ...
-
-    def close(self) -> None: ...
-
-
-class Host(Protocol):
-    """Owns the workers. See scope_edge/llama/host.py."""
-
-    def stream(self, card: ModelCard, messages: tuple[Message, ...], options: Generation) -> Stream: ...
-
-    def count(self, card: ModelCard, messages: tuple[Message, ...]) -> int: ...
-
-    @property
-    def loaded(self) -> tuple[str, ...]: ...
-
-    @property
-    def sequences(self) -> int: ...
-
-    def close(self) -> None: ...
 
 
 class DevicePlace:
@@ -64,16 +32,16 @@ class DevicePlace:
         self._host = host
 
     def prompt_tokens(self, card: ModelCard, messages: Messages) -> int | None:
-        """Counted by the model's own tokenizer, its chat template included. Raises Unanswered."""
+        """Count them with the model's own tokenizer, its chat template included. Raises ProviderError."""
         try:
             return self._host.count(card, _plain(messages))
         except ScopeEdgeError as error:
-            raise Unanswered(str(error), unbilled=True) from error
+            raise ProviderError(str(error), unbilled=True) from error
 
     def begin(
         self, card: ModelCard, messages: Messages, fields: Mapping[str, Any], room: Room, until: float
     ) -> DeviceAnswering:
-        """Ask; what it says is still to come. Raises Unanswered: it cannot do what is asked, or is not to be had."""
+        """Ask; the answer is still to come. Raises ProviderError: the model cannot do this, or cannot be loaded."""
         _check_able(fields)
         options = Generation(
             max_tokens=room.max_tokens,
@@ -84,7 +52,7 @@ class DevicePlace:
         try:
             return DeviceAnswering(self._host.stream(card, _plain(messages), options))
         except ScopeEdgeError as error:
-            raise Unanswered(str(error), unbilled=True) from error
+            raise ProviderError(str(error), unbilled=True) from error
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -101,31 +69,15 @@ class DevicePlace:
         self._host.close()
 
 
-class DeviceAnswering:
+class DeviceAnswering(Answering[Stream]):
     """An answer of a worker's."""
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    counted: Counted = "tokenizer"
 
     @property
     def ending(self) -> Ending:
         """ "cut" by the limit on tokens, by the context or by the clock."""
         return "complete" if self._stream.ending == "stop" else "cut"
-
-    @property
-    def prompt_tokens(self) -> int | None:
-        """As its tokenizer counts."""
-        return self._stream.prompt_tokens
-
-    @property
-    def completion_tokens(self) -> int | None:
-        """As they were decoded."""
-        return self._stream.completion_tokens
-
-    @property
-    def counted(self) -> Counted:
-        """By its tokenizer."""
-        return "tokenizer"
 
     def __iter__(self) -> Iterator[Piece]:
         wrote = False
@@ -134,29 +86,21 @@ class DeviceAnswering:
                 wrote = True
                 yield Piece(text)
         except ScopeEdgeError as error:
-            # A worker that crashed may do better a rung lower; a model that llama.cpp refuses will not.
-            passing = isinstance(error, WorkerError) and not error.refused
-            raise Unanswered(str(error), passing=passing, unbilled=True) from error
+            # A worker that crashed may do better with less memory; a model that llama.cpp refuses will not.
+            retryable = isinstance(error, WorkerError) and not error.refused
+            raise ProviderError(str(error), retryable=retryable, unbilled=True) from error
         finally:
-            self._stream.close()
+            self.close()
         if self._stream.ending == "cancelled" and not wrote:
-            raise Unanswered("wrote nothing in the time there was", unbilled=True)
-
-    def end(self) -> None:
-        """End it, from whichever thread."""
-        self._stream.close()
-
-    def close(self) -> None:
-        """Done with it."""
-        self._stream.close()
+            raise ProviderError("wrote nothing in the time there was", unbilled=True)
 
 
 def _plain(messages: Messages) -> tuple[Message, ...]:
-    """Messages as a chat template knows them. Raises Unanswered: they hold more than text."""
+    """Return messages as a chat template knows them. Raises ProviderError: they hold more than text."""
     texts, other = texts_of(messages)
     roles = [_ROLES.get(str(message.get("role"))) for message in messages]
     if other or None in roles:
-        raise Unanswered("takes text alone: no pictures, and no results of tools", unbilled=True)
+        raise ProviderError("takes text alone: no pictures, and no results of tools", unbilled=True)
     return tuple(Message(role or "user", text) for role, text in zip(roles, texts, strict=True))
 
 
@@ -166,14 +110,14 @@ def _check_able(fields: Mapping[str, Any]) -> None:
     if isinstance(form, Mapping) and form.get("type", "text") != "text":
         unable.append("response_format")
     if unable:
-        raise Unanswered(f"cannot do what is asked on the device ({', '.join(unable)})", unbilled=True)
+        raise ProviderError(f"cannot do what is asked on the device ({', '.join(unable)})", unbilled=True)
 
 
 def _sampling(fields: Mapping[str, Any]) -> Sampling:
-    """As the request says, else as the worker does it. Raises Unanswered: out of range, for any model."""
+    """Return the request's sampling, or else the worker's. Raises ProviderError: out of range, for any model."""
     usual, seed = Sampling(), fields.get("seed")
     if seed is not None and type(seed) is not int:
-        raise Unanswered("seed must be a whole number", content=True, unbilled=True)
+        raise ProviderError("seed must be a whole number", content=True, unbilled=True)
     return Sampling(
         temperature=_number(fields, "temperature", usual.temperature, 2.0),
         top_p=_number(fields, "top_p", usual.top_p, 1.0),
@@ -188,12 +132,12 @@ def _number(fields: Mapping[str, Any], name: str, usual: float, most: float) -> 
         return usual
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most:
         return float(value)
-    raise Unanswered(f"{name} must be a number from 0 to {most:g}", content=True, unbilled=True)
+    raise ProviderError(f"{name} must be a number from 0 to {most:g}", content=True, unbilled=True)
 
 
 def _stop(fields: Mapping[str, Any]) -> tuple[str, ...]:
     value = fields.get("stop")
     texts = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not all(isinstance(one, str) for one in texts):
-        raise Unanswered("stop must be a text or a list of texts", content=True, unbilled=True)
+        raise ProviderError("stop must be a text or a list of texts", content=True, unbilled=True)
     return tuple(filter(None, texts))

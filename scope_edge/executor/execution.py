@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from scope_edge.answer import Answer
 from scope_edge.chat.stream import Piece
-from scope_edge.errors import AssetError, BrokenAnswerError, BudgetError, RefusedError, UnansweredError
+from scope_edge.errors import AssetError, BrokenAnswerError, BudgetError, ProviderError, RefusedError, UnansweredError
 from scope_edge.executor.call import Bill, Call
 from scope_edge.executor.chain import better_elsewhere, chain, why_not_called
-from scope_edge.executor.contracts import Unanswered
 from scope_edge.executor.verify import read_twice, worth_checking
 from scope_edge.records import Attempt, Candidate, Run
 
 if TYPE_CHECKING:
-    from scope_edge.executor.contracts import Agreement, Journal, Ledger, Place
+    from scope_edge.executor.contracts import Journal, Ledger, Place
     from scope_edge.executor.request import Request
     from scope_edge.records import Decision, Ending, ModelCard, Where
 
@@ -40,13 +39,13 @@ class Executor:
         *,
         device: Place | None,
         cloud: Place,
-        agreement: Agreement,
+        agree: Callable[[str, str], bool],
         ledger: Ledger | None = None,
         journal: Journal | None = None,
     ) -> None:
-        """device: runs GGUFs; None = there are none. cloud: calls endpoints, wherever they are. All are closed with this."""
+        """device: runs GGUFs, None = there are none. cloud: calls endpoints. agree: whether two answers say the same. Closes them all."""
         self.cards: Mapping[str, ModelCard] = {card.id: card for card in cards}
-        self.agreement, self.ledger, self.journal = agreement, ledger, journal
+        self.agree, self.ledger, self.journal = agree, ledger, journal
         self._device, self._cloud = device, cloud
 
     def start(self, request: Request) -> Execution:
@@ -181,7 +180,7 @@ class Execution:
                 self._commit(call)
                 yield piece
             ending = "cancelled" if self._cancelled.is_set() else self._whole(call)
-        except (Unanswered, BudgetError, AssetError) as error:
+        except (ProviderError, BudgetError, AssetError) as error:
             failure = error
             ending = self._ending_of(call)
         finally:
@@ -199,8 +198,8 @@ class Execution:
         failure: Exception | None = None
         checked = None
         try:
-            checked = read_twice(first, second, self._request, self._executor.agreement)
-        except (Unanswered, BudgetError, AssetError) as error:
+            checked = read_twice(first, second, self._request, self._executor.agree)
+        except (ProviderError, BudgetError, AssetError) as error:
             failure = error
         finally:
             bill, _ = self._settled(first), self._settled(second)
@@ -274,12 +273,12 @@ class Execution:
                 run,
             ) from failure
         self._note(call.candidate, why, failure)
-        if isinstance(failure, Unanswered) and failure.content and self._doubted is None:
+        if isinstance(failure, ProviderError) and failure.content and self._doubted is None:
             raise RefusedError(f"{model}: {why}", self._end(None, bill, "failed")) from failure
 
     def _note(self, candidate: Candidate, why: str, failure: Exception | None = None) -> None:
         self.attempts.append(Attempt(candidate.model, candidate.where, why))
-        if isinstance(failure, Unanswered) and failure.passing:
+        if isinstance(failure, ProviderError) and failure.retryable:
             self._again.append((candidate, failure.retry_after or 0.0))
         if isinstance(failure, BudgetError):
             self._budget_errors.append(failure)

@@ -1,8 +1,8 @@
 """How many tokens an answer may have and what a call may cost, before it is made.
 
 A limit on tokens is on prompt and completion together, in the model's own tokens: what the prompt takes is counted by its
-tokenizer where that is here, else held to be the estimate's upper bound. A limit in dollars becomes one on tokens. What is
-sent to the model is the smallest of these and of what was asked for.
+tokenizer where that is on this machine, else taken as the estimate's upper bound. A limit in dollars becomes one on tokens. The
+model is sent the smallest of these and of the request's own limit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scope_edge.executor.contracts import Messages, Unanswered
+from scope_edge.errors import ProviderError
+from scope_edge.executor.contracts import Messages
 from scope_edge.executor.request import texts_of
 from scope_edge.price import Price
 from scope_edge.prompt_tokens import CHAT_WRAPPING, TURN_WRAPPING, PromptTokens, estimate_prompt_tokens
@@ -44,9 +45,9 @@ class Room:
 def room_for(
     card: ModelCard, candidate: Candidate, budget: Budget, prompt: PromptTokens, wanted: int | None, *, capped: bool
 ) -> Room:
-    """What a call to this model may take. wanted: completion tokens, at most. capped: spending in all is.
+    """Return what a call to this model may take. wanted: completion tokens, at most. capped: total spending is.
 
-    Raises Unanswered when a limit leaves no room for a single token.
+    Raises ProviderError: a limit leaves no room for a single token, or the price is not known.
     """
     price = Price.on(card)
     caps = [] if wanted is None else [float(wanted)]
@@ -55,13 +56,13 @@ def room_for(
     if budget.usd is not None and not price.free:
         affordable = price.affords(budget.usd, prompt.high)
         if affordable is None:
-            raise Unanswered("its price is not known, so it keeps to no limit in dollars", unbilled=True)
+            raise ProviderError("its price is not known, so no limit in dollars can be kept", unbilled=True)
         caps.append(affordable)
     if capped and not caps and not price.free:
         caps.append(max(_CAPPED_TOKENS, _CAPPED_TIMES * (candidate.tokens_hi or 0.0)))
     cap = min(caps, default=math.inf)
     if cap < 1:
-        raise Unanswered(
+        raise ProviderError(
             f"the limits leave no room for an answer after {prompt.high:.0f} tokens of prompt", unbilled=True
         )
     if math.isfinite(cap) and card.context_tokens is not None and card.context_tokens - prompt.high >= 1:
@@ -72,19 +73,19 @@ def room_for(
 
 
 def wanted_tokens(fields: Mapping[str, Any]) -> int | None:
-    """How many tokens a request asks for at most, under either name; None = it does not say."""
+    """Return the limit on tokens in a request, under either name; None = it sets none."""
     given = [value for name in TOKEN_LIMITS if type(value := fields.get(name)) is int]
     return min(given, default=None)
 
 
 def estimated_prompt(card: ModelCard, messages: Messages, fields: Mapping[str, Any], budget: Budget) -> PromptTokens:
-    """A conversation's tokens, own, where nobody here has the model's tokenizer. Tools are read by the model too.
+    """Estimate a conversation's tokens, in the model's own, where its tokenizer is missing. Tools count too.
 
-    Raises Unanswered: something in it has no known size, and a limit has to be kept.
+    Raises ProviderError: a part of unknown size, and a limit to keep.
     """
     texts, other = texts_of(messages)
     if other and (budget.tokens is not None or budget.usd is not None):
-        raise Unanswered("what its pictures cost in tokens is not known, so it keeps to no limit", unbilled=True)
+        raise ProviderError("the number of tokens in pictures is not known, so no limit can be kept", unbilled=True)
     total = CHAT_WRAPPING
     for number, text in enumerate(texts):
         total = total + estimate_prompt_tokens(text)

@@ -1,23 +1,20 @@
-"""A second look at an answer on the device: it is sampled twice, and whoever contradicts itself is not believed.
+"""Self-consistency: an answer on the device is sampled twice, and a model that contradicts itself is not believed.
 
-Both are asked for at once, so that the worker decodes them together; it still takes up to twice the time, and nothing can be
-shown before both are whole.
+Both samples are decoded together; that still takes up to twice the time, and nothing can be shown before both are whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from scope_edge.errors import AssetError, BudgetError
-from scope_edge.executor.contracts import Unanswered
+from scope_edge.errors import AssetError, BudgetError, ProviderError
 
 if TYPE_CHECKING:
     from scope_edge.chat.stream import Piece
     from scope_edge.executor.call import Call
-    from scope_edge.executor.contracts import Agreement
     from scope_edge.executor.request import Request
 
 Verdict = Literal["same", "differ", "unchecked"]
@@ -25,7 +22,7 @@ Verdict = Literal["same", "differ", "unchecked"]
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The first answer's pieces, and what the second said to it; why, where it could not be asked."""
+    """The first answer's pieces, and whether the second agrees. why: the second is missing."""
 
     pieces: tuple[Piece, ...]
     verdict: Verdict
@@ -33,12 +30,12 @@ class Checked:
 
 
 def worth_checking(request: Request) -> bool:
-    """Whether a second sample could differ, and be compared: not at temperature 0, not where tools are called."""
+    """Return whether a second sample could differ and be compared: not at temperature 0, not with tools."""
     return request.verify >= 2 and request.fields.get("temperature") != 0 and not request.fields.get("tools")
 
 
-def read_twice(first: Call, second: Call, request: Request, agreement: Agreement) -> Checked:
-    """Both answers, whole, and whether they say the same. Raises what `Call.begin` and `pieces` raise of the first."""
+def read_twice(first: Call, second: Call, request: Request, agree: Callable[[str, str], bool]) -> Checked:
+    """Read both answers whole and compare them. Raises what `begin` and `pieces` of the first call raise."""
     with ThreadPoolExecutor(1, "second sample") as beside:
         other, read = beside.submit(_whole, second, request), False
         try:
@@ -51,21 +48,21 @@ def read_twice(first: Call, second: Call, request: Request, agreement: Agreement
         problem = other.result()
     if problem is not None:
         return Checked(pieces, "unchecked", problem)
-    return Checked(pieces, "same" if agreement.agree(first.text, second.text) else "differ")
+    return Checked(pieces, "same" if agree(first.text, second.text) else "differ")
 
 
 def _whole(call: Call, request: Request) -> str | None:
-    """Read an answer to its end; why there is none, in words."""
+    """Read an answer to its end. Returns why there is none, or None."""
     try:
         call.begin(request, _otherwise(request.fields))
         for _ in call.pieces():
             pass
-    except (Unanswered, BudgetError, AssetError) as error:
+    except (ProviderError, BudgetError, AssetError) as error:
         return str(error)
     return None
 
 
 def _otherwise(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The same request, drawn with other luck."""
+    """Return the request's fields with another seed."""
     seed = fields.get("seed")
     return {**fields, "seed": (seed if type(seed) is int else 0) + 1}

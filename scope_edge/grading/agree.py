@@ -13,18 +13,23 @@ Thoughts that a model wrote before its answer do not count, and an empty answer 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from scope_edge.grading.answers import bare, fences, stated, statements, visible
 from scope_edge.grading.grade import grade
 from scope_edge.grading.numbers import near, read_number
 from scope_edge.grading.specs import AnchorSpec, Kind
+from scope_edge.records import Query
+
+if TYPE_CHECKING:
+    from scope_edge.records import EncodedQuery
 
 LEAST_COSINE = 0.85
 _SHORT = 80
 
 
-def agree(first: str, second: str, cosine: Callable[[str, str], float]) -> bool:
-    """Whether two replies say the same. cosine: of two texts, by their embeddings; asked only where nothing else decides."""
+def agree(first: str, second: str, encode: Callable[[Query], EncodedQuery]) -> bool:
+    """Return whether two replies say the same. encode: embeds a text; called only where nothing else decides."""
     one, other = visible(first), visible(second)
     if not one or not other:
         return False
@@ -41,11 +46,11 @@ def agree(first: str, second: str, cosine: Callable[[str, str], float]) -> bool:
     numbers = [read_number(_closing(text), {}) for text in (one, other)]
     if None not in numbers and numbers[0] != numbers[1]:
         return False
-    return cosine(one, other) >= LEAST_COSINE
+    return float(encode(Query(one)).vector @ encode(Query(other)).vector) >= LEAST_COSINE
 
 
 def _final(text: str) -> str | None:
-    """The answer that a reply announces, or all of it where that is one short line; None where it is neither."""
+    """Return the answer that a reply announces, or all of a reply of a few words; None = neither."""
     announced = stated(text)
     if announced is not None:
         return bare(announced[1]) or None
@@ -72,5 +77,5 @@ def _graded_json(key: str, reply: str) -> bool:
 
 
 def _closing(text: str) -> str:
-    """The last line that says something."""
+    """Return the last line with content."""
     return next(iter(statements(text)), "")
