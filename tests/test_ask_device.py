@@ -14,8 +14,8 @@ import psutil
 import pytest
 from chat_server import Said, serving
 from cli_cases import QUERY, command, heed_ctrl_c, spawn, user
-from test_offline import CUT, can_cut
-from tracing import Trace, trace
+from network_cut import CUT
+from tracing import Trace
 
 from scope_edge import BrokenAnswerError, Router, UnansweredError, UsageError
 
@@ -23,7 +23,6 @@ pytest.importorskip("httpx")
 if find_spec("llama_cpp") is None:
     pytest.skip("llama-cpp-python is not installed", allow_module_level=True)
 
-__all__ = ["can_cut", "trace"]
 SMALL, LARGE = "gemma-2-2b-it", "llama-3.1-70b-instruct"
 TEXT = "There are 25 primes below one hundred."
 SHORT = {"max_tokens": 12}

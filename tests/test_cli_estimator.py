@@ -11,20 +11,15 @@ from pathlib import Path
 import pytest
 from cli_cases import Cli, spawn, user
 from hub_server import COMMIT, Hub, running
-from test_install import CARD
-from test_paper_data import jsonl, parquet, table
+from install_cases import CARD
+from paper_cases import jsonl, parquet, table
+from repository import DOCS
 from tiny_qwen3 import Dimensions, make_checkpoint, tiny_gguf
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 DATASETS = ("Cooolder/SCOPE-60K-final", "Cooolder/SCOPE-60K-OOD-final")
 pytest.importorskip("gguf")
 if find_spec("llama_cpp") is None:
     pytest.skip("llama-cpp-python is not installed", allow_module_level=True)
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -29,11 +29,6 @@ def fitted() -> DifficultyMap:
     return load_basis().map
 
 
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder.load()
-
-
 @pytest.mark.parametrize(
     ("easy", "hard"),
     [

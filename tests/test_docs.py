@@ -8,39 +8,15 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
+from repository import ROOT, fences
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-README = REPOSITORY / "README.md"
-DOCUMENTS = sorted(path for folder in ("", "docs", "models", "anchors") for path in (REPOSITORY / folder).glob("*.md"))
+README = ROOT / "README.md"
+DOCUMENTS = sorted(path for folder in ("", "docs", "models", "anchors") for path in (ROOT / folder).glob("*.md"))
 PROGRAM = "scope-edge"
-
-
-@dataclass(frozen=True)
-class Fence:
-    """A fenced block: its language, its text, and the last line before it that is not blank."""
-
-    language: str
-    text: str
-    before: str
-
-
-def fences(path: Path) -> Iterator[Fence]:
-    before, lines = "", iter(path.read_text("utf-8").splitlines())
-    for line in lines:
-        if line.startswith("```"):
-            body = []
-            for inside in lines:
-                if inside.startswith("```"):
-                    break
-                body.append(inside)
-            yield Fence(line[3:].strip(), "\n".join(body), before)
-        elif line.strip():
-            before = line.strip()
 
 
 def commands(path: Path) -> Iterator[list[str]]:
@@ -57,7 +33,7 @@ def commands(path: Path) -> Iterator[list[str]]:
 
 
 def names(paths: list[Path]) -> list[str]:
-    return [path.relative_to(REPOSITORY).as_posix() for path in paths]
+    return [path.relative_to(ROOT).as_posix() for path in paths]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=names(DOCUMENTS))
@@ -112,9 +88,9 @@ def test_the_readme_has_two_set_up_commands_of_one_line() -> None:
 def test_the_tour_lists_every_file_once() -> None:
     tour = README.read_text("utf-8").split("## A tour")[1].split("\n## ")[0]
     listed = re.findall(r"\]\((scope_edge/[\w/.]+)\)", tour)
-    modules = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "scope_edge").glob("*.py")}
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "scope_edge").glob("*.py")}
     modules = {path for path in modules if not path.endswith(("__init__.py", "__main__.py"))}
-    modules |= {f"scope_edge/{path.parent.name}/" for path in (REPOSITORY / "scope_edge").glob("*/__init__.py")}
+    modules |= {f"scope_edge/{path.parent.name}/" for path in (ROOT / "scope_edge").glob("*/__init__.py")}
     assert len(listed) == len(set(listed))
     assert set(listed) == modules
 
@@ -128,7 +104,7 @@ def test_the_example_in_the_readme_prints_what_it_shows() -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=REPOSITORY,
+        cwd=ROOT,
         env={**os.environ, "COLUMNS": "120"},
     )
     assert done.returncode == 0, done.stderr
@@ -145,6 +121,6 @@ def test_python_examples_run(path: Path, tmp_path: Path) -> None:
     for fence in fences(path):
         if fence.language == "python":
             done = subprocess.run(
-                [sys.executable, "-c", fence.text], capture_output=True, text=True, check=False, cwd=REPOSITORY
+                [sys.executable, "-c", fence.text], capture_output=True, text=True, check=False, cwd=ROOT
             )
             assert done.returncode == 0, f"{path.name}:\n{fence.text}\n{done.stderr}"

@@ -43,11 +43,6 @@ CODE = (
 )
 
 
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder.load()
-
-
 def vector(encoder: Encoder, text: str) -> Vector:
     return encoder.encode(Query(text)).vector
 

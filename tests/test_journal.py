@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from journal_cases import OTHER, QUERY, decided, recorded, run_of
+from repository import ROOT
 
 from scope_edge.config import Settings
 from scope_edge.database import Database
@@ -192,7 +193,7 @@ print(" ".join(recorded(journal) for _ in range(25)))
 
 
 def test_processes_that_begin_together_share_one_key_and_lose_nothing() -> None:
-    here = str(Path(__file__).parent)
+    here = str(ROOT / "tests" / "support")
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITER, here], stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 import tiny_qwen3
+from repository import DOCS
 
 from scope_edge.config import Settings
 from scope_edge.errors import UsageError, WorkerError
@@ -250,7 +251,7 @@ def test_a_conversation_the_template_refuses_is_a_matter_of_usage_and_harms_nobo
 
 
 def test_the_documented_example_runs(own_folders: Path, cards: list[ModelCard]) -> None:
-    page = Path(__file__).resolve().parents[1] / "docs" / "device.md"
+    page = DOCS / "device.md"
     example = page.read_text("utf-8").split("```py\n")[1].split("```")[0]
     (own_folders / "config.toml").write_text(
         f'keep_alive = 0\nthreads = 1\n[models.our-finetune]\nwhere = "device"\ngguf = "{cards[0].gguf}"\n'

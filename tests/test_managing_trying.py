@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from chat_server import Said, Server, faulty, serving
 from cli_cases import QUERY, Cli
-from test_cli_fingerprint import DOCS, documented
-from test_cli_fingerprint import card as settings_for
+from cli_cases import server_card as settings_for
+from repository import DOCS, documented
 
 from scope_edge.managing.trying import MAX_TOKENS, PROMPT
 

@@ -28,7 +28,6 @@ if find_spec("uvicorn") is None or find_spec("starlette") is None:
 
 TEXT = "There are 25 primes below one hundred."
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
 @dataclass

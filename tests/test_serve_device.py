@@ -15,15 +15,14 @@ import psutil
 import pytest
 from chat_server import Said, serving
 from cli_cases import QUERY, spawn, user
+from network_cut import CUT
 from serve_cases import Served, served
-from test_offline import CUT, can_cut
-from tracing import Trace, trace
+from tracing import Trace
 
 pytest.importorskip("httpx")
 if find_spec("llama_cpp") is None or find_spec("uvicorn") is None or find_spec("starlette") is None:
     pytest.skip("llama-cpp-python or the extra `server` is not installed", allow_module_level=True)
 
-__all__ = ["can_cut", "trace"]
 SMALL, LARGE = "gemma-2-2b-it", "llama-3.1-70b-instruct"
 TEXT = "There are 25 primes below one hundred."
 

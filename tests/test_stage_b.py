@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from repository import DOCS
 from stage_b_cases import MODELS, QUESTIONS, fill
 
 from scope_edge.assemble import load_flow
@@ -29,7 +30,6 @@ from scope_edge.llama.launch import installed as llama_is_installed
 from scope_edge.records import Query
 
 pytestmark = pytest.mark.skipif(not llama_is_installed(), reason="llama-cpp-python is not installed")
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 POOL = ",".join(MODELS)
 QUERY = "Write a few words. At least three of them must have the letter e in them."
 
