@@ -14,7 +14,7 @@ from hub_server import COMMIT, Hub, running
 from install_cases import CARD
 from paper_cases import jsonl, parquet, table
 from repository import DOCS
-from tiny_qwen3 import Dimensions, make_checkpoint, tiny_gguf
+from tiny_qwen3 import Dimensions, make_checkpoint
 
 DATASETS = ("Cooolder/SCOPE-60K-final", "Cooolder/SCOPE-60K-OOD-final")
 pytest.importorskip("gguf")
@@ -22,9 +22,9 @@ if find_spec("llama_cpp") is None:
     pytest.skip("llama-cpp-python is not installed", allow_module_level=True)
 
 
-@pytest.fixture(scope="module")
-def gguf(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_gguf(tmp_path_factory.mktemp("made")))
+@pytest.fixture
+def gguf(tiny_gguf: Path) -> str:
+    return str(tiny_gguf)
 
 
 @pytest.fixture

@@ -36,10 +36,10 @@ USD_IN, USD_OUT = 1.0, 10.0
 
 
 @pytest.fixture
-def model(tiny_gguf: Path, tmp_path: Path) -> Iterator[Answers]:
+def model(scripted_gguf: Path, tmp_path: Path) -> Iterator[Answers]:
     if not installed():
         pytest.skip("llama-cpp-python is not installed")
-    with LlamaClient(tiny_gguf, "served", PLAN, cache_dir=tmp_path / "served") as client:
+    with LlamaClient(scripted_gguf, "served", PLAN, cache_dir=tmp_path / "served") as client:
         yield from_gguf(client)
 
 
