@@ -18,12 +18,21 @@ from scope_edge.encoder import Encoder
 
 # How long an example takes depends on the machine; speed is measured in benchmarks/.
 settings.register_profile("quick", deadline=None, max_examples=25)
-settings.register_profile("long", deadline=None, max_examples=200)
+settings.register_profile("long", deadline=None, max_examples=150)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Draw more examples where the long tests are asked for."""
     settings.load_profile("long" if config.getoption("markexpr") == "long" else "quick")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Count tests of drawn examples among the long ones where these are asked for."""
+    if config.getoption("markexpr") == "long":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_cases import Cli, spawn, user
@@ -214,6 +216,7 @@ def test_a_terminal_shows_progress_on_standard_error_and_cleans_up(monkeypatch: 
         def flush(self) -> None: ...
 
     monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=itertools.count(0.0, 0.001).__next__))
     with progress.Progress() as show:
         for done in range(1000):
             show("downloading x\nand \x1b[31m", done, 1000)

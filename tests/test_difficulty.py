@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scope_edge import assets
@@ -70,7 +70,6 @@ def test_the_map_ranks_the_core_anchors_it_had_not_seen(fitted: DifficultyMap) -
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=200)
 def test_any_text_has_finite_features(text: str) -> None:
     features = text_features(text)
     assert features.shape == (FEATURES,)

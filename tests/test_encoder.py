@@ -179,7 +179,7 @@ def test_any_text_has_a_vector(encoder: Encoder, text: str) -> None:
 
 
 @given(st.text(st.characters(codec=None), max_size=400))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_unicode_at_all_has_a_vector(encoder: Encoder, text: str) -> None:
     encoded = encoder.encode(Query(text))
     check(encoded)

@@ -210,7 +210,7 @@ def test_a_damaged_pack_is_refused(cli: Cli, bundled: Path, name: str, damage: s
     assert f"{name}.pack" in line and "reinstall" in line
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_bundled_file_damaged_anywhere_is_refused(cli: Cli, bundled: Path, data: st.DataObject) -> None:
     path = bundled / data.draw(st.sampled_from(["anchors/map.pack", "anchors/core.pack", "models/cards.toml"]))
