@@ -31,7 +31,7 @@ WARM = {"max_tokens": 40, "temperature": 2.0}
 
 
 def settings(gguf: Path, cloud: str = "http://127.0.0.1:9/v1") -> str:
-    return f'pool = "{SMALL},{LARGE}"\n[models."{SMALL}"]\ngguf = "{gguf}"\n[models."{LARGE}"]\nendpoint = "{cloud}"\n'
+    return f'threads = 1\npool = "{SMALL},{LARGE}"\n[models."{SMALL}"]\ngguf = "{gguf}"\n[models."{LARGE}"]\nendpoint = "{cloud}"\n'
 
 
 @pytest.fixture

@@ -89,6 +89,7 @@ def test_offline_asks_nobody_elsewhere(cli: Cli, server: Server) -> None:
     assert cli("fingerprint", "mine", "--limit", "1", settings=here).code == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_killed_again_and_again_it_asks_nothing_twice(tmp_path: Path, concurrency: int) -> None:
     """kill -9 in the middle, three times; then run to the end. At most what was on its way is asked in vain."""

@@ -146,6 +146,7 @@ def test_white_space_left_unread_is_no_loss_and_a_word_behind_it_is(encoder: Enc
     assert np.array_equal(vector(encoder, "hello" + blank), vector(encoder, "hello"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("filler", ["the quick brown fox ", "中", "a", "\0", "👩‍👩‍👧", "\u0301", "\ud800", "!?"])
 def test_fifty_megabytes_read_as_their_beginning(encoder: Encoder, filler: str) -> None:
     text = filler * (50_000_000 // len(filler))

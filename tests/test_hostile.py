@@ -210,6 +210,7 @@ def test_a_damaged_pack_is_refused(cli: Cli, bundled: Path, name: str, damage: s
     assert f"{name}.pack" in line and "reinstall" in line
 
 
+@pytest.mark.long
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_bundled_file_damaged_anywhere_is_refused(cli: Cli, bundled: Path, data: st.DataObject) -> None:
@@ -241,6 +242,7 @@ def test_a_damaged_index_cache_is_built_anew(cli: Cli) -> None:
     assert rebuilt.read_bytes() == raw or rebuilt != graph
 
 
+@pytest.mark.long
 def test_two_processes_building_the_cache_at_once_both_route(tmp_path: Path) -> None:
     pytest.importorskip("hnswlib")
     args = command("route", QUERY, "--json", "--index", "hnsw")

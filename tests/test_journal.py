@@ -192,6 +192,7 @@ print(" ".join(recorded(journal) for _ in range(25)))
 """
 
 
+@pytest.mark.long
 def test_processes_that_begin_together_share_one_key_and_lose_nothing() -> None:
     here = str(ROOT / "tests" / "support")
     writers = [

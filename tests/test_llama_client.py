@@ -272,6 +272,7 @@ def test_on_a_full_gpu_a_model_comes_up_without_it(
     assert memo.remembered_rung("tiny", tmp_path / "cache") is None, "the GPU is tried again"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["list", "stream"])
 def test_a_gpu_that_fills_up_later_costs_two_requests(
     scripted_gguf: Path, tmp_path: Path, full_gpu: Callable[[str], None], stage: str
@@ -318,6 +319,7 @@ def test_a_slow_minute_does_not_worsen_what_was_measured_before(client: LlamaCli
     assert kept is not None and (kept.prefill_tps, kept.decode_tps) == (1e9, 1e9)
 
 
+@pytest.mark.long
 def test_measuring_tries_every_rung_and_the_fastest_is_used_from_then_on(client: LlamaClient, tmp_path: Path) -> None:
     best = client.measure(START)
     assert client.pid is None
@@ -347,6 +349,7 @@ def test_a_model_that_computes_nonsense_is_refused(
         client.start(START)
 
 
+@pytest.mark.long
 def test_a_truncated_gguf(scripted_gguf: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     whole = scripted_gguf.read_bytes()

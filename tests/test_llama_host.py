@@ -187,6 +187,7 @@ def test_no_piece_is_half_a_character(host: Host, cards: list[ModelCard]) -> Non
     assert cut == "\ufffd", "half of it, and nothing can follow"
 
 
+@pytest.mark.long
 def test_no_limit_is_the_context_and_a_prompt_beyond_it_is_refused(host: Host, cards: list[ModelCard]) -> None:
     long = " ".join(["question"] * 4000)
     near = host.count(cards[0], (Message("user", long[: len(long) * 9 // 10]),))
@@ -525,6 +526,7 @@ def test_a_model_with_running_requests_keeps_its_place_and_the_other_waits(
     assert texts and host.loaded == ("b",)
 
 
+@pytest.mark.long
 def test_two_that_do_not_fit_together_are_not_swapped_for_every_request(
     hosts: Callable[..., Host], cards: list[ModelCard], monkeypatch: pytest.MonkeyPatch
 ) -> None:

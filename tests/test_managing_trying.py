@@ -33,7 +33,7 @@ def server() -> Iterator[Server]:
 
 
 def device(path: Path) -> str:
-    return f'[models.mine]\nwhere = "device"\nusd_in = 0\nusd_out = 0\ngguf = "{path}"\n[pools]\nboth = ["mine", "gpt-4o"]\n'
+    return f'threads = 1\n[models.mine]\nwhere = "device"\nusd_in = 0\nusd_out = 0\ngguf = "{path}"\n[pools]\nboth = ["mine", "gpt-4o"]\n'
 
 
 def test_an_endpoint_that_answers(cli: Cli, server: Server) -> None:

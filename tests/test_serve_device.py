@@ -29,7 +29,7 @@ TEXT = "There are 25 primes below one hundred."
 
 
 def settings(gguf: Path, cloud: str = "http://127.0.0.1:9/v1") -> str:
-    own = f'pool = "{SMALL},{LARGE}"\n[models."{SMALL}"]\ngguf = "{gguf}"\n'
+    own = f'threads = 1\npool = "{SMALL},{LARGE}"\n[models."{SMALL}"]\ngguf = "{gguf}"\n'
     return own + f'[models."{LARGE}"]\nendpoint = "{cloud}"\nsupports = ["tools"]\n'
 
 

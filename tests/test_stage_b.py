@@ -160,6 +160,7 @@ def telling_worker(folder: Path) -> str:
     return f"{sys.executable} {script}"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_broken_in_the_middle_leaves_the_prior_and_the_next_query_is_refined(
