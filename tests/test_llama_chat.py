@@ -114,7 +114,7 @@ def test_once_enough_is_known_the_rest_is_left(client: LlamaClient) -> None:
         return len(told) < 3
 
     with client:
-        results, _ = client.run([asked(f"question {n}", 1500) for n in range(40)], 120.0, each)
+        results, _ = client.run([asked(f"question {n}", 500) for n in range(40)], 120.0, each)
         assert len(told) == 3
         assert sum(bool(one.samples) and one.samples[0].ending != "cancelled" for one in results) < 40
         again, _ = client.run([asked("question 1")], 120.0)
