@@ -229,6 +229,7 @@ def test_a_bundled_file_damaged_anywhere_is_refused(cli: Cli, bundled: Path, dat
         path.write_bytes(raw)
 
 
+@pytest.mark.long
 def test_a_damaged_index_cache_is_built_anew(cli: Cli) -> None:
     """One flipped bit in a graph ends a process that reads it; tests/test_index.py damages many more places."""
     pytest.importorskip("hnswlib")
@@ -268,7 +269,7 @@ def unprivileged() -> list[str]:
     return ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--ambient-caps", "-all"]
 
 
-@pytest.mark.parametrize("index", ["exact", "hnsw"])
+@pytest.mark.parametrize("index", ["exact", pytest.param("hnsw", marks=pytest.mark.long)])
 def test_a_read_only_home_routes_all_the_same(tmp_path: Path, index: str) -> None:
     if index == "hnsw":
         pytest.importorskip("hnswlib")

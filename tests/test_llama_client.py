@@ -369,6 +369,7 @@ def test_a_gguf_of_an_unknown_architecture(scripted_gguf: Path, tmp_path: Path) 
         describe_gguf(other)
 
 
+@pytest.mark.long
 def test_a_context_that_no_memory_holds(scripted_gguf: Path, tmp_path: Path) -> None:
     huge = Plan(context=2**31, batch=128, gpu_layers=0, threads=1, needs=0, why="")
     with LlamaClient(scripted_gguf, "tiny", huge, cache_dir=tmp_path) as one, pytest.raises(WorkerError):

@@ -50,6 +50,7 @@ def measured(someone: User, model: str, answers: int) -> None:
     assert someone("models", "show", model, "--json").json["fingerprints"] == ["core-250"]
 
 
+@pytest.mark.long
 def test_a_gguf_and_the_same_behind_a_server(tmp_path: Path, scripted_gguf: Path) -> None:
     someone = User(tmp_path)
     shutil.copy(scripted_gguf, tmp_path / "ours.gguf")
