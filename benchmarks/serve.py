@@ -317,7 +317,7 @@ def gauges(port: int, token: str) -> dict[str, float]:
 
 def make_gguf(folder: Path) -> Path:
     """The small random model of the tests."""
-    sys.path.insert(0, str(HERE.parent / "tests"))
+    sys.path.insert(0, str(HERE.parent / "tests" / "support"))
     from tiny_qwen3 import tiny_gguf
 
     return tiny_gguf(folder)

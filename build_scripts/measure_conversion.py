@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))  # the judges are the tests' own
+sys.path.insert(0, str(ROOT / "tests" / "support"))  # the judges are the tests' own
 
 from ask_llama import ask  # noqa: E402
 from figures import write_figures  # noqa: E402

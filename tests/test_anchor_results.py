@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from cli_cases import Cli
-from test_importing import CLAUDE, LLAMA, folder, known, question
-from test_paper_data import jsonl, table
+from importing_cases import CLAUDE, LLAMA, folder, known, question
+from paper_cases import jsonl, table
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import psutil
 import pytest
 from chat_server import Said, serving
 from cli_cases import QUERY, command, heed_ctrl_c, spawn, user
-from test_offline import CUT, can_cut
-from tracing import Trace, trace
+from network_cut import CUT
+from scripted_gguf import after
+from tracing import Trace
 
 from scope_edge import BrokenAnswerError, Router, UnansweredError, UsageError
 
@@ -23,20 +24,19 @@ pytest.importorskip("httpx")
 if find_spec("llama_cpp") is None:
     pytest.skip("llama-cpp-python is not installed", allow_module_level=True)
 
-__all__ = ["can_cut", "trace"]
 SMALL, LARGE = "gemma-2-2b-it", "llama-3.1-70b-instruct"
 TEXT = "There are 25 primes below one hundred."
-SHORT = {"max_tokens": 12}
-TEXTS = ("Why?", "Who painted Guernica?", "What is 2 + 2?", "Translate: good morning", "Name a river.", "def f(x):")
+SHORT = {"max_tokens": 12, "temperature": 0}
+WARM = {"max_tokens": 40, "temperature": 2.0}
 
 
 def settings(gguf: Path, cloud: str = "http://127.0.0.1:9/v1") -> str:
-    return f'pool = "{SMALL},{LARGE}"\n[models."{SMALL}"]\ngguf = "{gguf}"\n[models."{LARGE}"]\nendpoint = "{cloud}"\n'
+    return f'threads = 1\npool = "{SMALL},{LARGE}"\n[models."{SMALL}"]\ngguf = "{gguf}"\n[models."{LARGE}"]\nendpoint = "{cloud}"\n'
 
 
 @pytest.fixture
-def router(own_folders: Path, tiny_gguf: Path) -> Iterator[Router]:
-    (own_folders / "config.toml").write_text(settings(tiny_gguf))
+def router(own_folders: Path, scripted_gguf: Path) -> Iterator[Router]:
+    (own_folders / "config.toml").write_text(settings(scripted_gguf))
     with Router.load() as made:
         yield made
 
@@ -54,13 +54,15 @@ def test_a_gguf_answers_piece_by_piece_in_its_own_tokens(router: Router) -> None
     assert (run.model, run.where, run.completion_tokens, run.usd) == (SMALL, "device", 12, 0.0)
     assert (run.counted, run.ending) == ("tokenizer", "cut") and "cut off" in answer.warnings[0]
     again = router.ask(QUERY, model=SMALL, fields=SHORT)
-    assert again.text == text and again.run.prompt_tokens == run.prompt_tokens, "the same seed, the same answer"
-    assert router.ask(QUERY, model=SMALL, fields={**SHORT, "seed": 5}).text != text
+    assert again.text == text and again.run.prompt_tokens == run.prompt_tokens, "the likeliest words again"
+    assert text == after("?", 12), "the likeliest words"
+    others = [router.ask(QUERY, model=SMALL, fields={**WARM, "seed": seed}).text for seed in (5, 5, 6)]
+    assert others[0] == others[1] != others[2]
     for odd, said in (({"seed": "x"}, "seed must be"), ({"stop": 5}, "stop must be")):
         with pytest.raises(UsageError, match=said):
             router.ask(QUERY, model=SMALL, fields=SHORT | odd)
-    stop = text[-2:]
-    assert router.ask(QUERY, model=SMALL, fields={**SHORT, "stop": [stop]}).text == text[: text.index(stop)]
+    stop = text.removeprefix(after("?", 11))
+    assert router.ask(QUERY, model=SMALL, fields={**SHORT, "stop": [stop]}).text == after("?", 11)
 
 
 def test_the_limit_on_tokens_is_exact_where_the_tokenizer_is(router: Router) -> None:
@@ -72,18 +74,20 @@ def test_the_limit_on_tokens_is_exact_where_the_tokenizer_is(router: Router) -> 
     assert spent == feasible and answer.run.ending == "cut"
 
 
-def test_what_a_gguf_cannot_do_is_the_next_ones(own_folders: Path, tiny_gguf: Path) -> None:
+def test_what_a_gguf_cannot_do_is_the_next_ones(own_folders: Path, scripted_gguf: Path) -> None:
     with serving(lambda *_: Said(TEXT, 12, 9)) as cloud:
-        (own_folders / "config.toml").write_text(settings(tiny_gguf, cloud.address))
+        (own_folders / "config.toml").write_text(settings(scripted_gguf, cloud.address))
         with Router.load() as router:
             answer = router.ask(QUERY, alpha=0.0, fields={"tools": [{"type": "function", "function": {"name": "f"}}]})
     assert answer.text == TEXT and "cannot do what is asked on the device (tools)" in answer.run.attempts[0].error
 
 
-def test_a_gguf_that_does_not_load_is_followed_by_the_next(own_folders: Path, tiny_gguf: Path, tmp_path: Path) -> None:
+def test_a_gguf_that_does_not_load_is_followed_by_the_next(
+    own_folders: Path, scripted_gguf: Path, tmp_path: Path
+) -> None:
     """A sound header, and weights that llama.cpp wants and does not find."""
     broken = tmp_path / "broken.gguf"
-    broken.write_bytes(tiny_gguf.read_bytes().replace(b"blk.1.attn_k.weight", b"blk.1.attn_x.weight"))
+    broken.write_bytes(scripted_gguf.read_bytes().replace(b"blk.1.attn_k.weight", b"blk.1.attn_x.weight"))
     with serving(lambda *_: Said(TEXT, 12, 9)) as cloud:
         (own_folders / "config.toml").write_text(settings(broken, cloud.address))
         with Router.load() as router:
@@ -114,25 +118,24 @@ def test_leaving_a_stream_frees_the_worker_and_closing_the_router_ends_it(router
     assert workers() == []
 
 
-def test_two_samples_of_a_random_model_differ_and_are_doubted(own_folders: Path, tiny_gguf: Path) -> None:
+def test_two_samples_that_differ_are_doubted_and_two_that_do_not_are_believed(
+    own_folders: Path, scripted_gguf: Path
+) -> None:
     with serving(lambda *_: Said(TEXT, 12, 9)) as cloud:
-        (own_folders / "config.toml").write_text(settings(tiny_gguf, cloud.address))
+        (own_folders / "config.toml").write_text(settings(scripted_gguf, cloud.address))
         with Router.load(verify=2) as router:
-            answer = router.ask(QUERY, alpha=0.0, fields=SHORT)
-            here = router.ask(QUERY, alpha=0.0, fields=SHORT, local_only=True)
-            # Nothing but the likeliest token each time, after a prompt that makes it more than blanks.
-            sure = {**SHORT, "top_p": 1e-9}
-            asked = (router.ask(text, alpha=0.0, fields=sure, local_only=True) for text in TEXTS)
-            alike = next(one for one in asked if one.text.strip())
+            answer = router.ask(QUERY, alpha=0.0, fields=WARM)
+            here = router.ask(QUERY, alpha=0.0, fields=WARM, local_only=True)
+            alike = router.ask(QUERY, alpha=0.0, fields={**WARM, "top_p": 1e-9}, local_only=True)
     assert answer.text == TEXT and answer.run.model == LARGE and "contradicted itself" in answer.run.attempts[0].error
     assert here.run.model == SMALL and "contradicted itself" in here.warnings[0]
     assert alike.run.attempts == (), "one who always says the same is believed"
 
 
 @pytest.fixture
-def home(tmp_path: Path, tiny_gguf: Path) -> Path:
+def home(tmp_path: Path, scripted_gguf: Path) -> Path:
     """A user with a GGUF that ends its answer soon: few tokens fit its card's context."""
-    shutil.copy(tiny_gguf, tmp_path / "ours.gguf")
+    shutil.copy(scripted_gguf, tmp_path / "ours.gguf")
     (tmp_path / "config.toml").write_text(settings(tmp_path / "ours.gguf", "http://192.0.2.1/v1"))
     return tmp_path
 

@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from scope_edge.allowed import CHECKS
 from scope_edge.assemble import open_catalog
@@ -23,7 +24,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).resolve().parent.parent
 NEW_CLOUD = '[models."mine"]\nwhere = "cloud"\nusd_in = 1\nusd_out = 2\n'
 
 

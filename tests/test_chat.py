@@ -95,7 +95,7 @@ def test_what_may_pass_is_tried_again(model: Server, fault: str, free: int) -> N
 
 def test_slowness_is_given_up_on_and_tried_again(model: Server) -> None:
     with faulty(model, ["slow"]) as front:
-        assert ask(front, patience=Patience(timeout=1.0, attempts=2)).text == "You said: Hello?"
+        assert ask(front, patience=Patience(timeout=3.0, attempts=2)).text == "You said: Hello?"
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "dropped", "cut", "text"])

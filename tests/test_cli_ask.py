@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from chat_server import Said, Server, faulty, serving
 from cli_cases import QUERY, Cli, command, heed_ctrl_c, spawn, user
-from test_cli_fingerprint import DOCS, documented
+from repository import DOCS, documented
 
 pytest.importorskip("httpx")
 TEXT = "There are 25 primes below one hundred."

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_cases import Cli, spawn, user
 from hub_server import COMMIT, Hub, running
-from test_install import CARD
-from test_paper_data import jsonl, parquet, table
-from tiny_qwen3 import Dimensions, make_checkpoint, tiny_gguf
+from install_cases import CARD
+from paper_cases import jsonl, parquet, table
+from repository import DOCS
+from tiny_qwen3 import Dimensions, make_checkpoint
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 DATASETS = ("Cooolder/SCOPE-60K-final", "Cooolder/SCOPE-60K-OOD-final")
 pytest.importorskip("gguf")
 if find_spec("llama_cpp") is None:
@@ -23,13 +25,8 @@ if find_spec("llama_cpp") is None:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
-def gguf(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_gguf(tmp_path_factory.mktemp("made")))
+def gguf(tiny_gguf: Path) -> str:
+    return str(tiny_gguf)
 
 
 @pytest.fixture
@@ -219,6 +216,7 @@ def test_a_terminal_shows_progress_on_standard_error_and_cleans_up(monkeypatch: 
         def flush(self) -> None: ...
 
     monkeypatch.setattr("sys.stderr", Terminal())
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=itertools.count(0.0, 0.001).__next__))
     with progress.Progress() as show:
         for done in range(1000):
             show("downloading x\nand \x1b[31m", done, 1000)

@@ -17,11 +17,6 @@ from labelled_cases import labelled
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
 def made(tmp_path: Path) -> Path:
     return labelled(150).write(tmp_path / "made")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
@@ -10,16 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from chat_server import Server, faulty, from_keys, serving
 from cli_cases import QUERY, Cli, command, heed_ctrl_c, spawn, user
+from cli_cases import server_card as card
+from repository import DOCS, documented
 
 from scope_edge.core_set import load_core
 
 pytest.importorskip("httpx")
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 KEY = "sk-this-is-secret-0123456789"
 
 
@@ -33,19 +32,6 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def server() -> Iterator[Server]:
     with serving(from_keys(lambda spec: spec.tier < 3)) as made:
         yield made
-
-
-def card(server: Server, **fields: Any) -> str:
-    """A settings file with a card for the server and a pool it is in."""
-    body = {
-        "where": "cloud",
-        "usd_in": 1.0,
-        "usd_out": 10.0,
-        "endpoint": server.address,
-        "key_env": "VENDOR_KEY",
-    } | fields
-    lines = [f"{name} = {json.dumps(value)}" for name, value in body.items()]
-    return "\n".join(['[models."mine"]', *lines, "[pools]", 'both = ["mine", "llama-3.1-70b-instruct"]', ""])
 
 
 def test_after_it_the_model_is_a_candidate_like_any_other(cli: Cli, server: Server) -> None:
@@ -71,12 +57,6 @@ def test_json_is_as_documented(cli: Cli, server: Server) -> None:
     ran = cli("fingerprint", "mine", "--limit", "3", "--json").json
     assert list(ran) == documented(summary)
     assert Path(ran["fingerprint"]).is_file() and ran["counted"] == {"server": 3}
-
-
-def documented(section: str) -> list[str]:
-    """The keys of a table, in order; several may share a row."""
-    rows = re.findall(r"^\| (`[^|]*`) \|", section, re.MULTILINE)
-    return [key for row in rows for key in re.findall(r"`(\w+)`", row)]
 
 
 def test_a_dry_run_shows_what_it_would_do(cli: Cli, server: Server) -> None:
@@ -109,6 +89,7 @@ def test_offline_asks_nobody_elsewhere(cli: Cli, server: Server) -> None:
     assert cli("fingerprint", "mine", "--limit", "1", settings=here).code == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_killed_again_and_again_it_asks_nothing_twice(tmp_path: Path, concurrency: int) -> None:
     """kill -9 in the middle, three times; then run to the end. At most what was on its way is asked in vain."""

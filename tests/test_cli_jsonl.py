@@ -14,17 +14,12 @@ from typing import Any, BinaryIO, cast
 
 import pytest
 from cli_cases import QUERY, Cli, command, user, without_timings
+from repository import DOCS
 
 from scope_edge.cli.inputs import LineReader
 from scope_edge.cli.lines import KEYS, MAX_LINE_BYTES
 
 TEXTS = [f"What is {n} times {n + 1}? Explain every step to a child of {n} years." for n in range(40)]
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
 
 
 def lines(*bodies: Any) -> str:

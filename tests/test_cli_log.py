@@ -8,18 +8,13 @@ from pathlib import Path
 import pytest
 from cli_cases import QUERY, Cli, user, without_timings
 from journal_cases import decided, recorded, run_of
+from repository import DOCS
 
 from scope_edge.assemble import open_journal, open_ledger
 from scope_edge.config import Settings
 from scope_edge.feedback.held import load_held
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 ALL = 'journal = "all"\n'
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
 
 
 def documented(heading: str) -> list[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from cli_cases import QUERY, Cli
+from repository import DOCS
 
 from scope_edge.records import ModelCard
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 OWN = """
 [models.mine]
 where = "device"
@@ -22,11 +21,6 @@ parameters_b = 3.5
 [models.unpriced]
 where = "cloud"
 """
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
 
 
 def test_the_list_has_every_card_bundled_and_own(cli: Cli) -> None:

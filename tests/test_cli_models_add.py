@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from chat_server import Server, from_keys, serving
 from cli_cases import QUERY, Cli, Ended, command, user
-from test_cli_fingerprint import DOCS, documented
+from repository import DOCS, documented
 
 from scope_edge.llama.memory import GIB
 
@@ -27,11 +27,6 @@ else:
 pytest.importorskip("httpx")
 KEY = "sk-this-is-secret-0123456789"
 SERVED = [{"id": "small:7b", "max_model_len": 8192}, {"id": "Big Model"}, {"id": "large:480b-cloud"}]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

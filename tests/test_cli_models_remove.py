@@ -9,14 +9,9 @@ from pathlib import Path
 import pytest
 from chat_server import Server, from_keys, serving
 from cli_cases import QUERY, Cli
-from test_cli_fingerprint import DOCS, documented
+from repository import DOCS, documented
 
 pytest.importorskip("httpx")
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

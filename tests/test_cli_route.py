@@ -13,16 +13,10 @@ from typing import get_args
 import click
 import pytest
 from cli_cases import QUERY, Cli, Ended, command, spawn, user, without_timings
+from repository import DOCS
 
 from scope_edge.config import EstimatorChoice, IndexName, Settings
 from scope_edge.records import Fallback, PolicyName
-
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
 
 
 def documented(heading: str) -> list[str]:

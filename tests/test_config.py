@@ -209,7 +209,7 @@ def test_a_key_with_a_line_break_stays_on_one_line(file: Path) -> None:
 
 
 @given(raw=st.binary(max_size=200))
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_bytes_in_the_file_do_more_than_be_refused(file: Path, raw: bytes) -> None:
     file.write_bytes(raw)
     try:

@@ -89,7 +89,7 @@ def test_llama_computes_what_the_checkpoint_says(
 ) -> None:
     folder, asked = make_checkpoint(tmp_path / "it", dimensions, tied=tied, dtype=dtype), prompts(20)
     convert_checkpoint(folder, tmp_path / "it.gguf", dtype="f16")
-    assert off_by(folder, ask(tmp_path / "it.gguf", prompts=asked).logits, asked) <= 2e-2
+    assert off_by(folder, ask(tmp_path / "it.gguf", prompts=asked).logits, asked) <= 0.1
 
 
 def test_the_judge_agrees_with_transformers(checkpoint: Path) -> None:
@@ -106,7 +106,7 @@ def test_bf16_weights_come_through(tmp_path: Path, checkpoint: Path) -> None:
     asked = prompts(5)
     convert_checkpoint(checkpoint, tmp_path / "it.gguf", dtype="bf16")
     # llama.cpp rounds what it multiplies bf16 weights with to 8 bits too.
-    assert off_by(checkpoint, ask(tmp_path / "it.gguf", prompts=asked).logits, asked) <= 0.15
+    assert off_by(checkpoint, ask(tmp_path / "it.gguf", prompts=asked).logits, asked) <= 0.3
 
 
 @needs_llama
@@ -115,7 +115,7 @@ def test_a_wrong_figure_would_be_noticed(tmp_path: Path, key: str, value: float)
     folder, asked = make_checkpoint(tmp_path / "it", ODD), prompts(2)
     convert_checkpoint(folder, tmp_path / "it.gguf", dtype="f16")
     write_json(folder / "config.json", read_json(folder / "config.json") | {key: value})
-    assert off_by(folder, ask(tmp_path / "it.gguf", prompts=asked).logits, asked) > 2e-2
+    assert off_by(folder, ask(tmp_path / "it.gguf", prompts=asked).logits, asked) > 0.5
 
 
 @needs_llama

@@ -227,7 +227,7 @@ def test_an_unknown_dtype(tmp_path: Path, checkpoint: Path) -> None:
 JUNK = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just([]), st.just({}))
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), junk=JUNK, name=st.sampled_from(["config", "tokenizer", "tokenizer_config"]))
 def test_any_value_replaced_by_any_other_is_understood_or_refused(copy: Path, seed: int, junk: Any, name: str) -> None:
     """Whatever a value of these files becomes, what comes is a result or one of our own errors."""
@@ -250,7 +250,7 @@ def test_any_value_replaced_by_any_other_is_understood_or_refused(copy: Path, se
         path.write_text(before, "utf-8")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, 2800), bit=st.integers(0, 7))
 def test_a_flipped_bit_in_a_header_is_read_or_refused(copy: Path, at: int, bit: int) -> None:
     path = copy / "model.safetensors"

@@ -6,10 +6,10 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import ROOT
 
 from scope_edge import assets
 from scope_edge.core_set import CORE_250, CoreSet, core_body, load_core
@@ -22,7 +22,7 @@ from scope_edge.grading.specs import KINDS, LETTERS, TIERS, AnchorSpec, prompt_o
 from scope_edge.prior import load_basis
 from scope_edge.records import Query
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "build_scripts"))
+sys.path.append(str(ROOT / "build_scripts"))
 import check_core
 
 WRITTEN = check_core.read_source()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scope_edge import assets
@@ -27,11 +27,6 @@ from scope_edge.records import Query
 @pytest.fixture(scope="module")
 def fitted() -> DifficultyMap:
     return load_basis().map
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder.load()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +70,6 @@ def test_the_map_ranks_the_core_anchors_it_had_not_seen(fitted: DifficultyMap) -
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=200)
 def test_any_text_has_finite_features(text: str) -> None:
     features = text_features(text)
     assert features.shape == (FEATURES,)

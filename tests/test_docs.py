@@ -8,40 +8,16 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
+from repository import ROOT, fences
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-PACKAGE = REPOSITORY / "scope_edge"
-README = REPOSITORY / "README.md"
-DOCUMENTS = sorted(path for folder in ("", "docs", "models", "anchors") for path in (REPOSITORY / folder).glob("*.md"))
+PACKAGE = ROOT / "scope_edge"
+README = ROOT / "README.md"
+DOCUMENTS = sorted(path for folder in ("", "docs", "models", "anchors") for path in (ROOT / folder).glob("*.md"))
 PROGRAM = "scope-edge"
-
-
-@dataclass(frozen=True)
-class Fence:
-    """A fenced block: its language, its text, and the last line before it that is not blank."""
-
-    language: str
-    text: str
-    before: str
-
-
-def fences(path: Path) -> Iterator[Fence]:
-    before, lines = "", iter(path.read_text("utf-8").splitlines())
-    for line in lines:
-        if line.startswith("```"):
-            body = []
-            for inside in lines:
-                if inside.startswith("```"):
-                    break
-                body.append(inside)
-            yield Fence(line[3:].strip(), "\n".join(body), before)
-        elif line.strip():
-            before = line.strip()
 
 
 def commands(path: Path) -> Iterator[list[str]]:
@@ -62,7 +38,7 @@ def commands(path: Path) -> Iterator[list[str]]:
 
 
 def names(paths: list[Path]) -> list[str]:
-    return [path.relative_to(REPOSITORY).as_posix() for path in paths]
+    return [path.relative_to(ROOT).as_posix() for path in paths]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=names(DOCUMENTS))
@@ -124,18 +100,18 @@ def test_the_tour_has_one_row_a_room() -> None:
 
 
 def test_the_places_that_contributing_names_exist() -> None:
-    table = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8").split("## Where do I find")[1].split("\n## ")[0]
+    table = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## Where do I find")[1].split("\n## ")[0]
     rows = re.findall(r"^\| .+? \| (.+) \|$", table, re.MULTILINE)[1:]
     assert len(rows) > 30
     for row in rows:
-        folder = REPOSITORY
+        folder = ROOT
         for name in re.findall(r"`([\w./-]+(?:/|\.\w+))`", row.replace("NAME", "route")):
-            found = [one / name for one in (PACKAGE, REPOSITORY, folder) if (one / name).exists()]
+            found = [one / name for one in (PACKAGE, ROOT, folder) if (one / name).exists()]
             assert found, f"CONTRIBUTING.md names {name}, which is not there"
             folder = found[0] if found[0].is_dir() else found[0].parent
 
 
-SCRIPT = runpy.run_path(str(REPOSITORY / "build_scripts" / "readme_example.py"))
+SCRIPT = runpy.run_path(str(ROOT / "build_scripts" / "readme_example.py"))
 EXAMPLES = [
     (page.name, *found.group(2, 3))
     for page in SCRIPT["PAGES"]
@@ -159,6 +135,6 @@ def test_python_examples_run(path: Path, tmp_path: Path) -> None:
     for fence in fences(path):
         if fence.language == "python":
             done = subprocess.run(
-                [sys.executable, "-c", fence.text], capture_output=True, text=True, check=False, cwd=REPOSITORY
+                [sys.executable, "-c", fence.text], capture_output=True, text=True, check=False, cwd=ROOT
             )
             assert done.returncode == 0, f"{path.name}:\n{fence.text}\n{done.stderr}"

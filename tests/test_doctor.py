@@ -10,21 +10,16 @@ from pathlib import Path
 
 import pytest
 from cli_cases import QUERY, Cli
+from repository import DOCS
 
 from scope_edge import assets
 from scope_edge.doctor import judge_gpu, mend
 from scope_edge.gpus import Gpu, _by_amd_driver, _by_nvidia_driver, _by_nvidia_smi, read_nvidia_smi
 from scope_edge.llama.probe import LlamaBuild
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 H200 = Gpu("nvidia", "NVIDIA H200", 140.4, "nvidia-smi")
 CPU_ONLY = LlamaBuild("ok", "0.3.36", "CPU : AVX2 = 1 |", ("CPU",), False)
 CUDA = LlamaBuild("ok", "0.3.36", "CUDA : ARCHS = 900 | CPU : AVX2 = 1 |", ("CUDA", "CPU"), True)
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

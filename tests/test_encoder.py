@@ -43,11 +43,6 @@ CODE = (
 )
 
 
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder.load()
-
-
 def vector(encoder: Encoder, text: str) -> Vector:
     return encoder.encode(Query(text)).vector
 
@@ -151,6 +146,7 @@ def test_white_space_left_unread_is_no_loss_and_a_word_behind_it_is(encoder: Enc
     assert np.array_equal(vector(encoder, "hello" + blank), vector(encoder, "hello"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("filler", ["the quick brown fox ", "中", "a", "\0", "👩‍👩‍👧", "\u0301", "\ud800", "!?"])
 def test_fifty_megabytes_read_as_their_beginning(encoder: Encoder, filler: str) -> None:
     text = filler * (50_000_000 // len(filler))
@@ -184,7 +180,7 @@ def test_any_text_has_a_vector(encoder: Encoder, text: str) -> None:
 
 
 @given(st.text(st.characters(codec=None), max_size=400))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_unicode_at_all_has_a_vector(encoder: Encoder, text: str) -> None:
     encoded = encoder.encode(Query(text))
     check(encoded)

@@ -39,11 +39,6 @@ def whole() -> Labelled:
     return labelled(260)
 
 
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder.load()
-
-
 @pytest.fixture
 def user(own_folders: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new user, but for vectors, which all tests of this file share."""

@@ -369,10 +369,10 @@ def test_a_folder_that_cannot_be_written_is_named(home: Path, monkeypatch: pytes
 
 
 @pytest.fixture(scope="module")
-def asked(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
+def asked(scripted_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
     if not installed():
         pytest.skip("llama-cpp-python is not installed")
-    with LlamaClient(tiny_gguf, "served", PLAN, cache_dir=tmp_path_factory.mktemp("served")) as client:
+    with LlamaClient(scripted_gguf, "served", PLAN, cache_dir=tmp_path_factory.mktemp("served")) as client:
         yield from_gguf(client)
 
 
@@ -393,8 +393,14 @@ def test_a_gguf_behind_a_server_with_faults(asked: Answers) -> None:
     assert tokens[rows].tolist() == [float(said.completion_tokens) for said in answers]
 
 
-def test_a_gguf_is_asked_in_the_worker_and_its_speed_goes_on_the_card(asked: Answers, tiny_gguf: Path) -> None:
-    fields: dict[str, Any] = {"where": "device", "usd_in": 0.0, "usd_out": 0.0, "key_env": None, "gguf": str(tiny_gguf)}
+def test_a_gguf_is_asked_in_the_worker_and_its_speed_goes_on_the_card(asked: Answers, scripted_gguf: Path) -> None:
+    fields: dict[str, Any] = {
+        "where": "device",
+        "usd_in": 0.0,
+        "usd_out": 0.0,
+        "key_env": None,
+        "gguf": str(scripted_gguf),
+    }
     summary = prepared(None, Wishes(limit=9, max_tokens=24), **fields).run()
     assert (summary.answered, summary.counted, summary.usd) == (9, {"tokenizer": 9}, 0.0)
     card = load_settings().models["mine"]

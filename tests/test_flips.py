@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from policy_cases import PROMPT, card, cases, estimates, pool_like
 
@@ -14,7 +14,6 @@ Case = tuple[tuple[ModelCard, ...], PolicyPool, Estimates]
 ANY_ALPHA = st.one_of(st.integers(0, 1000).map(lambda step: step / 1000), st.floats(0, 1))
 
 
-@settings(max_examples=200)
 @given(cases(most=5), ANY_ALPHA, st.sampled_from(["scope-edge", "paper"]), st.none() | st.floats(0, 0.02))
 def test_flips_are_what_deciding_at_every_other_alpha_would_find(
     case: Case, alpha: float, policy: PolicyName, usd: float | None

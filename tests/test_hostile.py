@@ -36,11 +36,6 @@ TEXTS = {
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
 def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the bundled files, to be damaged."""
     root = tmp_path / "bundled"
@@ -215,7 +210,8 @@ def test_a_damaged_pack_is_refused(cli: Cli, bundled: Path, name: str, damage: s
     assert f"{name}.pack" in line and "reinstall" in line
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.long
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_bundled_file_damaged_anywhere_is_refused(cli: Cli, bundled: Path, data: st.DataObject) -> None:
     path = bundled / data.draw(st.sampled_from(["anchors/map.pack", "anchors/core.pack", "models/cards.toml"]))
@@ -233,6 +229,7 @@ def test_a_bundled_file_damaged_anywhere_is_refused(cli: Cli, bundled: Path, dat
         path.write_bytes(raw)
 
 
+@pytest.mark.long
 def test_a_damaged_index_cache_is_built_anew(cli: Cli) -> None:
     """One flipped bit in a graph ends a process that reads it; tests/test_index.py damages many more places."""
     pytest.importorskip("hnswlib")
@@ -246,6 +243,7 @@ def test_a_damaged_index_cache_is_built_anew(cli: Cli) -> None:
     assert rebuilt.read_bytes() == raw or rebuilt != graph
 
 
+@pytest.mark.long
 def test_two_processes_building_the_cache_at_once_both_route(tmp_path: Path) -> None:
     pytest.importorskip("hnswlib")
     args = command("route", QUERY, "--json", "--index", "hnsw")
@@ -271,7 +269,7 @@ def unprivileged() -> list[str]:
     return ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--ambient-caps", "-all"]
 
 
-@pytest.mark.parametrize("index", ["exact", "hnsw"])
+@pytest.mark.parametrize("index", ["exact", pytest.param("hnsw", marks=pytest.mark.long)])
 def test_a_read_only_home_routes_all_the_same(tmp_path: Path, index: str) -> None:
     if index == "hnsw":
         pytest.importorskip("hnswlib")

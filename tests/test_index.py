@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scope_edge.errors import AssetError, UsageError
@@ -149,7 +149,6 @@ def assert_survives(cache: Path) -> None:
     assert state(cache) == after
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.sampled_from(["graph", "sidecar"]), st.floats(0, 1, exclude_max=True), st.integers(0, 7))
 def test_a_flipped_bit_anywhere_is_noticed(
     tmp_path_factory: pytest.TempPathFactory, good_cache: dict[str, bytes], which: str, where: float, bit: int

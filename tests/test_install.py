@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from hub_server import COMMIT, Hub, running
+from install_cases import CARD, EXACT
 from tiny_qwen3 import Dimensions, make_checkpoint, tiny_gguf
 
 from scope_edge import files
@@ -33,45 +34,6 @@ if find_spec("llama_cpp") is None:
     pytest.skip("llama-cpp-python is not installed", allow_module_level=True)
 
 ID = "someone/SCOPE"
-EXACT = """### Task
-Say how the model will do.
-
-### Target Model
-{{model}}
-
-{{#example}}
-Example {{number}}:
-Question: {{example_question}}
-Performance: {len: {{length}}, correct: {{correct}}}
-
-{{/example}}
-### Target Question
-{{question}}
-
-### Output Format (STRICT)
-Predicted Performance: {len: [integer], correct: [yes/no]}
-
-### Output:
-"""
-CARD = f"""---
-license: apache-2.0
----
-# An estimator
-
-```text
-{EXACT.replace("{{model}}", "{model_name}").replace("{{question}}", "{question}").split("{{#example}}")[0]}Example 1:
-Question: What is one plus one?
-Performance: {{len: 12, correct: yes}}
-
-### Target Question
-{{question}}
-
-### Output Format (STRICT)
-Predicted Performance: {{len: [integer], correct: [yes/no]}}
-
-### Output:
-```
-"""
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from journal_cases import OTHER, QUERY, decided, recorded, run_of
+from repository import ROOT
 
 from scope_edge.assemble import open_journal
 from scope_edge.config import Settings
@@ -192,8 +193,9 @@ print(" ".join(recorded(journal) for _ in range(25)))
 """
 
 
+@pytest.mark.long
 def test_processes_that_begin_together_share_one_key_and_lose_nothing() -> None:
-    here = str(Path(__file__).parent)
+    here = str(ROOT / "tests" / "support")
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITER, here], stdout=subprocess.PIPE, text=True) for _ in range(4)
     ]

@@ -26,11 +26,6 @@ from scope_edge.records import EncodedQuery, Query
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder.load()
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Pooled:
     folder = labelled(300).write(tmp_path_factory.mktemp("learning") / "made")
     return read_pooled(sources_of([folder]), open_catalog(load_settings()), encoder).data

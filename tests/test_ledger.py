@@ -193,6 +193,7 @@ print(paid, refused)
 """
 
 
+@pytest.mark.long
 def test_many_processes_never_pass_the_cap_and_every_micro_dollar_is_there() -> None:
     spenders = [
         subprocess.Popen([sys.executable, "-c", SPENDER, str(seed)], stdout=subprocess.PIPE, text=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from toy_engine import ToyEngine
@@ -91,7 +91,6 @@ some_jobs = st.lists(
 )
 
 
-@settings(max_examples=60)
 @given(
     runs=st.lists(some_jobs, min_size=1, max_size=2),
     slots=st.integers(1, 4),

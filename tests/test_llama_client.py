@@ -45,8 +45,8 @@ START = 120.0
 
 
 @pytest.fixture
-def client(tiny_gguf: Path, tmp_path: Path) -> Iterator[LlamaClient]:
-    with LlamaClient(tiny_gguf, "tiny", PLAN, cache_dir=tmp_path / "cache") as one:
+def client(scripted_gguf: Path, tmp_path: Path) -> Iterator[LlamaClient]:
+    with LlamaClient(scripted_gguf, "tiny", PLAN, cache_dir=tmp_path / "cache") as one:
         yield one
         pid = one.pid
     assert pid is None or not psutil.pid_exists(pid), "a worker, or its zombie, is left behind"
@@ -113,7 +113,7 @@ def test_a_deadline_is_kept_and_what_was_reached_is_handed_over(client: LlamaCli
     client.start(START)
     begun = time.monotonic()
     results, _ = client.run(ENDLESS, 3.0)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60, "all of it takes many minutes"
     assert len(results) == len(ENDLESS)
     assert any(sample.ending == "cancelled" for result in results for sample in result.samples)
     works(client)
@@ -137,26 +137,29 @@ def test_a_list_has_the_worker_alone_and_waits_for_nobody(client: LlamaClient) -
 
 def test_a_stopped_worker_is_not_waited_for_longer_than_a_streams_deadline(client: LlamaClient) -> None:
     pid = pid_of(client)
-    reply = client.stream(Job(PROMPT, 1, "text", None, Sampling(seed=1)), 0.5)
-    assert reply.next()
+    for seconds in (0.5, 2.0, 8.0):  # until it is long enough for a word, however busy the machine
+        reply = client.stream(Job(PROMPT, 1, "text", None, Sampling(seed=1)), seconds)
+        if reply.next():
+            break
     os.kill(pid, signal.SIGSTOP)
     begun = time.monotonic()
     while reply.next() is not None:
         pass
-    assert reply.ending == "cancelled" and time.monotonic() - begun < 10
+    assert reply.ending == "cancelled" and time.monotonic() - begun < 60
     os.kill(pid, signal.SIGCONT)
 
 
 def test_a_stopped_worker_is_found_out_by_all_its_streams(client: LlamaClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child_module, "SILENCE_SECONDS", 2.0)
     pid = pid_of(client)
     replies = [client.stream(Job(PROMPT, 1, "text", None, Sampling(seed=n)), None) for n in range(3)]
     os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr(child_module, "SILENCE_SECONDS", 2.0)
     for reply in replies:
         with pytest.raises(WorkerError, match="not been heard of"):
             while reply.next() is not None:
                 pass
     assert not psutil.pid_exists(pid)
+    monkeypatch.undo()
     works(client)
 
 
@@ -173,8 +176,10 @@ def test_crashed_in_the_middle_goes_down_a_rung(client: LlamaClient, tmp_path: P
 
 
 def test_stopped_in_the_middle(client: LlamaClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid_of(client)
     monkeypatch.setattr(child_module, "SILENCE_SECONDS", 2.0)
     assert "not been heard of" in str(in_the_middle(client, lambda pid: os.kill(pid, signal.SIGSTOP)))
+    monkeypatch.undo()
     works(client)
 
 
@@ -183,12 +188,12 @@ def test_stopped_before_a_request_with_a_deadline(client: LlamaClient) -> None:
     begun = time.monotonic()
     with pytest.raises(WorkerError, match="did not answer within 1"):
         client.run([SHORT], 1.0)
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 60
     works(client)
 
 
 def test_a_rung_that_crashes_is_left_for_the_next_one_and_that_is_remembered(
-    client: LlamaClient, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: LlamaClient, scripted_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A worker that crashes whenever weights are to be repacked, as llama.cpp does on AMX.
     script = tmp_path / "amx.py"
@@ -209,7 +214,7 @@ def test_a_rung_that_crashes_is_left_for_the_next_one_and_that_is_remembered(
     monkeypatch.setenv(COMMAND_VARIABLE, f"{sys.executable} {script}")
     assert client.measure(START).rung == "no repacking"
     works(client)
-    with LlamaClient(tiny_gguf, "tiny", PLAN, cache_dir=tmp_path / "cache") as other:
+    with LlamaClient(scripted_gguf, "tiny", PLAN, cache_dir=tmp_path / "cache") as other:
         assert speed.remembered("tiny", tmp_path / "cache") is not None
         assert other.start(START).rung == "no repacking"
 
@@ -252,10 +257,10 @@ def full_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 @pytest.mark.parametrize("stage", ["start", "model", "context", "warm-up"])
 def test_on_a_full_gpu_a_model_comes_up_without_it(
-    tiny_gguf: Path, tmp_path: Path, full_gpu: Callable[[str], None], stage: str
+    scripted_gguf: Path, tmp_path: Path, full_gpu: Callable[[str], None], stage: str
 ) -> None:
     full_gpu(stage)
-    with LlamaClient(tiny_gguf, "tiny", replace(PLAN, gpu_layers=-1), cache_dir=tmp_path / "cache") as one:
+    with LlamaClient(scripted_gguf, "tiny", replace(PLAN, gpu_layers=-1), cache_dir=tmp_path / "cache") as one:
         ready = one.start(START)
         assert ready.rung == "no GPU" and not ready.gpu
         works(one)
@@ -265,12 +270,13 @@ def test_on_a_full_gpu_a_model_comes_up_without_it(
     assert speed.remembered_configuration("tiny", tmp_path / "cache") is None, "the GPU is tried again"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", ["list", "stream"])
 def test_a_gpu_that_fills_up_later_costs_two_requests(
-    tiny_gguf: Path, tmp_path: Path, full_gpu: Callable[[str], None], stage: str
+    scripted_gguf: Path, tmp_path: Path, full_gpu: Callable[[str], None], stage: str
 ) -> None:
     full_gpu(stage)
-    with LlamaClient(tiny_gguf, "tiny", replace(PLAN, gpu_layers=-1), cache_dir=tmp_path / "cache") as one:
+    with LlamaClient(scripted_gguf, "tiny", replace(PLAN, gpu_layers=-1), cache_dir=tmp_path / "cache") as one:
         rungs = []
         for _ in range(2):
             rungs.append(one.start(START).rung)
@@ -285,12 +291,12 @@ def test_a_gpu_that_fills_up_later_costs_two_requests(
 
 
 def test_what_stays_on_the_processor_does_not_look_at_a_full_gpu(
-    tiny_gguf: Path, tmp_path: Path, full_gpu: Callable[[str], None]
+    scripted_gguf: Path, tmp_path: Path, full_gpu: Callable[[str], None]
 ) -> None:
     full_gpu("model")
-    with LlamaClient(tiny_gguf, "tiny", PLAN, cache_dir=tmp_path / "cache") as one:
+    with LlamaClient(scripted_gguf, "tiny", PLAN, cache_dir=tmp_path / "cache") as one:
         assert one.start(START).rung == "as configured"
-    assert count_unloaded(tiny_gguf, Job(PROMPT, 1, "text", 4)) > 0
+    assert count_unloaded(scripted_gguf, Job(PROMPT, 1, "text", 4)) > 0
 
 
 @pytest.mark.parametrize("command", ['"unbalanced', " ", "/bin/cat", "/bin/false", "/bin/echo hello"])
@@ -311,6 +317,7 @@ def test_a_slow_minute_does_not_worsen_what_was_measured_before(client: LlamaCli
     assert kept is not None and (kept.prefill_tps, kept.decode_tps) == (1e9, 1e9)
 
 
+@pytest.mark.long
 def test_measuring_tries_every_rung_and_the_fastest_is_used_from_then_on(client: LlamaClient, tmp_path: Path) -> None:
     best = client.measure(START)
     assert client.pid is None
@@ -340,9 +347,10 @@ def test_a_model_that_computes_nonsense_is_refused(
         client.start(START)
 
 
-def test_a_truncated_gguf(tiny_gguf: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_a_truncated_gguf(scripted_gguf: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
-    whole = tiny_gguf.read_bytes()
+    whole = scripted_gguf.read_bytes()
     for size in (len(whole) - 4096, len(whole) // 2, 64, 8):
         broken.write_bytes(whole[:size])
         with LlamaClient(broken, f"broken {size}", PLAN, cache_dir=tmp_path) as one, pytest.raises(WorkerError) as told:
@@ -350,31 +358,32 @@ def test_a_truncated_gguf(tiny_gguf: Path, tmp_path: Path) -> None:
         assert "broken.gguf" in str(told.value)
 
 
-def test_a_gguf_of_an_unknown_architecture(tiny_gguf: Path, tmp_path: Path) -> None:
+def test_a_gguf_of_an_unknown_architecture(scripted_gguf: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.gguf"
-    other.write_bytes(tiny_gguf.read_bytes().replace(b"qwen3", b"qwenX"))
+    other.write_bytes(scripted_gguf.read_bytes().replace(b"qwen3", b"qwenX"))
     with LlamaClient(other, "other", PLAN, cache_dir=tmp_path) as one, pytest.raises(WorkerError, match="qwenX"):
         one.start(START)
     with pytest.raises(AssetError, match="qwenX"):
         describe_gguf(other)
 
 
-def test_a_context_that_no_memory_holds(tiny_gguf: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_a_context_that_no_memory_holds(scripted_gguf: Path, tmp_path: Path) -> None:
     huge = Plan(context=2**31, batch=128, gpu_layers=0, threads=1, needs=0, why="")
-    with LlamaClient(tiny_gguf, "tiny", huge, cache_dir=tmp_path) as one, pytest.raises(WorkerError):
+    with LlamaClient(scripted_gguf, "tiny", huge, cache_dir=tmp_path) as one, pytest.raises(WorkerError):
         one.start(START)
-    with LlamaClient(tiny_gguf, "tiny", PLAN, cache_dir=tmp_path) as one:
+    with LlamaClient(scripted_gguf, "tiny", PLAN, cache_dir=tmp_path) as one:
         works(one)
 
 
-def test_no_orphan_when_the_parent_is_killed(tiny_gguf: Path, tmp_path: Path) -> None:
+def test_no_orphan_when_the_parent_is_killed(scripted_gguf: Path, tmp_path: Path) -> None:
     script = f"""
 import sys, time
 sys.path.insert(0, {str(REPOSITORY)!r})
 from pathlib import Path
 from scope_edge.llama.client import LlamaClient
 from scope_edge.llama.memory import Plan
-one = LlamaClient(Path({str(tiny_gguf)!r}), "tiny", Plan(2048, 64, 0, 1, 0, ""), cache_dir=Path({str(tmp_path)!r}))
+one = LlamaClient(Path({str(scripted_gguf)!r}), "tiny", Plan(2048, 64, 0, 1, 0, ""), cache_dir=Path({str(tmp_path)!r}))
 one.start(120)
 print(one.pid, flush=True)
 time.sleep(120)
@@ -385,11 +394,11 @@ time.sleep(120)
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    gone, left = psutil.wait_procs([worker], timeout=10)
+    gone, left = psutil.wait_procs([worker], timeout=60)
     assert gone and not left
 
 
-def test_a_hostile_current_folder(tiny_gguf: Path, tmp_path: Path) -> None:
+def test_a_hostile_current_folder(scripted_gguf: Path, tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     trap.mkdir()
     for name in ("numpy", "msgpack", "llama_cpp", "json", "scope_edge"):
@@ -404,7 +413,7 @@ from pathlib import Path
 from scope_edge.llama.client import LlamaClient
 from scope_edge.llama.memory import Plan
 sys.path.insert(0, {str(trap)!r})
-with LlamaClient(Path({str(tiny_gguf)!r}), "tiny", Plan(2048, 64, 0, 1, 0, ""), cache_dir=Path({str(tmp_path)!r})) as one:
+with LlamaClient(Path({str(scripted_gguf)!r}), "tiny", Plan(2048, 64, 0, 1, 0, ""), cache_dir=Path({str(tmp_path)!r})) as one:
     print(one.start(120).rung)
 """
     ended = subprocess.run(
@@ -425,7 +434,9 @@ def test_ctrl_c_is_the_parents_to_answer(client: LlamaClient) -> None:
     works(client)
 
 
-def test_a_missing_file_and_a_missing_program(tmp_path: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_and_a_missing_program(
+    tmp_path: Path, scripted_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with (
         LlamaClient(tmp_path / "none.gguf", "none", PLAN, cache_dir=tmp_path) as one,
         pytest.raises(WorkerError) as told,
@@ -433,7 +444,7 @@ def test_a_missing_file_and_a_missing_program(tmp_path: Path, tiny_gguf: Path, m
         one.start(START)
     assert "none.gguf" in str(told.value)
     monkeypatch.setenv(COMMAND_VARIABLE, str(tmp_path / "no-such-program"))
-    with LlamaClient(tiny_gguf, "tiny", PLAN, cache_dir=tmp_path) as one, pytest.raises(WorkerError) as told:
+    with LlamaClient(scripted_gguf, "tiny", PLAN, cache_dir=tmp_path) as one, pytest.raises(WorkerError) as told:
         one.start(START)
     assert "no worker process could be started" in str(told.value)
 

@@ -12,12 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
-import tiny_qwen3
+from repository import DOCS, ROOT
+from scripted_gguf import ACCENT, FINISH, TEMPLATE, after, ring
+from tiny_qwen3 import SPECIAL
 
 from scope_edge.config import Settings
 from scope_edge.errors import UsageError, WorkerError
@@ -45,11 +48,11 @@ PATIENCE = 120.0
 
 
 @pytest.fixture
-def cards(own_folders: Path, tiny_gguf: Path) -> list[ModelCard]:
+def cards(own_folders: Path, scripted_gguf: Path) -> list[ModelCard]:
     """Three models, each in a file of its own."""
     names = ("a", "b", "c")
     for name in names:
-        shutil.copy(tiny_gguf, own_folders / f"{name}.gguf")
+        shutil.copy(scripted_gguf, own_folders / f"{name}.gguf")
     return [ModelCard(name, "device", gguf=str(own_folders / f"{name}.gguf")) for name in names]
 
 
@@ -84,8 +87,9 @@ def workers() -> list[psutil.Process]:
     """Worker processes of ours, zombies too."""
     found = []
     for one in psutil.Process().children():
-        if one.status() == psutil.STATUS_ZOMBIE or "worker.py" in " ".join(one.cmdline()):
-            found.append(one)
+        with suppress(psutil.NoSuchProcess):  # it has just been reaped
+            if one.status() == psutil.STATUS_ZOMBIE or "worker.py" in " ".join(one.cmdline()):
+                found.append(one)
     return found
 
 
@@ -127,7 +131,7 @@ def test_an_answer_comes_in_pieces_and_is_counted(host: Host, cards: list[ModelC
     stream = host.stream(cards[0], QUESTION, Generation(30, COLD))
     assert (stream.ending, stream.prompt_tokens, stream.load_seconds) == (None, None, None)
     pieces = list(stream)
-    assert len(pieces) > 10 and all(pieces)
+    assert len(pieces) > 10 and all(pieces) and "".join(pieces) == after("?", 30)
     assert (stream.ending, stream.completion_tokens) == ("limit", 30)
     assert stream.prompt_tokens == host.count(cards[0], QUESTION)
     assert stream.load_seconds is not None and stream.load_seconds > 0
@@ -161,33 +165,35 @@ def test_a_file_is_hashed_once_however_it_comes_to_be_loaded(
 
 
 def test_text_ends_before_a_stop_text_and_frees_its_place(host: Host, cards: list[ModelCard]) -> None:
-    whole = said(host, cards[0], options=Generation(60, COLD))
-    stop = whole[20:24]
+    stop = after("?", 21).removeprefix(after("?", 20))
     stream = host.stream(cards[0], QUESTION, Generation(60, COLD, stop=("not in it at all", stop)))
-    assert "".join(stream) == whole[: whole.index(stop)]
+    assert "".join(stream) == after("?", 20)
     assert stream.ending == "stop" and stream.completion_tokens < 60
     assert host.sequences == 0
 
 
 def test_a_turn_that_ends_ends_the_text_and_control_tokens_are_not_shown(host: Host, cards: list[ModelCard]) -> None:
-    warm = [Generation(400, Sampling(1.5, 1.0, 2000, seed)) for seed in range(12)]
-    streams = [host.stream(cards[0], QUESTION, one) for one in warm]
-    texts = ["".join(stream) for stream in streams]
-    ended = [stream for stream in streams if stream.ending == "stop"]
-    assert ended, "none of them ended its turn; take more seeds"
-    assert all(stream.completion_tokens < 400 for stream in ended)
-    assert not any(mark in text for text in texts for mark in tiny_qwen3.SPECIAL)
+    for seed in range(3):
+        stream = host.stream(
+            cards[0], (Message("user", f"Here it is at an{FINISH}"),), Generation(400, Sampling(seed=seed))
+        )
+        assert "".join(stream) == "" and stream.ending == "stop" and stream.completion_tokens <= 1
+    hot = "".join(host.stream(cards[0], QUESTION, Generation(400, Sampling(5.0, 1.0, 2000, 1))))
+    assert not any(mark in hot for mark in SPECIAL)
 
 
 def test_no_piece_is_half_a_character(host: Host, cards: list[ModelCard]) -> None:
-    # Single bytes are tokens of this vocabulary: a hot sample writes many that begin or go on with a character.
-    stream = host.stream(cards[0], QUESTION, Generation(500, Sampling(5.0, 1.0, 2000, 1)))
-    pieces = list(stream)
-    whole = "".join(pieces)
-    assert any(ord(letter) > 127 for letter in whole.replace("\ufffd", ""))
-    assert whole.encode().decode() == whole
+    """The two bytes of one character are a token each; and of whatever a hot sample writes, every piece is text."""
+    pieces = list(host.stream(cards[0], (Message("user", f"This is one{ACCENT}"),), Generation(12, COLD)))
+    assert pieces[0].startswith("é") and "".join(pieces) == f"é{ring()[0]}{after(ring()[0], 9)}"
+    for seed in range(4):
+        whole = "".join(host.stream(cards[0], QUESTION, Generation(60, Sampling(100.0, 1.0, 2000, seed))))
+        assert whole.encode().decode() == whole
+    cut = "".join(host.stream(cards[0], (Message("user", f"This is one{ACCENT}"),), Generation(1, COLD)))
+    assert cut == "\ufffd", "half of it, and nothing can follow"
 
 
+@pytest.mark.long
 def test_no_limit_is_the_context_and_a_prompt_beyond_it_is_refused(host: Host, cards: list[ModelCard]) -> None:
     long = " ".join(["question"] * 4000)
     near = host.count(cards[0], (Message("user", long[: len(long) * 9 // 10]),))
@@ -238,13 +244,13 @@ def test_cards_that_are_not_run_here_are_refused(host: Host, own_folders: Path) 
 
 
 def test_a_conversation_the_template_refuses_is_a_matter_of_usage_and_harms_nobody(
-    host: Host, own_folders: Path, tiny_gguf: Path
+    host: Host, own_folders: Path, scripted_gguf: Path
 ) -> None:
     # A template of the same length that takes one message only.
-    template = tiny_qwen3.CHAT_TEMPLATE.encode()
-    strict = b"{{ raise_exception('one message only') if messages|length > 1 }}{{ messages[0]['content'] }}"
+    template = TEMPLATE.encode()
+    strict = b"{{ raise_exception('one message only') if messages[1] }}{{ messages[0]['content'] }}"
     path = own_folders / "strict.gguf"
-    path.write_bytes(tiny_gguf.read_bytes().replace(template, strict.ljust(len(template))))
+    path.write_bytes(scripted_gguf.read_bytes().replace(template, strict.ljust(len(template))))
     card = ModelCard("strict", "device", gguf=str(path))
     running = begun(host.stream(card, QUESTION, LONG))
     with pytest.raises(UsageError, match="one message only"):
@@ -256,7 +262,7 @@ def test_a_conversation_the_template_refuses_is_a_matter_of_usage_and_harms_nobo
 
 
 def test_the_documented_example_runs(own_folders: Path, cards: list[ModelCard]) -> None:
-    page = Path(__file__).resolve().parents[1] / "docs" / "device.md"
+    page = DOCS / "device.md"
     example = page.read_text("utf-8").split("```py\n")[1].split("```")[0]
     (own_folders / "config.toml").write_text(
         f'keep_alive = 0\nthreads = 1\n[models.our-finetune]\nwhere = "device"\ngguf = "{cards[0].gguf}"\n'
@@ -270,14 +276,11 @@ def test_the_documented_example_runs(own_folders: Path, cards: list[ModelCard]) 
 
 
 def test_eight_at_once_say_what_each_says_alone(host: Host, cards: list[ModelCard]) -> None:
-    """Kernels round differently for one row than for eight, so two tokens that are as good as equally likely may change places.
-
-    That the bookkeeping changes nothing is proven with exact arithmetic in test_llama_streams.py; here one of eight may
-    part from the other way of computing it, and none may at its beginning.
-    """
-    texts = [f"Question {n}: how long is the river number {n * 7}?" for n in range(8)]
+    """That the bookkeeping changes nothing is proven with exact arithmetic in test_llama_streams.py; here with real workers."""
+    lasts = ring()[::70][:8]
+    texts = [f"Question {n}: how long is the{last}" for n, last in enumerate(lasts)]
     options = Generation(60, COLD)
-    alone = [said(host, cards[0], text, options) for text in texts]
+    alone = [after(last, 60) for last in lasts]
     beside, most = [""] * 8, [0]
 
     def one(number: int) -> None:
@@ -289,9 +292,7 @@ def test_eight_at_once_say_what_each_says_alone(host: Host, cards: list[ModelCar
 
     together(8, one)
     assert most[0] > 4, "they were not at it at the same time"
-    assert sum(one == other for one, other in zip(alone, beside, strict=True)) >= 7
-    assert [one[:12] for one in alone] == [one[:12] for one in beside]
-    assert len(set(alone)) > 4
+    assert beside == alone
     assert host.sequences == 0 and len(workers()) == 1
 
 
@@ -317,12 +318,10 @@ def test_a_conversation_that_goes_on_is_not_read_again(host: Host, cards: list[M
     said(host, cards[0], "Something else.")
     chat = (*chat, Message("assistant", answer), Message("user", "And then?"))
     second = host.stream(cards[0], chat, Generation(20, COLD))
-    text = "".join(second)
+    assert "".join(second) == after("?", 20)
     assert first.cached_tokens is not None and first.cached_tokens < 10
     assert first.prompt_tokens is not None and second.cached_tokens is not None
     assert second.cached_tokens >= first.prompt_tokens - 1
-    with Host(threads=1, keep_alive=-1, cache_dir=Path(cards[0].gguf or "").parent / "other") as fresh:
-        assert "".join(fresh.stream(cards[0], chat, Generation(20, COLD))) == text
 
 
 # Giving up
@@ -373,17 +372,32 @@ def test_one_that_was_never_read_costs_nothing(host: Host, cards: list[ModelCard
 
 def test_a_deadline_ends_an_answer_where_it_is(host: Host, cards: list[ModelCard]) -> None:
     said(host, cards[0])
-    stream = host.stream(cards[0], QUESTION, Generation(None, COLD, deadline=0.3))
-    text = "".join(stream)
-    assert text and stream.ending == "cancelled" and 0 < stream.completion_tokens < 4000
+    for seconds in (0.1, 0.3, 1.0, 3.0, 10.0):  # until it is long enough for a word, however busy the machine
+        stream = host.stream(cards[0], QUESTION, Generation(None, COLD, deadline=seconds))
+        text = "".join(stream)
+        assert stream.ending == "cancelled" and stream.completion_tokens < 4000
+        if text:
+            break
+    assert text and stream.completion_tokens > 0
     until(lambda: host.sequences == 0, "it is freed")
     over = host.stream(cards[0], QUESTION, Generation(5, COLD, deadline=-1.0))
     assert list(over) == [] and over.ending == "cancelled"
 
 
-def test_a_deadline_holds_while_the_model_is_loaded(host: Host, cards: list[ModelCard]) -> None:
-    stream = host.stream(cards[0], QUESTION, Generation(5, COLD, deadline=0.05))
-    assert list(stream) == [] and stream.ending == "cancelled"
+def test_a_deadline_holds_while_the_model_is_loaded(
+    host: Host, cards: list[ModelCard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "worker.py"
+    code = (
+        "import sys, time; time.sleep(4); sys.path.insert(0, {!r}); from scope_edge.llama import worker; worker.main()"
+    )
+    slow.write_text(code.format(str(ROOT)))
+    monkeypatch.setenv(COMMAND_VARIABLE, f"{sys.executable} {slow}")
+    for seconds in (0.05, 0.2, 0.8, 3.2):  # until loading is begun before it is over, however busy the machine
+        stream = host.stream(cards[0], QUESTION, Generation(5, COLD, deadline=seconds))
+        assert list(stream) == [] and stream.ending == "cancelled"
+        if workers():
+            break
     until(lambda: host.loaded == ("a",), "what was begun is finished, for the next one")
     assert said(host, cards[0])
 
@@ -496,7 +510,7 @@ def test_where_two_fit_a_third_takes_the_place_of_the_least_recently_used(
     said(host, cards[0])
     latest = host.stream(cards[1], QUESTION, SHORT)
     assert "".join(latest) and latest.load_seconds
-    time.sleep(STAY * latest.load_seconds)  # until then it is not thrown out, whoever was used last
+    time.sleep(STAY * latest.load_seconds + 0.5)  # until then it is not thrown out, whoever was used last
     said(host, cards[0])
     assert said(host, cards[2]) and host.loaded == ("a", "c")
     assert len(workers()) == 2
@@ -518,6 +532,7 @@ def test_a_model_with_running_requests_keeps_its_place_and_the_other_waits(
     assert texts and host.loaded == ("b",)
 
 
+@pytest.mark.long
 def test_two_that_do_not_fit_together_are_not_swapped_for_every_request(
     hosts: Callable[..., Host], cards: list[ModelCard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -545,7 +560,7 @@ def test_what_the_estimator_holds_is_not_the_device_models_to_take(
 ) -> None:
     free = available_memory()
     assert free is not None
-    host = hosts(reserved_bytes=free - GIB)
+    host = hosts(reserved_bytes=2 * free)
     with pytest.raises(WorkerError, match="no room") as told:
         said(host, cards[0])
     assert not told.value.refused

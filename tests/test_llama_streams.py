@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toy_engine import ToyEngine
 
@@ -100,7 +100,6 @@ some_streams = st.lists(
 )
 
 
-@settings(max_examples=60)
 @given(
     jobs=some_streams,
     joins=st.randoms(use_true_random=False),

@@ -8,17 +8,12 @@ from typing import Any
 
 import pytest
 from cli_cases import Cli
-from test_importing import CLAUDE, LLAMA, known
+from importing_cases import CLAUDE, LLAMA, known
 
 from scope_edge.fingerprints import load_anchor_sets
 from scope_edge.importing.lm_eval import task_of
 
 LOG = "samples_sums_of_ours_2026-01-31T10-11-12.123456.jsonl"
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(tmp_path, monkeypatch, capsys)
 
 
 def generated(i: int, **fields: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_own_anchors import own_set, save
+from own_set_cases import own_set, save
 
 from scope_edge.anchors import set_body
 from scope_edge.assemble import open_catalog

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_own_anchors import MODEL, own_set, save
+from own_set_cases import MODEL, own_set, save
 
 from scope_edge.anchors import set_body
 from scope_edge.assemble import load_flow

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from chat_server import Said, Server, faulty, serving
 from cli_cases import QUERY, Cli
-from test_cli_fingerprint import DOCS, documented
-from test_cli_fingerprint import card as settings_for
+from cli_cases import server_card as settings_for
+from repository import DOCS, documented
 
 from scope_edge.managing.trying import MAX_TOKENS, PROMPT
 
@@ -33,7 +33,7 @@ def server() -> Iterator[Server]:
 
 
 def device(path: Path) -> str:
-    return f'[models.mine]\nwhere = "device"\nusd_in = 0\nusd_out = 0\ngguf = "{path}"\n[pools]\nboth = ["mine", "gpt-4o"]\n'
+    return f'threads = 1\n[models.mine]\nwhere = "device"\nusd_in = 0\nusd_out = 0\ngguf = "{path}"\n[pools]\nboth = ["mine", "gpt-4o"]\n'
 
 
 def test_an_endpoint_that_answers(cli: Cli, server: Server) -> None:
@@ -78,18 +78,18 @@ def test_what_is_wrong_with_the_asking(cli: Cli, server: Server, monkeypatch: py
 
 
 @needs_llama
-def test_a_gguf_that_answers(cli: Cli, tiny_gguf: Path) -> None:
-    body = cli("models", "test", "mine", "--json", settings=device(tiny_gguf))
+def test_a_gguf_that_answers(cli: Cli, scripted_gguf: Path) -> None:
+    body = cli("models", "test", "mine", "--json", settings=device(scripted_gguf))
     assert body.code == 0, body.err
     assert body.json["works"] and body.json["load_seconds"] > 0 and 0 < body.json["completion_tokens"] <= MAX_TOKENS
     assert "mine answers" in cli("models", "test", "mine").out
 
 
 @needs_llama
-def test_what_llama_cpp_refuses_is_not_chosen_until_it_loads(cli: Cli, tiny_gguf: Path, tmp_path: Path) -> None:
+def test_what_llama_cpp_refuses_is_not_chosen_until_it_loads(cli: Cli, scripted_gguf: Path, tmp_path: Path) -> None:
     """A sound header, and weights that llama.cpp wants and does not find."""
     path = tmp_path / "mine.gguf"
-    path.write_bytes(tiny_gguf.read_bytes().replace(b"blk.1.attn_k.weight", b"blk.1.attn_x.weight"))
+    path.write_bytes(scripted_gguf.read_bytes().replace(b"blk.1.attn_k.weight", b"blk.1.attn_x.weight"))
     unknown = cli("route", QUERY, "--pool", "both", "--json", settings=device(path)).json
     assert {row["model"]: row["excluded_by"] for row in unknown["candidates"]}["mine"] is None
     done = cli("models", "test", "mine")
@@ -97,7 +97,7 @@ def test_what_llama_cpp_refuses_is_not_chosen_until_it_loads(cli: Cli, tiny_gguf
     told = cli("route", QUERY, "--pool", "both", "--json").json
     assert {row["model"]: row["excluded_by"] for row in told["candidates"]}["mine"] == "cannot_load"
     assert any("scope-edge models test mine" in text for text in told["warnings"])
-    shutil.copy(tiny_gguf, path)
+    shutil.copy(scripted_gguf, path)
     assert cli("models", "test", "mine").code == 0
     after = cli("route", QUERY, "--pool", "both", "--json").json
     assert {row["model"]: row["excluded_by"] for row in after["candidates"]}["mine"] is None

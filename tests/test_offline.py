@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from network_cut import CUT
 
 QUERY = "How many primes are there below one hundred?"
-CUT = ("unshare", "--user", "--map-root-user", "--net")
 # Ends the process at the first thing that has to do with the network: no socket is made, no name is looked up.
 WATCHED = """
 import sys
@@ -55,17 +55,6 @@ def chosen(done: subprocess.CompletedProcess[str]) -> str:
     assert all(candidate["p_correct"] is not None for candidate in decision["candidates"])
     choice: str = decision["choice"]
     return choice
-
-
-@pytest.fixture
-def can_cut() -> None:
-    """Skips where the system does not let a process give up its network."""
-    try:
-        done = subprocess.run([*CUT, "true"], capture_output=True, check=False)
-    except OSError:
-        pytest.skip("there is no unshare here, so the network cannot be cut")
-    if done.returncode:
-        pytest.skip(f"the network cannot be cut here: {done.stderr.decode(errors='replace').strip()}")
 
 
 @pytest.mark.usefixtures("can_cut")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_set_cases import MODEL, own_set, save
 
 from scope_edge import nearest
 from scope_edge.ability import fit_ability
@@ -23,35 +24,12 @@ from scope_edge.packs import write_pack
 from scope_edge.prior import load_basis
 from scope_edge.records import Query
 
-MODEL = "qwen2.5-7b-instruct"
-
 
 @pytest.fixture(autouse=True)
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SCOPE_EDGE_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("SCOPE_EDGE_CONFIG", str(tmp_path / "config.toml"))
     return tmp_path
-
-
-def own_set(name: str = "mine", rows: int = 40) -> AnchorSet:
-    """A user's set: rows of a bundled one under ids and texts of its own."""
-    one = load_anchor_sets()[0]
-    cut = {
-        field: getattr(one, field)[:rows]
-        for field in AnchorSet.__dataclass_fields__
-        if field not in ("name", "linked", "own", "texts")
-    }
-    texts = tuple(f"What is {i} plus {i}?" for i in range(rows))
-    return replace(
-        one, **{**cut, "name": name, "ids": tuple(f"{name}/{i}" for i in range(rows)), "texts": texts, "own": True}
-    )
-
-
-def save(data: Path, anchors: AnchorSet, models: dict[str, float]) -> None:
-    write_pack(data / "anchors" / f"{anchors.name}.pack", "anchor-sets", {"sets": [set_body(anchors)]})
-    n = len(anchors)
-    rows = [Fingerprint(m, anchors, np.full(n, p), np.full(n, 100.0)) for m, p in models.items()]
-    write_pack(data / "fingerprints" / f"{anchors.name}.pack", "fingerprints", fingerprints_body({anchors.name: rows}))
 
 
 def test_texts_survive_the_pack_and_are_one_a_row_or_none() -> None:

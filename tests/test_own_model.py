@@ -50,14 +50,15 @@ def measured(someone: User, model: str, answers: int) -> None:
     assert someone("models", "show", model, "--json").json["fingerprints"] == ["core-250"]
 
 
-def test_a_gguf_and_the_same_behind_a_server(tmp_path: Path, tiny_gguf: Path) -> None:
+@pytest.mark.long
+def test_a_gguf_and_the_same_behind_a_server(tmp_path: Path, scripted_gguf: Path) -> None:
     someone = User(tmp_path)
-    shutil.copy(tiny_gguf, tmp_path / "ours.gguf")
+    shutil.copy(scripted_gguf, tmp_path / "ours.gguf")
     assert someone("models", "add", "ours.gguf", "--estimate-only", "--json").json["fits"] is True
     assert "ours is added" in someone("models", "add", "ours.gguf").out
     assert someone("models", "test", "ours", "--json").json["works"] is True
     measured(someone, "ours", 4)
-    with LlamaClient(tiny_gguf, "tiny", PLAN, cache_dir=tmp_path) as client, serving(from_gguf(client)) as server:
+    with LlamaClient(scripted_gguf, "tiny", PLAN, cache_dir=tmp_path) as client, serving(from_gguf(client)) as server:
         server.models = [{"id": "Tiny:BF16"}]
         added = someone("models", "add", server.address, "--where", "device", "--json").json
         assert (added["id"], added["served_as"], added["usd_in"]) == ("tiny:bf16", "Tiny:BF16", 0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import report_cases
+from repository import ROOT
 
 from scope_edge.evaluating.report import Report
 from scope_edge.plotting.text import ASCII, text_lines
@@ -61,7 +61,7 @@ def test_text_needs_no_matplotlib() -> None:
         "import sys; sys.modules['matplotlib'] = None; sys.path.insert(0, sys.argv[1]); import report_cases\n"
         "from scope_edge.plotting.text import text_lines; print(len(text_lines(report_cases.report())))"
     )
-    here = str(Path(__file__).parent)
+    here = str(ROOT / "tests" / "support")
     done = subprocess.run([sys.executable, "-c", code, here], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 20

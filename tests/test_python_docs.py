@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from chat_server import Said, serving
+from repository import DOCS
 
 pytest.importorskip("httpx")
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "python.md"
+PAGE = DOCS / "python.md"
 TEXT = "Because air scatters short waves more."
 
 

@@ -28,7 +28,6 @@ if any(find_spec(name) is None for name in ("uvicorn", "starlette", "prometheus_
 
 TEXT = "There are 25 primes below one hundred."
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
 @dataclass

@@ -15,47 +15,47 @@ import psutil
 import pytest
 from chat_server import Said, serving
 from cli_cases import QUERY, spawn, user
+from network_cut import CUT
+from scripted_gguf import after, ring
 from serve_cases import Served, served
-from test_offline import CUT, can_cut
-from tracing import Trace, trace
+from tracing import Trace
 
 pytest.importorskip("httpx")
 if find_spec("llama_cpp") is None or find_spec("uvicorn") is None or find_spec("starlette") is None:
     pytest.skip("llama-cpp-python or the extra `server` is not installed", allow_module_level=True)
 
-__all__ = ["can_cut", "trace"]
 SMALL, LARGE = "gemma-2-2b-it", "llama-3.1-70b-instruct"
 TEXT = "There are 25 primes below one hundred."
 
 
 def settings(gguf: Path, cloud: str = "http://127.0.0.1:9/v1") -> str:
-    own = f'pool = "{SMALL},{LARGE}"\n[models."{SMALL}"]\ngguf = "{gguf}"\n'
+    own = f'threads = 1\npool = "{SMALL},{LARGE}"\n[models."{SMALL}"]\ngguf = "{gguf}"\n'
     return own + f'[models."{LARGE}"]\nendpoint = "{cloud}"\nsupports = ["tools"]\n'
 
 
 @pytest.fixture
-def server(tmp_path: Path, tiny_gguf: Path) -> Iterator[Served]:
+def server(tmp_path: Path, scripted_gguf: Path) -> Iterator[Served]:
     with (
         serving(lambda *_: Said(TEXT, 12, 9)) as cloud,
-        served(tmp_path, settings=settings(tiny_gguf, cloud.address)) as made,
+        served(tmp_path, settings=settings(scripted_gguf, cloud.address)) as made,
     ):
         yield made
 
 
 def test_many_at_once_and_each_its_own_whole_answer(server: Served) -> None:
-    texts = [f"{QUERY} {n}" for n in range(6)]
-    alone = [server.ask(text, model=SMALL, max_tokens=12).text for text in texts]
+    lasts = ring()[::100][:6]
     answers: dict[int, str] = {}
 
     def ask(n: int) -> None:
-        answers[n] = server.ask(texts[n], model=SMALL, max_tokens=12, stream=bool(n % 2)).text
+        fields = {"max_tokens": 12, "temperature": 0, "stream": bool(n % 2)}
+        answers[n] = server.ask(f"{QUERY} Then what is{lasts[n]}", model=SMALL, **fields).text
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(answers) == list(range(6)) and all(answers.values()) and len(alone) == 6
+    assert answers == {n: after(last, 12) for n, last in enumerate(lasts)}
     assert server.metric("device_sequences") == 0 and server.metric("device_models_loaded") == 1
 
 
@@ -102,9 +102,9 @@ def used(server: Served) -> None:
 
 
 def test_a_trace_of_an_offline_server_shows_no_connection_to_anywhere_else(
-    tmp_path: Path, tiny_gguf: Path, trace: Trace
+    tmp_path: Path, scripted_gguf: Path, trace: Trace
 ) -> None:
-    own, env = settings(tiny_gguf, "http://192.0.2.1/v1"), {"SCOPE_EDGE_OFFLINE": "1"}
+    own, env = settings(scripted_gguf, "http://192.0.2.1/v1"), {"SCOPE_EDGE_OFFLINE": "1"}
     with served(tmp_path / "home", settings=own, env=env, before=trace.command) as server:
         used(server)
         refused = server.ask(model=LARGE)
@@ -115,9 +115,9 @@ def test_a_trace_of_an_offline_server_shows_no_connection_to_anywhere_else(
 
 
 def test_a_connection_elsewhere_would_be_seen_in_a_trace_of_the_server(
-    tmp_path: Path, tiny_gguf: Path, trace: Trace
+    tmp_path: Path, scripted_gguf: Path, trace: Trace
 ) -> None:
-    own = f"silence_seconds = 1\n{settings(tiny_gguf, 'http://192.0.2.1/v1')}"
+    own = f"silence_seconds = 1\n{settings(scripted_gguf, 'http://192.0.2.1/v1')}"
     with served(tmp_path / "home", settings=own, before=trace.command) as server:
         assert server.ask(model=LARGE).status == 502
         assert server.end() == 0
@@ -142,8 +142,8 @@ print(json.dumps([server.wait(60), "", ""]))
 
 
 @pytest.mark.usefixtures("can_cut")
-def test_all_of_it_works_with_the_network_cut_off(tmp_path: Path, tiny_gguf: Path) -> None:
-    shutil.copy(tiny_gguf, tmp_path / "ours.gguf")
+def test_all_of_it_works_with_the_network_cut_off(tmp_path: Path, scripted_gguf: Path) -> None:
+    shutil.copy(scripted_gguf, tmp_path / "ours.gguf")
     (tmp_path / "config.toml").write_text(settings(tmp_path / "ours.gguf", "http://192.0.2.1/v1"))
     done = subprocess.run(
         [*CUT, sys.executable, "-c", _INSIDE, QUERY],

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from chat_server import Said, serving
 from cli_cases import PLACE
+from repository import DOCS, ROOT, fences
 from serve_cases import Served, served, settings
-from test_docs import REPOSITORY, fences
 
 pytest.importorskip("httpx")
 if any(find_spec(name) is None for name in ("uvicorn", "starlette", "prometheus_client")):
     pytest.skip("the extra `server` is not installed", allow_module_level=True)
 
 TEXT = "Because air scatters short waves more."
-PAGE = REPOSITORY / "docs" / "serve.md"
+PAGE = DOCS / "serve.md"
 
 
 def example(name: str) -> str:
@@ -65,7 +65,7 @@ def test_curl(server: Served) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     assert TEXT in run(server, "sh", "-c", here(server, example("curl")))
-    (readme,) = [fence.text for fence in fences(REPOSITORY / "README.md") if fence.language == "sh"]
+    (readme,) = [fence.text for fence in fences(ROOT / "README.md") if fence.language == "sh"]
     assert readme == example("curl")
 
 

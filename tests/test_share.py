@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_cases import Cli
-from test_importing import CLAUDE, LLAMA, folder, known, question
+from importing_cases import CLAUDE, LLAMA, folder, known, question
 
 from scope_edge.core_set import load_core
 from scope_edge.fingerprinting.store import save_fingerprint

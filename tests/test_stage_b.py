@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from typing import Any
 
 import psutil
 import pytest
+from cli_cases import PLACE
+from repository import DOCS
 from stage_b_cases import MODELS, QUESTIONS, fill
 
 from scope_edge.assemble import load_flow
@@ -24,25 +27,23 @@ from scope_edge.config import load_settings
 from scope_edge.estimator.calibrated import FILE
 from scope_edge.estimator.installed import Installed, write_manifest
 from scope_edge.estimator.leave_one_out import JOURNAL
-from scope_edge.llama import process
 from scope_edge.llama.process import installed as llama_is_installed
 from scope_edge.records import Query
 
 pytestmark = pytest.mark.skipif(not llama_is_installed(), reason="llama-cpp-python is not installed")
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 POOL = ",".join(MODELS)
 QUERY = "Write a few words. At least three of them must have the letter e in them."
 
 
 @pytest.fixture(scope="module")
-def entry(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+def entry(scripted_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATA_DIR", "CACHE_DIR"):
             patch.setenv(f"SCOPE_EDGE_{name}", str(home / name.lower()))
         patch.setenv("SCOPE_EDGE_CONFIG", str(home / "config.toml"))
         patch.setenv("SCOPE_EDGE_THREADS", "1")  # so small a model is slower on more, and much slower on a busy machine
-        yield fill(tiny_gguf, home / "work")
+        yield fill(scripted_gguf, home / "work")
 
 
 def run(*args: str, stdin: str | None = None, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -137,12 +138,34 @@ def test_a_worker_that_dies_leaves_the_prior(entry: Installed) -> None:
     assert decision["degraded"] and "estimator tiny" in decision["degraded"][0]
 
 
+def telling_worker(folder: Path) -> str:
+    """The command of a worker that writes its process id into the file `at work` once it has begun on a list of jobs."""
+    script = folder / "worker.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import os, pathlib, sys
+        sys.path.insert(0, {PLACE!r})
+        from scope_edge.llama import worker
+        run = worker.Worker._run
+        def told(self, *arguments, **options):
+            new = pathlib.Path({str(folder / "at work.new")!r})
+            new.write_text(str(os.getpid()))
+            new.rename({str(folder / "at work")!r})
+            return run(self, *arguments, **options)
+        worker.Worker._run = told
+        worker.main()
+        """)
+    )
+    return f"{sys.executable} {script}"
+
+
+@pytest.mark.long
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_broken_in_the_middle_leaves_the_prior_and_the_next_query_is_refined(
-    entry: Installed, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    entry: Installed, how: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(process, "SILENCE_SECONDS", 3.0)
+    monkeypatch.setenv(process.COMMAND_VARIABLE, telling_worker(tmp_path))
     write_manifest(replace(entry, samples=8, analysis_tokens=1200))  # long enough to be hit in the middle
     settings = load_settings({"pool": POOL, "estimator": "gguf", "alpha": 1.0})
     try:
@@ -152,11 +175,11 @@ def test_a_worker_broken_in_the_middle_leaves_the_prior_and_the_next_query_is_re
     struck = []
 
     def strike() -> None:
-        while not (workers := [one for one in psutil.Process().children() if "worker.py" in " ".join(one.cmdline())]):
-            time.sleep(0.05)
-        time.sleep(1.5)
-        struck.append(workers[0])
-        os.kill(workers[0].pid, how)
+        while not (tmp_path / "at work").exists():
+            time.sleep(0.02)
+        monkeypatch.setattr(process, "SILENCE_SECONDS", 3.0)
+        struck.append(psutil.Process(int((tmp_path / "at work").read_text())))
+        os.kill(struck[0].pid, how)
 
     thread = threading.Thread(target=strike, daemon=True)
     thread.start()
@@ -165,6 +188,7 @@ def test_a_worker_broken_in_the_middle_leaves_the_prior_and_the_next_query_is_re
     assert decision.choice is not None and decision.estimator.prompts_run == 0
     assert "estimator tiny" in decision.degraded[0] and "prior's estimates" in decision.degraded[0]
     assert not struck[0].is_running(), "a worker, or its zombie, is left behind"
+    monkeypatch.undo()
     assert router.route(Query(QUERY), settings.preference()).estimator.prompts_run >= 1
     router.close()
     assert not psutil.Process().children()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scope_edge.errors import AssetError, PackError, UsageError
@@ -60,7 +60,6 @@ def query_for(vectors: Any, where: str, seed: int) -> Any:
     return {"member": row, "close": unit(row + 0.3 * unit(noise)), "anywhere": unit(noise)}[where]
 
 
-@settings(max_examples=60, deadline=None)
 @given(shapes, FAR, st.sampled_from([1, 3, 10, 100, 5_000]))
 def test_plain_scan_is_the_oracle(shape: dict[str, Any], where: str, k: int) -> None:
     vectors = embeddings(**shape)
@@ -71,7 +70,6 @@ def test_plain_scan_is_the_oracle(shape: dict[str, Any], where: str, k: int) -> 
     np.testing.assert_allclose(similarities, values, atol=1e-6)
 
 
-@settings(max_examples=120, deadline=None)
 @given(shapes, FAR, st.sampled_from([1, 3, 10, 100, 5_000]))
 def test_packed_search_is_the_oracle_over_the_packed_vectors(shape: dict[str, Any], where: str, k: int) -> None:
     vectors = embeddings(**shape)

@@ -36,10 +36,10 @@ USD_IN, USD_OUT = 1.0, 10.0
 
 
 @pytest.fixture
-def model(tiny_gguf: Path, tmp_path: Path) -> Iterator[Answers]:
+def model(scripted_gguf: Path, tmp_path: Path) -> Iterator[Answers]:
     if not installed():
         pytest.skip("llama-cpp-python is not installed")
-    with LlamaClient(tiny_gguf, "served", PLAN, cache_dir=tmp_path / "served") as client:
+    with LlamaClient(scripted_gguf, "served", PLAN, cache_dir=tmp_path / "served") as client:
         yield from_gguf(client)
 
 
@@ -60,6 +60,7 @@ def killed(arguments: list[str], environment: dict[str, str], server: Server, an
     return printed.decode()
 
 
+@pytest.mark.long
 def test_nothing_is_lost_and_nothing_paid_twice_from_the_command_to_the_gguf(tmp_path: Path, model: Answers) -> None:
     environment = user(tmp_path) | {"VENDOR_KEY": KEY, "NO_PROXY": "127.0.0.1"}
     arguments = ["fingerprint", "mine", "--limit", str(LIMIT), "--max-tokens", str(TOKENS), "--timeout", "10", "--json"]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 _CALLS = "trace=execve,connect,sendto,sendmsg,sendmmsg,bind"
 
@@ -35,15 +31,3 @@ class Trace:
             for line in self.path.read_text().splitlines()
             if re.search(r"AF_INET6?\b", line) and not re.search(r'"(127\.[\d.]+|::1)"', line)
         ]
-
-
-@pytest.fixture
-def trace(tmp_path: Path) -> Trace:
-    """Skips where nothing can be traced."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
-    made = Trace(tmp_path / "trace")
-    done = subprocess.run([*made.command, "true"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"nothing may be traced here: {done.stderr.strip()}")
-    return made

@@ -1,6 +1,6 @@
 """What the estimator's tests need: a small set of anchors with text, an installed entry, and a client that computes answers.
 
-The client stands in for the worker where the logic around it is tested; tests/test_stage_b.py runs a real GGUF.
+The client stands in for the worker where the logic around it is tested; test_stage_b.py runs a real GGUF.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import Server
 
 import scope_edge
 from scope_edge.cli.run import run
@@ -111,3 +112,16 @@ def _no_constant(name: str) -> None:
 def heed_ctrl_c() -> None:
     """For a child, before it begins: a shell that runs the tests in the background has its children ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def server_card(server: Server, **fields: Any) -> str:
+    """A settings file with a card for the server and a pool it is in."""
+    body = {
+        "where": "cloud",
+        "usd_in": 1.0,
+        "usd_out": 10.0,
+        "endpoint": server.address,
+        "key_env": "VENDOR_KEY",
+    } | fields
+    lines = [f"{name} = {json.dumps(value)}" for name, value in body.items()]
+    return "\n".join(['[models."mine"]', *lines, "[pools]", 'both = ["mine", "llama-3.1-70b-instruct"]', ""])

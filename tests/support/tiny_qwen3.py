@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -103,8 +103,9 @@ def make_checkpoint(
     tied: bool = True,
     dtype: Dtype = "bfloat16",
     seed: int = 0,
+    values: Callable[[str, tuple[int, ...], int], Floats] | None = None,
 ) -> Path:
-    """Write config, weights, tokenizer and chat template into `folder`, and return it."""
+    """Write config, weights, tokenizer and chat template into `folder`, and return it. values: instead of `weights`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer()), "utf-8")
     for name, body in _settings(dimensions, tied, dtype).items():
@@ -116,7 +117,7 @@ def make_checkpoint(
     where: dict[str, str] = {}
     for i, part in enumerate(parts):
         file = "model.safetensors" if shards == 1 else f"model-{i + 1:05}-of-{shards:05}.safetensors"
-        write_safetensors(folder / file, {name: weights(name, shapes[name], seed) for name in part}, dtype)
+        write_safetensors(folder / file, {name: (values or weights)(name, shapes[name], seed) for name in part}, dtype)
         where |= dict.fromkeys(part, file)
     if shards > 1:
         write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": where})

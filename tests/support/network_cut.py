@@ -1,0 +1,3 @@
+"""The command prefix that runs a program with no network at all."""
+
+CUT = ("unshare", "--user", "--map-root-user", "--net")
