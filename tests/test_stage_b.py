@@ -27,6 +27,7 @@ from scope_edge.config import load_settings
 from scope_edge.estimator.calibrated import FILE
 from scope_edge.estimator.installed import Installed, write_manifest
 from scope_edge.estimator.leave_one_out import JOURNAL
+from scope_edge.llama import process
 from scope_edge.llama.process import installed as llama_is_installed
 from scope_edge.records import Query
 
