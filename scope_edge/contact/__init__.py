@@ -1,1 +1,0 @@
-"""The token of the user's own server."""
