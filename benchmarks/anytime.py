@@ -28,25 +28,24 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "build_scripts"))
 from figures import write_figures
 
-from scope_edge.assemble import open_catalog
-from scope_edge.catalog import is_retired
-from scope_edge.config import Settings
-from scope_edge.encoder import Encoder
-from scope_edge.estimator.calibrated import CLIP, REACH, REACH_COVERED, EstimatorCalibration
-from scope_edge.estimator.examples import TextSlices
-from scope_edge.estimator.installed import Installed
-from scope_edge.estimator.prompt import BUNDLED
-from scope_edge.estimator.scope import Engine, Limits, ScopeEstimator
-from scope_edge.fingerprints import Fingerprint, load_fingerprints
-from scope_edge.llama.messages import Job, JobResult, Sample, Shape, Stats
-from scope_edge.newton import logit, sigmoid
-from scope_edge.policy import PoolPolicy
-from scope_edge.prior import Prior, load_basis
-from scope_edge.records import EncodedQuery, Estimates, ModelCard, Preference, Query
-from scope_edge.standing import prepared_pool
+from scope_edge.catalog.cards import is_retired
+from scope_edge.encoding.encoder import Encoder
+from scope_edge.estimation.fingerprints import Fingerprint, load_fingerprints
+from scope_edge.estimation.irt import IrtEstimator, load_irt_model
+from scope_edge.estimation.newton import logit, sigmoid
+from scope_edge.estimator.calibration import CLIP, REACH, REACH_COVERED, EstimatorCalibration
+from scope_edge.estimator.prompt import BUNDLED, TextSlices
+from scope_edge.estimator.scope import EstimatorEngine, Limits, ScopeEstimator
+from scope_edge.estimator.store import Installed
+from scope_edge.factory import open_catalog
+from scope_edge.policy.policy import PoolPolicy
+from scope_edge.policy.pool import prepared_pool
+from scope_edge.providers.llama.messages import AnswerFormat, Job, JobResult, Sample, Stats
+from scope_edge.settings.config import Settings
+from scope_edge.types import EncodedQuery, Estimates, ModelCard, Preference, Query
 
 if TYPE_CHECKING:
-    from scope_edge.records import Floats
+    from scope_edge.types import Floats
 
 FEW = 25
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -154,11 +153,11 @@ def replay(
     return saved, same, none, loss
 
 
-def stage(cards: tuple[ModelCard, ...], size: int | None) -> tuple[Prior, PoolPolicy]:
+def stage(cards: tuple[ModelCard, ...], size: int | None) -> tuple[IrtEstimator, PoolPolicy]:
     """The prior from each model's first anchors of every set, and the pool's policy as `route` prepares it."""
-    basis, everything = load_basis(), load_fingerprints()[1]
+    basis, everything = load_irt_model(), load_fingerprints()[1]
     prints = {card.id: tuple(_first(part, size) for part in everything[card.id]) for card in cards}
-    prior = Prior(basis, cards, prints, coverage=0.9)
+    prior = IrtEstimator(basis, cards, prints, coverage=0.9)
     return prior, PoolPolicy(cards, prepared_pool(cards, prior, basis.reference))
 
 
@@ -166,13 +165,13 @@ def estimator(cards: tuple[ModelCard, ...], oracle: Oracle, reach: float, folder
     """The real estimator, which takes the oracle's word for it."""
     (folder / "prompt.txt").write_text(BUNDLED, "utf-8", newline="")
     hashed = hashlib.sha256(BUNDLED.encode()).hexdigest()
-    shape = Shape("oracle", "none", 0, 0, 0, 0, 0, False)
+    shape = AnswerFormat("oracle", "none", 0, 0, 0, 0, 0, False)
     installed = Installed(
         "oracle", folder, "", 0, shape, "direct", hashed, "bundled", "", None, None, "", samples=2, examples=1
     )
     word = EstimatorCalibration(np.array([0.0, 1.0, 0.0]), np.array([0.0, 1.0]), np.zeros(0), reach, 1)
     return ScopeEstimator(
-        installed, _slices(cards), Engine(lambda: oracle), limits=Limits(), calibration=word, coverage=0.9
+        installed, _slices(cards), EstimatorEngine(lambda: oracle), limits=Limits(), calibration=word, coverage=0.9
     )
 
 

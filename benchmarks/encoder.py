@@ -24,9 +24,9 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from scope_edge import assets
-from scope_edge.encoder import ONNX, TOKENIZER, WINDOW, Encoder, usable_cores
-from scope_edge.records import Query
+from scope_edge.encoding.encoder import ONNX, TOKENIZER, WINDOW, Encoder, usable_cores
+from scope_edge.storage import assets
+from scope_edge.types import Query
 
 SENTENCE = "how many ways are there to seat seven guests around a table if two of them never sit next to each other"
 WORDS = SENTENCE.split()

@@ -24,11 +24,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from scope_edge.gpus import find_gpus
-from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.gguf import describe_gguf
-from scope_edge.llama.memory import NoRoom, Plan, available_memory, physical_cores, plan_estimator
-from scope_edge.llama.messages import Job, Mode, Piece, Sampling, Stats
+from scope_edge.providers.llama.client import LlamaClient
+from scope_edge.providers.llama.gguf import describe_gguf
+from scope_edge.providers.llama.gpus import find_gpus
+from scope_edge.providers.llama.memory import NoRoom, Plan, available_memory, physical_cores, plan_estimator
+from scope_edge.providers.llama.messages import Job, Mode, Sampling, Stats, TextPiece
 
 HEAD = "### Task\nPredict how a model will do, from how it did on similar questions.\n\n### Target Model\n"
 WORDS = (
@@ -79,9 +79,10 @@ def prompt(candidate: int, words: int) -> str:
 
 def jobs(candidates: int, samples: int, words: int, mode: Mode, limit: int) -> list[Job]:
     """One job a candidate."""
-    head, tail = Piece("<|im_start|>user\n", True), Piece("<|im_end|>\n<|im_start|>assistant\n", True)
+    head, tail = TextPiece("<|im_start|>user\n", True), TextPiece("<|im_end|>\n<|im_start|>assistant\n", True)
     return [
-        Job((head, Piece(prompt(i, words)), tail), samples, mode, limit, Sampling(seed=i)) for i in range(candidates)
+        Job((head, TextPiece(prompt(i, words)), tail), samples, mode, limit, Sampling(seed=i))
+        for i in range(candidates)
     ]
 
 
@@ -93,7 +94,7 @@ def words_for(client: LlamaClient, tokens: int) -> int:
         if abs(found - tokens) <= 2:
             break
         words = max(1, round(words + (tokens - found) * words / found))
-    client.run([Job((Piece("x"),), 1, "text", 1)], 600)
+    client.run([Job((TextPiece("x"),), 1, "text", 1)], 600)
     return words
 
 
@@ -224,7 +225,7 @@ def main() -> None:
 
         for mode in options.modes:
             for together in options.together:
-                client.run([Job((Piece(f"forget {mode} {together} "),), 1, "text", 1)], 600)
+                client.run([Job((TextPiece(f"forget {mode} {together} "),), 1, "text", 1)], 600)
                 row, outside = ours(client, options, words, mode, together)
                 show(row, f"outside llama.cpp {100 * outside:.1f} %")
                 client.close()

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.memory import Plan, physical_cores
-from scope_edge.llama.messages import Job, Piece
+from scope_edge.providers.llama.client import LlamaClient
+from scope_edge.providers.llama.memory import Plan, physical_cores
+from scope_edge.providers.llama.messages import Job, TextPiece
 
 MIB = 2**20
 LEFT = 256 * MIB
@@ -59,7 +59,7 @@ def load(model: Path, gpu_layers: int, what: str) -> None:
     plan = Plan(context=6144, batch=256, gpu_layers=gpu_layers, threads=physical_cores(), needs=0, why="")
     with tempfile.TemporaryDirectory() as folder, LlamaClient(model, "full", plan, cache_dir=Path(folder)) as client:
         ready = client.start(200)
-        results, _ = client.run([Job((Piece("How many figs are there?"),), 1, "text", 8)], 60)
+        results, _ = client.run([Job((TextPiece("How many figs are there?"),), 1, "text", 8)], 60)
         (sample,) = results[0].samples
         if not sample.tokens:
             raise SystemExit(f"{what}: nothing was written")

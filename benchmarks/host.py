@@ -19,8 +19,8 @@ from itertools import count
 from pathlib import Path
 from time import perf_counter
 
-from scope_edge.llama.host import Generation, Host, Message, Sampling, Stream
-from scope_edge.records import ModelCard
+from scope_edge.providers.llama.host import DeviceHost, DeviceStream, Generation, Message, Sampling
+from scope_edge.types import ModelCard
 
 TEXT = "the model reads what each anchor says of a query and writes how likely it is to be right about that"
 WORDS = TEXT.split(" ")
@@ -43,7 +43,7 @@ def question(words: int) -> tuple[Message, ...]:
     return (Message("user", f"{number} " + " ".join(WORDS[(i * 7 + number) % len(WORDS)] for i in range(words))),)
 
 
-def read(stream: Stream) -> Read:
+def read(stream: DeviceStream) -> Read:
     """Read it to its end, with the times at which pieces came."""
     found, begun, last = Read(), perf_counter(), None
     for _ in stream:
@@ -60,10 +60,10 @@ def read(stream: Stream) -> Read:
 class Bench:
     """One model in a host."""
 
-    def __init__(self, host: Host, card: ModelCard, tokens: int, words: int) -> None:
+    def __init__(self, host: DeviceHost, card: ModelCard, tokens: int, words: int) -> None:
         self._host, self._card, self._tokens, self._words = host, card, tokens, words
 
-    def stream(self, messages: tuple[Message, ...], tokens: int | None = None) -> Stream:
+    def stream(self, messages: tuple[Message, ...], tokens: int | None = None) -> DeviceStream:
         """An answer, to be read."""
         return self._host.stream(self._card, messages, Generation(tokens or self._tokens, Sampling(seed=next(_FRESH))))
 
@@ -128,7 +128,7 @@ def main() -> None:
     card = ModelCard("bench", "device", gguf=str(options.model))
     with (
         tempfile.TemporaryDirectory() as folder,
-        Host(threads=options.threads, keep_alive=-1, cache_dir=Path(folder)) as host,
+        DeviceHost(threads=options.threads, keep_alive=-1, cache_dir=Path(folder)) as host,
     ):
         bench = Bench(host, card, options.tokens, options.words)
         loading = bench.stream(question(5), 1)

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from scope_edge import assets, packs
-from scope_edge.encoder import Encoder
-from scope_edge.hnsw import GraphParameters
-from scope_edge.nearest import ExactIndex, Index, PackedIndex, build_index, from_body, pack_vectors
-from scope_edge.records import Query
+from scope_edge.encoding.encoder import Encoder
+from scope_edge.encoding.hnsw import GraphParameters
+from scope_edge.encoding.nearest import ExactIndex, Index, PackedIndex, build_index, from_body, pack_vectors
+from scope_edge.storage import assets, packs
+from scope_edge.types import Query
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scope_edge.records import Vector
+    from scope_edge.types import Vector
 
 T = TypeVar("T")
 K = 10

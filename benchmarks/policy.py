@@ -10,9 +10,9 @@ from time import perf_counter, thread_time
 
 import numpy as np
 
-from scope_edge.policy import PolicyPool, decide, policy_pool
-from scope_edge.prompt_tokens import PromptTokens
-from scope_edge.records import Budget, Estimates, Evidence, ModelCard, PolicyName, Preference
+from scope_edge.encoding.token_count import PromptTokens
+from scope_edge.policy.policy import PolicyPool, decide, policy_pool
+from scope_edge.types import Budget, Estimates, Evidence, ModelCard, PolicyName, Preference
 
 
 def pool_of(size: int, rng: np.random.Generator) -> tuple[PolicyPool, list[Estimates]]:

@@ -13,16 +13,16 @@ from time import perf_counter
 
 import numpy as np
 
-from scope_edge.anchors import load_bank_vectors
-from scope_edge.difficulty import FEATURES
-from scope_edge.evaluating import curves, predictions, routing
-from scope_edge.evaluating.fitting import Part, nearest_similarity
-from scope_edge.evaluating.predicting import Predicted
-from scope_edge.evaluating.splits import Split
-from scope_edge.fingerprints import load_fingerprints
-from scope_edge.learning.pooled import Pooled
-from scope_edge.prior import load_basis
-from scope_edge.records import ModelCard
+from scope_edge.estimation.anchors import load_bank_vectors
+from scope_edge.estimation.difficulty import FEATURES
+from scope_edge.estimation.fingerprints import load_fingerprints
+from scope_edge.estimation.irt import load_irt_model
+from scope_edge.evaluation import curves, prediction_scores, replay
+from scope_edge.evaluation.fit import Part, nearest_similarity
+from scope_edge.evaluation.predict import SplitPredictions
+from scope_edge.evaluation.splits import Split
+from scope_edge.training.dataset import Pooled
+from scope_edge.types import ModelCard
 
 ALPHAS = tuple(round(0.05 * i, 2) for i in range(21))
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--models", type=int, default=30)
     options = parser.parse_args()
-    basis, prints = load_basis(), load_fingerprints()[1]
+    basis, prints = load_irt_model(), load_fingerprints()[1]
     names = sorted(prints)[: options.models]
     data = made_up(names, options.queries)
     every = np.ones(options.queries, bool)
@@ -57,7 +57,7 @@ def main() -> None:
     ]
     prior = part.prior(cards, 250, 0.9)
     table = prior.table(part.places, part.similarity)
-    found = Predicted(
+    found = SplitPredictions(
         part=part,
         anchors=250,
         prior=prior,
@@ -69,11 +69,11 @@ def main() -> None:
         mean_tokens=np.full(len(names), 200.0),
     )
     estimated = perf_counter()
-    replayed = routing.replay(cards, [found], ALPHAS)
-    points, singles = routing.points(replayed), routing.singles(replayed)
+    replayed = replay.replay(cards, [found], ALPHAS)
+    points, singles = replay.points(replayed), replay.singles(replayed)
     curves.curves(points, singles)
     chosen = perf_counter()
-    predictions.prediction_scores([found])
+    prediction_scores.prediction_scores([found])
     done = perf_counter()
     print(f"| {options.queries:,} queries x {len(names)} models | seconds |\n|---|---|")
     print(f"| placed and estimated | {estimated - start:.1f} |")

@@ -28,7 +28,7 @@ from time import perf_counter, thread_time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scope_edge.router import Flow
+    from scope_edge.pipeline import Pipeline
 
 QUERY = "How many primes are there below one hundred?"
 ROUTE = (sys.executable, "-m", "scope_edge", "route")
@@ -111,7 +111,7 @@ def digits(seconds: float) -> int:
 
 
 def cold(rounds: int) -> None:
-    from scope_edge import assets
+    from scope_edge.storage import assets
 
     folder = str(assets.bundled_root() / "models" / "encoder")
     print("\n| cold start | ms | floor ms | ratio | ratio of CPU time | goal |\n|---|---|---|---|---|---|")
@@ -132,13 +132,13 @@ def queries_of(folder: Path | None) -> list[str]:
 
 def warm(texts: Sequence[str], rounds: int, models: int) -> None:
     """Decisions in a process that is running: without the encoding, for two sizes of pool, and with it."""
-    from scope_edge.assemble import load_flow
-    from scope_edge.config import load_settings
-    from scope_edge.encoder import Encoder
-    from scope_edge.records import Preference, Query
+    from scope_edge.encoding.encoder import Encoder
+    from scope_edge.factory import load_pipeline
+    from scope_edge.settings.config import load_settings
+    from scope_edge.types import Preference, Query
 
     encoder, settings = Encoder.load(), load_settings()
-    routers = {"default pool": load_flow(settings), f"{models:,} models": large_router(models)}
+    routers = {"default pool": load_pipeline(settings), f"{models:,} models": large_router(models)}
     queries = [Query(text) for text in texts[: 20 * rounds]]
     encoded = [encoder.encode(query) for query in queries]
     preference = Preference()
@@ -162,28 +162,28 @@ def warm(texts: Sequence[str], rounds: int, models: int) -> None:
     )
 
 
-def large_router(size: int) -> Flow:
+def large_router(size: int) -> Pipeline:
     """A router over `size` models: the fingerprinted ones of the catalog over and over, under other names."""
 
-    from scope_edge.anchors import load_bank
-    from scope_edge.assemble import open_catalog
-    from scope_edge.config import load_settings
-    from scope_edge.encoder import Encoder
-    from scope_edge.fingerprints import load_fingerprints
-    from scope_edge.policy import PoolPolicy
-    from scope_edge.prior import Prior, load_basis
-    from scope_edge.router import Flow
-    from scope_edge.standing import prepared_pool
+    from scope_edge.encoding.encoder import Encoder
+    from scope_edge.estimation.anchors import load_bank
+    from scope_edge.estimation.fingerprints import load_fingerprints
+    from scope_edge.estimation.irt import IrtEstimator, load_irt_model
+    from scope_edge.factory import open_catalog
+    from scope_edge.pipeline import Pipeline
+    from scope_edge.policy.policy import PoolPolicy
+    from scope_edge.policy.pool import prepared_pool
+    from scope_edge.settings.config import load_settings
 
     real = load_fingerprints()[1]
     measured = [card for card in open_catalog(load_settings()).cards if card.id in real]
     originals = list(islice(cycle(measured), size))
     pool = tuple(replace(card, id=f"{card.id}#{i}") for i, card in enumerate(originals))
     fingerprints = {copy.id: real[card.id] for copy, card in zip(pool, originals, strict=True)}
-    basis = load_basis()
-    prior = Prior(basis, pool, fingerprints, coverage=0.9)
+    basis = load_irt_model()
+    prior = IrtEstimator(basis, pool, fingerprints, coverage=0.9)
     prepared = prepared_pool(pool, prior, basis.reference)
-    return Flow(encoder=Encoder.load(), bank=load_bank(), estimator=prior, policy=PoolPolicy(pool, prepared))
+    return Pipeline(encoder=Encoder.load(), bank=load_bank(), estimator=prior, policy=PoolPolicy(pool, prepared))
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from scope_edge.llama import native
-from scope_edge.llama.batch import Batcher, Layout
-from scope_edge.llama.messages import Job, Mode, Piece, Sampling, write_frames
-from scope_edge.llama.native import Native, Options
-from scope_edge.llama.streams import Streams
+from scope_edge.providers.llama import native
+from scope_edge.providers.llama.batch import Batcher, Layout
+from scope_edge.providers.llama.messages import Job, Mode, Sampling, TextPiece, write_frames
+from scope_edge.providers.llama.native import LoadOptions, Native
+from scope_edge.providers.llama.streams import Streams
 
 LAYOUT = Layout(slots=64, lanes=64, batch=1024, keep=16_384, chunk=1024)
 
@@ -32,7 +32,7 @@ class Free(Native):
     """A model whose decode costs nothing."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        super().__init__(path, Options(32_768, 128, 1024, 0, True, threads), lambda: False)
+        super().__init__(path, LoadOptions(32_768, 128, 1024, 0, True, threads), lambda: False)
         draw = np.random.default_rng(0)
         self._rows = [draw.standard_normal((64, self.size)).astype(np.float32) * 2 for _ in range(4)]
         self.steps = 0
@@ -58,7 +58,7 @@ def streams(engine: Free, count: int, sampling: Sampling) -> float:
         all_ = Streams(Batcher(engine, LAYOUT, lambda: False), send, set())
         begun = process_time()
         for number in range(count):
-            job = Job((Piece(f"{number}: how many figs are there?"),), 1, "text", 64, sampling)
+            job = Job((TextPiece(f"{number}: how many figs are there?"),), 1, "text", 64, sampling)
             all_.begin(number, job, None)
         while all_.busy:
             all_.advance()
@@ -68,7 +68,7 @@ def streams(engine: Free, count: int, sampling: Sampling) -> float:
 def listed(engine: Free, prompts: int, mode: Mode) -> float:
     """Seconds a token of prompts with eight samples each."""
     batcher = Batcher(engine, LAYOUT, lambda: False)
-    jobs = [Job((Piece(f"{n}: how many figs?"),), 8, mode, 64, Sampling(seed=n)) for n in range(prompts)]
+    jobs = [Job((TextPiece(f"{n}: how many figs?"),), 8, mode, 64, Sampling(seed=n)) for n in range(prompts)]
     begun = process_time()
     results, _ = batcher.run(jobs)
     return (process_time() - begun) / sum(sample.tokens for result in results for sample in result.samples)

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from manifest import record
 
-from scope_edge.anchors import bank_body, set_body
-from scope_edge.assemble import open_catalog
-from scope_edge.config import Settings
-from scope_edge.encoder import Encoder
-from scope_edge.evaluating.data import sources_of
-from scope_edge.fingerprints import fingerprints_body
-from scope_edge.learning.learn import LEAST_OUTCOMES, fingerprint, learn
-from scope_edge.learning.pooled import read_pooled
-from scope_edge.nearest import pack_vectors
-from scope_edge.packs import write_pack
-from scope_edge.prior import basis_body
+from scope_edge.encoding.encoder import Encoder
+from scope_edge.encoding.nearest import pack_vectors
+from scope_edge.estimation.anchors import bank_body, set_body
+from scope_edge.estimation.fingerprints import fingerprints_body
+from scope_edge.estimation.irt import irt_model_body
+from scope_edge.evaluation.splits import sources_of
+from scope_edge.factory import open_catalog
+from scope_edge.settings.config import Settings
+from scope_edge.storage.packs import write_pack
+from scope_edge.training.dataset import read_pooled
+from scope_edge.training.learn import LEAST_OUTCOMES, fingerprint, learn
 
 if TYPE_CHECKING:
-    from scope_edge.learning.learn import Learned
-    from scope_edge.learning.pooled import Pooled
+    from scope_edge.training.dataset import Pooled
+    from scope_edge.training.learn import Learned
 
 SOURCES = {
     "zeroeval": "WildEval/ZeroEval @8c1485e",
@@ -49,7 +49,7 @@ def main() -> None:
     learned = learn(data)
     bodies = {
         "bank": ("bank", _bank(data, learned)),
-        "map": ("map", basis_body(learned.basis)),
+        "map": ("map", irt_model_body(learned.basis)),
         "core": ("anchor-sets", {"sets": [set_body(one) for one in learned.anchors.values()]}),
         "fingerprints": ("fingerprints", _fingerprints(data, learned)),
     }

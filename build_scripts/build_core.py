@@ -22,17 +22,17 @@ import numpy as np
 from check_core import read_source, verify, verify_fresh
 from manifest import ROOT, record
 
-from scope_edge import assets
-from scope_edge.anchors import BANK, AnchorSet
-from scope_edge.core_set import CoreSet, core_body
-from scope_edge.fresh import TEMPLATES, fresh_anchor
-from scope_edge.grading.specs import AnchorSpec, prompt_of, text_of
-from scope_edge.learning.learn import core_of
-from scope_edge.nearest import from_body
-from scope_edge.packs import unpack, write_pack
-from scope_edge.placing import Question, place
-from scope_edge.prior import load_basis
-from scope_edge.prompt_tokens import estimate_prompt_tokens
+from scope_edge.encoding.nearest import from_body
+from scope_edge.encoding.token_count import estimate_prompt_tokens
+from scope_edge.estimation.anchor_spec import AnchorSpec, prompt_of, text_of
+from scope_edge.estimation.anchors import BANK, AnchorSet
+from scope_edge.estimation.core_set import CoreSet, core_body
+from scope_edge.estimation.irt import load_irt_model
+from scope_edge.estimation.placement import PlacedQuestion, place
+from scope_edge.fingerprinting.fresh import TEMPLATES, fresh_anchor
+from scope_edge.storage import assets
+from scope_edge.storage.packs import unpack, write_pack
+from scope_edge.training.learn import core_of
 
 NAME = "core-250"
 SIZE = 250
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "anchors", help="where the pack and its manifest are")
     options = parser.parse_args()
     specs, how = _checked()
-    placed = place(NAME, [Question(spec.id, spec.field, text_of(spec)) for spec in specs], own=False)
+    placed = place(NAME, [PlacedQuestion(spec.id, spec.field, text_of(spec)) for spec in specs], own=False)
     nearest = compare(specs, placed, options.data)
     _report(specs, nearest)
     kind, body = core_body(_ordered(specs, placed))
@@ -94,7 +94,7 @@ def _checked() -> tuple[list[AnchorSpec], Counter[str]]:
 
 def _ordered(specs: Sequence[AnchorSpec], placed: AnchorSet) -> CoreSet:
     """Most informative first, by what the population of models measured so far says of a new one."""
-    ordered = core_of(placed, np.ones(len(placed)), load_basis().population, len(placed))
+    ordered = core_of(placed, np.ones(len(placed)), load_irt_model().population, len(placed))
     by_id = dict(zip(placed.ids, specs, strict=True))
     chosen = tuple(by_id[id] for id in ordered.ids)
     prompts = [estimate_prompt_tokens(prompt_of(one)).expected for one in chosen]

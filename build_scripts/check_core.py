@@ -25,10 +25,10 @@ from typing import Any
 
 from check_fresh import CHECKS
 
-from scope_edge.fresh import TEMPLATES, drafted
-from scope_edge.grading.grade import grade
-from scope_edge.grading.numbers import near, plain_number, read_number
-from scope_edge.grading.specs import LETTERS, AnchorSpec, spec_from_body
+from scope_edge.estimation.anchor_spec import LETTERS, AnchorSpec, spec_from_body
+from scope_edge.fingerprinting.fresh import TEMPLATES, drafted
+from scope_edge.fingerprinting.grading.grade import grade
+from scope_edge.fingerprinting.grading.numbers import near, plain_number, read_number
 
 if sys.version_info >= (3, 11):
     import tomllib

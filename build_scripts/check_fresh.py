@@ -1,4 +1,4 @@
-"""Verifiers of the templates in scope_edge/fresh/: the key worked out from what was drawn, by counting, trying or simulating
+"""Verifiers of the templates in scope_edge/fingerprinting/fresh/: the key worked out from what was drawn, by counting, trying or simulating
 where the template has a formula, and by another formula where it counts.
 """
 

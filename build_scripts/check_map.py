@@ -17,20 +17,20 @@ import numpy as np
 from figures import table, write_figures
 from unseen import CLIP, LEAST_SCORED, Unseen, arguments, read, unseen
 
-from scope_edge.difficulty import Kernel
-from scope_edge.evaluating.scores import scores
-from scope_edge.learning.fit_map import fit_map
-from scope_edge.learning.joint_fit import fit_joint, fit_lengths
-from scope_edge.learning.learn import CORE_SIZE, MOST_LANDMARKS, pool_prior
-from scope_edge.newton import fit_platt, logit, sigmoid
+from scope_edge.estimation.difficulty import Kernel
+from scope_edge.estimation.metrics import scores
+from scope_edge.estimation.newton import fit_platt, logit, sigmoid
+from scope_edge.training.fit_map import fit_map
+from scope_edge.training.joint_fit import fit_joint, fit_lengths
+from scope_edge.training.learn import CORE_SIZE, MOST_LANDMARKS, pool_prior
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scope_edge.difficulty import Places
-    from scope_edge.learning.pooled import Pooled
-    from scope_edge.prior import Prior
-    from scope_edge.records import Floats
+    from scope_edge.estimation.difficulty import MapPositions
+    from scope_edge.estimation.irt import IrtEstimator
+    from scope_edge.training.dataset import Pooled
+    from scope_edge.types import Floats
 
 WITH, WITHOUT = Kernel(), replace(Kernel(), turn=0.0)
 
@@ -128,7 +128,9 @@ def _taught_and_fresh(part: Unseen) -> Iterator[list[float]]:
         yield _calibration(table_, part, rows, places, prior)
 
 
-def _calibration(data: Pooled, part: Unseen, rows: NDArray[np.intp], places: Places, prior: Prior) -> list[float]:
+def _calibration(
+    data: Pooled, part: Unseen, rows: NDArray[np.intp], places: MapPositions, prior: IrtEstimator
+) -> list[float]:
     said = prior.table(places, np.ones(len(places)))
     correct, tokens = (values[np.ix_(part.models, rows)].T for values in (data.correct, data.tokens))
     known, counted = np.isfinite(correct), tokens > 0

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from scope_edge.errors import ScopeEdgeError
-from scope_edge.estimator.convert import About, convert_checkpoint
+from scope_edge.estimator.convert.gguf import About, convert_checkpoint
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Fit the weights of scope_edge/prompt_tokens.py on the cl100k counts in routing data and check the bound.
+"""Fit the weights of scope_edge/encoding/token_count.py on the cl100k counts in routing data and check the bound.
 
 python build_scripts/fit_prompt_tokens.py --data DIR...      # one folder a set; needs scipy; about a minute
 
@@ -20,9 +20,9 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog, nnls
 
-from scope_edge.labelled import LabelledQuery, read_queries
-from scope_edge.learning.pooled import held_out
-from scope_edge.prompt_tokens import ASCII_WEIGHTS, SCRIPT_WEIGHTS, Weight, ascii_counts, script_counts
+from scope_edge.encoding.token_count import ASCII_WEIGHTS, SCRIPT_WEIGHTS, Weight, ascii_counts, script_counts
+from scope_edge.fingerprinting.importing.routing_data import LabelledQuery, read_queries
+from scope_edge.training.dataset import held_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

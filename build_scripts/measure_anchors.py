@@ -18,18 +18,18 @@ import numpy as np
 from figures import table, write_figures
 from unseen import CLIP, Scored, Unseen, arguments, interval, read, resampled, unseen
 
-from scope_edge.evaluating.scores import scores
-from scope_edge.learning.learn import COVERAGE, fingerprint
-from scope_edge.newton import logit
-from scope_edge.prior import Prior
-from scope_edge.records import ModelCard
-from scope_edge.telling import asked
+from scope_edge.estimation.irt import IrtEstimator
+from scope_edge.estimation.item_selection import asked
+from scope_edge.estimation.metrics import scores
+from scope_edge.estimation.newton import logit
+from scope_edge.training.learn import COVERAGE, fingerprint
+from scope_edge.types import ModelCard
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scope_edge.fingerprints import Fingerprint
-    from scope_edge.records import Floats
+    from scope_edge.estimation.fingerprints import Fingerprint
+    from scope_edge.types import Floats
 
 SIZES = (10, 25, 50, 100)
 ALL = "all 250"
@@ -79,7 +79,7 @@ def _probabilities(part: Unseen, fingerprints: Sequence[Fingerprint]) -> Floats:
     """P(correct) of every query and model, (queries, models), with the models known by these fingerprints alone."""
     cards = [ModelCard(id=one.model, where="cloud") for one in fingerprints]
     known = {one.model: [one] for one in fingerprints}
-    prior = Prior(part.learned.basis, cards, known, coverage=COVERAGE)
+    prior = IrtEstimator(part.learned.basis, cards, known, coverage=COVERAGE)
     return prior.table(part.places, np.ones(len(part.places))).p_correct
 
 

@@ -33,9 +33,9 @@ from numpy_qwen3 import log_softmax  # noqa: E402
 from tiny_qwen3 import sentences, tokenizer, write_json  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-from scope_edge.estimator.convert import convert_checkpoint  # noqa: E402
-from scope_edge.estimator.quantize import QUANTS, quantize_gguf  # noqa: E402
-from scope_edge.labelled import read_queries  # noqa: E402
+from scope_edge.estimator.convert.gguf import convert_checkpoint  # noqa: E402
+from scope_edge.estimator.convert.quantize import QUANTS, quantize_gguf  # noqa: E402
+from scope_edge.fingerprinting.importing.routing_data import read_queries  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,18 +21,18 @@ from figures import write_figures
 from numpy.typing import NDArray
 from unseen import CLIP, read
 
-from scope_edge.ability import softening
-from scope_edge.anchors import AnchorSet
-from scope_edge.assemble import open_catalog
-from scope_edge.config import Settings
-from scope_edge.evaluating.fitting import Part, refitted
-from scope_edge.evaluating.run import cards_of
-from scope_edge.evaluating.splits import split
-from scope_edge.feedback.local import pull_of
-from scope_edge.fingerprints import Fingerprint
-from scope_edge.newton import logit, sigmoid
-from scope_edge.prior import EstimateTable, Prior
-from scope_edge.records import ModelCard
+from scope_edge.estimation.ability import softening
+from scope_edge.estimation.anchors import AnchorSet
+from scope_edge.estimation.feedback_correction import pull_of
+from scope_edge.estimation.fingerprints import Fingerprint
+from scope_edge.estimation.irt import EstimateTable, IrtEstimator
+from scope_edge.estimation.newton import logit, sigmoid
+from scope_edge.evaluation.fit import Part, refitted
+from scope_edge.evaluation.run import cards_of
+from scope_edge.evaluation.splits import split
+from scope_edge.factory import open_catalog
+from scope_edge.settings.config import Settings
+from scope_edge.types import ModelCard
 
 Floats = NDArray[np.float64]
 COUNTS = (1, 5, 20)
@@ -141,7 +141,7 @@ def by_ability(
     )
     correct, tokens = (column[part.models[m], where] for column in (part.data.correct, part.data.tokens))
     prints = (*part.fingerprints(ANCHORS)[card.id], Fingerprint(card.id, anchors, correct, tokens))
-    prior = Prior(part.basis, [card], {card.id: prints}, coverage=COVERAGE)
+    prior = IrtEstimator(part.basis, [card], {card.id: prints}, coverage=COVERAGE)
     found = prior.table(part.places, part.similarity)
     return found.p_correct[:, 0], found.tokens[:, 0]
 

@@ -21,20 +21,20 @@ import numpy as np
 from figures import table, write_figures
 from unseen import CLIP, LEAST_SCORED, Scored, Unseen, arguments, interval, read, resampled, unseen
 
-from scope_edge.ability import softening
-from scope_edge.anchors import AnchorSet
-from scope_edge.evaluating.scores import scores
-from scope_edge.evaluating.splits import split
-from scope_edge.fingerprints import Fingerprint
-from scope_edge.learning.learn import core_of, fingerprint, pool_prior
-from scope_edge.newton import logit
-from scope_edge.refit.use import anchors_for
+from scope_edge.estimation.ability import softening
+from scope_edge.estimation.anchors import AnchorSet
+from scope_edge.estimation.fingerprints import Fingerprint
+from scope_edge.estimation.metrics import scores
+from scope_edge.estimation.newton import logit
+from scope_edge.estimation.refit import anchors_for
+from scope_edge.evaluation.splits import split
+from scope_edge.training.learn import core_of, fingerprint, pool_prior
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scope_edge.learning.pooled import Pooled
-    from scope_edge.records import Floats
+    from scope_edge.training.dataset import Pooled
+    from scope_edge.types import Floats
 
 MEASURED = (1, 2, 5, 10, 20)
 SIZES = (25, 250)

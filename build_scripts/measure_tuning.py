@@ -22,22 +22,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scope_edge.ability import softening
-from scope_edge.anchors import AnchorSet
-from scope_edge.assemble import open_catalog
-from scope_edge.calibrating import calibrate_prior
-from scope_edge.catalog import Catalog
-from scope_edge.config import load_settings
-from scope_edge.costs import pool_columns
-from scope_edge.encoder import Encoder
-from scope_edge.evaluating.data import sources_of
-from scope_edge.evaluating.fitting import Part, refitted
-from scope_edge.evaluating.run import cards_of
-from scope_edge.evaluating.splits import split
-from scope_edge.fingerprints import Fingerprint
-from scope_edge.learning.pooled import read_pooled
-from scope_edge.prior import Prior
-from scope_edge.tuning import DRAWS, prospect_of, without_traits
+from scope_edge.catalog.cards import Catalog
+from scope_edge.encoding.encoder import Encoder
+from scope_edge.estimation.ability import softening
+from scope_edge.estimation.anchors import AnchorSet
+from scope_edge.estimation.fingerprints import Fingerprint
+from scope_edge.estimation.irt import IrtEstimator
+from scope_edge.evaluation.fit import Part, refitted
+from scope_edge.evaluation.run import cards_of
+from scope_edge.evaluation.splits import sources_of, split
+from scope_edge.factory import open_catalog
+from scope_edge.policy.costs import pool_columns
+from scope_edge.settings.config import load_settings
+from scope_edge.training.dataset import read_pooled
+from scope_edge.tuning.calibrate import calibrate_prior
+from scope_edge.tuning.forecast import DRAWS, prospect_of, without_traits
 
 Floats = NDArray[np.float64]
 COVERAGE, ANCHORS, POOLS = 0.9, 250, 100
@@ -131,7 +130,7 @@ def _own(part: Part, catalog: Catalog, correct: Floats) -> Iterator[str]:
         found = calibrate_prior(part.basis, cards, prints, COVERAGE)
         losses = []
         for personal in (None, found.full, found.personal):
-            prior = Prior(part.basis, cards, prints, coverage=COVERAGE, personal=personal)
+            prior = IrtEstimator(part.basis, cards, prints, coverage=COVERAGE, personal=personal)
             p, y = prior.table(places, np.ones(len(scored))).p_correct[known], correct[np.ix_(scored, at)][known]
             losses.append(-(y * np.log(p) + (1 - y) * np.log1p(-p)).mean())
         yield (

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from figures import write_figures
 
-from scope_edge.labelled import read_outcomes
+from scope_edge.fingerprinting.importing.routing_data import read_outcomes
 
 SAMPLES = 3
 _TITLES = ("model", "questions", "right", "wrong, exposed at least", "right, doubted")

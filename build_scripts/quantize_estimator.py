@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from scope_edge.errors import ScopeEdgeError
-from scope_edge.estimator.quantize import QUANTS, quantize_gguf
+from scope_edge.estimator.convert.quantize import QUANTS, quantize_gguf
 
 
 def main() -> None:

@@ -19,12 +19,12 @@ import numpy as np
 from figures import table, write_figures
 from unseen import SEEDS
 
-from scope_edge.config import Settings
-from scope_edge.evaluating.predicting import LEARNED_NAMES
-from scope_edge.evaluating.report import ALL, UNSEEN, Difference, Prediction, Report, RoutingPoint
-from scope_edge.evaluating.run import CHEAP, Request, evaluate
+from scope_edge.evaluation.predict import LEARNED_NAMES
+from scope_edge.evaluation.report import ALL, UNSEEN, EvaluationReport, PairedDifference, Prediction, RoutingPoint
+from scope_edge.evaluation.run import CHEAP, EvaluationRequest, evaluate
+from scope_edge.settings.config import Settings
 
-Reports = Mapping[str, Report]
+Reports = Mapping[str, EvaluationReport]
 OURS = "scope-edge"
 # Alphas of the paper's Table 1, and what it reports of SCOPE there: PGR, accuracy, US dollars. Not the same data.
 ALPHAS = (0.0, 0.6, 1.0)
@@ -47,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--alpha", type=Path, help="and what alpha buys between the <!-- figures --> marks of this one")
     options = parser.parse_args()
-    request = Request(data=tuple(options.data), seeds=tuple(options.seeds), baselines=CHEAP)
+    request = EvaluationRequest(data=tuple(options.data), seeds=tuple(options.seeds), baselines=CHEAP)
     runs = {
         "250": request,
         "25": replace(request, anchors=25, baselines=()),
@@ -149,7 +149,7 @@ def _seen(full: Reports) -> Iterator[list[str]]:
                 yield [name, router, "", *(f"{value:.4f}" for value in means), ""]
 
 
-def _interval(row: Difference) -> str:
+def _interval(row: PairedDifference) -> str:
     text = f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
     return f"**{text}**" if row.low > 0 or row.high < 0 else text
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from scope_edge.learning.pooled import Pooled
+    from scope_edge.training.dataset import Pooled
 
 # Tokens a window holds, and windows that are read of a text: the encoder's own.
 WINDOW, MOST_WINDOWS = 256, 8
@@ -78,11 +78,11 @@ def write_teaching(path: Path, data: Pooled, seeds: Sequence[int]) -> None:
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
 
-    from scope_edge import assets
-    from scope_edge.encoder import TOKENIZER
-    from scope_edge.evaluating.splits import split
-    from scope_edge.learning.fit_map import fold_of
-    from scope_edge.learning.joint_fit import fit_joint
+    from scope_edge.encoding.encoder import TOKENIZER
+    from scope_edge.evaluation.splits import split
+    from scope_edge.storage import assets
+    from scope_edge.training.fit_map import fold_of
+    from scope_edge.training.joint_fit import fit_joint
 
     tokenizer = Tokenizer.from_buffer(assets.read(TOKENIZER))
     tokenizer.encode_special_tokens = True

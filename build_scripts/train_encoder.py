@@ -33,9 +33,9 @@ from teaching import FOLDS, Teaching, read_teaching, write_teaching
 from torch import Tensor
 from torch.nn import functional
 
-from scope_edge.difficulty import Kernel
-from scope_edge.learning.fit_map import EMBEDDING_VARIANCE, FEATURE_VARIANCE, NOISE
-from scope_edge.newton import fit_logistic
+from scope_edge.estimation.difficulty import Kernel
+from scope_edge.estimation.newton import fit_logistic
+from scope_edge.training.fit_map import EMBEDDING_VARIANCE, FEATURE_VARIANCE, NOISE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

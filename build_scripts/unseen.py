@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.assemble import open_catalog
-from scope_edge.config import Settings
-from scope_edge.encoder import Encoder
-from scope_edge.evaluating.data import sources_of
-from scope_edge.evaluating.scores import scores
-from scope_edge.evaluating.splits import split
-from scope_edge.learning.learn import Learned, learn
-from scope_edge.learning.pooled import read_pooled
+from scope_edge.encoding.encoder import Encoder
+from scope_edge.estimation.metrics import scores
+from scope_edge.evaluation.splits import sources_of, split
+from scope_edge.factory import open_catalog
+from scope_edge.settings.config import Settings
+from scope_edge.training.dataset import read_pooled
+from scope_edge.training.learn import Learned, learn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scope_edge.difficulty import Places
-    from scope_edge.learning.pooled import Pooled
-    from scope_edge.records import Floats
+    from scope_edge.estimation.difficulty import MapPositions
+    from scope_edge.training.dataset import Pooled
+    from scope_edge.types import Floats
 
 SEEDS = (30, 31, 32, 33, 34)
 # A held-out model is scored on a set where it has at least this many outcomes to be scored on.
@@ -80,7 +79,7 @@ class Unseen:
     test: Pooled
     models: Sequence[int]
     rows: NDArray[np.intp]
-    places: Places
+    places: MapPositions
 
 
 def unseen(data: Pooled, seed: int) -> Iterator[Unseen]:

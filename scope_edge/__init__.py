@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scope_edge._version import __version__
+
 if TYPE_CHECKING:
-    from scope_edge.answer import Answer
-    from scope_edge.api import Router, Stream
     from scope_edge.errors import (
         AssetError,
         BrokenAnswerError,
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
         UnansweredError,
         UsageError,
     )
-    from scope_edge.records import Candidate, Decision, ModelCard, Run
+    from scope_edge.router import Router, Stream
+    from scope_edge.types import Answer, Candidate, Decision, ModelCard, Run
 
-__version__ = "0.1.0"
 
 # Where the public names live. They are imported when they are first used, so that importing the package stays light.
 _HOMES = {
-    "Answer": "answer",
+    "Answer": "types",
     "AssetError": "errors",
     "BrokenAnswerError": "errors",
     "BudgetError": "errors",
-    "Candidate": "records",
-    "Decision": "records",
+    "Candidate": "types",
+    "Decision": "types",
     "InfeasibleError": "errors",
-    "ModelCard": "records",
+    "ModelCard": "types",
     "RefusedError": "errors",
-    "Router": "api",
-    "Run": "records",
+    "Router": "router",
+    "Run": "types",
     "ScopeEdgeError": "errors",
-    "Stream": "api",
+    "Stream": "router",
     "UnansweredError": "errors",
     "UsageError": "errors",
 }

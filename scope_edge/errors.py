@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scope_edge.records import Decision, Run
+    from scope_edge.types import Decision, Run
 
 
 class ScopeEdgeError(Exception):

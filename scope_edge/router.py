@@ -1,223 +1,332 @@
-"""The flow, once: query -> encoder -> index -> slices -> prior -> calibration (-> refiner) -> policy -> decision.
-
-This room knows only Protocols; `assemble.py` puts the concrete parts in.
-"""
+"""The public interface: a router that decides, and asks the model it decided for. `from scope_edge import Router`."""
 
 from __future__ import annotations
 
-import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
-from scope_edge.errors import UsageError
-from scope_edge.records import (
-    Decision,
-    EncodedQuery,
-    Estimates,
-    EstimatorReport,
-    ModelCard,
-    Neighbor,
-    Preference,
-    Query,
-    Refinement,
-    Slice,
-    Verdict,
+from scope_edge.errors import InfeasibleError
+from scope_edge.execution.ask_request import Asked, AskRequest
+from scope_edge.execution.call_options import (
+    ASK,
+    ROUTE,
+    read_fields,
+    read_options,
+    read_preference,
+    read_query,
+    read_verify,
 )
+from scope_edge.execution.fallback import callable_models
+from scope_edge.execution.request import Request
+from scope_edge.factory import load_executor, load_pipeline, open_catalog, open_journal
+from scope_edge.policy.infeasible import explain_infeasible
+from scope_edge.policy.overrides import keep_model, pinned_decision
+from scope_edge.settings.config import DEFAULT_POOL, Settings, load_settings
+from scope_edge.settings.validation import check_name
+from scope_edge.types import Answer, Attempt, Decision, ModelCard, Query
 
 if TYPE_CHECKING:
-    from scope_edge.records import Floats, Vector
+    from typing_extensions import Unpack
 
-    # Estimates and the range (low, high) each p may still take -> the models that could be chosen, best first.
-    CouldWin = Callable[[Estimates, Floats, Floats], tuple[int, ...]]
-
-# A prompt longer than any context window on the market: what is over it is a mistake, and refusing it bounds memory.
-MAX_QUERY_CHARACTERS = 16 * 1024 * 1024
-_VISIBLE = re.compile(r"[^\s\0]")
-
-
-class Encoder(Protocol):
-    """Text -> unit vector."""
-
-    def encode(self, query: Query) -> EncodedQuery: ...
-
-    def encode_many(self, queries: Iterable[Query]) -> Iterator[EncodedQuery]: ...
+    from scope_edge.catalog.cards import Catalog
+    from scope_edge.execution import Execution, Executor
+    from scope_edge.execution.call_options import AskOptions, RouteOptions
+    from scope_edge.history import Journal
+    from scope_edge.pipeline import Pipeline
+    from scope_edge.types import EncodedQuery, Preference, Where
 
 
-class Bank(Protocol):
-    """The anchors a user sees as similar questions."""
+class SharedParts(Protocol):
+    """What routers of several settings share, such as those of a server. Whoever made it closes it."""
 
     @property
-    def note(self) -> str | None: ...
+    def catalog(self) -> Catalog: ...
 
-    def nearest(self, vector: Vector, k: int) -> tuple[Neighbor, ...]: ...
+    def load_flow(self, settings: Settings) -> Pipeline: ...
 
-    def similarity(self, vector: Vector, neighbors: Sequence[Neighbor]) -> float: ...
-
-
-class Estimator(Protocol):
-    """Query -> calibrated estimates of every model of the pool, and what estimating cost."""
-
-    def estimate(self, encoded: EncodedQuery, similarity: float) -> tuple[Estimates, EstimatorReport]: ...
-
-    def slices(self, encoded: EncodedQuery) -> tuple[Slice, ...]: ...
+    def load_executor(self, settings: Settings, journal: Journal) -> Executor: ...
 
 
-class Refiner(Protocol):
-    """Better estimates for the models that could still be chosen, in the time there is; never fails."""
+class Router:
+    """Decides which model of a pool should answer a query, and asks it. Threads may share one.
 
-    def refine(self, encoded: EncodedQuery, estimates: Estimates, could_win: CouldWin) -> Refinement: ...
+    A context manager: its end ends the processes that models run in.
 
-    def close(self) -> None: ...
+    The keyword options of a call (missing or None: as the settings say):
 
+    alpha: 0 = cheapest ... 1 = most accurate. max_tokens: of prompt and completion together, in the model's own tokens.
+    max_usd: US dollars. max_seconds: loading included. local_only: only models on the device. exclude: one or several model ids.
+    fallback: "none" or "cheapest", for when no model keeps to the limits. policy: "scope-edge" or "paper".
+    system, history: sent along with the text; history is (role, text) pairs, oldest first. id: returned as the decision's query_id.
 
-class Policy(Protocol):
-    """Estimates -> verdict, under what the user wants."""
+    Options of an answer: model: the only model to ask. verify: 2 = take a second sample of answers on the device, 0 = do not.
+    fields: further fields of the wire format, passed on to the model ("temperature", "stop", "max_tokens", ...).
+    """
 
-    pool: tuple[ModelCard, ...]
+    def __init__(self, settings: Settings, shared: SharedParts | None = None) -> None:
+        """Raises as `load` does; with `shared` parts, which load when they are first needed, the first call does."""
+        self._settings, self._shared = settings, shared
+        self._loading, self._lock = threading.Lock(), threading.Lock()
+        self._loaded: Pipeline | None = None if shared else load_pipeline(settings)
+        self._executor: Executor | None = None
+        self._journal: Journal | None = None
 
-    def decide(
-        self, query: Query, estimates: Estimates, preference: Preference, slices: tuple[Slice, ...]
-    ) -> Verdict: ...
+    @classmethod
+    def load(cls, profile: str | None = None, **settings: Any) -> Router:
+        """Load a router under the user's settings; those given here win over all others (docs/models.md#settings).
 
-    def contest(self, query: Query, preference: Preference, slices: tuple[Slice, ...]) -> CouldWin: ...
+        Raises UsageError (an invalid setting, an unknown pool or profile), AssetError (a file is missing or damaged),
+        MissingExtraError (an optional library asked for by name is not installed).
+        """
+        return cls(load_settings({**settings, "profile": profile}))
 
-
-class Guard(Protocol):
-    """What a query holds may forbid what its preference allows."""
-
-    def check(self, query: Query, preference: Preference) -> tuple[Preference, tuple[str, ...]]:
-        """The preference that holds, and warnings for the decision."""
-
-
-class Flow:
-    """Routes queries within one pool. Safe to call from several threads at once; a context manager that ends what it runs."""
-
-    def __init__(
-        self,
-        *,
-        encoder: Encoder,
-        bank: Bank,
-        estimator: Estimator,
-        policy: Policy,
-        refiner: Refiner | None = None,
-        guard: Guard | None = None,
-    ) -> None:
-        self._encoder = encoder
-        self._bank = bank
-        self._estimator = estimator
-        self._policy = policy
-        self._refiner = refiner
-        self._guard = guard
-
-    def __enter__(self) -> Flow:
+    def __enter__(self) -> Router:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """End the process an estimator runs in, if there is one. The next query would start it again."""
-        if self._refiner is not None:
-            self._refiner.close()
+        """End all processes and close all files that are not shared. The next call starts them again."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None and self._shared is None:
+            executor.close()
+        elif executor is not None:
+            executor.release()
+        if self._loaded is not None:
+            self._loaded.close()
+        if self._journal is not None:
+            self._journal.close()
 
     @property
     def pool(self) -> tuple[ModelCard, ...]:
         """The model cards a decision may choose from, in order."""
-        return self._policy.pool
+        return self._flow.pool
 
-    def route(self, query: Query, preference: Preference, *, top_k: int = 10) -> Decision:
-        """Decide where one query should run; no model runs.
+    @property
+    def journal_problem(self) -> str | None:
+        """Why the last decision could not be recorded, in one line; None = it was, or did not have to be."""
+        return None if self._journal is None else self._journal.problem
 
-        top_k: similar anchors to report. Raises UsageError for a blank or oversized text, an alpha or a budget out of
-        range. That nothing keeps to the limits is no error: see `Decision.feasible`.
+    def __repr__(self) -> str:
+        return f"<Router of {len(self.pool)} models, alpha {self._settings.alpha:g}>"
+
+    def route(self, text: str, **options: Unpack[RouteOptions]) -> Decision:
+        """Decide where a query should go; no model of the pool runs.
+
+        A decision without a choice is no error: see `Decision.feasible`. Raises UsageError for an invalid text or option.
         """
-        start = perf_counter()
-        encoded = self.encode(query)
-        encode_ms = (perf_counter() - start) * 1e3
-        return self.decide(encoded, preference, top_k=top_k, encode_ms=encode_ms)
+        return self.decide(*self.prepare(text, **options))
 
-    def encode(self, query: Query) -> EncodedQuery:
-        """The query with its vector: what `decide` takes. Raises UsageError for a text that cannot be routed."""
-        check_query(query)
-        return self._encoder.encode(query)
+    def route_many(self, texts: Iterable[str], **options: Unpack[RouteOptions]) -> Iterator[Decision]:
+        """Decide for many queries, in order, on all cores. Texts are read a few ahead, so that memory stays flat.
 
-    def decide_many(
-        self, requests: Iterable[tuple[Query, Preference]], *, top_k: int = 10
-    ) -> Iterator[tuple[EncodedQuery, Decision]]:
-        """Decide many queries, in order, encoding over all cores. Requests are pulled a few ahead, so memory stays flat.
-
-        Every decision is the one `route` would make. Raises as `route` does, at the request that is at fault.
+        Each decision is the one that `route` would make. Raises as `route` does, at the text that is at fault.
         """
-        preferences: deque[Preference] = deque()
+        given = read_options(options, ROUTE)
+        preference = self._preference(given)
+        return self.decide_many((read_query(text, given), preference) for text in texts)
 
-        def queries() -> Iterator[Query]:
-            for query, preference in requests:
-                check_query(query)
-                preferences.append(preference)
-                yield query
+    def ask(self, text: str, **options: Unpack[AskOptions]) -> Answer:
+        """Return the answer of the chosen model, or of the next best one where that does not answer.
 
-        for encoded in self._encoder.encode_many(queries()):
-            yield encoded, self.decide(encoded, preferences.popleft(), top_k=top_k)
+        Raises InfeasibleError (no model keeps to the limits), UnansweredError (no model answered), BrokenAnswerError (the
+        answer broke off; the error has its beginning), BudgetError (a cap on spending), RefusedError (a model's server refuses
+        the request), UsageError (an invalid text or option, or no model can be called).
+        """
+        with self.stream(text, **options) as stream:
+            for _ in stream:
+                pass
+        if stream.answer is None:
+            raise RuntimeError("an answer came to its end and is missing")
+        return stream.answer
 
-    def decide(
-        self, encoded: EncodedQuery, preference: Preference, *, top_k: int = 10, encode_ms: float | None = None
-    ) -> Decision:
-        """Decide an encoded query: everything of `route` but the encoder. Raises UsageError as `route` does."""
-        cautions: tuple[str, ...] = ()
-        if self._guard is not None:
-            preference, cautions = self._guard.check(encoded.query, preference)
-        start = perf_counter()
-        # Always looked up: how near the nearest bundled anchor is says how far the estimates can be trusted.
-        neighbors = self._bank.nearest(encoded.vector, max(top_k, 1))
-        similarity = self._bank.similarity(encoded.vector, neighbors)
-        found = perf_counter()
-        slices = self._estimator.slices(encoded) if preference.policy == "paper" else ()
-        estimates, report = self._estimator.estimate(encoded, similarity)
-        estimated = perf_counter()
-        refined = Refinement(estimates, report)
-        if self._refiner is not None:
-            could_win = self._policy.contest(encoded.query, preference, slices)
-            refined = self._refiner.refine(encoded, estimates, could_win)
-        settled = perf_counter()
-        verdict = self._policy.decide(encoded.query, refined.estimates, preference, slices)
-        done = perf_counter()
-        marks = {"index": found - start, "estimate": estimated - found}
-        if self._refiner is not None:
-            marks["refine"] = settled - estimated
-        marks["policy"] = done - settled
-        timings = {name: round(seconds * 1e3, 3) for name, seconds in marks.items()}
-        if encode_ms is not None:
-            timings = {"encode": round(encode_ms, 3), **timings}
-        note = self._bank.note
-        return Decision(
-            choice=verdict.choice,
-            where=verdict.where,
-            alpha=preference.alpha,
-            policy=preference.policy,
-            feasible=verdict.feasible,
-            bound=verdict.bound,
-            over_budget=verdict.over_budget,
-            estimator=refined.report,
-            candidates=verdict.candidates,
-            neighbors=neighbors[: max(top_k, 0)],
-            flip_below=verdict.flip_below,
-            flip_above=verdict.flip_above,
-            truncated=encoded.truncated,
-            degraded=refined.degraded if note is None else (note, *refined.degraded),
-            warnings=(*cautions, *refined.warnings, *verdict.warnings),
-            timings_ms=timings,
-            query_id=encoded.query.id,
+    def stream(self, text: str, **options: Unpack[AskOptions]) -> Stream:
+        """Do as `ask`, piece by piece. The decision is made now, and may raise; the model is asked with the first piece."""
+        started = time.monotonic()
+        given = read_options(options, ASK)
+        model, preference = given.get("model"), self._preference(given)
+        request = AskRequest(
+            query=read_query(text, given),
+            preference=preference,
+            model=None if model is None else check_name("model", model),
+            fields=read_fields(given.get("fields")),
+            verify=read_verify(given, self._settings),
+            started=started,
         )
+        return Stream(self.start(request).execution)
 
+    def prepare(self, text: str, **options: Unpack[RouteOptions]) -> tuple[Query, Preference]:
+        """Check a text and its options: what `decide` and `decide_many` take. Raises UsageError."""
+        given = read_options(options, ROUTE)
+        return read_query(text, given), self._preference(given)
 
-def check_query(query: Query) -> None:
-    """Refuse what cannot be routed. Raises UsageError for a blank text and for one over `MAX_QUERY_CHARACTERS`."""
-    size = len(query.text) + len(query.system or "") + sum(len(text) for _, text in query.history)
-    if size > MAX_QUERY_CHARACTERS:
-        raise UsageError(
-            f"the query is {size:,} characters, more than the {MAX_QUERY_CHARACTERS:,} that are read; shorten it"
+    def decide(self, query: Query, preference: Preference, top_k: int | None = None) -> Decision:
+        """Decide where a query should go. top_k: similar anchors to report. Raises as `route` does."""
+        self._check_known(preference.exclude)
+        flow = self._flow
+        started = time.perf_counter()
+        encoded = flow.encode(query)
+        milliseconds = (time.perf_counter() - started) * 1e3
+        decision = flow.decide(encoded, preference, top_k=self._top_k(top_k), encode_ms=milliseconds)
+        return self._recorded(encoded, decision, asked=False)
+
+    def decide_many(self, requests: Iterable[tuple[Query, Preference]]) -> Iterator[Decision]:
+        """Decide for many queries that `prepare` has checked, in order. Raises as `route_many` does."""
+        for encoded, decision in self._flow.decide_many(requests, top_k=self._settings.top_k):
+            yield self._recorded(encoded, decision, asked=False)
+
+    def start(self, request: AskRequest) -> Asked:
+        """Decide, and begin an answer; its model is asked when it is iterated.
+
+        Raises InfeasibleError (no model keeps to the limits), UsageError (no model can be called, an unknown model, a blank
+        text), AssetError (a file is missing or damaged).
+        """
+        self._check_known((*request.preference.exclude, *filter(None, [request.model])))
+        preference, encoded, sticky = request.preference, None, False
+        # Before the decision: an estimator that makes it may load a model, and both share one memory.
+        executor = self._running()
+        if request.model is not None and not request.estimate:
+            decision = pinned_decision(self._catalog.card(request.model), request.query, preference)
+        else:
+            can = callable_models(
+                self.pool, request.model, preference, request.needs, picked=self._settings.pool != DEFAULT_POOL
+            )
+            preference = can.preference
+            encoded = self._flow.encode(request.query)
+            best = can.noted(self._flow.decide(encoded, preference, top_k=self._top_k(request.top_k)))
+            decision = keep_model(best, request.previous_model, request.stick)
+            sticky = decision.choice != best.choice
+            if decision.choice is None:
+                self._recorded(encoded, decision, asked=True)
+                raise InfeasibleError(explain_infeasible(decision.bound), decision)
+        execution = executor.start(
+            Request(
+                query=request.query,
+                decision=decision,
+                budget=preference.budget,
+                messages=request.messages,
+                fields=request.fields,
+                local_only=preference.local_only,
+                verify=request.verify,
+                encoded=encoded,
+                started=request.started,
+            )
         )
-    if _VISIBLE.search(query.text) is None:
-        raise UsageError("the query is blank; give the text to route")
+        return Asked(execution, decision, sticky, time.monotonic() - request.started)
+
+    @property
+    def _flow(self) -> Pipeline:
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = self._shared.load_flow(self._settings) if self._shared else load_pipeline(self._settings)
+            return self._loaded
+
+    def _running(self) -> Executor:
+        settings, shared = self._settings, self._shared
+        with self._lock:
+            if self._executor is None and shared is not None:
+                self._executor = shared.load_executor(settings, self._opened())
+            elif self._executor is None:
+                self._executor = load_executor(settings, self._flow.pool, self._flow.encode, self._opened())
+            return self._executor
+
+    def _opened(self) -> Journal:
+        self._journal = self._journal or open_journal(self._settings)
+        return self._journal
+
+    def _recorded(self, encoded: EncodedQuery, decision: Decision, *, asked: bool) -> Decision:
+        """Record a decision that no model carries out: of an ask always, else only under journal = "all".
+
+        A decision that is carried out is recorded with its run, at the run's end (`Execution`).
+        """
+        if asked or self._settings.journal == "all":
+            with self._lock:
+                journal = self._opened()
+            journal.record(encoded.query, decision, None, encoded=encoded)
+        return decision
+
+    def _top_k(self, given: int | None) -> int:
+        return self._settings.top_k if given is None else given
+
+    def _preference(self, given: dict[str, Any]) -> Preference:
+        preference = read_preference(given, self._settings)
+        self._check_known(preference.exclude)
+        return preference
+
+    def _check_known(self, models: Iterable[str]) -> None:
+        """Raises UsageError naming the nearest ids for a model that the catalog does not know."""
+        for model in models:
+            self._catalog.card(model)
+
+    @cached_property
+    def _catalog(self) -> Catalog:
+        if self._shared is not None:
+            return self._shared.catalog
+        return open_catalog(self._settings)
+
+
+class Stream:
+    """An answer on its way: iterate over its text, once; then `answer` has it whole.
+
+    `cancel` ends it from another thread; leaving its `with` block, or `close`, from this one.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    def __repr__(self) -> str:
+        run = None if self.answer is None else self.answer.run
+        return f"<Stream of {self.model or self.decision.choice}, {'under way' if run is None else run.ending}>"
+
+    @property
+    def decision(self) -> Decision:
+        """The decision that is carried out."""
+        return self._execution.decision
+
+    @property
+    def model(self) -> str | None:
+        """The model that answers; None before the first piece."""
+        return self._execution.model
+
+    @property
+    def where(self) -> Where | None:
+        """Where that model runs; None before the first piece."""
+        return self._execution.where
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The models that were asked before and did not answer."""
+        return tuple(self._execution.attempts)
+
+    @property
+    def answer(self) -> Answer | None:
+        """The whole answer; None until it has come to its end."""
+        return self._execution.answer
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        while True:
+            text = next(self._execution).text
+            if text:
+                return text
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the answer: no further piece comes."""
+        self._execution.close()
+
+    def cancel(self) -> None:
+        """End the answer from any thread: iterating stops soon."""
+        self._execution.cancel()

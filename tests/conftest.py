@@ -14,7 +14,7 @@ from hypothesis import settings
 from network_cut import CUT
 from tracing import Trace
 
-from scope_edge.encoder import Encoder
+from scope_edge.encoding.encoder import Encoder
 
 # How long an example takes depends on the machine; speed is measured in benchmarks/.
 settings.register_profile("quick", deadline=None, max_examples=25)

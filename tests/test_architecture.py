@@ -1,4 +1,4 @@
-"""The rules of who may import whom, and how big a room may be. A failing test says what to do instead."""
+"""The plan of the house: which room may import which, and how big a room may be. A failing test says what to do instead."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,37 +17,66 @@ import pytest
 import scope_edge
 
 PACKAGE = Path(scope_edge.__file__).resolve().parent
+TESTS = Path(__file__).resolve().parent
 
+# The rooms from the ground up. A room imports those above it in this list, never one below.
+ROOMS = (
+    "types",  # what flows from a query to a decision
+    "errors",  # every error a user can meet
+    "_version",
+    "storage",  # bundled files, packs, SQLite, downloads
+    "settings",  # the settings file, its schema, its checks
+    "catalog",  # model cards, pools, addresses
+    "encoding",  # text -> vector, nearest anchors, token counts
+    "pipeline",  # query -> decision, on protocols only
+    "estimation",  # vector -> P(correct) and tokens, by item response theory
+    "policy",  # estimates -> decision
+    "history",  # the journal and feedback
+    "providers",  # models that answer: behind endpoints, or GGUFs here
+    "estimator",  # the language model that reads the query
+    "fingerprinting",  # a model answers the anchors; outcomes imported
+    "tuning",  # what alpha buys; a user's own calibration
+    "execution",  # decision -> answer, within caps
+    "management",  # a user's models: add, test, compare, remove
+    "training",  # the bank, the map and the population, learned
+    "factory",  # puts the parts together
+    "evaluation",  # labelled queries replayed; scores and plots
+    "router",  # the public face
+    "__init__",
+    "server",  # OpenAI-compatible
+    "cli",
+    "__main__",
+)
 # Library -> the files that may import it, relative to the package; a name ending in "/" is a folder.
-ROOMS = {
-    "onnxruntime": ("encoder.py",),
-    "tokenizers": ("encoder.py", "doctor.py"),
-    "hnswlib": ("hnsw.py", "doctor.py"),
-    "httpx": ("chat/transport.py",),
-    "httpx_sse": ("chat/transport.py",),
-    "anyio": ("chat/transport.py", "server/"),
-    "llama_cpp": ("llama/", "doctor.py"),
-    "msgpack": ("packs.py", "llama/"),
-    "sqlite3": ("database.py",),
-    "tomlkit": ("pools.py", "estimator/installed.py"),
+LIBRARIES = {
+    "onnxruntime": ("encoding/encoder.py",),
+    "tokenizers": ("encoding/encoder.py", "cli/diagnosis.py"),
+    "hnswlib": ("encoding/hnsw.py", "cli/diagnosis.py"),
+    "httpx": ("providers/openai/transport.py",),
+    "httpx_sse": ("providers/openai/transport.py",),
+    "anyio": ("providers/openai/transport.py", "server/"),
+    "llama_cpp": ("providers/llama/", "cli/diagnosis.py"),
+    "msgpack": ("storage/packs.py", "providers/llama/"),
+    "sqlite3": ("storage/sqlite.py",),
+    "tomlkit": ("catalog/edit.py", "estimator/store.py"),
     "click": ("cli/",),
-    "jinja2": ("llama/chat_template.py",),
-    "keyring": ("chat/keys.py",),
-    "gguf": ("estimator/convert.py",),
-    "safetensors": ("estimator/checkpoint.py",),
-    "huggingface_hub": ("remote.py",),
-    "pyarrow": ("estimator/tables.py",),
-    "scipy": ("learning/",),
-    "sklearn": ("evaluating/baselines.py",),
-    "matplotlib": ("plotting/",),
+    "jinja2": ("providers/llama/chat_template.py",),
+    "keyring": ("providers/openai/keys.py",),
+    "gguf": ("estimator/convert/gguf.py",),
+    "safetensors": ("estimator/convert/checkpoint.py",),
+    "huggingface_hub": ("storage/hub.py",),
+    "pyarrow": ("fingerprinting/importing/scope_dataset.py",),
+    "scipy": ("training/",),
+    "sklearn": ("evaluation/baselines.py",),
+    "matplotlib": ("evaluation/plots/",),
     "starlette": ("server/",),
     "uvicorn": ("server/",),
     "prometheus_client": ("server/metrics.py",),
 }
-# What opens connections, or is used to. remote.py and chat/transport.py may; cli/server_client.py may to the user's own server
-# on this machine, and refuses every other address (tests/test_contact.py). The llama worker talks over pipes; server/ only listens.
+# Modules that open connections, or can.
 NETWORK = (
     "aiohttp",
+    "anyio",
     "ftplib",
     "http",
     "httpx",
@@ -58,11 +88,25 @@ NETWORK = (
     "urllib",
     "urllib3",
 )
-REMOTE = ("remote.py", "chat/transport.py", "cli/server_client.py")
-# Training and conversion belong to build_scripts/: a user never installs these. What evaluating needs is another matter.
+# hub downloads, transport calls models' servers, server_client talks to the user's own server on this machine and refuses every
+# other address. The llama.cpp worker talks over pipes; server/ only listens.
+REMOTE = ("storage/hub.py", "providers/openai/transport.py", "cli/server_client.py")
+# Training and conversion belong to build_scripts/: a user never installs these. Evaluation has its own extra.
 BUILD_ONLY = ("build_scripts", "onnx", "pandas", "torch", "transformers")
-# `router.py` may import these of the package and nothing else: words, errors and the contracts between parts.
-ROUTER_KNOWS = ("errors", "records", "protocols")
+PIPELINE_KNOWS = ("errors", "types")
+# Settings stop here: every other part takes the values it uses.
+KNOW_SETTINGS = (
+    "settings/",
+    "catalog/edit.py",
+    "estimator/factory.py",
+    "execution/call_options.py",
+    "policy/overrides.py",
+    "factory.py",
+    "router.py",
+    "evaluation/run.py",
+    "server/",
+    "cli/",
+)
 HEAVY = (
     "starlette",
     "uvicorn",
@@ -75,33 +119,20 @@ HEAVY = (
     "llama_cpp",
     "matplotlib",
 )
-# Who may know the settings: the file itself and its edits, the factories, and what is an orchestration of its own.
-# remote.py asks for `offline` alone, at the moment of a download.
-KNOW_SETTINGS = (
-    "config.py",
-    "pools.py",
-    "assemble.py",
-    "api.py",
-    "doctor.py",
-    "remote.py",
-    "estimator/use.py",
-    "evaluating/run.py",
-    "cli/",
-    "contact/",
-    "server/",
-)
-MAX_LINES = 350
+MAX_ROOT_FILES = 8
+MAX_LINES = 500
 MAX_FUNCTION = 60
 
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module, with its line; `lazy` inside a function, `typing` under TYPE_CHECKING."""
+    """One imported module with its line. `lazy`: inside a function. `typing`: under TYPE_CHECKING. `names`: what is imported."""
 
     module: str
     line: int
     lazy: bool
     typing: bool
+    names: tuple[str, ...] = ()
 
 
 def sources() -> list[Path]:
@@ -110,6 +141,11 @@ def sources() -> list[Path]:
 
 def name(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
+
+
+def room(path: Path) -> str:
+    """The top folder of a file, or the file itself at the package root."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> list[Import]:
@@ -123,7 +159,7 @@ def _walk(node: ast.AST, path: Path, *, lazy: bool, typing: bool) -> Iterator[Im
     elif isinstance(node, ast.ImportFrom):
         base = _absolute(node, path)
         for module in {_module(base, alias.name) for alias in node.names}:
-            yield Import(module, node.lineno, lazy, typing)
+            yield Import(module, node.lineno, lazy, typing, tuple(alias.name for alias in node.names))
     elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         for child in node.body:
             yield from _walk(child, path, lazy=lazy, typing=True)
@@ -148,7 +184,7 @@ def _module(base: str, imported: str) -> str:
 
 
 def _file(module: str) -> Path | None:
-    """The file of one of the package's modules, None for anybody else's."""
+    """The file of one of the package's modules; None for a module of another package."""
     top, *rest = module.split(".")
     if top != "scope_edge":
         return None
@@ -159,95 +195,38 @@ def _file(module: str) -> Path | None:
     return None
 
 
-def allowed(file: str, rooms: tuple[str, ...]) -> bool:
-    return any(file.startswith(room) if room.endswith("/") else file == room for room in rooms)
+def allowed(file: str, places: tuple[str, ...]) -> bool:
+    return any(file.startswith(place) if place.endswith("/") else file == place for place in places)
 
 
 def test_the_package_has_files_and_their_imports_are_seen() -> None:
     seen = {name(path): {found.module for found in imports(path)} for path in sources()}
-    assert "onnxruntime" in seen["encoder.py"], "a lazy import is not seen: the other tests here would prove nothing"
-    assert "scope_edge.records" in seen["router.py"]
+    assert "onnxruntime" in seen["encoding/encoder.py"], (
+        "a lazy import is not seen: the other tests would prove nothing"
+    )
+    assert "scope_edge.types" in seen["pipeline.py"]
 
 
-@pytest.mark.parametrize("library", sorted(ROOMS))
-def test_a_library_lives_in_one_room(library: str) -> None:
-    rooms = ROOMS[library]
-    strays = [
-        f"{name(path)}:{found.line}"
-        for path in sources()
-        for found in imports(path)
-        if found.module.split(".")[0] == library and not found.typing and not allowed(name(path), rooms)
-    ]
-    assert not strays, f"{library} belongs to {rooms[0]}, so that replacing it touches one room; call that: {strays}"
-
-
-def test_nothing_opens_a_connection() -> None:
-    strays = [
-        f"{name(path)}:{found.line} imports {found.module}"
-        for path in sources()
-        for found in imports(path)
-        if found.module.split(".")[0] in NETWORK
-        and name(path) not in REMOTE
-        and not found.module.startswith("urllib.parse")
-    ]
-    assert not strays, f"scope-edge works offline; only {' and '.join(REMOTE)} may open a connection: {strays}"
-
-
-def test_nothing_from_the_build_is_used_at_run_time() -> None:
-    strays = [
-        f"{name(path)}:{found.line} imports {found.module}"
-        for path in sources()
-        for found in imports(path)
-        if found.module.split(".")[0] in BUILD_ONLY
-    ]
-    assert not strays, f"these are installed only where assets are built; do it in build_scripts/: {strays}"
-
-
-def test_the_router_knows_only_words_and_protocols() -> None:
-    known = {f"scope_edge.{module}" for module in ROUTER_KNOWS}
-    strays = [
-        f"line {found.line}: {found.module}"
-        for found in imports(PACKAGE / "router.py")
-        if found.module.split(".")[0] not in sys.stdlib_module_names and found.module not in known and not found.typing
-    ]
-    assert not strays, f"router.py runs the flow on Protocols; give it the part through assemble.py: {strays}"
-
-
-def test_only_assemble_and_the_commands_put_a_router_together() -> None:
-    strays = [
-        f"{name(path)}:{found.line}"
-        for path in sources()
-        for found in imports(path)
-        if found.module == "scope_edge.assemble"
-        and not allowed(name(path), ("api.py", "cli/", "server/", "doctor.py", "evaluating/"))
-    ]
-    assert not strays, f"assemble.py sits on top of the library; take the part you need as an argument: {strays}"
-
-
-def test_settings_stop_at_the_factory() -> None:
-    strays = [
-        f"{name(path)}:{node.lineno}"
-        for path in sources()
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.ImportFrom)
-        and _absolute(node, path) == "scope_edge.config"
-        and {alias.name for alias in node.names} & {"Settings", "load_settings"}
-        and not allowed(name(path), KNOW_SETTINGS)
-    ]
-    assert not strays, (
-        "a part takes the two or three values it uses, as keywords or a small dataclass of its own;"
-        f" let assemble.py take them from the settings: {strays}"
+def test_every_room_is_on_the_plan() -> None:
+    assert {room(path) for path in sources()} == set(ROOMS), (
+        "add a new room to ROOMS at its height, and to README's tour"
     )
 
 
-def test_the_library_does_not_know_its_commands() -> None:
+def test_the_root_holds_few_files() -> None:
+    root = sorted(path.name for path in PACKAGE.glob("*.py"))
+    assert len(root) <= MAX_ROOT_FILES, f"a new file belongs into a room: {root}"
+
+
+@pytest.mark.parametrize("path", sources(), ids=name)
+def test_no_room_imports_a_higher_one(path: Path) -> None:
+    height = ROOMS.index(room(path))
     strays = [
-        f"{name(path)}:{found.line}"
-        for path in sources()
+        f"{name(path)}:{found.line} imports {found.module}"
         for found in imports(path)
-        if found.module.startswith("scope_edge.cli") and not allowed(name(path), ("cli/", "__main__.py"))
+        if (file := _file(found.module)) and ROOMS.index(room(file)) > height
     ]
-    assert not strays, f"a command calls the library, never the other way; move what is shared out of cli/: {strays}"
+    assert not strays, f"data flows one way; take what you need as an argument, or move it down: {strays}"
 
 
 def test_there_is_no_import_cycle() -> None:
@@ -263,7 +242,7 @@ def test_there_is_no_import_cycle() -> None:
 
     def visit(path: Path, trail: tuple[Path, ...]) -> None:
         cycle = " -> ".join(name(one) for one in (*trail, path))
-        assert path not in trail, f"import cycle {cycle}; move what both need into a room of its own"
+        assert path not in trail, f"import cycle {cycle}; move what both need into a room below"
         if path not in done:
             for other in graph[path]:
                 if other is not None:
@@ -274,8 +253,64 @@ def test_there_is_no_import_cycle() -> None:
         visit(path, ())
 
 
+@pytest.mark.parametrize("library", sorted(LIBRARIES))
+def test_a_library_lives_in_one_room(library: str) -> None:
+    places = LIBRARIES[library]
+    strays = [
+        f"{name(path)}:{found.line}"
+        for path in sources()
+        for found in imports(path)
+        if found.module.split(".")[0] == library and not found.typing and not allowed(name(path), places)
+    ]
+    assert not strays, f"{library} belongs to {places[0]}, so that replacing it touches one room; call that: {strays}"
+
+
+def test_only_three_files_open_a_connection() -> None:
+    strays = [
+        f"{name(path)}:{found.line} imports {found.module}"
+        for path in sources()
+        for found in imports(path)
+        if found.module.split(".")[0] in NETWORK
+        and not allowed(name(path), (*REMOTE, *LIBRARIES.get(found.module.split(".")[0], ())))
+        and not found.module.startswith("urllib.parse")
+    ]
+    assert not strays, f"scope-edge works offline; only {', '.join(REMOTE)} may open a connection: {strays}"
+
+
+def test_run_time_needs_nothing_from_the_build() -> None:
+    strays = [
+        f"{name(path)}:{found.line} imports {found.module}"
+        for path in sources()
+        for found in imports(path)
+        if found.module.split(".")[0] in BUILD_ONLY
+    ]
+    assert not strays, f"these are installed only where assets are built; do it in build_scripts/: {strays}"
+
+
+def test_the_pipeline_knows_only_types_errors_and_protocols() -> None:
+    known = {f"scope_edge.{module}" for module in PIPELINE_KNOWS}
+    strays = [
+        f"line {found.line}: {found.module}"
+        for found in imports(PACKAGE / "pipeline.py")
+        if found.module.split(".")[0] not in sys.stdlib_module_names and found.module not in known and not found.typing
+    ]
+    assert not strays, f"pipeline.py runs the flow on protocols; give it the part through factory.py: {strays}"
+
+
+def test_settings_stop_at_the_factory() -> None:
+    strays = [
+        f"{name(path)}:{found.line}"
+        for path in sources()
+        for found in imports(path)
+        if found.module == "scope_edge.settings.config"
+        and {"Settings", "load_settings"} & set(found.names)
+        and not allowed(name(path), KNOW_SETTINGS)
+    ]
+    assert not strays, f"take the two or three values you use; factory.py reads them off the settings: {strays}"
+
+
 @pytest.mark.parametrize("path", sources(), ids=name)
-def test_rooms_are_small_and_print_only_in_the_cli(path: Path) -> None:
+def test_files_are_small_and_print_only_in_the_cli(path: Path) -> None:
     text = path.read_text("utf-8")
     lines = len(text.splitlines())
     assert lines <= MAX_LINES, f"{name(path)} has {lines} lines; part it where it does two things"
@@ -289,6 +324,23 @@ def test_rooms_are_small_and_print_only_in_the_cli(path: Path) -> None:
             caught = ast.unparse(node.type) if node.type else ""
             broad = caught in ("", "BaseException", "Exception")
             assert not broad, f"{name(path)}:{node.lineno} catches anything; name the errors that are expected"
+
+
+def test_a_class_name_means_one_thing() -> None:
+    found = Counter(
+        node.name
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    twice = sorted(name for name, times in found.items() if times > 1)
+    assert not twice, f"one name, one thing; give one of each a name of its own: {twice}"
+
+
+def test_tests_stand_in_the_rooms_of_the_code() -> None:
+    folders = {path.relative_to(TESTS).parts[0] for path in TESTS.rglob("test_*.py") if path.parent != TESTS}
+    unknown = folders - set(ROOMS) - {"docs"}
+    assert not unknown, f"a test stands in the room of what it tests: {sorted(unknown)}"
 
 
 @pytest.mark.parametrize("module", ["scope_edge", "scope_edge.cli"])

@@ -15,8 +15,8 @@ from cli_cases import QUERY, Cli, Ended, command, spawn, user, without_timings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scope_edge import assets
-from scope_edge.router import MAX_QUERY_CHARACTERS
+from scope_edge.pipeline import MAX_QUERY_CHARACTERS
+from scope_edge.storage import assets
 
 TEXTS = {
     "one letter": "x",

@@ -10,8 +10,8 @@ import pytest
 from chat_server import from_gguf, serving
 from cli_cases import QUERY, Ended, spawn, user
 
-from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.memory import Plan
+from scope_edge.providers.llama.client import LlamaClient
+from scope_edge.providers.llama.memory import Plan
 
 pytest.importorskip("httpx")
 if find_spec("llama_cpp") is None:

@@ -15,12 +15,12 @@ import pytest
 from chat_server import Answers, Said, Server, faulty, from_gguf, serving
 from cli_cases import command, spawn, user
 
-from scope_edge.core_set import load_core
-from scope_edge.grading import grade, prompt_of
-from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.memory import Plan
-from scope_edge.llama.process import installed
-from scope_edge.packs import read_pack
+from scope_edge.estimation.core_set import load_core
+from scope_edge.fingerprinting.grading import grade, prompt_of
+from scope_edge.providers.llama.client import LlamaClient
+from scope_edge.providers.llama.memory import Plan
+from scope_edge.providers.llama.process import installed
+from scope_edge.storage.packs import read_pack
 
 pytest.importorskip("httpx")
 KEY = "sk-this-is-secret-0123456789"

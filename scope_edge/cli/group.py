@@ -6,7 +6,7 @@ from importlib import import_module
 
 import click
 
-from scope_edge import __version__
+from scope_edge._version import __version__
 
 PROGRAM = "scope-edge"
 COMMANDS = {
@@ -33,7 +33,7 @@ _MODULES = {"import": "imports"}
 
 
 class Commands(click.Group):
-    """A group that imports a command's module, `scope_edge.cli.<name>`, when the command is asked for."""
+    """A group that imports a command's module, `scope_edge.cli.commands.<name>`, when the command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -57,7 +57,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"scope_edge.cli.{_MODULES.get(cmd_name, cmd_name)}").command
+        command: click.Command = import_module(f"scope_edge.cli.commands.{_MODULES.get(cmd_name, cmd_name)}").command
         return command
 
 

@@ -9,10 +9,32 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from scope_edge.errors import ScopeEdgeError
+from scope_edge.errors import ScopeEdgeError, UsageError
+from scope_edge.settings.validation import check_alpha
+
+# Alphas as they are written on the command line.
+
+# A sweep of more alphas than this shows nothing that fewer would not.
+_MOST = 1001
+
+
+def read_alphas(text: str) -> tuple[float, ...]:
+    """Numbers in [0, 1], rising: "0:1:0.05" or "0,0.5,1". Raises UsageError."""
+    try:
+        if ":" in text:
+            first, last, step = (float(part) for part in text.split(":"))
+            if not step > 0 or not last >= first or (last - first) / step >= _MOST:
+                raise ValueError
+            numbers = [round(first + i * step, 10) for i in range(int((last - first) / step + 1e-9) + 1)]
+        else:
+            numbers = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--alphas must be FROM:TO:STEP or numbers joined by commas, not {text!r}") from error
+    return tuple(sorted({check_alpha(number, "--alphas") for number in numbers}))
+
 
 if TYPE_CHECKING:
-    from scope_edge.catalog import Catalog
+    from scope_edge.catalog.cards import Catalog
 
     AnyParamType = click.ParamType[Any]
 else:
@@ -30,7 +52,7 @@ class Setting(AnyParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value as config.py stores it. Raises UsageError."""
-        from scope_edge.allowed import CHECKS
+        from scope_edge.settings.schema import CHECKS
 
         read = value if self.choices or self.key in ("pool", "profile") else number(value)
         return CHECKS[self.key](f"--{self.key.replace('_', '-')}", read)
@@ -46,12 +68,12 @@ class Features(AnyParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """A tuple of them. Raises UsageError."""
-        from scope_edge.catalog import features_of
+        from scope_edge.catalog.cards import features_of
 
         return features_of(str(value))
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from scope_edge.catalog import FEATURES
+        from scope_edge.catalog.cards import FEATURES
 
         return _items(FEATURES, incomplete)
 
@@ -79,7 +101,7 @@ def complete_pool(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of the user's profiles."""
-    from scope_edge.config import load_settings
+    from scope_edge.settings.config import load_settings
 
     with contextlib.suppress(ScopeEdgeError):
         return _items(load_settings().profiles, incomplete)
@@ -102,8 +124,8 @@ def _items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
 
 def _catalog() -> Catalog | None:
     """None when it cannot be read: a shell that completes is no place to say so."""
-    from scope_edge.assemble import open_catalog
-    from scope_edge.config import load_settings
+    from scope_edge.factory import open_catalog
+    from scope_edge.settings.config import load_settings
 
     with contextlib.suppress(ScopeEdgeError):
         return open_catalog(load_settings())

@@ -8,12 +8,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 import click
 
+from scope_edge.cli.format import clipped, duration, is_terminal, plural, screen_width
 from scope_edge.errors import ScopeEdgeError
 
 # Characters; of four bytes at most, so that a piece always fits the smallest buffer Python has.
@@ -44,7 +46,7 @@ def out_line(text: str) -> None:
 
 def out_piece(text: str) -> None:
     """Print some of a text that somebody else wrote, as it comes. On a terminal, what could steer it is spelled out."""
-    from scope_edge.cli.words import is_terminal
+    from scope_edge.cli.format import is_terminal
 
     if sys.stdout is None:
         return
@@ -120,3 +122,49 @@ def _failed(error: OSError) -> Exception:
     if isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL):
         return BrokenPipeError(*error.args)
     return ScopeEdgeError(f"the output cannot be written ({error.strerror or error}); check where it goes")
+
+
+# How far a long job is: one line on standard error that is written over, and nothing where no person looks at it.
+
+_SECONDS = 0.1
+
+
+class ProgressLine:
+    """Call it with (what is being done, done, in all); the line is gone at the end of the block."""
+
+    def __init__(self) -> None:
+        self._shown = is_terminal(sys.stderr)
+        self._what, self._next = "", 0.0
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._what:
+            self._write("")
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show it, at most ten times a second, but every new job and every end."""
+        now = time.monotonic()
+        if not self._shown or (what == self._what and now < self._next and done < total):
+            return
+        self._what, self._next = what, now + _SECONDS
+        share = f"{100 * min(done / total, 1):3.0f} %" if total > 0 else ""
+        size = f" of {total / 1e9:.1f} GB" if total >= 1e8 else ""
+        self._write(clipped(one_line(what), screen_width() - 20) + f": {share}{size}")
+
+    def count(self, done: int, total: int, word: str, seconds_left: float | None, *more: str) -> None:
+        """Show "3 of 9 questions, about 2 minutes left", and what else there is to say."""
+        if not self._shown:
+            return
+        left = [] if seconds_left is None else [f"about {duration(seconds_left)} left"]
+        self._what = ", ".join([f"{done} of {plural(total, word)}", *left, *more])
+        self._write(clipped(one_line(self._what), screen_width() - 1))
+
+    def _write(self, line: str) -> None:
+        # Where standard error is gone, so is who would have looked.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"\r\033[K{line}")
+            sys.stderr.flush()

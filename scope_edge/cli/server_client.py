@@ -15,17 +15,16 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from scope_edge import errors
-from scope_edge.answer import Answer
-from scope_edge.chat.endpoints import is_loopback
-from scope_edge.contact.token import NONCE, PROOF, proof, read_token, same
+from scope_edge.catalog.endpoint import is_loopback
 from scope_edge.errors import AssetError, ScopeEdgeError
-from scope_edge.journal.written import read_decision, read_run
-from scope_edge.records import Attempt
+from scope_edge.history.serialization import read_decision, read_run
 from scope_edge.server.state import REQUEST_SETTINGS, ServerState, find_server, is_compatible
+from scope_edge.server.token import NONCE, PROOF, proof, read_token, same
+from scope_edge.types import Answer, Attempt
 
 if TYPE_CHECKING:
-    from scope_edge.config import Settings
-    from scope_edge.records import Decision
+    from scope_edge.settings.config import Settings
+    from scope_edge.types import Decision
 
 _PROOF_SECONDS, _ROUTE_SECONDS = 2.0, 60.0
 _MAX_BYTES = 64 * 1024 * 1024
@@ -37,7 +36,7 @@ class NotServed(Exception):
     """No server takes the request, and none has done any of it."""
 
 
-class Connection:
+class ServerConnection:
     """One request to the user's server. Leaving its `with` block hangs up, which ends the server's work for it."""
 
     def __init__(self, state: ServerState, token: str) -> None:
@@ -47,7 +46,7 @@ class Connection:
         self._port, self._token = state.port, token
         self._http = http.client.HTTPConnection(state.host, state.port, timeout=_PROOF_SECONDS)
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> ServerConnection:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,7 +173,7 @@ class ServedStream:
 
 
 @contextlib.contextmanager
-def _connected(settings: Settings) -> Iterator[Connection]:
+def _connected(settings: Settings) -> Iterator[ServerConnection]:
     """Connect to the user's server. Raises NotServed: none runs that would decide as this process."""
     try:
         state, token = (find_server(), read_token()) if settings.use_server else (None, None)
@@ -182,7 +181,7 @@ def _connected(settings: Settings) -> Iterator[Connection]:
         raise NotServed from error
     if state is None or token is None or not is_compatible(state, settings, token):
         raise NotServed
-    with Connection(state, token) as connection:
+    with ServerConnection(state, token) as connection:
         yield connection
 
 

@@ -17,11 +17,23 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from scope_edge import assets
-from scope_edge.checks import check_choice
 from scope_edge.errors import AssetError, UsageError, WorkerError
-from scope_edge.estimator.card import mode_from_card, template_from_card
-from scope_edge.estimator.installed import (
+from scope_edge.estimator.convert.card import mode_from_card, template_from_card
+from scope_edge.estimator.convert.quantize import QUANTS, Quant
+from scope_edge.estimator.factory import memory_plan
+from scope_edge.estimator.prompt import BUNDLED, PromptTemplate
+from scope_edge.estimator.sources import (
+    DEFAULT_QUANT,
+    InstallStep,
+    WeightsOrigin,
+    check_extras,
+    find_origin,
+    forget,
+    model_card,
+    put_weights,
+    read_text,
+)
+from scope_edge.estimator.store import (
     GGUF,
     MODES,
     PROMPT,
@@ -33,33 +45,21 @@ from scope_edge.estimator.installed import (
     store,
     write_manifest,
 )
-from scope_edge.estimator.prompt import BUNDLED, Template
-from scope_edge.estimator.quantize import QUANTS, Quant
-from scope_edge.estimator.sources import (
-    DEFAULT_QUANT,
-    Origin,
-    Step,
-    check_extras,
-    find_origin,
-    forget,
-    model_card,
-    put_weights,
-    read_text,
-)
-from scope_edge.estimator.use import memory_plan
-from scope_edge.files import file_sha256, write_atomically
-from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.gguf import describe_gguf, writes_text
-from scope_edge.llama.memory import NoRoom
-from scope_edge.llama.messages import Shape
-from scope_edge.llama.speed import Ready, remembered
-from scope_edge.remote import Progress
+from scope_edge.providers.llama.client import LlamaClient
+from scope_edge.providers.llama.gguf import describe_gguf, writes_text
+from scope_edge.providers.llama.memory import NoRoom
+from scope_edge.providers.llama.messages import AnswerFormat
+from scope_edge.providers.llama.speed import SpeedRecord, remembered
+from scope_edge.settings.validation import check_choice
+from scope_edge.storage import assets
+from scope_edge.storage.files import file_sha256, write_atomically
+from scope_edge.storage.hub import Progress
 
 _A_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class InstallOptions:
     """What the user asks for beyond the source; None = as the source suggests.
 
     Attributes:
@@ -85,7 +85,7 @@ class _Prompt:
     mode: Mode | None = None
 
 
-def install(source: str, wishes: Wishes = Wishes(), progress: Progress | None = None) -> Installed:
+def install(source: str, wishes: InstallOptions = InstallOptions(), progress: Progress | None = None) -> Installed:
     """Install an estimator from a GGUF file, a checkpoint's folder or a hub id (OWNER/NAME or OWNER/NAME@REVISION).
 
     Args:
@@ -114,7 +114,7 @@ def install(source: str, wishes: Wishes = Wishes(), progress: Progress | None = 
         entry = Installed(
             name=name,
             folder=folder,
-            sha256=file_sha256(path, Step(progress, "hashing the weights") if progress else None),
+            sha256=file_sha256(path, InstallStep(progress, "hashing the weights") if progress else None),
             size=path.stat().st_size,
             shape=shape,
             mode=wishes.mode or mode,
@@ -132,7 +132,7 @@ def install(source: str, wishes: Wishes = Wishes(), progress: Progress | None = 
     return entry
 
 
-def measure(installed: Installed, timeout: float = 600.0) -> Ready:
+def measure(installed: Installed, timeout: float = 600.0) -> SpeedRecord:
     """Start the estimator on this machine and remember how it is best loaded and how fast it then is.
 
     Raises AssetError (its weights were changed), WorkerError (no room for it, or llama.cpp fails on it).
@@ -145,18 +145,18 @@ def measure(installed: Installed, timeout: float = 600.0) -> Ready:
         return client.measure(timeout)
 
 
-def measured(installed: Installed) -> Ready | None:
+def measured(installed: Installed) -> SpeedRecord | None:
     """What `measure` found on this machine; None = not measured yet."""
     return remembered(installed.sha256, assets.user_cache_dir())
 
 
-def _given_template(wishes: Wishes) -> _Prompt | None:
+def _given_template(wishes: InstallOptions) -> _Prompt | None:
     """The template out of the user's file or card, checked before anything takes long. Raises UsageError, AssetError."""
     if wishes.template_file is not None and wishes.card_file is not None:
         raise UsageError("--prompt-template and --card both name a template; give one of them")
     if wishes.template_file is not None:
         text = read_text(wishes.template_file)
-        Template.parse(text, str(wishes.template_file))
+        PromptTemplate.parse(text, str(wishes.template_file))
         return _Prompt(text, wishes.template_file.name)
     if wishes.card_file is not None:
         found = _from_card(read_text(wishes.card_file), f"model card {wishes.card_file.name}")
@@ -168,7 +168,7 @@ def _given_template(wishes: Wishes) -> _Prompt | None:
     return None
 
 
-def _prompt(origin: Origin, given: _Prompt | None, progress: Progress | None) -> tuple[_Prompt, Mode]:
+def _prompt(origin: WeightsOrigin, given: _Prompt | None, progress: Progress | None) -> tuple[_Prompt, Mode]:
     """Template and mode from what knows best: the user's file, the model's own card, then its name and the bundled one."""
     card = model_card(origin, progress)
     place = f"{origin.repo.id}@{origin.repo.commit[:12]}" if origin.repo else origin.source
@@ -183,7 +183,7 @@ def _from_card(card: str, place: str) -> _Prompt | None:
     return None if template is None else _Prompt(template, place, mode_from_card(card))
 
 
-def _described(path: Path, origin: Origin) -> Shape:
+def _described(path: Path, origin: WeightsOrigin) -> AnswerFormat:
     """What the GGUF says of itself. Raises AssetError (llama.cpp cannot read it, or it writes no text)."""
     try:
         shape = describe_gguf(path)
@@ -197,7 +197,7 @@ def _described(path: Path, origin: Origin) -> Shape:
     return shape
 
 
-def _name_of(origin: Origin, quant: Quant | None) -> str:
+def _name_of(origin: WeightsOrigin, quant: Quant | None) -> str:
     """A name out of the source's own: what it is called, and how it is quantized where that is decided here."""
     text = f"{origin.stem}-{quant or DEFAULT_QUANT}" if origin.repo or origin.folder else origin.stem
     name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64].rstrip("-._")

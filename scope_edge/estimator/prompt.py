@@ -10,12 +10,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from scope_edge.encoding.token_count import estimate_prompt_tokens
 from scope_edge.errors import UsageError
-from scope_edge.llama.messages import Piece
+from scope_edge.providers.llama.messages import Job, TextPiece
+
+if TYPE_CHECKING:
+    from scope_edge.estimation.anchors import AnchorSet
+    from scope_edge.estimation.fingerprints import Fingerprint
+    from scope_edge.estimator.store import Installed
+    from scope_edge.policy.costs import Ints
+    from scope_edge.types import Floats, ModelCard, Vector
 
 # As the weights were trained: so many examples, of the ten nearest anchors.
 EXAMPLES: Final = 5
@@ -31,8 +41,8 @@ DEFAULT_EXAMPLE: Final = (
 # The text of the template that ships with the package.
 BUNDLED: Final = resources.files("scope_edge.estimator").joinpath("template.txt").read_text("utf-8")
 # Qwen's chat format (ChatML), which the weights were trained in.
-_BEFORE = Piece("<|im_start|>user\n", markup=True)
-_AFTER = Piece("<|im_end|>\n<|im_start|>assistant\n", markup=True)
+_BEFORE = TextPiece("<|im_start|>user\n", markup=True)
+_AFTER = TextPiece("<|im_end|>\n<|im_start|>assistant\n", markup=True)
 
 _COMMENT = re.compile(r"\{\{!.*\}\}[ \t]*(?:\n|$)")
 _NAME = re.compile(r"\{\{([A-Za-z_]\w*)\}\}")
@@ -64,7 +74,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ParsedAnswer:
     """What an estimator predicted in words: completion tokens (1 to 99,999) and whether the answer is right."""
 
     length: int
@@ -72,7 +82,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class PromptTemplate:
     """A parsed template: pieces of literal text and names, in turn. Made by `parse`."""
 
     before: tuple[str, ...]
@@ -80,7 +90,7 @@ class Template:
     after: tuple[str, ...]
 
     @classmethod
-    def parse(cls, text: str, where: str) -> Template:
+    def parse(cls, text: str, where: str) -> PromptTemplate:
         """Read a template; `where` is named in errors. Raises UsageError that says what is missing or not known."""
         if len(text) > MAX_TEMPLATE:
             raise UsageError(
@@ -104,7 +114,7 @@ class Template:
                 raise UsageError(f"{where}: the prompt template lacks {{{{{missing[0]}}}}}")
         return parsed
 
-    def render(self, model: str, examples: Sequence[Example], question: str) -> tuple[Piece, ...]:
+    def render(self, model: str, examples: Sequence[Example], question: str) -> tuple[TextPiece, ...]:
         """The prompt for one model and query: the chat format's marks around one plain piece.
 
         Texts beyond MAX_QUESTION and MAX_EXAMPLE characters are cut in the middle, see `shortened`; whoever renders says
@@ -124,7 +134,7 @@ class Template:
             for number, one in enumerate(examples, 1)
         )
         body = "".join((_filled(self.before, frame), *blocks, _filled(self.after, frame)))
-        return _BEFORE, Piece(body), _AFTER
+        return _BEFORE, TextPiece(body), _AFTER
 
 
 def shortened(text: str, limit: int) -> str:
@@ -140,7 +150,7 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
 
 
-def parse_answer(text: str) -> Answer | None:
+def parse_answer(text: str) -> ParsedAnswer | None:
     """The prediction in free text, None when there is none that can be used.
 
     An answer line begins with "Predicted Performance:", Markdown aside, and its braces close on the same line. The last
@@ -154,7 +164,7 @@ def parse_answer(text: str) -> Answer | None:
     fields = _FIELDS.fullmatch(found.group(1)) if found else None
     if fields is None or not _LENGTH.fullmatch(fields.group(1)) or not int(fields.group(1)):
         return None
-    return Answer(int(fields.group(1)), fields.group(2).lower() == "yes")
+    return ParsedAnswer(int(fields.group(1)), fields.group(2).lower() == "yes")
 
 
 def analysis(text: str) -> str:
@@ -182,3 +192,109 @@ def _filled(parts: tuple[str, ...], values: Mapping[str, str]) -> str:
 
 def _writable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+# What the estimator is shown of a model: the anchors with text nearest to the query, and how the model did on them.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measured:
+    """One model on one set: the rows with both outcomes known, their lengths (own tokens) and whether correct."""
+
+    set: int
+    rows: Ints
+    lengths: Ints
+    correct: Floats
+
+
+class TextSlices:
+    """Outcomes of a pool's models on the anchor sets that have text.
+
+    An outcome that is missing, in part or whole, is never shown, neither as "no" nor as a length of 0.
+    """
+
+    def __init__(self, pool: Sequence[ModelCard], fingerprints: Mapping[str, Sequence[Fingerprint]]) -> None:
+        self.names = tuple(card.id for card in pool)
+        self.sets: list[AnchorSet] = []
+        self._measured = [self._of(card, fingerprints.get(card.id, ())) for card in pool]
+        # The models, by index in the pool, that have at least one outcome to show.
+        self.models = tuple(i for i, parts in enumerate(self._measured) if parts)
+
+    def _of(self, card: ModelCard, parts: Sequence[Fingerprint]) -> tuple[_Measured, ...]:
+        found = []
+        for one in parts:
+            rows = np.flatnonzero(np.isfinite(one.correct) & (one.tokens > 0)) if one.anchors.texts else ()
+            if not len(rows):
+                continue
+            names = [known.name for known in self.sets]
+            if one.anchors.name not in names:
+                self.sets.append(one.anchors)
+                names.append(one.anchors.name)
+            own = np.maximum(np.rint(one.tokens[rows] * card.token_factor), 1).astype(np.intp)
+            found.append(_Measured(names.index(one.anchors.name), np.asarray(rows), own, one.correct[rows]))
+        return tuple(found)
+
+    def similarities(self, vector: Vector) -> list[Vector]:
+        """Cosine of a unit vector with every anchor of every set in `sets`: computed once a query, for all models."""
+        return [one.vectors @ vector for one in self.sets]
+
+    def examples(
+        self, model: int, similarities: Sequence[Vector], k: int, *, without: str | None = None
+    ) -> tuple[Example, ...]:
+        """The k measured anchors nearest to the query, nearest first; a question is shown once.
+
+        model: index in the pool. without: a question that must not be shown, being the one that is asked.
+        """
+        near = [
+            (-float(similarities[part.set][row]), part.set, int(row), int(length), float(correct))
+            for part in self._measured[model]
+            for row, length, correct in _nearest(part, similarities[part.set], 2 * k)
+        ]
+        shown: dict[str, Example] = {}
+        for _, of, row, length, correct in sorted(near):
+            text = self.sets[of].texts[row]
+            if text != without and text not in shown and len(shown) < k:
+                shown[text] = Example(text, length, correct >= CORRECT_FROM)
+        return tuple(shown.values())
+
+
+def _nearest(part: _Measured, similarity: Vector, k: int) -> zip[tuple[int, int, float]]:
+    order = np.argsort(-similarity[part.rows], kind="stable")[:k]
+    return zip(part.rows[order].tolist(), part.lengths[order].tolist(), part.correct[order].tolist(), strict=True)
+
+
+# One installed estimator's prompts for a pool's models: its template, the examples it is shown, how it is sampled.
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt, its expected tokens (cl100k, so an estimate), and how many of its texts were cut."""
+
+    pieces: tuple[TextPiece, ...]
+    tokens: float
+    cut: int
+
+
+class Prompter:
+    """Writes prompts and the jobs that sample them."""
+
+    def __init__(self, installed: Installed, slices: TextSlices) -> None:
+        """Raises AssetError or UsageError: the estimator's template is damaged or unusable."""
+        self._installed = installed
+        self._template = PromptTemplate.parse(installed.template, installed.name)
+        self._slices = slices
+
+    def prompt(
+        self, model: int, similarities: Sequence[Vector], question: str, *, without: str | None = None
+    ) -> Prompt:
+        """The prompt for a model, by index in the pool; the other arguments as in `TextSlices.examples`."""
+        examples = self._slices.examples(model, similarities, self._installed.examples, without=without)
+        pieces = self._template.render(self._slices.names[model], examples, question)
+        cut = (len(question) > MAX_QUESTION) + sum(len(one.question) > MAX_EXAMPLE for one in examples)
+        return Prompt(pieces, sum(estimate_prompt_tokens(piece.text).expected for piece in pieces), cut)
+
+    def job(self, prompt: Prompt, samples: int, *, after: int = 0) -> Job:
+        """The job that draws so many samples; `after` so many were drawn already, which it does not repeat."""
+        one = self._installed
+        sampling = replace(one.sampling, seed=one.sampling.seed + after)
+        return Job(prompt.pieces, samples, one.mode, one.analysis_tokens, sampling)

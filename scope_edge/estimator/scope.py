@@ -16,17 +16,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from scope_edge.errors import ScopeEdgeError
-from scope_edge.estimator.calibrated import EstimatorCalibration, uncalibrated
-from scope_edge.estimator.examples import TextSlices
-from scope_edge.estimator.pace import Pace, Speed
-from scope_edge.estimator.prompter import Prompt, Prompter
+from scope_edge.estimator.calibration import EstimatorCalibration, uncalibrated
+from scope_edge.estimator.prompt import Prompt, Prompter, TextSlices
 from scope_edge.estimator.refined import Refined
-from scope_edge.llama.messages import Job, JobResult, Stats
-from scope_edge.records import EncodedQuery, Estimates, EstimatorReport, Refinement
+from scope_edge.estimator.speed import PromptSpeed, SpeedEstimate
+from scope_edge.providers.llama.messages import Job, JobResult, Stats
+from scope_edge.types import EncodedQuery, Estimates, EstimatorReport, Refinement
 
 if TYPE_CHECKING:
-    from scope_edge.estimator.installed import Installed
-    from scope_edge.records import Floats
+    from scope_edge.estimator.store import Installed
+    from scope_edge.types import Floats
 
     CouldWin = Callable[[Estimates, Floats, Floats], tuple[int, ...]]
 
@@ -36,7 +35,7 @@ START_SECONDS = 300.0
 MOST_FAILURES, REST_SECONDS = 3, 300.0
 
 
-class Ready(Speed, Protocol):
+class ReadyEstimator(PromptSpeed, Protocol):
     """What a started worker says: throughput at its warm-up, and how many prompts to hand over at once."""
 
     @property
@@ -46,7 +45,7 @@ class Ready(Speed, Protocol):
 class Client(Protocol):
     """The llama.cpp worker as the estimator knows it; `llama.client.LlamaClient` is one."""
 
-    def start(self, timeout: float) -> Ready: ...
+    def start(self, timeout: float) -> ReadyEstimator: ...
 
     def run(self, jobs: Sequence[Job], timeout: float | None) -> tuple[tuple[JobResult, ...], Stats]: ...
 
@@ -62,14 +61,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EstimatorEngine:
     """How to get at the worker. `open` may raise any ScopeEdgeError. known: its speed here, if it was ever measured.
 
     Both are called when the first query needs it, not before.
     """
 
     open: Callable[[], Client]
-    known: Callable[[], Speed | None] = lambda: None
+    known: Callable[[], PromptSpeed | None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -89,7 +88,7 @@ class ScopeEstimator:
         self,
         installed: Installed,
         slices: TextSlices,
-        engine: Engine,
+        engine: EstimatorEngine,
         *,
         limits: Limits,
         calibration: EstimatorCalibration | None,
@@ -108,7 +107,7 @@ class ScopeEstimator:
         self._client: Client | None = None
         self._started = False
         self._batch = 1
-        self._pace: Pace | None = None
+        self._pace: SpeedEstimate | None = None
         self._failures, self._failed, self._rest_until = 0, "", 0.0
         self._lock = Lock()
 
@@ -167,8 +166,8 @@ class ScopeEstimator:
         ready = self._client.start(START_SECONDS)
         self._started, self._batch, self._pace = True, max(ready.batch_prompts, 1), self._paced(ready)
 
-    def _paced(self, speed: Speed) -> Pace:
-        return Pace(speed, self._installed.mode, self._installed.analysis_tokens)
+    def _paced(self, speed: PromptSpeed) -> SpeedEstimate:
+        return SpeedEstimate(speed, self._installed.mode, self._installed.analysis_tokens)
 
     def _turn(self, state: Refined, could_win: CouldWin) -> list[int]:
         """Whom to prompt next, at most a batch; empty when nothing that can be found out would change the decision."""

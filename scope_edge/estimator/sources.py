@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
-from scope_edge.estimator.convert import About, convert_checkpoint
-from scope_edge.estimator.quantize import Quant, quantize_gguf
-from scope_edge.files import check_space, whole_file
-from scope_edge.llama.process import installed
-from scope_edge.remote import HubRepo, Progress, discard, fetch, is_hub_id, look_up
+from scope_edge.estimator.convert.gguf import About, convert_checkpoint
+from scope_edge.estimator.convert.quantize import Quant, quantize_gguf
+from scope_edge.providers.llama.process import installed
+from scope_edge.storage.files import check_space, whole_file
+from scope_edge.storage.hub import HubRepo, Progress, discard, fetch, is_hub_id, look_up
 
 DEFAULT_QUANT: Quant = "Q4_K_M"
 CARD = "README.md"
@@ -42,7 +42,7 @@ MAX_SOURCE = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class WeightsOrigin:
     """Weights that were found but not touched yet. Exactly one of `gguf`, `folder` and `repo` is set.
 
     Attributes:
@@ -63,7 +63,7 @@ class Origin:
         return self.gguf is None and self.chosen is None
 
 
-def find_origin(source: str, quant: Quant | None, *, offline: str | None = None) -> Origin:
+def find_origin(source: str, quant: Quant | None, *, offline: str | None = None) -> WeightsOrigin:
     """Look at a path (a GGUF, or a folder with a checkpoint) or a hub id. A path that exists wins over a hub id.
 
     Raises UsageError (it is neither), AssetError (not a GGUF, or a GGUF without weights), and what `look_up` raises.
@@ -79,7 +79,7 @@ def find_origin(source: str, quant: Quant | None, *, offline: str | None = None)
         )
     if path.is_file():
         check_head(path)
-        return Origin(str(path), path.stem, gguf=path)
+        return WeightsOrigin(str(path), path.stem, gguf=path)
     if path.is_dir():
         return _in_folder(path, quant)
     if is_hub_id(source) and not source.endswith(".gguf"):
@@ -87,7 +87,7 @@ def find_origin(source: str, quant: Quant | None, *, offline: str | None = None)
     raise UsageError(f"{source}: no such file or folder, and not a hub id (OWNER/NAME, or OWNER/NAME@REVISION)")
 
 
-def check_extras(origin: Origin) -> None:
+def check_extras(origin: WeightsOrigin) -> None:
     """Raise MissingExtraError, before anything is downloaded, when what the origin needs is not installed."""
     if not installed():
         raise MissingExtraError('an estimator needs llama-cpp-python; pip install "scope-edge[llama]"')
@@ -96,7 +96,7 @@ def check_extras(origin: Origin) -> None:
             raise MissingExtraError(f'converting a checkpoint needs {library}; pip install "scope-edge[convert]"')
 
 
-def model_card(origin: Origin, progress: Progress | None) -> str | None:
+def model_card(origin: WeightsOrigin, progress: Progress | None) -> str | None:
     """The README beside a checkpoint or of a repository; None without one. Raises as `fetch`, AssetError."""
     if origin.repo is not None:
         size = next((file.size for file in origin.repo.files if file.path == CARD), None)
@@ -119,7 +119,7 @@ def read_text(path: Path) -> str:
     return blob.decode("utf-8", "replace")
 
 
-def put_weights(origin: Origin, target: Path, quant: Quant | None, progress: Progress | None) -> None:
+def put_weights(origin: WeightsOrigin, target: Path, quant: Quant | None, progress: Progress | None) -> None:
     """Make `target` the GGUF of an origin: linked or copied, downloaded, converted, quantized, whatever it takes.
 
     Raises AssetError, UsageError, MissingExtraError as the steps do. A download that was interrupted stays in the cache.
@@ -132,7 +132,7 @@ def put_weights(origin: Origin, target: Path, quant: Quant | None, progress: Pro
         _placed(origin.gguf, target, quant, progress)
 
 
-def forget(origin: Origin) -> None:
+def forget(origin: WeightsOrigin) -> None:
     """Delete what was downloaded of a repository: its weights are in the store now."""
     if origin.repo is not None:
         discard(origin.repo)
@@ -153,10 +153,10 @@ def check_head(path: Path) -> None:
         raise AssetError(f"{path}: a vocabulary without weights; give the model's own GGUF")
 
 
-def _in_folder(folder: Path, quant: Quant | None) -> Origin:
+def _in_folder(folder: Path, quant: Quant | None) -> WeightsOrigin:
     stem = folder.resolve().name
     if (folder / "config.json").is_file():
-        return Origin(str(folder), stem, folder=folder)
+        return WeightsOrigin(str(folder), stem, folder=folder)
     names = [path.name for path in folder.iterdir() if path.suffix == ".gguf"]
     if not names:
         raise UsageError(f"{folder}: holds neither a checkpoint (config.json, *.safetensors) nor a .gguf file")
@@ -164,10 +164,10 @@ def _in_folder(folder: Path, quant: Quant | None) -> Origin:
     if chosen is None:
         raise UsageError(f"{folder}: which one? It holds {', '.join(sorted(names))}; give the path of one")
     check_head(folder / chosen)
-    return Origin(str(folder / chosen), Path(chosen).stem, gguf=folder / chosen)
+    return WeightsOrigin(str(folder / chosen), Path(chosen).stem, gguf=folder / chosen)
 
 
-def _on_hub(source: str, quant: Quant | None, offline: str | None) -> Origin:
+def _on_hub(source: str, quant: Quant | None, offline: str | None) -> WeightsOrigin:
     repo = look_up(source, offline=offline)
     stem = repo.id.partition("/")[2]
     paths = [file.path for file in repo.files]
@@ -179,7 +179,7 @@ def _on_hub(source: str, quant: Quant | None, offline: str | None) -> Origin:
             if ready
             else f"{repo.id}: holds neither a checkpoint (config.json, *.safetensors) nor a .gguf file"
         )
-    return Origin(repo.id, stem, repo=repo, chosen=chosen)
+    return WeightsOrigin(repo.id, stem, repo=repo, chosen=chosen)
 
 
 def _ready(paths: Iterable[str], quant: Quant | None) -> str | None:
@@ -195,7 +195,9 @@ def _has_checkpoint(paths: Iterable[str]) -> bool:
     return {"config.json", "tokenizer.json"} <= held and bool({_INDEX, _SINGLE} & held)
 
 
-def _from_hub(origin: Origin, repo: HubRepo, target: Path, quant: Quant | None, progress: Progress | None) -> None:
+def _from_hub(
+    origin: WeightsOrigin, repo: HubRepo, target: Path, quant: Quant | None, progress: Progress | None
+) -> None:
     if origin.chosen is not None:
         _placed(fetch(repo, [origin.chosen], progress) / origin.chosen, target, None, progress)
         return
@@ -265,12 +267,12 @@ def _placed(path: Path, target: Path, quant: Quant | None, progress: Progress | 
         raise AssetError(f"{path}: cannot be read ({error.strerror or error}); give another file") from error
 
 
-def _step(progress: Progress | None, what: str) -> Step | None:
-    return None if progress is None else Step(progress, what)
+def _step(progress: Progress | None, what: str) -> InstallStep | None:
+    return None if progress is None else InstallStep(progress, what)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class InstallStep:
     """A named part of a progress, for those who report (done, in all)."""
 
     progress: Progress

@@ -7,16 +7,16 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from scope_edge.encoding.token_count import estimate_prompt_tokens
 from scope_edge.errors import NoAnswerError, ScopeEdgeError
-from scope_edge.fingerprinting.journal import Answer
-from scope_edge.prompt_tokens import estimate_prompt_tokens
+from scope_edge.fingerprinting.answer_log import LoggedAnswer
 
 if TYPE_CHECKING:
-    from scope_edge.chat.client import ChatClient
-    from scope_edge.chat.wire import Reply
-    from scope_edge.fingerprinting.purse import CallMeter, Purse
+    from scope_edge.fingerprinting.budget import CallMeter, SpendingBudget
     from scope_edge.fingerprinting.questions import Question
-    from scope_edge.records import Counted, ModelCard
+    from scope_edge.providers.openai.client import ChatClient
+    from scope_edge.providers.openai.responses import ChatReply
+    from scope_edge.types import Counted, ModelCard
 
 _LOOK_SECONDS = 0.5
 
@@ -24,18 +24,20 @@ _LOOK_SECONDS = 0.5
 class EndpointAsker:
     """Asks one endpoint. Money is counted per call."""
 
-    def __init__(self, card: ModelCard, client: ChatClient, purse: Purse, *, max_tokens: int, concurrency: int) -> None:
+    def __init__(
+        self, card: ModelCard, client: ChatClient, purse: SpendingBudget, *, max_tokens: int, concurrency: int
+    ) -> None:
         self._card, self._client, self._purse = card, client, purse
         self._max_tokens, self._concurrency = max_tokens, concurrency
 
-    def ask(self, following: Callable[[], Question | None], take: Callable[[Answer], bool]) -> None:
+    def ask(self, following: Callable[[], Question | None], take: Callable[[LoggedAnswer], bool]) -> None:
         """Ask what `following` gives until it gives None; hand every answer to `take`, in this thread.
 
         Raises NoAnswerError when nothing says that any question will fare better, RemoteError when none will. Answers that
         are on their way then are waited for.
         """
         todo: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
-        done: queue.SimpleQueue[Answer | ScopeEdgeError] = queue.SimpleQueue()
+        done: queue.SimpleQueue[LoggedAnswer | ScopeEdgeError] = queue.SimpleQueue()
         threads = [
             threading.Thread(target=self._serve, args=(todo, done), daemon=True) for _ in range(self._concurrency)
         ]
@@ -51,7 +53,7 @@ class EndpointAsker:
                     break
                 came = _waited(done, threads)
                 under_way -= 1
-                if isinstance(came, Answer):
+                if isinstance(came, LoggedAnswer):
                     take(came)
                 else:
                     failure = failure or came
@@ -62,7 +64,7 @@ class EndpointAsker:
             raise failure
 
     def _serve(
-        self, todo: queue.SimpleQueue[Question | None], done: queue.SimpleQueue[Answer | ScopeEdgeError]
+        self, todo: queue.SimpleQueue[Question | None], done: queue.SimpleQueue[LoggedAnswer | ScopeEdgeError]
     ) -> None:
         while (question := todo.get()) is not None:
             try:
@@ -70,7 +72,7 @@ class EndpointAsker:
             except ScopeEdgeError as error:
                 done.put(error)
 
-    def _answer(self, question: Question) -> Answer:
+    def _answer(self, question: Question) -> LoggedAnswer:
         """One answer, or why there is none. Raises RemoteError, AssetError."""
         meter = self._purse.meter(question.anchor, worst_usd(self._purse, question, self._max_tokens))
         try:
@@ -78,10 +80,10 @@ class EndpointAsker:
         except NoAnswerError as error:
             if error.hopeless:
                 raise
-            return Answer(question.anchor, None, str(error))
+            return LoggedAnswer(question.anchor, None, str(error))
         return self._counted(question, reply, meter)
 
-    def _counted(self, question: Question, reply: Reply, meter: CallMeter) -> Answer:
+    def _counted(self, question: Question, reply: ChatReply, meter: CallMeter) -> LoggedAnswer:
         """The answer with its tokens and cost: as the server counts, else estimated from the texts, and said to be."""
         prompt, completion = reply.prompt_tokens, reply.completion_tokens
         counted: Counted = "estimate" if prompt is None or completion is None else "server"
@@ -90,7 +92,7 @@ class EndpointAsker:
         completion_tokens = wrote if completion is None else float(completion)
         usd = self._purse.price.of(prompt_tokens, completion_tokens)
         meter.settle(usd)
-        return Answer(
+        return LoggedAnswer(
             anchor=question.anchor,
             text=reply.text,
             cut=reply.cut,
@@ -102,14 +104,14 @@ class EndpointAsker:
         )
 
 
-def worst_usd(purse: Purse, question: Question, max_tokens: int) -> float | None:
+def worst_usd(purse: SpendingBudget, question: Question, max_tokens: int) -> float | None:
     """What one call about a question can cost, in US dollars; None = the price is not known."""
     return purse.price.of(question.prompt_tokens_high, max_tokens)
 
 
 def _waited(
-    done: queue.SimpleQueue[Answer | ScopeEdgeError], threads: list[threading.Thread]
-) -> Answer | ScopeEdgeError:
+    done: queue.SimpleQueue[LoggedAnswer | ScopeEdgeError], threads: list[threading.Thread]
+) -> LoggedAnswer | ScopeEdgeError:
     """The next one; looking up now and then, so that Ctrl-C is heard on every system, and a thread that broke is seen."""
     while True:
         try:

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.ability import length_design
-from scope_edge.core_set import CoreSet, load_core
+from scope_edge.encoding.token_count import query_prompt_tokens
 from scope_edge.errors import UsageError
-from scope_edge.fresh import fresh_specs
-from scope_edge.grading import AnchorSpec, grade, prompt_of
-from scope_edge.prompt_tokens import query_prompt_tokens
-from scope_edge.records import Query
+from scope_edge.estimation.ability import length_design
+from scope_edge.estimation.core_set import CoreSet, load_core
+from scope_edge.fingerprinting.fresh import fresh_specs
+from scope_edge.fingerprinting.grading import AnchorSpec, grade, prompt_of
+from scope_edge.types import Query
 
 if TYPE_CHECKING:
-    from scope_edge.ability import Population
-    from scope_edge.anchors import AnchorSet
-    from scope_edge.records import Floats, ModelCard
+    from scope_edge.estimation.ability import Population
+    from scope_edge.estimation.anchors import AnchorSet
+    from scope_edge.types import Floats, ModelCard
 
 CORE = "core-250"
 

@@ -13,20 +13,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scope_edge.errors import ScopeEdgeError
 from scope_edge.server.asgi import Json
+from scope_edge.server.auth import Guard
 from scope_edge.server.chat import Chat
-from scope_edge.server.guard import Guard
+from scope_edge.server.errors import ApiError, api_error_of
+from scope_edge.server.models import ModelsEndpoints
 from scope_edge.server.page import PageApi, icon, page
-from scope_edge.server.plain import Plain
-from scope_edge.server.problems import Problem, problem_of
 
 if TYPE_CHECKING:
-    from scope_edge.server.guard import Access
-    from scope_edge.server.service import Service
+    from scope_edge.server.auth import Access
+    from scope_edge.server.state import Service
 
 
 def make_app(service: Service, page_api: PageApi, access: Access) -> ASGIApp:
     """Return the application. It has no lifespan: the process that serves it starts and ends what it uses."""
-    chat, plain = Chat(service), Plain(service)
+    chat, plain = Chat(service), ModelsEndpoints(service)
     gets = {
         "/": page,
         "/favicon.ico": icon,
@@ -46,7 +46,7 @@ def make_app(service: Service, page_api: PageApi, access: Access) -> ASGIApp:
     }
     routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
     routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()]
-    handlers = {Problem: _problem, ScopeEdgeError: _problem, ClientDisconnect: _gone, HTTPException: _refused}
+    handlers = {ApiError: _problem, ScopeEdgeError: _problem, ClientDisconnect: _gone, HTTPException: _refused}
     inner = Starlette(routes=routes, exception_handlers={**handlers, Exception: _unexpected})
     return Counted(Guard(inner, access, service.connections), service, frozenset((*gets, *posts)))
 
@@ -68,7 +68,7 @@ class Counted:
 
 
 async def _problem(request: Request, error: Exception) -> Response:
-    problem = problem_of(error)  # type: ignore[arg-type]  # starlette calls it for these types alone
+    problem = api_error_of(error)  # type: ignore[arg-type]  # starlette calls it for these types alone
     return Json(problem.body(), problem.status, problem.headers)
 
 
@@ -80,9 +80,9 @@ async def _refused(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     words = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not allowed here"}
     code = "not_found" if status == 404 else "refused"
-    return Json(Problem(status, words.get(status, "the request is refused"), code).body(), status)
+    return Json(ApiError(status, words.get(status, "the request is refused"), code).body(), status)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     message = f"unexpected {type(error).__name__}; the server's own output says more"
-    return Json(Problem(500, message, "internal").body(), 500)
+    return Json(ApiError(500, message, "internal").body(), 500)

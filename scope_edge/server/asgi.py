@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from scope_edge.server.problems import Problem
-from scope_edge.server.wire import parse
+from scope_edge.server.errors import ApiError
+from scope_edge.server.schemas import parse
 
 Result = TypeVar("Result")
 # Longest silence within a body; longest time for a whole body.
@@ -89,6 +89,6 @@ async def read_body(request: Request, most: int) -> bytes:
                     return bytes(raw)
                 raw += chunk
     except TimeoutError as error:
-        raise Problem(408, "the body did not arrive in time", "timeout") from error
+        raise ApiError(408, "the body did not arrive in time", "timeout") from error
     limit = f"{most / 2**20:.4g} MiB" if most >= 2**20 else f"{most / 2**10:.4g} KiB"
-    raise Problem(413, f"the body is longer than {limit}", "too_long")
+    raise ApiError(413, f"the body is longer than {limit}", "too_long")

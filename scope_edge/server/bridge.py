@@ -15,7 +15,7 @@ Item_co = TypeVar("Item_co", covariant=True)
 _MOST = 256
 
 
-class Source(Protocol[Item_co]):
+class PieceSource(Protocol[Item_co]):
     """What a thread iterates and closes; any thread may cancel it."""
 
     def __iter__(self) -> Iterator[Item_co]: ...
@@ -31,7 +31,7 @@ class ThreadBridge(Generic[Item]):
     starlette's iterate_in_threadpool would change threads with each item, and could not leave a thread that hangs.
     """
 
-    def __init__(self, source: Source[Item], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, source: PieceSource[Item], pool: ThreadPoolExecutor) -> None:
         self._source = source
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[tuple[Item] | None] = asyncio.Queue()

@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from scope_edge.ask_request import Asked
-from scope_edge.chat.stream import Piece
 from scope_edge.errors import ScopeEdgeError
-from scope_edge.records import Run
+from scope_edge.execution.ask_request import Asked
+from scope_edge.providers.openai.stream import Piece
 from scope_edge.server.asgi import Held, Json, read_json
-from scope_edge.server.problems import Problem, closing, problem_of
-from scope_edge.server.shapes import Shape, decision_headers, error_details, event
-from scope_edge.server.wire import Conversation, read_chat, read_completion
+from scope_edge.server.errors import ApiError, api_error_of, closing
+from scope_edge.server.responses import ResponseFormatter, decision_headers, error_details, event
+from scope_edge.server.schemas import Conversation, read_chat, read_completion
+from scope_edge.types import Run
 
 if TYPE_CHECKING:
-    from scope_edge.answer import Answer
-    from scope_edge.executor import Execution
+    from scope_edge.execution import Execution
+    from scope_edge.server.backend import Backend
     from scope_edge.server.bridge import ThreadBridge
-    from scope_edge.server.desk import Desk
-    from scope_edge.server.names import Target
-    from scope_edge.server.service import Service
+    from scope_edge.server.model_names import Target
+    from scope_edge.server.state import Service
+    from scope_edge.types import Answer
 
 SHOW = "x-scope-edge-decision"
 
 
-class Answering:
+class ChatRun:
     """A source for a bridge: decides, then answers. Its items are the decision and the pieces of the answer."""
 
-    def __init__(self, desk: Desk, target: Target, conversation: Conversation) -> None:
+    def __init__(self, desk: Backend, target: Target, conversation: Conversation) -> None:
         self._desk, self._target, self._conversation = desk, target, conversation
         self._cancelled = threading.Event()
         self._execution: Execution | None = None
@@ -76,13 +76,13 @@ class Chat:
         show = request.headers.get(SHOW, "").lower() in ("1", "true", "yes")
         conversation = await read_json(request, self._service.bounds.body_bytes, lambda body: read(body, show=show))
         target = self._service.desk.names.find(conversation.model)
-        return Held(_Reply(self._service, target, conversation, Shape(chat, conversation.wishes.show)).open)
+        return Held(_Reply(self._service, target, conversation, ResponseFormatter(chat, conversation.wishes.show)).open)
 
 
 class _Reply:
     """One answer as a response."""
 
-    def __init__(self, service: Service, target: Target, conversation: Conversation, shape: Shape) -> None:
+    def __init__(self, service: Service, target: Target, conversation: Conversation, shape: ResponseFormatter) -> None:
         self._service, self._target, self._conversation, self._shape = service, target, conversation, shape
         self._asked: Asked | None = None
         self._failed: Run | None = None
@@ -90,13 +90,13 @@ class _Reply:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Response]:
         """Wait for a turn and yield the response; note the run at the end. Raises Problem: there is no turn."""
-        source = Answering(self._service.desk, self._target, self._conversation)
+        source = ChatRun(self._service.desk, self._target, self._conversation)
         try:
             async with self._service.reading(source) as bridge:
                 try:
                     pieces = self._pieces(bridge)
                     response = await (self._stream(pieces) if self._conversation.stream else self._whole(pieces))
-                except (ScopeEdgeError, Problem) as error:
+                except (ScopeEdgeError, ApiError) as error:
                     problem = self._problem(error)
                     response = Json(problem.body(), problem.status, problem.headers)
                 yield response
@@ -136,7 +136,7 @@ class _Reply:
             async for piece in pieces:
                 yield self._shape.piece(piece)
             _, answer = self._answer()
-        except (ScopeEdgeError, Problem) as error:
+        except (ScopeEdgeError, ApiError) as error:
             yield event(self._problem(error).body())
             return
         yield b"".join(self._shape.last(answer, usage=self._conversation.usage))
@@ -148,10 +148,10 @@ class _Reply:
             raise closing()
         return self._asked, answer
 
-    def _problem(self, error: ScopeEdgeError | Problem) -> Problem:
+    def _problem(self, error: ScopeEdgeError | ApiError) -> ApiError:
         run = getattr(error, "run", None)
         self._failed = run if isinstance(run, Run) else None
-        problem = problem_of(error)
+        problem = api_error_of(error)
         if self._conversation.wishes.show and isinstance(error, ScopeEdgeError):
             decision = None if self._asked is None else self._asked.decision
             problem.error["scope_edge"] = error_details(error, decision)

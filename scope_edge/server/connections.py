@@ -26,8 +26,8 @@ class Connections:
 
     def __init__(self, most: int, metrics: Metrics) -> None:
         self._most, self._metrics = most, metrics
-        self._open: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}
+        self._open: set[LimitedProtocol] = set()
+        self._idle: dict[LimitedProtocol, None] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -37,21 +37,21 @@ class Connections:
         """Whether a request now comes from beyond the limit, all other connections being busy."""
         return len(self._open) > self._most
 
-    def idle(self, one: Connection) -> None:
+    def idle(self, one: LimitedProtocol) -> None:
         """Note a connection, new or known, without a request."""
         self._open.add(one)
         self._idle.pop(one, None)
         self._make_room()
         self._idle[one] = None
 
-    def busy(self, one: Connection) -> None:
+    def busy(self, one: LimitedProtocol) -> None:
         """Note that a request has begun."""
         self._idle.pop(one, None)
         self._make_room()
         if self.full:
             self._metrics.connections_cut.labels(why="crowded").inc()
 
-    def leave(self, one: Connection) -> None:
+    def leave(self, one: LimitedProtocol) -> None:
         """Forget a connection."""
         self._open.discard(one)
         self._idle.pop(one, None)
@@ -64,7 +64,7 @@ class Connections:
             oldest.transport.abort()
 
 
-class Connection(H11Protocol):
+class LimitedProtocol(H11Protocol):
     """uvicorn's connection, with the limits above."""
 
     def __init__(self, connections: Connections, *args: Any, **kwargs: Any) -> None:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response
 
-from scope_edge.contact.token import NONCE, PROOF, proof, same
 from scope_edge.server.asgi import Json, read_json
-from scope_edge.server.problems import Problem, bad
+from scope_edge.server.errors import ApiError, bad
+from scope_edge.server.token import NONCE, PROOF, proof, same
 
 if TYPE_CHECKING:
-    from scope_edge.server.service import Service
+    from scope_edge.server.state import Service
 
 _FILE = "page.html"
 _SHORTEST_NONCE, _LONGEST_NONCE = 16, 200
@@ -62,7 +62,7 @@ class PageApi:
         """POST /page/token: exchange the code of the printed link for the token."""
         code = await read_json(request, 4096, lambda body: body.get("code"))
         if not isinstance(code, str) or not self.codes.redeem(code):
-            raise Problem(403, "this link has been used, or is too old; paste the token", "code")
+            raise ApiError(403, "this link has been used, or is too old; paste the token", "code")
         return Json({"token": self._token}, headers={"cache-control": "no-store"})
 
     async def recent(self, request: Request) -> Response:

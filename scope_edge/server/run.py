@@ -17,20 +17,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
-from scope_edge.chat.endpoints import is_loopback
-from scope_edge.contact.token import make_token
+from scope_edge.catalog.endpoint import is_loopback
 from scope_edge.errors import UsageError
 from scope_edge.server.app import make_app
-from scope_edge.server.connections import IDLE_SECONDS, Connection
-from scope_edge.server.desk import Desk
-from scope_edge.server.guard import HEAD_BYTES, Access, allowed_hosts
+from scope_edge.server.auth import HEAD_BYTES, Access, allowed_hosts
+from scope_edge.server.backend import Backend
+from scope_edge.server.connections import IDLE_SECONDS, LimitedProtocol
 from scope_edge.server.memory import share_arenas
 from scope_edge.server.page import PageApi
-from scope_edge.server.service import Bounds, Service
-from scope_edge.server.state import ServerState, forget, limits_of, note, settings_hash
+from scope_edge.server.state import Bounds, ServerState, Service, forget, limits_of, note, settings_hash
+from scope_edge.server.token import make_token
 
 if TYPE_CHECKING:
-    from scope_edge.config import Settings
+    from scope_edge.settings.config import Settings
 
 # After the grace period: to tell the clients of cut answers, and to settle and write down what they cost.
 _LAST_SECONDS, _SETTLE_SECONDS = 5.0, 3.0
@@ -39,7 +38,7 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ServerOptions:
     """How to serve.
 
     Attributes:
@@ -75,7 +74,7 @@ class Listening:
 def serve(
     settings: Settings,
     overrides: Mapping[str, Any],
-    options: Options,
+    options: ServerOptions,
     ready: Callable[[Listening], None],
     until: threading.Event | None = None,
 ) -> bool:
@@ -88,7 +87,7 @@ def serve(
         raise UsageError(f"--no-auth on {options.host} would let anybody there spend your keys; leave it out")
     share_arenas()
     token = make_token()
-    desk = Desk(settings, overrides)
+    desk = Backend(settings, overrides)
     try:
         desk.check()
         if options.preload:
@@ -99,7 +98,7 @@ def serve(
 
 
 async def _serve(
-    desk: Desk, token: str, options: Options, ready: Callable[[Listening], None], until: threading.Event | None
+    desk: Backend, token: str, options: ServerOptions, ready: Callable[[Listening], None], until: threading.Event | None
 ) -> bool:
     service = Service(desk, options.bounds)
     page_api = PageApi(service, token)
@@ -109,7 +108,7 @@ async def _serve(
         make_app(service, page_api, access),
         host=options.host,
         port=options.port,
-        http=cast(Any, partial(Connection, service.connections)),
+        http=cast(Any, partial(LimitedProtocol, service.connections)),
         ws="none",
         lifespan="off",
         loop="asyncio",
@@ -138,7 +137,7 @@ class Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         service: Service,
-        options: Options,
+        options: ServerOptions,
         token: str,
         ready: Callable[[int], None],
         until: threading.Event | None,

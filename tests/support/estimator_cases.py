@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.anchors import AnchorSet
-from scope_edge.contest import contenders
-from scope_edge.estimator.installed import Installed
+from scope_edge.encoding.token_count import PromptTokens
+from scope_edge.estimation.anchors import AnchorSet
+from scope_edge.estimation.fingerprints import Fingerprint
 from scope_edge.estimator.prompt import BUNDLED
-from scope_edge.fingerprints import Fingerprint
-from scope_edge.llama.messages import Job, JobResult, Sample, Shape, Stats
-from scope_edge.policy import weigh
-from scope_edge.prompt_tokens import PromptTokens
-from scope_edge.records import EncodedQuery, Preference, Query
-from scope_edge.utility import PolicyPool
+from scope_edge.estimator.store import Installed
+from scope_edge.policy.contenders import contenders
+from scope_edge.policy.context import weigh
+from scope_edge.policy.utility import PolicyPool
+from scope_edge.providers.llama.messages import AnswerFormat, Job, JobResult, Sample, Stats
+from scope_edge.types import EncodedQuery, Preference, Query
 
 if TYPE_CHECKING:
     from scope_edge.estimator.scope import CouldWin
 
-SHAPE = Shape("qwen3", "Q4_K_M", 4_000_000_000, 36, 32768, 151_936, 147_456, True)
+SHAPE = AnswerFormat("qwen3", "Q4_K_M", 4_000_000_000, 36, 32768, 151_936, 147_456, True)
 DIMENSIONS = 8
 QUESTIONS = tuple(f"What is {n} times {n + 3}?" for n in range(2, 14))
 

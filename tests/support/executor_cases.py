@@ -9,13 +9,13 @@ from typing import Any
 
 from chat_server import Server
 
-from scope_edge.assemble import open_journal, open_ledger
-from scope_edge.config import load_settings
-from scope_edge.encoder import Encoder
-from scope_edge.executor import Execution, Executor, Request
-from scope_edge.executor.cloud import CloudPlace
-from scope_edge.grading.agree import agree
-from scope_edge.records import Bound, Candidate, Decision, EstimatorReport, ModelCard, Query
+from scope_edge.encoding.encoder import Encoder
+from scope_edge.execution import Execution, Executor, Request
+from scope_edge.execution.cloud import CloudProvider
+from scope_edge.factory import open_journal, open_ledger
+from scope_edge.fingerprinting.grading.agree import agree
+from scope_edge.settings.config import load_settings
+from scope_edge.types import BindingConstraint, Candidate, Decision, EstimatorReport, ModelCard, Query
 
 QUESTION = "How many primes are there below one hundred?"
 
@@ -55,7 +55,7 @@ def decided(*candidates: Candidate, choice: str | None = None, over_budget: bool
         alpha=0.5,
         policy="scope-edge",
         feasible=not over_budget,
-        bound=Bound("max_usd", 0.0, 1.0) if over_budget else None,
+        bound=BindingConstraint("max_usd", 0.0, 1.0) if over_budget else None,
         over_budget=over_budget,
         estimator=EstimatorReport("prior"),
         candidates=candidates,
@@ -73,7 +73,7 @@ def executor(*cards: ModelCard, offline: bool = False, silence: float = 20.0, **
     made = Executor(
         cards,
         device=None,
-        cloud=CloudPlace(silence=silence, offline=offline),
+        cloud=CloudProvider(silence=silence, offline=offline),
         agree=partial(agree, encode=_encoder().encode),
         ledger=open_ledger(held),
         journal=open_journal(held),

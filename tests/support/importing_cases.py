@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scope_edge.fingerprints import load_fingerprints
+from scope_edge.estimation.fingerprints import load_fingerprints
 
 LLAMA, CLAUDE = "llama-3.1-8b-instruct", "claude-3-haiku-20240307"
 HEADER = "query_id,model,correct,prompt_tokens,completion_tokens,cost_usd"

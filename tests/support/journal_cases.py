@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from scope_edge.assemble import load_flow
-from scope_edge.config import Settings
-from scope_edge.feedback import held
-from scope_edge.journal import Journal
-from scope_edge.records import Attempt, Decision, EncodedQuery, Query, Run
+from scope_edge.estimation import feedback_store
+from scope_edge.factory import load_pipeline
+from scope_edge.history import Journal
+from scope_edge.settings.config import Settings
+from scope_edge.types import Attempt, Decision, EncodedQuery, Query, Run
 
 QUERY = "How many primes are there below one hundred?"
 OTHER = "Translate 'good morning' into Danish."
@@ -19,9 +19,9 @@ FAR = "Write a short poem about the sea in winter."
 @cache
 def decided(text: str = QUERY) -> tuple[EncodedQuery, Decision]:
     """A query and what the bundled files alone decide on it, under the default settings."""
-    assert not held.file().exists(), "decisions here are shared by tests: none of them may know of feedback"
+    assert not feedback_store.file().exists(), "decisions here are shared by tests: none of them may know of feedback"
     settings = Settings()
-    with load_flow(settings) as flow:
+    with load_pipeline(settings) as flow:
         encoded = flow.encode(Query(text))
         return encoded, flow.decide(encoded, settings.preference())
 

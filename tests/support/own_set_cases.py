@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scope_edge.anchors import AnchorSet, set_body
-from scope_edge.fingerprints import Fingerprint, fingerprints_body, load_anchor_sets
-from scope_edge.packs import write_pack
+from scope_edge.estimation.anchors import AnchorSet, set_body
+from scope_edge.estimation.fingerprints import Fingerprint, fingerprints_body, load_anchor_sets
+from scope_edge.storage.packs import write_pack
 
 MODEL = "qwen2.5-7b-instruct"
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from scope_edge.prompt_tokens import PromptTokens
-from scope_edge.records import Estimates, ModelCard
-from scope_edge.utility import PolicyPool, policy_pool
+from scope_edge.encoding.token_count import PromptTokens
+from scope_edge.policy.utility import PolicyPool, policy_pool
+from scope_edge.types import Estimates, ModelCard
 
 PROMPT = PromptTokens(100.0, 150.0)
 NAN = float("nan")

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from scope_edge.evaluating.report import (
+from scope_edge.evaluation.report import (
     Adaptation,
     Curve,
+    EvaluationReport,
     EvidenceScore,
     FieldScore,
     Length,
     Prediction,
     ReliabilityBin,
-    Report,
     RoutingPoint,
     Tuned,
 )
@@ -38,7 +38,7 @@ ROUTERS = {"scope-edge": 0.0, "scope-paper": -0.05, "knn5": -0.06, "knn": -0.025
 CATEGORIES = ("math-grade-school", "code-reasoning", "math-competition-l5", "number-sense", "logic", "law")
 
 
-def report(**changes: Any) -> Report:
+def report(**changes: Any) -> EvaluationReport:
     """A report of eight models and six routers; `changes` replace what it holds."""
     dice = random.Random(5)
     points = [*(point for router in ROUTERS for point in _sweep(router, dice)), *_fixed()]
@@ -87,16 +87,16 @@ def report(**changes: Any) -> Report:
         "seconds": 12.5,
         "warnings": (),
     }
-    return Report(**(body | changes))
+    return EvaluationReport(**(body | changes))
 
 
-def empty_report() -> Report:
+def empty_report() -> EvaluationReport:
     """A report of which every part that may be empty is, and every number that may be unknown."""
     nothing: Any = dict.fromkeys(("pool", "routing", "singles", "reliability", "lengths", "fields", "adaptation"), ())
     return report(**nothing, evidence=(), tuned=(), left_out={}, prediction={}, curve={}, common=0, models={}, seeds=())
 
 
-def unpriced_report() -> Report:
+def unpriced_report() -> EvaluationReport:
     """A report whose routers and models have no known cost or length."""
     whole = report()
     unknown = {"usd_per_1k": None, "tokens": None, "pgr": None, "cheapest_correct": None}
@@ -112,7 +112,7 @@ def unpriced_report() -> Report:
     )
 
 
-def one_model_report() -> Report:
+def one_model_report() -> EvaluationReport:
     """A pool of one: one point, one alpha, one tenth."""
     model = "qwen2.5-7b-instruct"
     point = RoutingPoint("scope-edge", 0.5, 0.534, 0.0, 140.0, 1.0, None, 1.0, {model: 1.0})
@@ -131,7 +131,7 @@ def one_model_report() -> Report:
     )
 
 
-def many_models_report() -> Report:
+def many_models_report() -> EvaluationReport:
     """A pool of sixty models in thirty fields, with names that differ only in the middle."""
     dice = random.Random(7)
     names = [f"a-family-of-models-with-a-long-name-{i:02d}-instruct-and-its-version-2024-08-06" for i in range(60)]
@@ -159,7 +159,7 @@ def many_models_report() -> Report:
     )
 
 
-def renamed(names: Sequence[str]) -> Report:
+def renamed(names: Sequence[str]) -> EvaluationReport:
     """The report with other names for the first of its models."""
     whole = report()
     new = dict(zip(POOL, names, strict=False))

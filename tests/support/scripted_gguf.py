@@ -48,7 +48,7 @@ def after(last: str, count: int) -> str:
 
 def scripted_gguf(folder: Path) -> Path:
     """Write the GGUF into `folder`, and return its path."""
-    from scope_edge.estimator.convert import convert_checkpoint
+    from scope_edge.estimator.convert.gguf import convert_checkpoint
 
     dimensions = Dimensions(hidden=_HIDDEN, heads=2, kv_heads=1)
     checkpoint = make_checkpoint(folder / "scripted", dimensions, tied=False, dtype="float32", values=_weights)

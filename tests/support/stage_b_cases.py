@@ -9,13 +9,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from scope_edge.assemble import open_cards
-from scope_edge.estimator.install import Wishes, install
-from scope_edge.estimator.installed import Installed, write_manifest
-from scope_edge.estimator.paper_data import import_anchors
-from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.memory import Plan
-from scope_edge.llama.messages import Job, Piece, Sampling
+from scope_edge.estimator.install import InstallOptions, install
+from scope_edge.estimator.store import Installed, write_manifest
+from scope_edge.factory import open_cards
+from scope_edge.fingerprinting.importing.scope_dataset import import_anchors
+from scope_edge.providers.llama.client import LlamaClient
+from scope_edge.providers.llama.memory import Plan
+from scope_edge.providers.llama.messages import Job, Sampling, TextPiece
 
 # Cloud models, so that the memory plan keeps no room for one on the device.
 MODELS = ("llama-3.1-70b-instruct", "gpt-4o-mini-2024-07-18", "claude-3-haiku-20240307")
@@ -34,8 +34,11 @@ def answered(gguf: Path, cache: Path) -> list[dict[str, object]]:
     jobs, about = [], []
     for m, model in enumerate(MODELS):
         for q, question in enumerate(QUESTIONS):
-            before, after = Piece("<|im_start|>user\n", True), Piece("<|im_end|>\n<|im_start|>assistant\n", True)
-            jobs.append(Job((before, Piece(question), after), 1, "text", 8 + 8 * m, Sampling(seed=100 * m + q)))
+            before, after = (
+                TextPiece("<|im_start|>user\n", True),
+                TextPiece("<|im_end|>\n<|im_start|>assistant\n", True),
+            )
+            jobs.append(Job((before, TextPiece(question), after), 1, "text", 8 + 8 * m, Sampling(seed=100 * m + q)))
             about.append((model, q, question))
     with LlamaClient(gguf, "answers", PLAN, cache_dir=cache) as client:
         results, _ = client.run(jobs, 300.0)
@@ -51,7 +54,7 @@ def answered(gguf: Path, cache: Path) -> list[dict[str, object]]:
 
 def fill(gguf: Path, work: Path) -> Installed:
     """Install the GGUF and import what it answered, into the folders that SCOPE_EDGE_DATA_DIR and _CACHE_DIR name."""
-    installed = replace(install(str(gguf), Wishes(name="tiny", mode="cot")), samples=4, analysis_tokens=12)
+    installed = replace(install(str(gguf), InstallOptions(name="tiny", mode="cot")), samples=4, analysis_tokens=12)
     write_manifest(installed)  # short analyses: nothing is lost on random weights, and much time saved
     table = work / "letters" / "anchor.jsonl"
     table.parent.mkdir(parents=True)

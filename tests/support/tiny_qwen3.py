@@ -126,7 +126,7 @@ def make_checkpoint(
 
 def tiny_gguf(folder: Path) -> Path:
     """The default checkpoint, converted to a GGUF in `folder`."""
-    from scope_edge.estimator.convert import convert_checkpoint
+    from scope_edge.estimator.convert.gguf import convert_checkpoint
 
     target = folder / "tiny-qwen3.gguf"
     convert_checkpoint(make_checkpoint(folder / "tiny-qwen3"), target)

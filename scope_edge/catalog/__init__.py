@@ -1,0 +1,1 @@
+"""Model cards, pools, and the addresses of endpoints."""

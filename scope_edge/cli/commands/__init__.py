@@ -1,0 +1,1 @@
+"""One file for each command; it is imported when the command runs."""

@@ -1,0 +1,213 @@
+"""`scope-edge ask`: one text, and the answer of the model that is chosen for it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scope_edge.cli.inputs import query_options, read_query
+from scope_edge.cli.options import Setting, complete_model
+from scope_edge.cli.output import out_json, out_line, out_piece
+from scope_edge.cli.preferences import preference_options
+from scope_edge.cli.run import complain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scope_edge.cli.server_client import ServedStream
+    from scope_edge.router import Stream
+    from scope_edge.settings.config import Settings
+    from scope_edge.types import Decision, Run
+
+    Asked = Stream | ServedStream
+
+INFEASIBLE = 3
+
+_EPILOG = """\b
+Examples:
+  scope-edge ask "What is the capital of France?"
+  scope-edge ask --local-only "Translate to German: good morning"
+  scope-edge ask --alpha 0.9 --max-usd 0.002 --json "Prove that 2 has no rational root."
+  git diff | scope-edge ask --system "Write a commit message for this change." -
+  scope-edge ask --verify 2 "How many primes are there below one hundred?"
+
+\b
+Exit codes:
+  0 answered   1 unexpected   2 usage, or the model's server refuses the request   3 nothing keeps to the limits, or to a
+  cap on spending   4 the answer broke off   5 no model answered, or a missing or damaged file   130 interrupted
+  141 the reader of the output is gone
+"""
+
+
+@click.command("ask", epilog=_EPILOG)
+@query_options("ask")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Ask only this model. Limits hold for it, too.",
+)
+@preference_options
+@click.option(
+    "--verify",
+    metavar="[0|2]",
+    type=Setting("verify"),
+    help="2: have a model on the device answer twice, and ask a better one in the cloud where it contradicts itself. Takes"
+    " twice the time on the device.  [default: 0]",
+)
+@click.option(
+    "--keep-alive",
+    metavar="S",
+    type=Setting("keep_alive"),
+    help="Seconds a model on the device stays loaded after it answered. This command lets go of it at its end, and a server that"
+    " runs keeps to its own.",
+)
+@click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, decision included (docs/json.md).")
+@click.option("--quiet", "-q", is_flag=True, help="Print only the answer, and not the line on the model.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    texts: tuple[str, ...],
+    file: str | None,
+    system: str | None,
+    model: str | None,
+    exclude: tuple[str, ...],
+    no_stream: bool,
+    as_json: bool,
+    quiet: bool,
+    **overrides: Any,
+) -> None:
+    """Ask the model that a query should go to, and print the answer.
+
+    The answer goes to standard output as it comes; one line on the model and the reason goes to standard error. If that model does
+    not answer, the next best one is asked, but never one that the limits rule out. The text is one argument, or - for standard input.
+    """
+    from scope_edge.settings.config import load_settings
+
+    text = read_query(texts, file, system, "ask")
+    settings = _holding(load_settings(overrides), model)
+    from scope_edge.errors import InfeasibleError
+
+    options: dict[str, Any] = {"system": system, "model": model, "exclude": exclude}
+    try:
+        with _asking(settings, text, options) as stream:
+            context.exit(_json(stream) if as_json else _plain(stream, whole=no_stream, quiet=quiet))
+    except InfeasibleError as error:
+        context.exit(_infeasible(error.decision, as_json))
+
+
+@contextlib.contextmanager
+def _asking(settings: Settings, text: str, options: dict[str, Any]) -> Iterator[Asked]:
+    """Give the answer on its way, from the user's server or from this process. Raises what `Router.stream` does."""
+    from scope_edge.cli import server_client
+
+    with server_client.ask(settings, text, options) as served:
+        if served is not None:
+            yield served
+            return
+    from scope_edge.router import Router
+
+    with Router(settings) as router, router.stream(text, **options) as stream:
+        yield stream
+
+
+def _holding(settings: Settings, model: str | None) -> Settings:
+    """The settings with a pool that the model is in. Raises UsageError: the model is unknown."""
+    if model is None:
+        return settings
+    from scope_edge.factory import open_catalog
+
+    catalog = open_catalog(settings)
+    catalog.card(model)
+    return settings if model in [card.id for card in catalog.pool()] else replace(settings, pool=model)
+
+
+def _infeasible(decision: Decision, as_json: bool) -> int:
+    from scope_edge.cli.render.decision import infeasible
+
+    if as_json:
+        _out(decision, None, None, None, ())
+        return INFEASIBLE
+    for warning in decision.warnings:
+        complain(f"warning: {warning}", 0)
+    return complain(infeasible(decision.bound), INFEASIBLE)
+
+
+def _json(stream: Asked) -> int:
+    """The whole answer as one object, also of what went wrong on the way to one."""
+    from scope_edge.errors import BrokenAnswerError, RefusedError, UnansweredError
+
+    try:
+        for _ in stream:
+            pass
+    except BrokenAnswerError as error:
+        _out(stream.decision, error.text, error.run, None, (str(error),))
+        return error.exit_code
+    except (UnansweredError, RefusedError) as error:
+        _out(stream.decision, None, error.run, None, (str(error),))
+        return error.exit_code
+    if stream.answer is not None:
+        out_json(stream.answer.as_dict())
+    return 0
+
+
+def _out(decision: Decision, text: str | None, run: Run | None, id: str | None, warnings: tuple[str, ...]) -> None:
+    from scope_edge.types import run_body
+
+    ran = None if run is None else run_body(run)
+    out_json({"answer": text, "id": id, "run": ran, "warnings": list(warnings), "decision": decision.as_dict()})
+
+
+def _plain(stream: Asked, *, whole: bool, quiet: bool) -> int:
+    """Print pieces as they come, or all at the end; the line that names the model comes before the first."""
+    said, last = quiet, ""
+    pieces: list[str] = []
+    try:
+        for piece in stream:
+            if not said:
+                said = _say(stream)
+            pieces.append(piece)
+            if not whole:
+                out_piece(piece)
+                last = piece
+    finally:
+        # An answer that breaks off, or is interrupted, must not have the next line of the terminal glued to it.
+        if last and not last.endswith("\n"):
+            out_line("")
+    if not said:
+        _say(stream)
+    if whole:
+        out_piece("".join(pieces))
+    if (whole or not last) and not "".join(pieces).endswith("\n"):
+        out_line("")
+    answer = stream.answer
+    for warning in () if answer is None else answer.warnings:
+        complain(f"warning: {warning}", 0)
+    return 0
+
+
+def _say(stream: Asked) -> bool:
+    """Print on standard error what the decision warns of, which models did not answer, and which one does."""
+    from scope_edge.cli.output import one_line
+    from scope_edge.cli.render.decision import one_line_of
+
+    decision = stream.decision
+    for warning in (*decision.degraded, *decision.warnings):
+        complain(f"warning: {warning}", 0)
+    for attempt in stream.attempts:
+        complain(f"{attempt.model} did not answer: {attempt.error}", 0)
+    click.echo(click.style(one_line(one_line_of(decision, stream.model)), dim=True), err=True, color=_colored())
+    return True
+
+
+def _colored() -> bool:
+    from scope_edge.cli.format import is_terminal
+
+    context = click.get_current_context()
+    return is_terminal(sys.stderr) and context.color is not False

@@ -1,0 +1,115 @@
+"""`scope-edge route`: one text, or a file of them, to a choice of model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scope_edge.cli.inputs import local_router, query_options, read_query, several
+from scope_edge.cli.output import out, out_json, out_line
+from scope_edge.cli.preferences import preference_options
+from scope_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from scope_edge.settings.config import Settings
+    from scope_edge.types import Decision
+
+INFEASIBLE, SOME_FAILED = 3, 4
+
+_EPILOG = """\b
+Examples:
+  scope-edge route "What is the capital of France?"
+  scope-edge route --alpha 0.9 --max-usd 0.002 --explain "Prove that 2 has no rational root."
+  scope-edge route --local-only --quiet "Translate to German: good morning"
+  echo "Why is the sky blue?" | scope-edge route --json -
+  scope-edge route --pool gemma-2-2b-it,llama-3.1-70b-instruct --file question.txt
+  scope-edge route --jsonl queries.jsonl > decisions.jsonl
+
+\b
+Exit codes:
+  0 ok   1 unexpected   2 usage   3 nothing keeps to the limits   4 some lines failed
+  5 missing or damaged asset   130 interrupted   141 the reader of the output is gone
+"""
+
+
+@click.command("route", epilog=_EPILOG)
+@query_options("route")
+@click.option(
+    "--jsonl",
+    "jsonl",
+    metavar="F",
+    type=click.Path(),
+    help="Route every line of a file of JSON objects; - is standard input.",
+)
+@preference_options
+@click.option("--explain", is_flag=True, help="Also show how the choice came about and the nearest anchors.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/json.md).")
+@click.option("--quiet", "-q", is_flag=True, help="Print the model id alone.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    texts: tuple[str, ...],
+    file: str | None,
+    jsonl: str | None,
+    system: str | None,
+    exclude: tuple[str, ...],
+    explain: bool,
+    as_json: bool,
+    quiet: bool,
+    **overrides: Any,
+) -> None:
+    """Choose a model for a query, before any of them runs.
+
+    The text is one argument, or - for standard input. Options win over environment variables SCOPE_EDGE_*, which win
+    over a profile and the rest of the settings file; `scope-edge doctor` shows what is in force.
+    """
+    if len(texts) + (file is not None) + (jsonl is not None) > 1:
+        raise several(texts, file, jsonl)
+    if quiet and (as_json or explain):
+        raise UsageError(f"--quiet prints the model id alone; leave it or {'--json' if as_json else '--explain'} out")
+    from scope_edge.settings.config import load_settings
+
+    settings = load_settings(overrides)
+    if jsonl is not None:
+        from scope_edge.cli.commands.route_jsonl import route_lines
+
+        context.exit(route_lines(jsonl, settings, exclude, system=system, quiet=quiet))
+    text = read_query(texts, file, system, "route")
+    decision = _decide(text, system, settings, exclude)
+    if quiet:
+        _print_id(decision)
+    elif as_json:
+        out_json(decision.as_dict())
+    else:
+        _print(decision, settings, explain)
+    context.exit(0 if decision.feasible or decision.over_budget else INFEASIBLE)
+
+
+def _decide(text: str, system: str | None, settings: Settings, exclude: tuple[str, ...]) -> Decision:
+    from scope_edge.cli import server_client
+
+    options: Any = {"system": system, "exclude": exclude}
+    decision = server_client.route(settings, text, options)
+    if decision is not None:
+        return decision
+    with local_router(settings) as router:
+        return router.route(text, **options)
+
+
+def _print_id(decision: Decision) -> None:
+    if decision.choice is not None:
+        out_line(decision.choice)
+        return
+    from scope_edge.cli.render.decision import infeasible
+    from scope_edge.cli.run import complain
+
+    complain(infeasible(decision.bound), INFEASIBLE)
+
+
+def _print(decision: Decision, settings: Settings, explain: bool) -> None:
+    from scope_edge.cli.format import screen_width
+    from scope_edge.cli.render.decision import shown
+
+    out(shown(decision, explain=explain, width=screen_width(), value_of_time=settings.value_of_time))

@@ -1,0 +1,1 @@
+"""Text to vector, the nearest anchors, and token counts."""

@@ -1,0 +1,253 @@
+"""Text to unit vector and state, with the bundled encoder (all-MiniLM-L6-v2, int8). The only room with onnxruntime and tokenizers.
+
+One query is one run: the int8 scales are taken over everything in a run, so a batch would change every vector in it.
+Long text is read in windows and their vectors are averaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scope_edge.encoding.unicode import replace_surrogates
+from scope_edge.errors import AssetError, MissingExtraError, UsageError
+from scope_edge.storage import assets
+from scope_edge.types import EncodedQuery, Query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tokenizers import Tokenizer
+
+    from scope_edge.types import Vector
+
+ONNX = "models/encoder/encoder.onnx"
+TOKENIZER = "models/encoder/tokenizer.json"
+# Tokens a window holds, [CLS] and [SEP] included: what the model's authors set, twice what it was trained on.
+WINDOW = 256
+# Text beyond this many windows is not read: a query costs at most this many runs, however long it is.
+MAX_WINDOWS = 8
+# Nor are characters beyond this, whatever they are: 16 for every token that could be read.
+MAX_CHARACTERS = 32_768
+# Text is tokenized in pieces of at most this many characters, so that dense text is not tokenized far past its last window.
+_PIECE = 8_192
+# Threads that share one run: the products of a short query take 0.2 ms, too little to be cut up further.
+MAX_RUN_THREADS = 8
+_OUTPUTS = ["embedding", "state"]
+_VISIBLE = re.compile(r"\S")
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+
+
+class Encoder:
+    """The encoder, loaded. Its methods may be called from several threads at once."""
+
+    def __init__(
+        self,
+        model: bytes,
+        tokenizer: bytes,
+        *,
+        provider: str = "cpu",
+        threads: int | None = None,
+        identity: str | None = None,
+    ) -> None:
+        """From the bytes of an ONNX file and of its tokenizer.json; the rest, and the errors raised, as `load`.
+
+        identity: sha256 of the ONNX file, where it is known. The bytes are not kept.
+        """
+        self._threads = usable_cores() if threads is None else threads
+        if self._threads < 1:
+            raise UsageError(f"threads: {threads} makes no sense; give 1 or more")
+        with ThreadPoolExecutor(1) as builder:
+            # onnxruntime lets go of the interpreter meanwhile.
+            session = builder.submit(_session, model, _provider(provider), self._threads)
+            self._tokenizer = _tokenizer(tokenizer)
+            self._session = session.result()
+        self.identity = identity or hashlib.sha256(model).hexdigest()
+        """sha256 of the ONNX file, hex: vectors of encoders with different identities must not be mixed."""
+        self._first, self._last = (self._tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+
+    @classmethod
+    def load(cls, *, provider: str = "cpu", threads: int | None = None) -> Encoder:
+        """The bundled encoder.
+
+        Args:
+            provider: where it runs, one of `PROVIDERS`; anything but "cpu" needs an onnxruntime built with it.
+            threads: cores to use; None = all this process may use.
+
+        Raises AssetError (files missing, damaged or unusable), UsageError (unknown provider, threads < 1),
+        MissingExtraError (provider not in this onnxruntime).
+        """
+        return cls.loading(provider=provider, threads=threads)()
+
+    @classmethod
+    def loading(cls, *, provider: str = "cpu", threads: int | None = None) -> Callable[[], Encoder]:
+        """Begin to load the bundled encoder in the background; calling what comes back waits for it, and raises as `load`.
+
+        onnxruntime is imported now; most of the rest needs no interpreter, so that other things can be made ready.
+        """
+        worker = ThreadPoolExecutor(1)
+        # Reading and hashing 23 MB runs beside the imports.
+        model = worker.submit(assets.read, ONNX)
+        runtime()
+
+        def load() -> Encoder:
+            identity = assets.asset(ONNX).sha256
+            return cls(model.result(), assets.read(TOKENIZER), provider=provider, threads=threads, identity=identity)
+
+        encoder = worker.submit(load)
+        worker.shutdown(wait=False)
+        return encoder.result
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return int(self._session.get_outputs()[0].shape[1])
+
+    def encode(self, query: Query) -> EncodedQuery:
+        """The query's text (not its system prompt) as unit vector and state. Any text does, also one without a readable letter.
+
+        What cannot be encoded as UTF-8 (lone surrogates) reads as U+FFFD, which the tokenizer drops like other
+        control characters; special tokens spelled out in the text ("[SEP]") are read as plain text.
+        """
+        ids, truncated = self._tokens(query.text)
+        room = WINDOW - 2
+        if len(ids) <= room:
+            return EncodedQuery(query, *self._run(ids), 1, truncated)
+        windows = -(-len(ids) // room)
+        # Windows of equal length, so that none is a mere scrap; the mean counts every token once.
+        parts = [ids[len(ids) * i // windows : len(ids) * (i + 1) // windows] for i in range(windows)]
+        vectors, states = zip(*map(self._run, parts), strict=True)
+        shares = np.array([len(part) for part in parts]) / len(ids)
+        vector, state = shares @ np.array(vectors), shares @ np.array(states)
+        unit = (vector / np.linalg.norm(vector)).astype(np.float32)
+        return EncodedQuery(query, unit, state.astype(np.float32), windows, truncated)
+
+    def encode_many(self, queries: Iterable[Query]) -> Iterator[EncodedQuery]:
+        """The same vectors, bit for bit, in the order of `queries`, made on all cores.
+
+        Reads at most 2 queries a core ahead of what it has yielded, so that memory does not grow with their number.
+        """
+        pending: deque[Future[EncodedQuery]] = deque()
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="encode") as pool:
+            try:
+                for query in queries:
+                    pending.append(pool.submit(self.encode, query))
+                    if len(pending) > 2 * self._threads:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def _run(self, ids: list[int]) -> tuple[Vector, Vector]:
+        """Unit vector and state of one window."""
+        tokens = np.array([[self._first, *ids, self._last]], dtype=np.int64)
+        feed = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+        vector, state = self._session.run(_OUTPUTS, feed)
+        return vector[0], state[0]
+
+    def _tokens(self, text: str) -> tuple[list[int], bool]:
+        """Token ids of what is read of a text, and whether something visible was left unread."""
+        limit, end = MAX_WINDOWS * (WINDOW - 2), min(len(text), MAX_CHARACTERS)
+        ids: list[int] = []
+        start = 0
+        while start < end and len(ids) <= limit:
+            stop = _piece_end(text, start, end)
+            ids += self._tokenizer.encode(replace_surrogates(text[start:stop]), add_special_tokens=False).ids
+            start = stop
+        return ids[:limit], len(ids) > limit or _VISIBLE.search(text, start) is not None
+
+
+def runtime() -> Any:
+    """onnxruntime, which must not report home: since its 1.29 the official builds do, unless told so before they are loaded.
+
+    Where somebody else in this process has loaded it already, it is asked to stop.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def usable_cores() -> int:
+    """Cores this process may use, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _piece_end(text: str, start: int, end: int) -> int:
+    """Where the piece that begins at `start` ends: after white space, where tokens never cross, if there is any."""
+    stop = start + _PIECE
+    if stop >= end:
+        return end
+    space = max(text.rfind(" ", start, stop), text.rfind("\n", start, stop))
+    return stop if space < 0 else space + 1
+
+
+def _provider(name: str) -> str:
+    """onnxruntime's name of a provider, checked to be there. Raises UsageError, MissingExtraError."""
+    if name not in PROVIDERS:
+        raise UsageError(f"provider {name!r} is not known; give one of {', '.join(PROVIDERS)}")
+    here = runtime().get_available_providers()
+    if PROVIDERS[name] not in here:
+        known = ", ".join(key for key, value in PROVIDERS.items() if value in here)
+        raise MissingExtraError(
+            f"provider {name!r} is not in this onnxruntime, which has: {known}; install an onnxruntime built with it"
+        )
+    return PROVIDERS[name]
+
+
+def _session(model: bytes, provider: str, threads: int) -> Any:
+    """An onnxruntime session. Raises AssetError when the model cannot be used, MissingExtraError when the provider cannot."""
+    onnxruntime = runtime()
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = min(threads, MAX_RUN_THREADS)
+    options.inter_op_num_threads = 1
+    # Idle threads sleep instead of spinning: spinning wastes as much processor time as the session takes to make.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    unusable = (native.Fail, native.InvalidArgument, native.InvalidGraph, native.InvalidProtobuf)
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=[provider])
+    except (*unusable, native.NotImplemented, native.RuntimeException) as error:
+        reason = str(error).partition("\n")[0]
+        raise AssetError(f"{ONNX}: onnxruntime cannot use it ({reason}); reinstall scope-edge") from error
+    # It would keep the file's bytes beside what it has made of them: as much again as the weights.
+    session._model_bytes = None
+    names = [item.name for item in (*session.get_inputs(), *session.get_outputs())]
+    if names != ["input_ids", "attention_mask", *_OUTPUTS]:
+        raise AssetError(f"{ONNX}: not an encoder of this project; reinstall scope-edge")
+    if session.get_providers()[0] != provider:
+        raise MissingExtraError(f"{provider} did not start (onnxruntime fell back to CPU); install its libraries")
+    return session
+
+
+def _tokenizer(blob: bytes) -> Tokenizer:
+    """The tokenizer. Raises AssetError when the bytes are not one."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_buffer(blob)
+    except ValueError as error:
+        raise AssetError(f"{TOKENIZER}: cannot be used ({error}); reinstall scope-edge") from error
+    if None in (tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")):
+        raise AssetError(f"{TOKENIZER}: has no [CLS] and [SEP]; reinstall scope-edge")
+    # What a text says is never more than text, special tokens included.
+    tokenizer.encode_special_tokens = True
+    return tokenizer

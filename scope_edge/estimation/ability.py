@@ -1,0 +1,284 @@
+"""A model's place on the map: how able it is, from its own outcomes on a few anchors. Milliseconds; nothing is retrained.
+
+Correctness is item response theory with a vector of abilities g = (general, one shift per measured set, one loading per
+trait): on anchor i with its own pooled difficulty b_i and discrimination a_i,
+
+    logit P(correct) = a_i (g_general + domains_i . g_sets - b_i) + traits_i . g_traits
+
+g has a Gaussian prior, the population of models measured so far, and is its posterior mode (Newton), with the Laplace
+covariance as its uncertainty. Log-length is a linear model of the map's log-length under such a prior, in closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scope_edge.errors import PackError
+from scope_edge.estimation.newton import fit_logistic
+
+if TYPE_CHECKING:
+    from scope_edge.estimation.anchors import AnchorSet
+    from scope_edge.estimation.fingerprints import Fingerprint
+    from scope_edge.types import Floats
+
+_SETTLED = 1e-8
+# What a population's residual is worth, in anchors, beside the model's own when its spread and upper bound are judged.
+_PRIOR_ANCHORS = 20.0
+# Standard deviations of log-length: beyond the last, answers of any length are to be expected.
+SPREADS = np.linspace(0.0, 4.0, 41)
+# Of 1.5, 2, 2.5, 3, 4 and none the one that kept mean tokens of held-out models nearest to what came.
+_LONGEST = 2.5
+# Residuals of log-length kept of a model that taught the bank.
+_KEPT = 101
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Population:
+    """What the models measured so far are like: the prior of every new one.
+
+    Attributes:
+        mean (d,), covariance (d, d): of g, with d = 1 + sets + traits.
+        discrimination: (sets,) typical discrimination. unexplained: (sets,) variance of difficulty the map misses.
+        length_mean (l,), length_covariance (l, l): of the length coefficients (level, slope, one shift per set).
+        length_center: log-length at which the slope turns. length_noise: (sets,) residual variance of log-length.
+        length_residuals: (r,) sorted standardised residuals of log-length, a fair sample of all models'.
+    """
+
+    mean: Floats
+    covariance: Floats
+    discrimination: Floats
+    unexplained: Floats
+    length_mean: Floats
+    length_covariance: Floats
+    length_center: float
+    length_noise: Floats
+    length_residuals: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ability:
+    """One model's fit.
+
+    Attributes:
+        mean (d,), covariance (d, d): of g. measured: outcomes it rests on.
+        length_mean (l,), length_covariance (l, l): of the length coefficients; NaN without any length.
+        spread: the model's residuals of log-length against the population's (1 = typical).
+        residuals: (r,) sorted leave-one-out residuals of log-length, each divided by its predicted spread.
+    """
+
+    mean: Floats
+    covariance: Floats
+    measured: int
+    length_mean: Floats
+    length_covariance: Floats
+    spread: float
+    residuals: Floats
+
+
+def design(anchors: AnchorSet) -> Floats:
+    """Rows h with logit = h . g - a b, shape (n, d)."""
+    a = anchors.discrimination[:, None]
+    return np.hstack([a, a * anchors.domains, anchors.traits])
+
+
+def length_design(log_length: Floats, domains: Floats, population: Population) -> Floats:
+    """Rows of the length model, shape (n, l), for map log-lengths (n,) and domains (n, sets)."""
+    centered = np.asarray(log_length)[..., None] - population.length_center
+    return np.concatenate([np.ones_like(centered), centered, domains], axis=-1)
+
+
+def query_row(
+    difficulty: Floats | float, domains: Floats, traits: Floats, population: Population
+) -> tuple[Floats, Floats]:
+    """(h, offset) with logit = h . g + offset, for places on the map: difficulty (...), domains (..., sets),
+    traits (..., k). The map's own error still has to be allowed for.
+    """
+    a = domains @ population.discrimination
+    return np.concatenate([a[..., None], a[..., None] * domains, traits], axis=-1), -a * difficulty
+
+
+def query_variance(rows: Floats, domains: Floats, population: Population) -> Floats:
+    """(q,) variance of log-odds for what the map does not know of queries: rows (q, d) of `query_row`, domains (q, sets)."""
+    variance: Floats = rows[:, 0] ** 2 * (domains @ population.unexplained)
+    return variance
+
+
+def softening(slope: Floats | float, variance: Floats) -> Floats:
+    """By how much a logistic curve of this slope is flatter where its place is known but for a variance, averaged over that.
+
+    1 / sqrt(1 + pi slope^2 variance / 8) (MacKay 1992). Without it a model's ability would seem surer than such anchors tell.
+    """
+    factor: Floats = 1 / np.sqrt(1 + np.pi / 8 * slope**2 * variance)
+    return factor
+
+
+def fit_ability(parts: Sequence[Fingerprint], population: Population, known: Ability | None = None) -> Ability:
+    """Fit one model from its fingerprints (one or more anchor sets, missing outcomes left out).
+
+    known: what other outcomes of the same model have told, to start from instead of from the population.
+    """
+    if known is not None:
+        population = replace(population, mean=known.mean, covariance=known.covariance)
+    mean, covariance = fit_correct(parts, population)
+    count = sum(int((~np.isnan(one.correct)).sum()) for one in parts) + (known.measured if known else 0)
+    return Ability(mean, covariance, count, *_lengths(parts, population, known))
+
+
+def fit_correct(parts: Sequence[Fingerprint], population: Population) -> tuple[Floats, Floats]:
+    """Mean (d,) and covariance (d, d) of g alone, which outcomes tell without their lengths."""
+    rows, offsets, outcomes = [], [], []
+    for one in parts:
+        known = ~np.isnan(one.correct)
+        rows.append(design(one.anchors)[known])
+        offsets.append((-one.anchors.discrimination * one.anchors.difficulty)[known])
+        outcomes.append(one.correct[known])
+    precision = np.asarray(np.linalg.inv(population.covariance), np.float64)
+    data = np.vstack(rows), np.concatenate(outcomes)
+    mode, hessian = fit_logistic(*data, population.mean, precision, np.concatenate(offsets), _SETTLED)
+    return mode, np.asarray(np.linalg.inv(hessian), np.float64)
+
+
+def _lengths(
+    parts: Sequence[Fingerprint], population: Population, known: Ability | None
+) -> tuple[Floats, Floats, float, Floats]:
+    if known is None or np.isnan(known.length_mean).any():
+        return _fit_length(parts, population)
+    start = replace(population, length_mean=known.length_mean, length_covariance=known.length_covariance)
+    mean, covariance, spread, residuals = _fit_length(parts, start)
+    if not len(residuals):
+        return known.length_mean, known.length_covariance, known.spread, known.residuals
+    # Both are typical misses: together they are judged by one spread.
+    both = np.sort(np.concatenate([known.residuals * known.spread, residuals * spread]))
+    spread = float(np.sqrt(np.mean(both**2)))
+    return mean, covariance, spread, both / spread
+
+
+def _fit_length(parts: Sequence[Fingerprint], population: Population) -> tuple[Floats, Floats, float, Floats]:
+    """Coefficients, their covariance, spread and standardised leave-one-out residuals, from what lengths there are."""
+    size = len(population.length_mean)
+    rows, lengths, noise = [], [], []
+    for one in parts:
+        known = one.tokens > 0
+        domains = one.anchors.domains[known]
+        rows.append(length_design(one.anchors.log_length[known], domains, population))
+        lengths.append(np.log(one.tokens[known]))
+        noise.append(domains @ population.length_noise)
+    x, y, variance = np.vstack(rows), np.concatenate(lengths), np.concatenate(noise)
+    if not len(y):
+        nothing = np.full(size, np.nan)
+        return nothing, np.full((size, size), np.nan), np.nan, nothing[:0]
+    precision = np.linalg.inv(population.length_covariance)
+    covariance = np.linalg.inv((x / variance[:, None]).T @ x + precision)
+    mean = covariance @ (x.T @ (y / variance) + precision @ population.length_mean)
+    leverage = np.einsum("ij,jk,ik->i", x, covariance, x) / variance
+    # The ridge's closed form for leaving one out; what it predicts with has the variance noise / (1 - leverage).
+    residuals = (y - x @ mean) / np.sqrt(variance * (1 - np.minimum(leverage, 0.999)))
+    n = len(residuals)
+    spread = float(np.sqrt((residuals @ residuals + _PRIOR_ANCHORS) / (n + _PRIOR_ANCHORS)))
+    return mean, covariance, spread, np.sort(residuals / spread)
+
+
+def spread_along(rows: Floats, covariances: Floats) -> Floats:
+    """r' C r for every row r of (q, d) and every C of (n, d, d): shape (n, q). einsum alone would take ten times as long."""
+    n, d, _ = covariances.shape
+    if not covariances.any():
+        return np.zeros((n, len(rows)))
+    half = (covariances.reshape(n * d, d) @ rows.T).reshape(n, d, -1)
+    variance: Floats = np.einsum("ndq,qd->nq", half, rows)
+    return variance
+
+
+def upper_residual(own: Floats, population: Floats, coverage: float) -> float:
+    """The standardised residual that a new one stays under with probability `coverage`: split-conformal on `_mixed` ones, so
+    that a few anchors give a sane bound.
+    """
+    values, weights = _mixed(own, population)
+    order = np.argsort(values, kind="stable")
+    # Conformal: the new residual itself counts as one more, above all others.
+    reached = np.cumsum(weights[order]) / (weights.sum() + 1.0)
+    at = min(int(np.searchsorted(reached, coverage)), len(values) - 1)
+    return float(values[order[at]])
+
+
+def mean_growth(own: Floats, population: Floats) -> Floats:
+    """(s,) log of mean over median length, for residuals of log-length as wide as each of `SPREADS`.
+
+    By what the residuals are like, not by the Gaussian's s^2 / 2 (Duan 1983); but no answer counts for more than
+    exp(`_LONGEST`) medians: generation is cut off, and a tail learned where spreads are small says nothing where they are not.
+    """
+    values, weights = _mixed(own, population)
+    growth: Floats = np.log(np.exp(np.minimum(SPREADS[:, None] * values, _LONGEST)) @ weights / weights.sum())
+    return growth
+
+
+def _mixed(own: Floats, population: Floats) -> tuple[Floats, Floats]:
+    """A model's own leave-one-out residuals and the population's, worth `_PRIOR_ANCHORS`; and their weights."""
+    weights = np.concatenate([np.ones(len(own)), np.full(len(population), _PRIOR_ANCHORS / len(population))])
+    return np.concatenate([own, population]), weights
+
+
+def thinned(ability: Ability) -> Ability:
+    """The same with its residuals as `_KEPT` quantiles, where there are more."""
+    if len(ability.residuals) <= _KEPT:
+        return ability
+    at = np.linspace(0, len(ability.residuals) - 1, _KEPT).round().astype(int)
+    return replace(ability, residuals=ability.residuals[at])
+
+
+def abilities_body(abilities: Mapping[str, Ability]) -> dict[str, Any]:
+    """Abilities by model as the body of a pack."""
+    rows = list(abilities.values())
+    return {
+        "models": list(abilities),
+        "measured": np.array([one.measured for one in rows], np.int32),
+        **{
+            name: np.array([getattr(one, name) for one in rows], np.float32)
+            for name in ("mean", "covariance", "length_mean", "length_covariance", "spread")
+        },
+        "residuals": [one.residuals.astype(np.float16) for one in rows],
+    }
+
+
+def abilities_from_body(body: Mapping[str, Any], population: Population, where: str) -> Mapping[str, Ability]:
+    """Abilities by model out of a pack's body. Raises PackError when they are not of this population's shape."""
+    try:
+        columns = [body[name].astype(np.float64) for name in ("mean", "covariance", "length_mean", "length_covariance")]
+        rest = body["measured"].tolist(), body["spread"].astype(np.float64).tolist(), body["residuals"]
+        found = {
+            model: Ability(mean, covariance, measured, length, length_covariance, spread, residuals.astype(np.float64))
+            for model, mean, covariance, length, length_covariance, measured, spread, residuals in zip(
+                body["models"], *columns, *rest, strict=True
+            )
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PackError(f"{where}: its abilities cannot be used ({error!r}); reinstall scope-edge") from error
+    d, length = len(population.mean), len(population.length_mean)
+    shapes = [one.shape[1:] for one in columns]
+    if found and shapes != [(d,), (d, d), (length,), (length, length)]:
+        raise PackError(f"{where}: its abilities do not fit the population; reinstall scope-edge")
+    return found
+
+
+_FIELDS = tuple(field for field in Population.__dataclass_fields__ if field != "length_center")
+
+
+def population_body(population: Population) -> dict[str, Any]:
+    """The population as the body of a pack."""
+    return {"length_center": population.length_center, **{name: getattr(population, name) for name in _FIELDS}}
+
+
+def population_from_body(body: Mapping[str, Any], where: str) -> Population:
+    """The population out of a pack's body. Raises PackError when a field is missing or shapes do not fit."""
+    try:
+        arrays = {name: np.require(body[name], np.float64, "A") for name in _FIELDS}
+        population = Population(length_center=float(body["length_center"]), **arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PackError(f"{where}: not a usable population ({error!r}); reinstall scope-edge") from error
+    d, sets = len(population.mean), len(population.discrimination)
+    if population.covariance.shape != (d, d) or population.length_covariance.shape != (2 + sets, 2 + sets):
+        raise PackError(f"{where}: the population's shapes do not fit together; reinstall scope-edge")
+    return population

@@ -1,0 +1,134 @@
+"""What the user said of answers: for each the query's embedding, what the map reads off its text beside it, and the outcome.
+
+No text is here. Where the anchors lie is read off the map anew, so that a release with another map knows them; one with another
+encoder cannot, and leaves them out. They are kept beside the journal, in the folder nobody else can open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.encoding.encoder import ONNX
+from scope_edge.errors import AssetError, PackError
+from scope_edge.storage import assets
+from scope_edge.storage.packs import read_pack, write_pack
+from scope_edge.storage.sqlite import make_private, shred
+
+if TYPE_CHECKING:
+    from scope_edge.types import Floats, Vector
+
+# What these anchors are called together: no set of another name may be.
+FEEDBACK = "feedback"
+FOLDER, FILE = "journal", "feedback.pack"
+_KIND = "feedback"
+_MEND = "`scope-edge anchors remove feedback` takes it away"
+# Column -> how it is kept.
+_COLUMNS = {
+    "vector": "<f2",
+    "state": "<f2",
+    "features": "<f4",
+    "time": "<f8",
+    "correct": "<f4",
+    "tokens": "<f4",
+    "prompt_tokens": "<f4",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeedbackRecord:
+    """One answer judged.
+
+    Attributes:
+        id: of the journal's entry. time: of it, seconds since 1970. vector, state, features: of its query.
+        correct in [0, 1]; tokens, prompt_tokens: cl100k, NaN = not known.
+    """
+
+    id: str
+    model: str
+    time: float
+    vector: Vector
+    state: Vector
+    features: Floats
+    correct: float
+    tokens: float
+    prompt_tokens: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeedbackStore:
+    """All that was said, oldest first. ignored: why there is some and it cannot be used; None = it can."""
+
+    said: tuple[FeedbackRecord, ...] = ()
+    ignored: str | None = None
+
+
+def file() -> Path:
+    """Where it is kept, whether or not there is any."""
+    return assets.user_data_dir() / FOLDER / FILE
+
+
+def stamp() -> tuple[int, int] | None:
+    """Another value whenever what is kept changes; None = nothing is. One system call."""
+    try:
+        found = file().stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def load_feedback() -> FeedbackStore:
+    """What is kept. A damaged file is ignored like one of another encoder: it only refines."""
+    path = file()
+    if not path.exists():
+        return FeedbackStore()
+    try:
+        body = read_pack(path, _KIND)
+        encoder = body["encoder"]
+        names = zip(body["ids"], body["models"], strict=True)
+        columns = zip(*(body[name].astype(np.float64) for name in _COLUMNS), strict=True)
+        said = tuple(
+            FeedbackRecord(str(id), str(model), float(when), vector, state, features, *map(float, outcome))
+            for (id, model), (vector, state, features, when, *outcome) in zip(names, columns, strict=True)
+        )
+    except PackError as error:
+        return FeedbackStore(ignored=f"{error}; {_MEND}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return FeedbackStore(ignored=f"{path}: not usable feedback ({error!r}); {_MEND}")
+    if encoder != _encoder():
+        return FeedbackStore(ignored=f"{path}: made by a release with another encoder; {_MEND}")
+    return FeedbackStore(said)
+
+
+def record(said: Sequence[FeedbackRecord]) -> None:
+    """Keep this and nothing else; what was kept before is overwritten on the disk. Raises AssetError."""
+    path = file()
+    old = path.with_suffix(".old")
+    try:
+        make_private(path.parent)
+        shred(old)
+        # Not every disk has second names for a file; there the old one is only deleted.
+        with contextlib.suppress(OSError):
+            old.hardlink_to(path)
+        if said:
+            _write(path, said)
+        else:
+            path.unlink(missing_ok=True)
+        shred(old)
+    except OSError as error:
+        raise AssetError(f"{path}: cannot be changed ({error.strerror or error}); check its permissions") from error
+
+
+def _write(path: Path, said: Sequence[FeedbackRecord]) -> None:
+    columns = {name: np.array([getattr(one, name) for one in said], kind) for name, kind in _COLUMNS.items()}
+    ids, models = [one.id for one in said], [one.model for one in said]
+    write_pack(path, _KIND, {"encoder": _encoder(), "ids": ids, "models": models, **columns}, private=True)
+
+
+def _encoder() -> str:
+    return assets.manifest()[ONNX].sha256

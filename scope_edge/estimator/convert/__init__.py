@@ -1,0 +1,1 @@
+"""A released checkpoint to one GGUF that llama.cpp reads."""

@@ -1,0 +1,206 @@
+"""What every router's predictions are worth: per model, pooled, by field, by evidence, by number of anchors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.estimation.metrics import BINS, ece, ece_floor, scores
+from scope_edge.evaluation.predict import CLIP, OURS, SplitPredictions
+from scope_edge.evaluation.report import (
+    ALL,
+    UNSEEN,
+    Adaptation,
+    EvidenceScore,
+    FieldScore,
+    Length,
+    Prediction,
+    ReliabilityBin,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scope_edge.evaluation.fit import Part
+    from scope_edge.types import Floats
+
+    Bools = NDArray[np.bool_]
+
+_LENGTHS_SHOWN = 400
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictionRows:
+    """Outcomes in a line: p and y (n,); true tokens, predicted tokens and tokens_hi (n,), NaN = not known."""
+
+    p: Floats
+    y: Floats
+    tokens: Floats
+    predicted: Floats
+    high: Floats
+
+    @classmethod
+    def of(cls, found: Sequence[SplitPredictions], router: str, chosen: Callable[[Part], Bools]) -> PredictionRows:
+        """Return one router's rows of the candidates for which `chosen` gives True, (candidates,), of each split."""
+        columns: list[list[Floats]] = [[], [], [], [], []]
+        for one in found:
+            at = one.known & chosen(one.part)
+            lengths = (one.table.tokens, one.table.tokens_hi) if router == OURS else (one.table.tokens * np.nan,) * 2
+            for column, values in zip(columns, (one.p[router], one.correct, one.tokens, *lengths), strict=True):
+                column.append(values[at])
+        return cls(*(np.concatenate(column) for column in columns))
+
+    def scored(self, mean_auc: float | None) -> Prediction:
+        """What they are worth."""
+        p, y = self.p, self.y
+        s = scores(p, y)
+        known = (self.tokens > 0) & np.isfinite(self.predicted)
+        true, predicted, high = self.tokens[known], self.predicted[known], self.high[known]
+        some = bool(known.any())
+        return Prediction(
+            n=len(p),
+            accuracy=s.accuracy,
+            auc=number(s.auc),
+            mean_auc=mean_auc,
+            brier=s.brier,
+            logloss=s.logloss,
+            ece=ece(p, y),
+            ece_floor=ece_floor(p),
+            length_log_mae=float(np.median(np.abs(np.log(true / predicted)))) if some else None,
+            coverage=float((true <= high).mean()) if some else None,
+            width=float(np.median(high / predicted)) if some else None,
+        )
+
+
+def number(value: float) -> float | None:
+    """None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def prediction_scores(found: Sequence[SplitPredictions]) -> Mapping[str, Mapping[str, Prediction]]:
+    """Router -> every candidate, "all" of them and the "unseen" ones -> figures."""
+    models = sorted({name for one in found for name in one.part.names})
+    body = {}
+    for router in found[0].p:
+        aucs = list(_aucs(found, router))
+        rows = {}
+        for name in models:
+            mine = PredictionRows.of(found, router, lambda part, name=name: np.array(part.names) == name)  # type: ignore[misc]
+            if len(mine.p):
+                rows[name] = mine.scored(_mean([auc for model, _, auc in aucs if model == name]))
+        rows[ALL] = PredictionRows.of(found, router, lambda part: np.ones(len(part.models), bool)).scored(
+            _mean([auc for *_, auc in aucs])
+        )
+        unseen = PredictionRows.of(found, router, lambda part: part.unseen)
+        if len(unseen.p):
+            rows[UNSEEN] = unseen.scored(_mean([auc for _, joined, auc in aucs if joined]))
+        body[router] = rows
+    return body
+
+
+def _aucs(found: Sequence[SplitPredictions], router: str) -> Iterator[tuple[str, bool, float]]:
+    """(model, unseen, AUC) of every candidate in every split."""
+    for one in found:
+        for column, name in enumerate(one.part.names):
+            at = one.known[:, column]
+            auc = scores(one.p[router][at, column], one.correct[at, column]).auc
+            yield name, bool(one.part.unseen[column]), auc
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else None
+
+
+def reliability(found: Sequence[SplitPredictions]) -> tuple[ReliabilityBin, ...]:
+    """Tenths of every router's predictions of models that joined."""
+    bins = []
+    for router in found[0].p:
+        rows = PredictionRows.of(found, router, lambda part: part.joined)
+        order = np.argsort(rows.p, kind="stable")
+        for tenth in np.array_split(order, BINS):
+            if len(tenth):
+                bins.append(
+                    ReliabilityBin(router, len(tenth), float(rows.p[tenth].mean()), float(rows.y[tenth].mean()))
+                )
+    return tuple(bins)
+
+
+def lengths(found: Sequence[SplitPredictions]) -> tuple[Length, ...]:
+    """A fair sample of our lengths of models that joined, the shortest predicted first."""
+    rows = []
+    for one in found:
+        at = one.known & one.part.joined & (one.tokens > 0) & np.isfinite(one.table.tokens)
+        for q, m in np.argwhere(at):
+            lengths = (float(column[q, m]) for column in (one.table.tokens, one.table.tokens_hi, one.tokens))
+            rows.append(Length(one.part.names[m], *lengths))
+    chosen = np.random.default_rng(0).permutation(len(rows))[:_LENGTHS_SHOWN]
+    return tuple(sorted((rows[i] for i in chosen), key=lambda row: row.predicted))
+
+
+def field_scores(found: Sequence[SplitPredictions]) -> tuple[FieldScore, ...]:
+    """Every candidate in every category."""
+    rows = []
+    for name in sorted({name for one in found for name in one.part.names}):
+        parts = [(one, one.part.names.index(name)) for one in found if name in one.part.names]
+        for category in sorted({c for one, _ in parts for c in one.part.data.categories[one.part.rows].tolist()}):
+            y, p = [], []
+            for one, column in parts:
+                at = one.known[:, column] & (one.part.data.categories[one.part.rows] == category)
+                y.append(one.correct[at, column])
+                p.append(one.p[OURS][at, column])
+            observed, predicted = np.concatenate(y), np.concatenate(p)
+            if len(observed):
+                rows.append(FieldScore(name, category, len(observed), float(observed.mean()), float(predicted.mean())))
+    return tuple(rows)
+
+
+def adaptation(found: Sequence[SplitPredictions]) -> tuple[Adaptation, ...]:
+    """What so many anchors of models that joined are worth; means over those models and splits."""
+    rows = []
+    for size in found[0].by_size:
+        values = []
+        for one in found:
+            table = one.by_size[size].p_correct
+            for column in np.flatnonzero(one.part.joined):
+                at = one.known[:, column]
+                s = scores(np.clip(table[at, column], CLIP, 1 - CLIP), one.correct[at, column])
+                values.append((s.auc, s.accuracy, s.logloss))
+        auc, accuracy, logloss = zip(*values, strict=True)
+        rows.append(Adaptation(size, _mean(auc), float(np.mean(accuracy)), float(np.mean(logloss))))
+    return tuple(rows)
+
+
+def evidence_scores(found: Sequence[SplitPredictions]) -> tuple[EvidenceScore, ...]:
+    """By evidence word, over models that joined and every number of anchors: with few of them more is weak."""
+    rows = []
+    for word in ("strong", "weak"):
+        ps, ys, fields = [], [], []
+        for one in found:
+            categories = np.broadcast_to(one.part.data.categories[one.part.rows][:, None], one.correct.shape)
+            for table in one.by_size.values():
+                at = one.known & one.part.joined & (table.strong == (word == "strong"))
+                ps.append(np.clip(table.p_correct[at], CLIP, 1 - CLIP))
+                ys.append(one.correct[at])
+                fields.append(categories[at])
+        p, y, field = np.concatenate(ps), np.concatenate(ys), np.concatenate(fields)
+        if len(p):
+            rows.append(_evidence(word, p, y, field))
+    return tuple(rows)
+
+
+def _evidence(word: str, p: Floats, y: Floats, field: NDArray[np.str_]) -> EvidenceScore:
+    gaps = [(field == one, p[field == one].mean() - y[field == one].mean()) for one in np.unique(field)]
+    entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p))
+    logloss = -(y * np.log(p) + (1 - y) * np.log1p(-p))
+    return EvidenceScore(
+        evidence=word,
+        n=len(p),
+        signed_error=float(p.mean() - y.mean()),
+        calibration_error=float(sum(at.sum() * abs(gap) for at, gap in gaps) / len(p)),
+        excess_logloss=float((logloss - entropy).mean()),
+        excess_brier=float(((p - y) ** 2 - p * (1 - p)).mean()),
+    )

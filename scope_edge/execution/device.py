@@ -1,0 +1,143 @@
+"""GGUFs, in the llama.cpp worker: loaded when they are asked, kept as long as the host keeps them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from scope_edge.errors import ProviderError, ScopeEdgeError, WorkerError
+from scope_edge.execution.protocols import CompletionStream, Messages
+from scope_edge.execution.request import texts_of
+from scope_edge.providers.llama.host import DeviceStream, Generation
+from scope_edge.providers.llama.messages import Message, Sampling
+from scope_edge.providers.openai.stream import Piece
+
+if TYPE_CHECKING:
+    from scope_edge.execution.protocols import TokenBudget
+    from scope_edge.providers.llama.host import DeviceHost
+    from scope_edge.types import Counted, Ending, ModelCard
+
+# These change the form of an answer and cannot be kept here: better another model than an answer that breaks a program.
+_UNABLE = ("tools", "functions", "audio", "logprobs")
+_ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
+
+
+class DeviceProvider:
+    """Asks the GGUFs of cards."""
+
+    def __init__(self, host: DeviceHost) -> None:
+        """The host is closed with this."""
+        self._host = host
+
+    def prompt_tokens(self, card: ModelCard, messages: Messages) -> int | None:
+        """Count them with the model's own tokenizer, its chat template included. Raises ProviderError."""
+        try:
+            return self._host.count(card, _plain(messages))
+        except ScopeEdgeError as error:
+            raise ProviderError(str(error), unbilled=True) from error
+
+    def begin(
+        self, card: ModelCard, messages: Messages, fields: Mapping[str, Any], room: TokenBudget, until: float
+    ) -> DeviceCompletionStream:
+        """Ask; the answer is still to come. Raises ProviderError: the model cannot do this, or cannot be loaded."""
+        _check_able(fields)
+        options = Generation(
+            max_tokens=room.max_tokens,
+            sampling=_sampling(fields),
+            stop=_stop(fields),
+            deadline=max(until - time.monotonic(), 0.0) if math.isfinite(until) else None,
+        )
+        try:
+            return DeviceCompletionStream(self._host.stream(card, _plain(messages), options))
+        except ScopeEdgeError as error:
+            raise ProviderError(str(error), unbilled=True) from error
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Models that are loaded."""
+        return self._host.loaded
+
+    @property
+    def sequences(self) -> int:
+        """Requests that workers have not ended yet."""
+        return self._host.sequences
+
+    def close(self) -> None:
+        """End the workers."""
+        self._host.close()
+
+
+class DeviceCompletionStream(CompletionStream[DeviceStream]):
+    """An answer of a worker's."""
+
+    counted: Counted = "tokenizer"
+
+    @property
+    def ending(self) -> Ending:
+        """ "cut" by the limit on tokens, by the context or by the clock."""
+        return "complete" if self._stream.ending == "stop" else "cut"
+
+    def __iter__(self) -> Iterator[Piece]:
+        wrote = False
+        try:
+            for text in self._stream:
+                wrote = True
+                yield Piece(text)
+        except ScopeEdgeError as error:
+            # A worker that crashed may do better with less memory; a model that llama.cpp refuses will not.
+            retryable = isinstance(error, WorkerError) and not error.refused
+            raise ProviderError(str(error), retryable=retryable, unbilled=True) from error
+        finally:
+            self.close()
+        if self._stream.ending == "cancelled" and not wrote:
+            raise ProviderError("wrote nothing in the time there was", unbilled=True)
+
+
+def _plain(messages: Messages) -> tuple[Message, ...]:
+    """Return messages as a chat template knows them. Raises ProviderError: they hold more than text."""
+    texts, other = texts_of(messages)
+    roles = [_ROLES.get(str(message.get("role"))) for message in messages]
+    if other or None in roles:
+        raise ProviderError("takes text alone: no pictures, and no results of tools", unbilled=True)
+    return tuple(Message(role or "user", text) for role, text in zip(roles, texts, strict=True))
+
+
+def _check_able(fields: Mapping[str, Any]) -> None:
+    unable = [name for name in _UNABLE if fields.get(name)]
+    form = fields.get("response_format")
+    if isinstance(form, Mapping) and form.get("type", "text") != "text":
+        unable.append("response_format")
+    if unable:
+        raise ProviderError(f"cannot do what is asked on the device ({', '.join(unable)})", unbilled=True)
+
+
+def _sampling(fields: Mapping[str, Any]) -> Sampling:
+    """Return the request's sampling, or else the worker's. Raises ProviderError: out of range, for any model."""
+    usual, seed = Sampling(), fields.get("seed")
+    if seed is not None and type(seed) is not int:
+        raise ProviderError("seed must be a whole number", content=True, unbilled=True)
+    return Sampling(
+        temperature=_number(fields, "temperature", usual.temperature, 2.0),
+        top_p=_number(fields, "top_p", usual.top_p, 1.0),
+        top_k=usual.top_k,
+        seed=usual.seed if seed is None else seed % 2**63,
+    )
+
+
+def _number(fields: Mapping[str, Any], name: str, usual: float, most: float) -> float:
+    value = fields.get(name)
+    if value is None:
+        return usual
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most:
+        return float(value)
+    raise ProviderError(f"{name} must be a number from 0 to {most:g}", content=True, unbilled=True)
+
+
+def _stop(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    value = fields.get("stop")
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(one, str) for one in texts):
+        raise ProviderError("stop must be a text or a list of texts", content=True, unbilled=True)
+    return tuple(filter(None, texts))

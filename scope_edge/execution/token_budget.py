@@ -1,0 +1,81 @@
+"""How many tokens an answer may have and what a call may cost, before it is made.
+
+A limit on tokens is on prompt and completion together, in the model's own tokens: what the prompt takes is counted by its
+tokenizer where that is on this machine, else taken as the estimate's upper bound. A limit in dollars becomes one on tokens. The
+model is sent the smallest of these and of the request's own limit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from scope_edge.encoding.token_count import CHAT_WRAPPING, TURN_WRAPPING, PromptTokens, estimate_prompt_tokens
+from scope_edge.errors import ProviderError
+from scope_edge.execution.protocols import Messages, TokenBudget
+from scope_edge.execution.request import texts_of
+from scope_edge.policy.costs import Price
+
+if TYPE_CHECKING:
+    from scope_edge.types import Budget, Candidate, ModelCard
+
+# Where spending is capped and nothing else limits an answer, this does, or no reservation would hold.
+_CAPPED_TOKENS, _CAPPED_TIMES = 4096, 4
+# Names of the limit in the wire format, the old one and the new.
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
+
+
+def token_budget_for(
+    card: ModelCard, candidate: Candidate, budget: Budget, prompt: PromptTokens, wanted: int | None, *, capped: bool
+) -> TokenBudget:
+    """Return what a call to this model may take. wanted: completion tokens, at most. capped: total spending is.
+
+    Raises ProviderError: a limit leaves no room for a single token, or the price is not known.
+    """
+    price = Price.on(card)
+    caps = [] if wanted is None else [float(wanted)]
+    if budget.tokens is not None:
+        caps.append(budget.tokens - prompt.high)
+    if budget.usd is not None and not price.free:
+        affordable = price.affords(budget.usd, prompt.high)
+        if affordable is None:
+            raise ProviderError("its price is not known, so no limit in dollars can be kept", unbilled=True)
+        caps.append(affordable)
+    if capped and not caps and not price.free:
+        caps.append(max(_CAPPED_TOKENS, _CAPPED_TIMES * (candidate.tokens_hi or 0.0)))
+    cap = min(caps, default=math.inf)
+    if cap < 1:
+        raise ProviderError(
+            f"the limits leave no room for an answer after {prompt.high:.0f} tokens of prompt", unbilled=True
+        )
+    if math.isfinite(cap) and card.context_tokens is not None and card.context_tokens - prompt.high >= 1:
+        cap = min(cap, card.context_tokens - prompt.high)
+    completion = cap if math.isfinite(cap) else candidate.tokens_hi
+    usd_hi = 0.0 if price.free else None if completion is None else price.of(prompt.high, completion)
+    return TokenBudget(math.floor(cap) if math.isfinite(cap) else None, prompt, usd_hi)
+
+
+def wanted_tokens(fields: Mapping[str, Any]) -> int | None:
+    """Return the limit on tokens in a request, under either name; None = it sets none."""
+    given = [value for name in TOKEN_LIMITS if type(value := fields.get(name)) is int]
+    return min(given, default=None)
+
+
+def estimated_prompt(card: ModelCard, messages: Messages, fields: Mapping[str, Any], budget: Budget) -> PromptTokens:
+    """Estimate a conversation's tokens, in the model's own, where its tokenizer is missing. Tools count too.
+
+    Raises ProviderError: a part of unknown size, and a limit to keep.
+    """
+    texts, other = texts_of(messages)
+    if other and (budget.tokens is not None or budget.usd is not None):
+        raise ProviderError("the number of tokens in pictures is not known, so no limit can be kept", unbilled=True)
+    total = CHAT_WRAPPING
+    for number, text in enumerate(texts):
+        total = total + estimate_prompt_tokens(text)
+        total = total + TURN_WRAPPING if number else total
+    for name in ("tools", "functions", "response_format"):
+        if fields.get(name):
+            total = total + estimate_prompt_tokens(json.dumps(fields[name], ensure_ascii=False))
+    return PromptTokens(total.expected * card.token_factor, total.high * card.token_factor)

@@ -1,0 +1,195 @@
+"""Puts the concrete parts together. The only room that names them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from scope_edge.catalog.cards import load_catalog
+from scope_edge.storage import assets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from scope_edge.catalog.cards import Catalog
+    from scope_edge.encoding.encoder import Encoder
+    from scope_edge.estimation.fingerprints import Fingerprint
+    from scope_edge.execution import Executor
+    from scope_edge.execution.protocols import Provider
+    from scope_edge.execution.spending import Ledger
+    from scope_edge.fingerprinting.importing.naming import Cards
+    from scope_edge.history import Journal
+    from scope_edge.pipeline import Pipeline, PrivacyCheck, Refiner
+    from scope_edge.pipeline import QueryEncoder as AnyEncoder
+    from scope_edge.settings.config import Settings
+    from scope_edge.types import EncodedQuery, ModelCard, Query
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """Load the bundled model cards and pools with the settings' own. Raises AssetError or ConfigError."""
+    return load_catalog(settings.models, settings.pools, settings.pool, file=settings.file)
+
+
+def open_cards() -> Cards:
+    """Load the cards that imported models are matched with. Raises AssetError or ConfigError."""
+    from scope_edge.fingerprinting.importing.naming import Cards
+    from scope_edge.settings.config import load_settings
+
+    return Cards(open_catalog(load_settings()))
+
+
+def open_journal(settings: Settings) -> Journal:
+    """Open the journal; nothing is read or written yet."""
+    from scope_edge.history import Journal
+    from scope_edge.history.entry import JournalOptions
+
+    return Journal(
+        JournalOptions(
+            choice=settings.journal,
+            text=settings.journal_text,
+            embedding=settings.journal_embedding,
+            days=settings.journal_days,
+            mb=settings.journal_mb,
+            pool=settings.pool,
+            profile=settings.profile,
+            value_of_time=settings.value_of_time,
+        )
+    )
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """Open the ledger of spending, under the settings' caps."""
+    from scope_edge.execution.spending import Ledger
+
+    return Ledger(settings.max_usd_day, settings.max_usd_month)
+
+
+@dataclass(frozen=True, slots=True)
+class Providers:
+    """Where models run. Several executors may share them: models on the device have one memory.
+
+    device: of GGUFs; None = there are none. cloud: of endpoints, wherever they are.
+    """
+
+    device: Provider | None
+    cloud: Provider
+
+
+def load_encoder(settings: Settings) -> Callable[[], Encoder]:
+    """The encoder, loaded in the background; calling what comes back waits for it. Raises as `load_flow`."""
+    from scope_edge.encoding.encoder import Encoder
+
+    return Encoder.loading(provider=settings.provider, threads=settings.threads)
+
+
+def load_pipeline(settings: Settings, encoder: Callable[[], AnyEncoder] | None = None) -> Pipeline:
+    """A router for the settings' active pool, from bundled files and the user's own.
+
+    encoder: gives one that is loaded already.
+
+    Raises AssetError (a file missing or damaged), UsageError (unknown or empty pool, unknown provider),
+    MissingExtraError (an optional library asked for by name is not installed).
+    """
+    # Half of a cold start, and most of it outside the interpreter: the rest is made ready meanwhile.
+    encoder = encoder or load_encoder(settings)
+    pool = open_catalog(settings).pool()
+
+    from scope_edge.estimation.anchors import load_bank
+    from scope_edge.estimation.feedback_correction import FeedbackCorrectedEstimator
+    from scope_edge.pipeline import Pipeline
+    from scope_edge.policy.policy import PoolPolicy
+    from scope_edge.policy.pool import load_pool_state
+
+    standing = load_pool_state(
+        pool, coverage=settings.coverage, value_of_time=settings.value_of_time, unloadable=_unloadable(pool)
+    )
+    bank = load_bank(settings.index, cache_dir=assets.user_cache_dir(), own=standing.own_sets)
+    return Pipeline(
+        encoder=encoder(),
+        bank=bank,
+        estimator=FeedbackCorrectedEstimator(standing.prior, standing.basis.map, pool),
+        policy=PoolPolicy(pool, standing.prepared),
+        refiner=_refiner(settings, pool, standing.fingerprints),
+        guard=_guard(settings),
+    )
+
+
+def load_providers(settings: Settings, cards: Sequence[ModelCard]) -> Providers:
+    """Where these models run. Nothing is started or connected to yet."""
+    from scope_edge.execution.cloud import CloudProvider
+
+    cloud = CloudProvider(silence=settings.silence_seconds, offline=settings.offline)
+    return Providers(_device(settings, cards), cloud)
+
+
+def load_executor(
+    settings: Settings,
+    cards: Sequence[ModelCard],
+    encode: Callable[[Query], EncodedQuery],
+    journal: Journal,
+    places: Providers | None = None,
+) -> Executor:
+    """Make what carries out decisions on these models. Nothing is started or connected to yet. places: None = its own."""
+    from scope_edge.execution import Executor
+    from scope_edge.fingerprinting.grading.agree import agree
+
+    places = places or load_providers(settings, cards)
+    return Executor(
+        cards,
+        device=places.device,
+        cloud=places.cloud,
+        agree=partial(agree, encode=encode),
+        ledger=open_ledger(settings),
+        journal=journal,
+    )
+
+
+def _device(settings: Settings, pool: Sequence[ModelCard]) -> Provider | None:
+    if all(card.gguf is None for card in pool):
+        return None
+    from scope_edge.estimator.factory import bytes_needed
+    from scope_edge.execution.device import DeviceProvider
+    from scope_edge.providers.llama.host import DeviceHost
+
+    # One memory plan: what the estimator takes, or will, is not the device models' to take.
+    reserved = bytes_needed(settings, pool)
+    return DeviceProvider(
+        DeviceHost(
+            cache_dir=assets.user_cache_dir(),
+            threads=settings.threads,
+            keep_alive=settings.keep_alive,
+            reserved_bytes=reserved,
+        )
+    )
+
+
+def _guard(settings: Settings) -> PrivacyCheck | None:
+    if settings.privacy == "off":
+        return None
+    from scope_edge.policy.privacy import PrivacyGuard
+
+    return PrivacyGuard()
+
+
+def _refiner(
+    settings: Settings, pool: Sequence[ModelCard], fingerprints: Mapping[str, Sequence[Fingerprint]]
+) -> Refiner | None:
+    """The estimator to ask after the prior. With none installed, finding that out costs one look at a folder."""
+    if settings.estimator == "prior":
+        return None
+    wanted = settings.estimator == "gguf" or settings.estimator_name is not None
+    if not wanted and not (assets.user_data_dir() / "estimators").is_dir():
+        return None
+    from scope_edge.estimator.factory import load_estimator
+
+    return load_estimator(settings, pool, fingerprints)
+
+
+def _unloadable(pool: Sequence[ModelCard]) -> Mapping[str, str]:
+    """Find the GGUFs that cannot be loaded here -> why. A pool without any imports nothing for it."""
+    if all(card.gguf is None for card in pool):
+        return {}
+    from scope_edge.providers.llama.loadable import unloadable
+
+    return unloadable(pool)

@@ -1,0 +1,221 @@
+"""The journal of a fingerprint: one line a call or answer, on disk before anything else happens.
+
+Killed at any moment, a run loses the answers that were on their way and nothing else; the next one reads what is here and
+asks only the rest. A call is written down before it is made, so that a cap on spending also counts calls whose answer was lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from scope_edge.errors import AssetError, UsageError
+from scope_edge.storage import assets
+from scope_edge.types import Counted
+
+FOLDER = "fingerprinting"
+FORMAT = 1
+_MAX_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedAnswer:
+    """What came of one question.
+
+    Attributes:
+        anchor: its id. text: the reply; None = there is none, and then `problem` says why.
+        cut: ended by the limit on tokens. prompt_tokens, completion_tokens: in own tokens; counted: by whom.
+        seconds: from the call to the answer; None = asked among others. usd: what it cost; None = not known.
+    """
+
+    anchor: str
+    text: str | None
+    problem: str | None = None
+    cut: bool = False
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
+    counted: Counted | None = None
+    seconds: float | None = None
+    usd: float | None = None
+
+
+class AnswerLog:
+    """One model's answers under one way of asking. Open, it is locked against another run. Threads may write."""
+
+    def __init__(self, model: str, asked: Mapping[str, Any], *, again: bool = False) -> None:
+        """asked: whatever an answer depends on; another way of asking has a journal of its own. again: begin anew.
+
+        Raises AssetError (cannot be read or written), UsageError (another run has it open).
+        """
+        head = json.dumps({"format": FORMAT, "model": model, **asked}, sort_keys=True)
+        self.path = assets.user_data_dir() / FOLDER / f"{file_name(model)}-{_digest(head)}.jsonl"
+        self.answers: dict[str, LoggedAnswer] = {}
+        self._open_calls: dict[str, list[float]] = {}
+        self._lock, self._closed = threading.Lock(), False
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        except OSError as error:
+            raise self._failed("opened", error) from error
+        if not _locked(self._file):
+            os.close(self._file)
+            raise UsageError(f"{model} is being asked by another run already; wait for it, or end it")
+        self._begin(head, again)
+
+    def __enter__(self) -> AnswerLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            if not self._closed:
+                self._closed = True
+                os.close(self._file)
+
+    @property
+    def unanswered_usd(self) -> float:
+        """What the calls may have cost at most whose answer never came, in US dollars."""
+        return sum(sum(calls) for calls in self._open_calls.values())
+
+    def calls(self, anchor: str, usd: float | None) -> None:
+        """A call is about to be made that may cost so much. Raises AssetError."""
+        self._note(anchor, usd or 0.0)
+        self._write({"call": anchor, "usd": usd})
+
+    def fails(self, anchor: str) -> None:
+        """The last call about an anchor came to nothing and cost nothing. Raises AssetError."""
+        self._forget(anchor)
+        self._write({"free": anchor})
+
+    def add(self, answer: LoggedAnswer) -> None:
+        """What came of a question. Raises AssetError."""
+        if answer.text is not None:
+            self.answers[answer.anchor] = answer
+            self._forget(answer.anchor)
+        self._write({name: value for name, value in asdict(answer).items() if value not in (None, False)})
+
+    def _begin(self, head: str, again: bool) -> None:
+        try:
+            if os.fstat(self._file).st_size > _MAX_BYTES:
+                raise AssetError(f"{self.path}: too large for a journal of answers; remove it")
+            raw = b"" if again else self.path.read_bytes()
+        except OSError as error:
+            raise self._failed("read", error) from error
+        whole = raw[: raw.rfind(b"\n") + 1]
+        lines = whole.decode("utf-8", "replace").split("\n")
+        if lines[0] != head:
+            whole, lines = b"", []
+        for line in lines[1:]:
+            self._read(line)
+        try:
+            # What was cut off in the middle of a line goes; the rest stays untouched.
+            os.ftruncate(self._file, len(whole))
+            os.lseek(self._file, 0, os.SEEK_END)
+        except OSError as error:
+            raise self._failed("written", error) from error
+        if not whole:
+            self._write(json.loads(head))
+
+    def _read(self, line: str) -> None:
+        """Take in one line; one that makes no sense counts as not there, and its question is asked again."""
+        try:
+            body: dict[str, Any] = dict(json.loads(line))
+            if "call" in body:
+                self._note(str(body["call"]), _number(body["usd"]) or 0.0)
+            elif "free" in body:
+                self._forget(str(body["free"]))
+            elif (answer := _answer(body)).text is not None:
+                self.answers[answer.anchor] = answer
+                self._forget(answer.anchor)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return
+
+    def _note(self, anchor: str, usd: float) -> None:
+        with self._lock:
+            self._open_calls.setdefault(anchor, []).append(usd)
+
+    def _forget(self, anchor: str) -> None:
+        with self._lock:
+            if self._open_calls.get(anchor):
+                self._open_calls[anchor].pop()
+
+    def _write(self, body: Mapping[str, Any]) -> None:
+        line = (json.dumps(body, sort_keys=True) + "\n").encode("ascii")
+        with self._lock:
+            # A thread may still be asking when a run is interrupted: by now the number may be another file's.
+            if self._closed:
+                raise AssetError(f"{self.path}: is closed; nothing more is written")
+            end = os.lseek(self._file, 0, os.SEEK_END)
+            try:
+                written = 0
+                while written < len(line):
+                    written += os.write(self._file, line[written:])
+                os.fsync(self._file)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, end)
+                raise self._failed("written", error) from error
+
+    def _failed(self, done: str, error: OSError) -> AssetError:
+        return AssetError(f"{self.path}: cannot be {done} ({error.strerror or error}); check permissions and space")
+
+
+def file_name(model: str) -> str:
+    """A model's id as (part of) a file's name; two ids never give the same."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model)[:80].strip(".-") or "model"
+    return plain if plain == model and plain.islower() else f"{plain}-{_digest(model)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _answer(body: Mapping[str, Any]) -> LoggedAnswer:
+    """An answer out of a line. Raises KeyError, TypeError or ValueError."""
+    text, counted = body.get("text"), body.get("counted")
+    if (
+        not isinstance(body["anchor"], str)
+        or not isinstance(text, str | None)
+        or counted not in (None, *get_args(Counted))
+    ):
+        raise TypeError("not an answer")
+    numbers = {name: _number(body.get(name)) for name in ("prompt_tokens", "completion_tokens", "seconds", "usd")}
+    problem = None if text is not None else str(body.get("problem", ""))
+    return LoggedAnswer(body["anchor"], text, problem, bool(body.get("cut")), counted=counted, **numbers)
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        return float(value)
+    raise ValueError("not a number")
+
+
+def _locked(file: int) -> bool:
+    """Lock an open file for this process; False when another one has it. The lock goes with the process."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        # Far behind the end, so that it can still be read.
+        os.lseek(file, 2**40, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

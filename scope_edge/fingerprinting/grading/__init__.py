@@ -1,0 +1,6 @@
+"""Grading: what an anchor asks, and whether a reply answers it. Nothing a model wrote is ever executed."""
+
+from scope_edge.estimation.anchor_spec import AnchorSpec, prompt_of
+from scope_edge.fingerprinting.grading.grade import grade
+
+__all__ = ["AnchorSpec", "grade", "prompt_of"]

@@ -1,0 +1,199 @@
+"""One grader a kind of anchor. A reply is right or it is not; whoever names two answers has given none."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from scope_edge.estimation.anchor_spec import LETTERS
+from scope_edge.fingerprinting.grading.answers import answer_part, bare, block, fences, statements, visible
+from scope_edge.fingerprinting.grading.numbers import near, plain_number, read_number
+from scope_edge.fingerprinting.grading.rules import obeys
+
+if TYPE_CHECKING:
+    from scope_edge.estimation.anchor_spec import AnchorSpec, Kind
+
+_MOST_STARTS = 200
+_CLOSE = 1e-9
+_CAUSE = re.compile(
+    r"\s*(?:,\s+(?:because|since|as|which|where)\b|\s+because\b|\s+since\b|\s+[-–—]\s+|;\s|\.\s).*\Z", re.DOTALL
+)
+
+
+def grade(spec: AnchorSpec, text: str | None) -> float | None:
+    """How right a reply is, in [0, 1]. None when there is no reply at all: what failed on the way is missing, not wrong.
+
+    A refusal and an empty reply are replies, and wrong.
+    """
+    if text is None:
+        return None
+    return float(_GRADERS[spec.kind](spec, text))
+
+
+def _choice(spec: AnchorSpec, text: str) -> bool:
+    letters = LETTERS[: len(spec.options)]
+    options = {_folded(option): letter for option, letter in zip(spec.options, letters, strict=True)}
+    for statement in statements(answer_part(spec, text)):
+        named = _letters(bare(statement), letters, options)
+        if named:
+            return named == {spec.key}
+    return False
+
+
+def _letters(text: str, letters: str, options: Mapping[str, str]) -> set[str]:
+    """The options that a statement names, by letter or by their text."""
+    whole = options.get(_folded(text))
+    if whole:
+        return {whole}
+    alone = re.fullmatch(rf"(?:option|choice)?\W*([{letters}{letters.lower()}])\W*", text, re.IGNORECASE)
+    if alone:
+        return {alone.group(1).upper()}
+    first = re.match(
+        rf"(?:option\s+|choice\s+)?[(\[*\"']*([{letters}])(?:[)\].:,*\"']+|\s+[-–—(=])\s*(.*)",
+        text,
+        re.DOTALL | re.IGNORECASE,
+    )
+    if first:
+        letter, rest = first.group(1).upper(), bare(first.group(2))
+        said = options.get(_folded(rest.strip("()")))
+        # Its own text may hold what looks like a letter of another: "vitamin C".
+        return {letter, said} if said else {letter} | _loose(rest, letters)
+    return _loose(text, letters)
+
+
+def _loose(text: str, letters: str) -> set[str]:
+    """Letters that stand alone in a sentence; a bare "A" or "I" may be a word, so these only in brackets or after "option"."""
+    marked = re.findall(rf"\(([{letters}])\)|\b(?:[Oo]ption|[Cc]hoice)\s+([{letters}])\b", text)
+    alone = re.findall(rf"(?<![\w'’°.-])([{letters.replace('A', '')}])(?![\w'’-])", text)
+    listed = re.search(
+        rf"\bA\)?\s*(?:or|and|[,/&])\s*\(?[{letters}]\b|\b[{letters}]\)?\s*(?:or|and|[,/&])\s*\(?A\b", text
+    )
+    return {a or b for a, b in marked} | set(alone) | ({"A"} if listed else set())
+
+
+def _short(spec: AnchorSpec, text: str) -> bool:
+    right = {_folded(one, spec.exact) for one in (spec.key, *spec.accept)}
+    for statement in statements(answer_part(spec, text)):
+        plain = bare(statement)
+        tail = re.split(r"\s(?:is|are|was|were|=)\s|:\s", plain)[-1]
+        for one in (plain, _CAUSE.sub("", plain), re.sub(r"\s*\([^()]*\)\Z", "", plain), tail):
+            if _folded(bare(one), spec.exact) in right:
+                return True
+    return False
+
+
+def _folded(text: str, exact: bool = False) -> str:
+    """A text without accents, articles, punctuation and capitals: what two spellings share. `exact`: only spaces are."""
+    if exact:
+        return " ".join(visible(text).split())
+    plain = unicodedata.normalize("NFKD", visible(text))
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
+    plain = re.sub(r"(?<!\w)(?:the|an?)\s+(?=\w)", "", plain)
+    return re.sub(r"[\s_*`\"'.,;:!?{}$\\-]+", " ", plain).strip()
+
+
+def _number(spec: AnchorSpec, text: str) -> bool:
+    units = dict(spec.units)
+    for statement in statements(answer_part(spec, text)):
+        if any(letter.isdigit() for letter in statement) or len(statement.split()) <= 3:
+            found = read_number(bare(statement), units)
+            return found is not None and near(found, plain_number(spec.key), spec.relative, spec.absolute)
+    return False
+
+
+def _json(spec: AnchorSpec, text: str) -> bool:
+    key = json.loads(spec.key)
+    text = answer_part(spec, text)
+    for candidate in [body for _, body in reversed(fences(text))]:
+        try:
+            return _same(_parsed(candidate), key)
+        except (ValueError, RecursionError):
+            continue
+    values = _values(text)
+    return bool(values) and _same(values[-1], key)
+
+
+def _values(text: str) -> list[Any]:
+    """Every JSON object and list that stands in a text, one after the other."""
+    found: list[Any] = []
+    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+    at = 0
+    for _ in range(_MOST_STARTS):
+        start = re.compile(r"[\[{]").search(text, at)
+        if start is None:
+            break
+        try:
+            value, at = decoder.raw_decode(text, start.start())
+            found.append(value)
+        except (ValueError, RecursionError):
+            at = start.end()
+    return found
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _same(found: Any, key: Any) -> bool:
+    """Whether two values are the same: types count, the order of keys does not, 2 and 2.0 are one number."""
+    if isinstance(found, bool) or isinstance(key, bool):
+        return found is key
+    if isinstance(found, (int, float)) and isinstance(key, (int, float)):
+        return abs(found - key) <= _CLOSE * max(1.0, abs(key))
+    if isinstance(found, dict) and isinstance(key, dict):
+        return found.keys() == key.keys() and all(_same(found[name], key[name]) for name in key)
+    if isinstance(found, list) and isinstance(key, list):
+        return len(found) == len(key) and all(map(_same, found, key))
+    return type(found) is type(key) and bool(found == key)
+
+
+def _rules(spec: AnchorSpec, text: str) -> bool:
+    # The whole reply is what was asked for. A repeated prompt is part of it, and breaks the rules.
+    return obeys(visible(text), spec.rules)
+
+
+def _output(spec: AnchorSpec, text: str) -> bool:
+    def trimmed(output: str) -> list[str]:
+        return [line.rstrip() for line in output.strip("\n").rstrip().split("\n")]
+
+    found = block(answer_part(spec, text))
+    one_line = "\n" not in spec.key
+    candidates = (found, bare(found) if found != spec.key else found, found.strip("`*\"' ")) if one_line else (found,)
+    return any(trimmed(one) == trimmed(visible(spec.key)) for one in candidates)
+
+
+def _line(spec: AnchorSpec, text: str) -> bool:
+    for statement in statements(answer_part(spec, text)):
+        plain = bare(statement)
+        numbers = set(re.findall(r"\bline\s*(?:number\s*)?[#:]?\s*(\d{1,3})\b", plain, re.IGNORECASE))
+        if not numbers:
+            first = re.match(r"\W*(\d{1,3})(?![\w.]|\s*(?:,|and|or)\s*\d)", plain)
+            numbers = {first.group(1)} if first else set()
+        if numbers:
+            return numbers == {spec.key}
+    return False
+
+
+_GRADERS: Mapping[Kind, Callable[[AnchorSpec, str], bool]] = {
+    "choice": _choice,
+    "short": _short,
+    "number": _number,
+    "json": _json,
+    "rules": _rules,
+    "output": _output,
+    "line": _line,
+}

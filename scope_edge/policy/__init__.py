@@ -1,0 +1,1 @@
+"""Estimates to a decision: costs, constraints, utility, ranking."""

@@ -1,0 +1,187 @@
+"""What a query would cost on every model of a pool: tokens, US dollars, seconds; expected values and upper bounds.
+
+Arrays end in the model axis, so the same lines price one query, shape (models,), and many, shape (queries, models). NaN
+stands for unknown and spreads, with one exception: what is free costs nothing, however many tokens it takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.types import ModelCard, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from scope_edge.encoding.token_count import PromptTokens
+    from scope_edge.types import Floats
+
+    Bools = NDArray[np.bool_]
+    Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolColumns:
+    """A pool's cards as columns, shape (models,), NaN where a card does not know. Built once per pool.
+
+    Attributes:
+        usd_in, usd_out: US dollars per token (cards say per million); both NaN when either is unknown.
+        load_seconds: 0 for cloud models whose card does not say: there is nothing to load.
+        tie_rank: device before cloud, then pool order. price_rank: cheapest completion tokens first, then prompt tokens,
+            then tie_rank; unknown prices last. It orders models of which nothing but the price is known.
+    """
+
+    models: tuple[str, ...]
+    where: tuple[Where, ...]
+    cloud: Bools
+    token_factor: Floats
+    usd_in: Floats
+    usd_out: Floats
+    context_tokens: Floats
+    prompt_tokens_per_second: Floats
+    tokens_per_second: Floats
+    load_seconds: Floats
+    tie_rank: Ints
+    price_rank: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """One query on every model, shape (models,), own tokens, US dollars and seconds; `_hi` are upper bounds.
+
+    `cost` is what the policy weighs: usd + seconds x value_of_time.
+    """
+
+    prompt_tokens: Floats
+    prompt_tokens_hi: Floats
+    usd: Floats
+    usd_hi: Floats
+    seconds: Floats
+    seconds_hi: Floats
+    cost: Floats
+
+
+def pool_columns(cards: Sequence[ModelCard]) -> PoolColumns:
+    """The cards as columns, in the same order."""
+    cloud = np.array([card.where == "cloud" for card in cards], bool)
+    usd_in, usd_out = _column(card.usd_in for card in cards), _column(card.usd_out for card in cards)
+    priced = ~(np.isnan(usd_in) | np.isnan(usd_out))
+    usd_in, usd_out = np.where(priced, usd_in / 1e6, np.nan), np.where(priced, usd_out / 1e6, np.nan)
+    load = _column(card.load_seconds for card in cards)
+    return PoolColumns(
+        models=tuple(card.id for card in cards),
+        where=tuple(card.where for card in cards),
+        cloud=cloud,
+        token_factor=_column(card.token_factor for card in cards),
+        usd_in=usd_in,
+        usd_out=usd_out,
+        context_tokens=_column(card.context_tokens for card in cards),
+        prompt_tokens_per_second=_column(card.prompt_tokens_per_second for card in cards),
+        tokens_per_second=_column(card.tokens_per_second for card in cards),
+        load_seconds=np.where(cloud & np.isnan(load), 0.0, load),
+        tie_rank=_ranks(np.lexsort((cloud,))),
+        price_rank=_ranks(np.lexsort((cloud, usd_in, usd_out))),
+    )
+
+
+def query_costs(
+    pool: PoolColumns, tokens: Floats, tokens_hi: Floats, prompt: PromptTokens, value_of_time: float
+) -> Costs:
+    """Price one query. tokens, tokens_hi: shape (models,), own tokens. value_of_time: US dollars per second."""
+    return _costs(
+        pool, (tokens, tokens_hi), (prompt.expected * pool.token_factor, prompt.high * pool.token_factor), value_of_time
+    )
+
+
+def many_costs(
+    pool: PoolColumns, tokens: Floats, tokens_hi: Floats, prompts: tuple[Floats, Floats], value_of_time: float
+) -> Costs:
+    """Price many queries: the columns of `Costs` have shape (queries, models), as tokens have.
+
+    prompts: (queries,) each, expected and upper bound, cl100k.
+    """
+    expected, high = (tokens_[:, None] * pool.token_factor for tokens_ in prompts)
+    return _costs(pool, (tokens, tokens_hi), (expected, high), value_of_time)
+
+
+def _costs(
+    pool: PoolColumns, tokens: tuple[Floats, Floats], prompts: tuple[Floats, Floats], value_of_time: float
+) -> Costs:
+    """tokens, prompts: expected and upper bound, own tokens."""
+    usd, seconds = _usd(pool, prompts[0], tokens[0]), _seconds(pool, prompts[0], tokens[0])
+    return Costs(
+        prompt_tokens=prompts[0],
+        prompt_tokens_hi=prompts[1],
+        usd=usd,
+        usd_hi=_usd(pool, prompts[1], tokens[1]),
+        seconds=seconds,
+        seconds_hi=_seconds(pool, prompts[1], tokens[1]),
+        cost=usd + seconds * value_of_time if value_of_time else usd,
+    )
+
+
+def expected_costs(pool: PoolColumns, tokens: Floats, prompt_tokens: Floats, value_of_time: float = 0.0) -> Floats:
+    """Expected cost of many queries. tokens: shape (queries, models), own tokens; prompt_tokens: (queries,), cl100k.
+
+    Returns shape (queries, models), US dollars; a model whose speed is unknown has no known cost once time has a value.
+    """
+    prompt = prompt_tokens[:, None] * pool.token_factor
+    usd = _usd(pool, prompt, tokens)
+    return usd + _seconds(pool, prompt, tokens) * value_of_time if value_of_time else usd
+
+
+def _usd(pool: PoolColumns, prompt: Floats, tokens: Floats) -> Floats:
+    return prompt * pool.usd_in + np.where(pool.usd_out == 0.0, 0.0, tokens * pool.usd_out)
+
+
+def _seconds(pool: PoolColumns, prompt: Floats, tokens: Floats) -> Floats:
+    return pool.load_seconds + prompt / pool.prompt_tokens_per_second + tokens / pool.tokens_per_second
+
+
+def _column(values: Iterable[float | None]) -> Floats:
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _ranks(order: Ints) -> Ints:
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order))
+    return ranks
+
+
+# What tokens cost on one model.
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million prompt and completion tokens, own tokens; None = not known."""
+
+    usd_in: float | None
+    usd_out: float | None
+
+    @classmethod
+    def on(cls, card: ModelCard) -> Price:
+        """The price on a card."""
+        return cls(card.usd_in, card.usd_out)
+
+    @property
+    def free(self) -> bool:
+        """Whether it is known to cost nothing."""
+        return self.usd_in == 0 and self.usd_out == 0
+
+    def of(self, prompt_tokens: float, completion_tokens: float) -> float | None:
+        """What so many tokens cost, in US dollars."""
+        if self.usd_in is None or self.usd_out is None:
+            return None
+        return (prompt_tokens * self.usd_in + completion_tokens * self.usd_out) / 1e6
+
+    def affords(self, usd: float, prompt_tokens: float) -> float | None:
+        """Completion tokens that so much money buys after the prompt; None = not known. Without end where they are free."""
+        if self.usd_in is None or self.usd_out is None:
+            return None
+        left = usd * 1e6 - prompt_tokens * self.usd_in
+        return left / self.usd_out if self.usd_out else float("inf") if left >= 0 else -1.0

@@ -1,0 +1,50 @@
+"""The limit that left nothing to choose, in one line, with the smallest value of it that would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import ROUND_CEILING, Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scope_edge.types import BindingConstraint
+
+
+def explain_infeasible(bound: BindingConstraint | None, spelled: Callable[[str], str] = str) -> str:
+    """The line. spelled: a setting's name as who reads this writes it."""
+    if bound is None:
+        return "no model may be chosen"
+    if bound.limit == "exclude":
+        return "every model that could be chosen is excluded; exclude fewer"
+    if bound.limit == "local_only":
+        here = spelled("local_only")
+        return (
+            f"no model on the device can be chosen, and only those may; add one to the pool, or lift {here} or offline"
+        )
+    if bound.limit == "cannot_load":
+        return "no model that could be chosen can be loaded on this machine; `scope-edge doctor` says why"
+    if bound.limit == "context":
+        need, room = round_up(bound.needed or 0.0), round_up(bound.value or 0.0)
+        return (
+            f"too long for every model: {need} tokens are needed where the context length is {room}; shorten the query"
+        )
+    limit, value = spelled(bound.limit), f"{bound.value or 0.0:.10g}"
+    if bound.needed is None:
+        return f"no model is known to keep to {limit} {value}; a limit holds for known values only"
+    return f"no model keeps to {limit} {value}; {limit} {round_up(bound.needed)} would do"
+
+
+def round_up(value: float, digits: int = 3) -> str:
+    """A limit that would do, rounded up to `digits` digits: typed back in, it does."""
+    exact = Decimal(repr(float(value)))
+    if not exact:
+        return "0"
+    step = Decimal(1).scaleb(min(exact.adjusted() - digits + 1, 0))
+    rounded = exact.quantize(step, ROUND_CEILING) if exact.adjusted() < 20 else exact
+    return plainly(rounded) if abs(rounded.adjusted()) < 15 else f"{float(rounded)!r}"
+
+
+def plainly(value: Decimal) -> str:
+    """A number written out, without zeros that say nothing."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,84 @@
+"""A model's own chat template, around messages that stay plain text. Runs in the worker alone.
+
+A template is a Jinja program out of a file that somebody made: it runs in Jinja's sandbox. It never sees what is asked:
+each message is a stand-in while the template runs, and the result is cut at the stand-ins. So what the template wrote may be
+control tokens, and what a user wrote never is, whatever it spells.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import secrets
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from scope_edge.providers.llama.messages import Message, TextPiece
+
+
+class TemplateError(ValueError):
+    """The template cannot be used for these messages; the message is one line."""
+
+
+def render_chat(template: str, messages: Sequence[Message], *, bos: str = "", eos: str = "") -> tuple[TextPiece, ...]:
+    """The prompt after which the model answers. bos, eos: how its vocabulary spells the tokens of begin and end.
+
+    Raises TemplateError: the template is broken, refuses the messages, or does not write each of them out once.
+    """
+    mark = secrets.token_hex(12)
+    # Letters and digits alone, which no template trims, escapes or takes for markup.
+    stands = [f"text{i}x{mark}" for i in range(len(messages))]
+    rows = [{"role": one.role, "content": stand} for one, stand in zip(messages, stands, strict=True)]
+    try:
+        text = (
+            _environment()
+            .from_string(template)
+            .render(messages=rows, add_generation_prompt=True, bos_token=bos, eos_token=eos, tools=None, documents=None)
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise TemplateError(f"its chat template cannot be used ({' '.join(str(error).split())[:200]})") from error
+    pieces: list[TextPiece] = []
+    for stand, message in zip(stands, messages, strict=True):
+        if text.count(stand) != 1:
+            raise TemplateError(
+                f"its chat template writes the {message.role}'s text {text.count(stand)} times, not once"
+            )
+        before, _, text = text.partition(stand)
+        pieces += [TextPiece(before, markup=True), TextPiece(message.text)]
+    return tuple(piece for piece in (*pieces, TextPiece(text, markup=True)) if piece.text)
+
+
+class _Generation(Extension):
+    """{% generation %} ... {% endgeneration %}: marks what a model is trained on; asking it, it means nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 - declared so by jinja
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """What stands inside."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """As the templates' own library sets it up, or they would come out with other white space."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    return environment
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)

@@ -1,0 +1,287 @@
+"""The answer of one sample, token by token: analysis -> the marker -> a constrained line -> P(yes).
+
+    Analysis: anything at all, {braces} mean nothing
+    Predicted Performance: {len: 480, correct: yes}
+
+The analysis is free. At the marker at the start of a line (or when the analysis ends or reaches its limit, by writing the
+marker ourselves) the rest is constrained: fixed parts are written, digits are drawn among digits, and at the last word the
+logits of "yes" and "no" are read instead of drawing one. So no text has to be parsed, unless the vocabulary cannot spell the
+line piece by piece: then all of it is free text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.providers.llama.messages import Ending, Sample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class PlainText:
+    """Bytes of tokens in, text out."""
+
+    def __init__(self, stop: tuple[str, ...] = ()) -> None:
+        """stop: texts at which it ends, and which are not shown."""
+        self._stop = stop
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._shown: list[str] = []
+        self._asked = 0
+        self._held = ""
+        self.stopped = False
+
+    def take(self, raw: bytes) -> None:
+        """A token's bytes. Sets `stopped` when they complete a stop string."""
+        self._add(self._decode(raw))
+
+    def end(self) -> None:
+        """No more will come: what was held back is text after all."""
+        if not self.stopped:
+            self._add(self._decode(b"", True))
+        if not self.stopped:
+            self._shown.append(self._held)
+            self._held = ""
+
+    def fresh(self) -> str:
+        """What can be shown and was not when this was last asked."""
+        text = "".join(self._shown[self._asked :])
+        self._asked = len(self._shown)
+        return text
+
+    @property
+    def text(self) -> str:
+        """All that can be shown."""
+        return "".join(self._shown)
+
+    def _add(self, new: str) -> None:
+        text, self._held = self._held + new, ""
+        found = [at for one in self._stop if (at := text.find(one)) >= 0]
+        if found:
+            self.stopped = True
+            self._shown.append(text[: min(found)])
+            return
+        kept = len(text) - max((_begun(text, one) for one in self._stop), default=0)
+        self._shown.append(text[:kept])
+        self._held = text[kept:]
+
+
+def _begun(text: str, stop: str) -> int:
+    """How many characters at the end of `text` are the beginning of `stop`."""
+    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
+
+
+MARKER = "Predicted Performance:"
+MAX_DIGITS = 5
+# The marker at the start of a line, dressed as markdown may dress it.
+_MARKER_LINE = re.compile(r"[\s>*_#`-]*Predicted Performance[*_`]*:", re.IGNORECASE)
+_MAX_LINE = 200
+
+
+class UnfitVocabularyError(ValueError):
+    """The vocabulary cannot spell the answer line as it must."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnswerLine:
+    """The answer line in one vocabulary's tokens.
+
+    Attributes:
+        marker: of `MARKER`. head: from there to the first digit. tail: from the last digit to the last word.
+        digits: ids that spell one or more ASCII digits, (n,); sizes: how many each, (n,).
+        zeros: which of them begin with 0, (n,). yes, no: the last word.
+    """
+
+    marker: tuple[int, ...]
+    head: tuple[int, ...]
+    tail: tuple[int, ...]
+    digits: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    zeros: NDArray[np.bool_]
+    yes: int
+    no: int
+
+
+def answer_line(tokenize: Callable[[str], list[int]], piece: Callable[[int], bytes]) -> AnswerLine:
+    """Spell the line as the model was taught to, whatever its vocabulary. Raises UnfitVocabularyError when that fails."""
+
+    def spelled(length: str, word: str) -> list[int]:
+        return tokenize(f"{MARKER} {{len: {length}, correct: {word}}}")
+
+    marker, seven, eight, no = tokenize(MARKER), spelled("7", "yes"), spelled("8", "yes"), spelled("7", "no")
+    at = _differ(seven, eight)
+    last = _differ(seven, no)
+    head, tail = seven[:at], seven[at + 1 : last]
+    # Vocabularies join up to three digits; what they join is what they make one token of.
+    numbers = (tokenize(f"{n:0{width}d}") for width in (1, 2, 3) for n in range(10**width))
+    ids = sorted({tokens[0] for tokens in numbers if len(tokens) == 1})
+    if head[: len(marker)] != marker or not tail or seven[at] not in ids:
+        raise UnfitVocabularyError("its vocabulary does not keep the digits of an answer apart")
+    many = spelled("12340", "yes")
+    inner = many[at : len(many) - (len(seven) - at - 1)]
+    if many[:at] != head or not set(inner) <= set(ids):
+        raise UnfitVocabularyError("its vocabulary does not keep the digits of an answer apart")
+    return AnswerLine(
+        marker=tuple(marker),
+        head=tuple(head[len(marker) :]),
+        tail=tuple(tail),
+        digits=np.array(ids, np.int64),
+        sizes=np.array([len(piece(i)) for i in ids], np.int64),
+        zeros=np.array([piece(i).startswith(b"0") for i in ids], bool),
+        yes=seven[last],
+        no=no[last],
+    )
+
+
+def _differ(one: list[int], other: list[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)) - 1)
+
+
+class SampleDecoder:
+    """One sample on its way. `pending` are the tokens to feed next; `state` says what their logits are for."""
+
+    def __init__(
+        self,
+        line: AnswerLine | None,
+        tokenize: Callable[[str], list[int]],
+        piece: Callable[[int], bytes],
+        *,
+        limit: int,
+        stop: tuple[str, ...] = (),
+    ) -> None:
+        """limit: tokens of free text. line: None for plain text, which ends at a `stop` too."""
+        self._line, self._tokenize, self._piece, self._limit = line, tokenize, piece, limit
+        self._text = bytearray()
+        self._plain = PlainText(stop)
+        self._current = b""
+        self._digits = ""
+        self._state = "free"
+        self._ending: Ending = "cancelled"
+        self._p_yes: float | None = None
+        self._free = 0
+        self.tokens = 0
+        self.pending: list[int] = []
+
+    @property
+    def state(self) -> str:
+        """ "free", "digits", "word" or "done": what to do with the next logits."""
+        return self._state
+
+    @property
+    def digits(self) -> int:
+        """How many of the length are written."""
+        return len(self._digits)
+
+    def begin_answered(self) -> None:
+        """The prompt ends in the marker and the head of the line already, as in direct mode: digits come next."""
+        line = self._answer_line
+        self._ending, self._state = "answer", "digits"
+        for token in (*line.marker, *line.head):
+            self._text += self._piece(token)
+
+    def take(self, token: int, *, ends: bool) -> None:
+        """A token drawn freely."""
+        if ends:
+            return self._stop("stop")
+        text = self._piece(token)
+        before = self._current
+        line = before + text
+        if self._line is not None and (found := _MARKER_LINE.match(line.decode("utf-8", "replace"))):
+            # The token may hold more than the marker's end; it is dropped, and the rest of the marker spelled out.
+            missing = found.group().encode()[len(before) :].decode("utf-8", "replace")
+            self._ending = "answer"
+            return self._write(self._tokenize(missing) + list(self._line.head), then="digits")
+        self._free += 1
+        self._say([token])
+        self._current = line.rsplit(b"\n", 1)[-1][:_MAX_LINE]
+        if self._line is None and self._plain.stopped:
+            self._stop("stop")
+        elif self._free >= self._limit:
+            self._stop("limit")
+        return None
+
+    def allowed(self) -> NDArray[np.int64]:
+        """Ids that may come next among the digits: more of them, or the end of the number."""
+        line = self._answer_line
+        fits = line.sizes <= MAX_DIGITS - len(self._digits)
+        if not self._digits:
+            return line.digits[fits & ~line.zeros]
+        return np.append(line.digits[fits], line.tail[0])
+
+    def take_digit(self, token: int) -> None:
+        """A token drawn from `allowed`; the number's end is written out up to the last word."""
+        line = self._answer_line
+        if self._digits and token == line.tail[0]:
+            return self._write(list(line.tail), then="word")
+        self._digits += self._piece(token).decode("ascii")
+        self._say([token])
+        if len(self._digits) >= MAX_DIGITS:
+            # These digits are still to be fed; the end of the number follows them at once.
+            self._write(list(line.tail), then="word")
+        return None
+
+    def take_word(self, yes: float, no: float) -> None:
+        """The logits of the last word."""
+        gap = yes - no
+        self._state = "done"
+        if not math.isfinite(gap):
+            self._ending = "broken"
+            return
+        self._p_yes = 1 / (1 + math.exp(-min(max(gap, -40.0), 40.0)))
+        self._text += self._piece(self._answer_line.yes if gap >= 0 else self._answer_line.no) + b"}"
+        self.tokens += 1
+
+    def break_off(self, ending: Ending) -> None:
+        """End without an answer: cancelled, or numbers that are none."""
+        self._ending, self._state, self.pending = ending, "done", []
+        self._plain.end()
+
+    def sample(self) -> Sample:
+        """What came of it."""
+        return Sample(
+            text=self._plain.text if self._line is None else self._text.decode("utf-8", "replace"),
+            tokens=self.tokens,
+            length=int(self._digits) if self._p_yes is not None else None,
+            p_yes=self._p_yes,
+            ending=self._ending,
+        )
+
+    def fresh(self) -> str:
+        """Plain text that can be shown since this was last asked."""
+        return self._plain.fresh()
+
+    @property
+    def _answer_line(self) -> AnswerLine:
+        if self._line is None:
+            raise ValueError("plain text has no answer line")
+        return self._line
+
+    def _stop(self, ending: Ending) -> None:
+        """The free text is over: write the answer line ourselves, or be done."""
+        self._ending = ending
+        if self._line is None:
+            self.pending, self._state = [], "done"
+            self._plain.end()
+        else:
+            before = self._tokenize("\n") if self._current.strip() else []
+            self._write([*before, *self._line.marker, *self._line.head], then="digits")
+
+    def _write(self, tokens: list[int], then: str) -> None:
+        self._say(tokens)
+        self._state = then
+
+    def _say(self, tokens: list[int]) -> None:
+        self.pending += tokens
+        self.tokens += len(tokens)
+        for token in tokens:
+            raw = self._piece(token)
+            self._text += raw
+            if self._line is None:
+                self._plain.take(raw)

@@ -1,0 +1,286 @@
+"""What a GGUF says of itself, read from its header with distrust: no native code, bounded in every size, weights unread.
+
+The file is little-endian: "GGUF", a version, the numbers of tensors and of fields, the fields (a name, a type, a value), then a
+name, dimensions, type and offset for every tensor. llama.cpp's names of the fields.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from scope_edge.errors import AssetError, MissingExtraError, UsageError
+from scope_edge.providers.llama.messages import AnswerFormat
+from scope_edge.providers.llama.process import child_command, child_environment, child_folder, ending, installed
+
+if TYPE_CHECKING:
+    pass
+
+MAGIC = b"GGUF"
+# Headers of real models: some 10 MB of vocabulary and merges, a thousand tensors.
+MAX_HEADER_BYTES = 128 * 2**20
+_MAX_ITEMS = 4_000_000
+_MAX_FIELDS, _MAX_TENSORS, _MAX_DIMENSIONS = 65_536, 262_144, 8
+_MAX_NAME, _MAX_TEXT = 65_536, 2**20
+# Longer arrays (vocabularies) are counted, not kept.
+_KEPT_ITEMS = 4_096
+_VERSIONS = (2, 3)
+_ALIGNMENT = 32
+TIMEOUT_SECONDS = 120.0
+_STRING, _ARRAY = 8, 9
+_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_NOT_GENERATING = re.compile(r".*bert.*|t5encoder|.*-embed.*|.*-embedding|clip|mmproj|wavtokenizer-dec")
+# llama.cpp's numbers of file types, the common ones.
+_FILE_TYPES = {
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    7: "Q8_0",
+    8: "Q5_0",
+    9: "Q5_1",
+    10: "Q2_K",
+    11: "Q3_K_S",
+    12: "Q3_K_M",
+    13: "Q3_K_L",
+    14: "Q4_K_S",
+    15: "Q4_K_M",
+    16: "Q5_K_S",
+    17: "Q5_K_M",
+    18: "Q6_K",
+    32: "BF16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A GGUF's header.
+
+    Attributes:
+        shape: what it says of itself, in numbers. size: of the file, in bytes.
+        name, licence: as it says; None = it says nothing that is fit to be shown.
+    """
+
+    shape: AnswerFormat
+    size: int
+    name: str | None
+    licence: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """An array: how many items it has, and they themselves where they are few numbers."""
+
+    count: int
+    numbers: tuple[float, ...]
+
+
+_Value = float | str | _Items
+
+
+class _FlawedError(ValueError):
+    """The header is none; the message is a part of a sentence."""
+
+
+def read_header(path: Path) -> Header:
+    """The header of a GGUF. Raises AssetError for what is none, is damaged, cut off, or one part of several."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(MAGIC))
+            if magic != MAGIC:
+                raise AssetError(
+                    f"{path}: not a GGUF (expected it to begin with {MAGIC!r}, found {magic!r}); give a GGUF file"
+                )
+            return _read(_Reader(file))
+    except OSError as error:
+        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); give another file") from error
+    except _FlawedError as error:
+        raise AssetError(f"{path}: {error}; get a fresh copy") from error
+
+
+def writes_text(shape: AnswerFormat) -> bool:
+    """Whether a model continues texts: encoders and codecs are loaded by llama.cpp, too, and do not."""
+    return not _NOT_GENERATING.fullmatch(shape.architecture)
+
+
+class _Reader:
+    """Takes what a header is made of from an open file. Raises _FlawedError at its end and at every limit."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = os.fstat(file.fileno()).st_size
+        self.at = file.tell()
+        self._items = 0
+
+    def take(self, size: int) -> bytes:
+        self._advance(size)
+        raw = self._file.read(size)
+        if len(raw) != size:
+            raise _FlawedError("ends in the middle of its header")
+        return raw
+
+    def number(self, code: str) -> float:
+        (value,) = struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))
+        found: float = value
+        return found
+
+    def count(self, code: str, most: int, what: str) -> int:
+        value = int(self.number(code))
+        if value > most:
+            raise _FlawedError(f"is damaged: {value} {what}, where {most} are the most that can be")
+        return value
+
+    def text(self, most: int) -> str:
+        return self.take(self.count("Q", most, "characters in a name or value")).decode("utf-8", "replace")
+
+    def value(self, kind: int) -> _Value:
+        if kind == _STRING:
+            return self.text(_MAX_TEXT)
+        if kind == _ARRAY:
+            return self._array()
+        if kind in _NUMBERS:
+            return self.number(_NUMBERS[kind])
+        raise _FlawedError(f"is damaged: a value of unknown type {kind}")
+
+    def _array(self) -> _Items:
+        kind = int(self.number("I"))
+        count = self.count("Q", _MAX_ITEMS, "items in a list")
+        self._items += count
+        if self._items > _MAX_ITEMS:
+            raise _FlawedError(f"is damaged: more than {_MAX_ITEMS} items in its lists")
+        if kind == _STRING:
+            for _ in range(count):
+                self.take(self.count("Q", _MAX_TEXT, "characters in a word"))
+            return _Items(count, ())
+        if kind not in _NUMBERS:
+            raise _FlawedError(f"is damaged: a list of unknown type {kind}")
+        raw = self.take(count * struct.calcsize(f"<{_NUMBERS[kind]}"))
+        kept = count <= _KEPT_ITEMS
+        return _Items(count, struct.unpack(f"<{count}{_NUMBERS[kind]}", raw) if kept else ())
+
+    def _advance(self, size: int) -> None:
+        self.at += size
+        if self.at > self.size:
+            raise _FlawedError("ends in the middle of its header")
+        if self.at > MAX_HEADER_BYTES:
+            raise _FlawedError(f"is damaged: a header of more than {MAX_HEADER_BYTES // 2**20} MiB")
+
+
+def _read(reader: _Reader) -> Header:
+    """Raises _FlawedError, AssetError."""
+    version = int(reader.number("I"))
+    if version not in _VERSIONS:
+        raise _FlawedError(f"is a GGUF of version {version}, where llama.cpp reads {' and '.join(map(str, _VERSIONS))}")
+    tensors = reader.count("Q", _MAX_TENSORS, "tensors")
+    fields: dict[str, _Value] = {}
+    for _ in range(reader.count("Q", _MAX_FIELDS, "fields")):
+        name = reader.text(_MAX_NAME)
+        fields[name] = reader.value(int(reader.number("I")))
+    parameters, last = _tensors(reader, tensors)
+    parts = _whole(fields.get("split.count"))
+    if parts > 1:
+        raise _FlawedError(f"is one of {parts} parts, which `llama-gguf-split --merge` joins; or")
+    alignment = _whole(fields.get("general.alignment")) or _ALIGNMENT
+    if reader.at + (-reader.at % alignment) + last >= reader.size:
+        raise _FlawedError("is cut off: it ends before its last weights begin")
+    return Header(
+        _shape(fields, parameters), reader.size, _line(fields.get("general.name")), _line(fields.get("general.license"))
+    )
+
+
+def _tensors(reader: _Reader, count: int) -> tuple[int, int]:
+    """(weights in all, offset of the last tensor)."""
+    parameters = last = 0
+    for _ in range(count):
+        reader.text(_MAX_NAME)
+        size = 1
+        for _ in range(reader.count("I", _MAX_DIMENSIONS, "dimensions")):
+            size *= int(reader.number("Q"))
+        reader.number("I")
+        parameters, last = parameters + size, max(last, int(reader.number("Q")))
+    if not 0 < parameters < 2**50:
+        raise _FlawedError(f"is damaged: it cannot have {parameters} weights")
+    return parameters, last
+
+
+def _shape(fields: Mapping[str, _Value], parameters: int) -> AnswerFormat:
+    architecture = _line(fields.get("general.architecture")) or "unknown"
+
+    def of(name: str) -> _Value | None:
+        return fields.get(f"{architecture}.{name}")
+
+    layers, heads = _whole(of("block_count")), _whole(of("attention.head_count")) or 1
+    head = _whole(of("embedding_length")) // heads
+    widths = sum(_whole(of(f"attention.{name}_length")) or head for name in ("key", "value"))
+    kv_heads = of("attention.head_count_kv")
+    # One number for all layers, or one for each.
+    of_all = sum(map(int, kv_heads.numbers)) if isinstance(kv_heads, _Items) else layers * (_whole(kv_heads) or heads)
+    tokens = fields.get("tokenizer.ggml.tokens")
+    return AnswerFormat(
+        architecture=architecture,
+        quantization=_FILE_TYPES.get(_whole(fields.get("general.file_type"), -1), "unknown"),
+        parameters=parameters,
+        layers=layers,
+        context=_whole(of("context_length")),
+        vocabulary=tokens.count if isinstance(tokens, _Items) else 0,
+        kv_bytes=2 * of_all * widths,
+        chat_template=bool(fields.get("tokenizer.chat_template")),
+    )
+
+
+def _whole(value: _Value | None, default: int = 0) -> int:
+    """A whole number of a sane size, the largest of a list; else the default."""
+    if isinstance(value, _Items):
+        value = max(value.numbers, default=None)
+    return int(value) if isinstance(value, int) and 0 <= value < 2**31 else default
+
+
+def _line(value: _Value | None) -> str | None:
+    """Text fit for a line, else None: anybody may have written it."""
+    text = " ".join(value.split()) if isinstance(value, str) else ""
+    return text if text and len(text) <= 200 and text.isprintable() else None
+
+
+def describe_gguf(path: Path) -> AnswerFormat:
+    """Read the shape of a GGUF, and check in a child process that llama.cpp can read it (weights unread): it may crash.
+
+    Raises AssetError for what is no GGUF or one that llama.cpp cannot read, MissingExtraError without llama-cpp-python.
+    """
+    if not installed():
+        raise MissingExtraError('llama-cpp-python is not installed; pip install "scope-edge[llama]"')
+    shape = read_header(path).shape
+    try:
+        ended = subprocess.run(
+            child_command("probe_child.py", "read", str(path.resolve())),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+            cwd=child_folder(),
+            env=child_environment(gpu=False),
+            check=False,
+        )
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise AssetError(f"{path}: llama.cpp could not be asked about it ({error}); try again") from error
+    try:
+        problem = json.loads(ended.stdout)["error"]
+    except (ValueError, TypeError, KeyError) as error:
+        said = ending(ended.returncode, ended.stderr, "reading it")
+        raise AssetError(f"{path}: llama.cpp {said}; get a fresh copy") from error
+    if problem is not None:
+        raise AssetError(f"{path}: {problem}; get a fresh copy or another model")
+    return shape
+
+
+def check_template(path: Path, there: bool) -> None:
+    """Raises UsageError for a GGUF without a chat template."""
+    if not there:
+        raise UsageError(
+            f"{path}: carries no chat template, so it cannot be asked; take the instruct version of the model"
+        )

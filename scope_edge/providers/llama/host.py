@@ -1,0 +1,345 @@
+"""Device models as an application uses them: ask one, and read its answer as it is written.
+
+    with Host(cache_dir=assets.user_cache_dir()) as host:
+        with host.stream(card, (Message("user", "Hello"),), Generation(200, Sampling())) as stream:
+            for piece in stream:
+                ...
+
+Each model is loaded into a worker of its own when it is first asked, and stays for a while (`keep_alive`). Requests to
+one model are decoded together. A worker that dies ends the streams it had with a WorkerError and nothing else: the other models
+go on, and the next request starts a new one, with the next fallback configuration where llama.cpp crashed.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from scope_edge.errors import AssetError, ScopeEdgeError, UsageError, WorkerError
+from scope_edge.providers.llama.client import START_SECONDS, LlamaClient, count_unloaded
+from scope_edge.providers.llama.gguf import check_template
+from scope_edge.providers.llama.loadable import gguf_path, hash_of, look_up, start_worker
+from scope_edge.providers.llama.memory import STREAM_LAYOUTS, MemoryBudget, NoRoom, Store
+from scope_edge.providers.llama.messages import Job, Message, Sampling
+from scope_edge.providers.llama.model_manager import ModelManager
+from scope_edge.providers.llama.scheduling import ModelRequest
+from scope_edge.providers.llama.speed import remembered
+from scope_edge.settings.validation import check_amount, check_count, shown
+
+if TYPE_CHECKING:
+    from scope_edge.providers.llama.client import ReplyStream
+    from scope_edge.providers.llama.model_manager import RunningModel
+    from scope_edge.types import ModelCard
+
+StreamEnding = Literal["stop", "limit", "cancelled"]
+
+
+class DeviceStream:
+    """Iterates over pieces of text. One thread reads; `close` may be called from any.
+
+    Iterating raises WorkerError when the model cannot be loaded (refused=True: llama.cpp would not) or its worker dies, and
+    UsageError when it cannot be asked this: its template refuses, or the prompt is longer than its context.
+
+    Attributes:
+        ending: None until it has ended: "stop" = the model's own end or a stop text, "limit" = max_tokens or the context,
+            "cancelled" = closed, or the deadline. Still None after an error.
+        prompt_tokens: None until they are counted. cached_tokens: of the prompt, not read again; None until the end.
+        completion_tokens: written so far, the model's own; the token that ended its turn is not among them.
+        load_seconds: waited until the model was loaded and free, 0 when it was at once; None until then.
+    """
+
+    def __init__(self, models: ModelManager, ask: Callable[[], ModelRequest], job: Job, until: float) -> None:
+        """ask: what to ask for, once it is read from. until: the deadline by the monotonic clock."""
+        self._models, self._ask, self._job, self._until = models, ask, job, until
+        self._turn = threading.Lock()
+        self._closed = self._over = False
+        self._place: RunningModel | None = None
+        self._reply: ReplyStream | None = None
+        self.ending: StreamEnding | None = None
+        self.prompt_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.completion_tokens = 0
+        self.load_seconds: float | None = None
+
+    def __enter__(self) -> DeviceStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> DeviceStream:
+        return self
+
+    def __next__(self) -> str:
+        with self._turn:
+            piece = None if self._over else self._next()
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """Give it up, wherever it is, and free what it holds. Nothing happens when it has ended."""
+        self._closed = True
+        reply = self._reply
+        if reply is not None and not self._over:
+            reply.cancel()
+        self._models.wake()
+        with self._turn:
+            if not self._over:
+                self._end("cancelled")
+
+    def _next(self) -> str | None:
+        try:
+            reply = self._reply or self._begin()
+            piece = None if reply is None else reply.next()
+        except ScopeEdgeError:
+            self._end(None)
+            raise
+        if reply is None:
+            self._end("cancelled")
+            return None
+        self._note(reply)
+        if piece is None:
+            ended = reply.ending
+            self._end("stop" if ended == "stop" else "limit" if ended == "limit" else "cancelled")
+        return piece
+
+    def _begin(self) -> ReplyStream | None:
+        """Wait for the model, and ask it. None: given up before that."""
+        entered = self._models.enter(self._ask(), self._until, lambda: self._closed)
+        if entered is None:
+            return None
+        self._place, self.load_seconds = entered
+        left = self._until - time.monotonic()
+        self._reply = self._place.worker.stream(self._job, None if left == float("inf") else max(left, 0.0))
+        if self._closed:
+            self._reply.cancel()
+        return self._reply
+
+    def _note(self, reply: ReplyStream) -> None:
+        self.prompt_tokens, self.cached_tokens = reply.prompt_tokens, reply.reused_tokens
+        self.completion_tokens = reply.completion_tokens
+
+    def _end(self, ending: StreamEnding | None) -> None:
+        self._over, self.ending = True, ending
+        if self._reply is not None:
+            self._note(self._reply)
+            if self._reply.ending is None:
+                self._reply.cancel()
+        if self._place is not None:
+            self._models.leave(self._place)
+            self._place = None
+
+
+# More than any model has, and what the worker's messages can hold.
+_MOST = 2**31 - 1
+_ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How to answer.
+
+    Attributes:
+        max_tokens: of the answer, in the model's own tokens; None = as many as the context holds.
+        stop: texts that end the answer, and are left out of it.
+        deadline: seconds from now, waiting for the model included, after which the answer ends as "cancelled"; None = none.
+    """
+
+    max_tokens: int | None
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    deadline: float | None = None
+
+
+def chat_job(messages: Sequence[Message], options: Generation) -> Job:
+    """A conversation as a job for the worker. Raises UsageError: nothing is said, or something that no GGUF understands."""
+    if not messages:
+        raise UsageError("a conversation needs at least one message")
+    for number, message in enumerate(messages, 1):
+        if message.role not in _ROLES:
+            raise UsageError(
+                f"message {number}: a GGUF knows no role {shown(message.role)}; the roles are {', '.join(_ROLES)}"
+            )
+        _check_text(f"message {number}", message.text)
+    for text in _stops(options.stop):
+        _check_text("stop", text)
+    if options.deadline is not None and math.isnan(options.deadline):
+        raise UsageError("deadline must be a number of seconds, not nan")
+    limit = options.max_tokens
+    if limit is not None:
+        limit = min(check_count("max_tokens", limit, least=1), _MOST)
+    return Job((), 1, "text", limit, _checked(options.sampling), tuple(messages), tuple(options.stop))
+
+
+def _checked(sampling: Sampling) -> Sampling:
+    if check_amount("top_p", sampling.top_p) > 1:
+        raise UsageError(f"top_p must be a number from 0 to 1, not {shown(sampling.top_p)}")
+    return Sampling(
+        temperature=check_amount("temperature", sampling.temperature),
+        top_p=sampling.top_p,
+        top_k=min(check_count("top_k", sampling.top_k, least=1), _MOST),
+        seed=check_count("seed", sampling.seed) % _MOST,
+    )
+
+
+def _stops(stop: tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
+        raise UsageError(f"stop must be texts, none of them empty, not {shown(stop)}")
+    return stop
+
+
+def _check_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{what}: half of a character (a lone surrogate) at position {error.start}; mend it"
+        ) from error
+
+
+__all__ = ["DeviceHost", "DeviceStream", "Generation", "Message", "Sampling"]
+
+
+class DeviceHost:
+    """Owns the workers of the device models. Safe to use from several threads."""
+
+    def __init__(
+        self, *, cache_dir: Path, threads: int | None = None, keep_alive: float = 300.0, reserved_bytes: int = 0
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            cache_dir: where it is remembered how models load and how long that takes.
+            threads: cores to use; None = all of them.
+            keep_alive: seconds a model stays loaded after its last use; -1 = for ever.
+            reserved_bytes: memory that the estimator holds or will hold, which device models may not take.
+        """
+        self._threads, self._cache_dir = threads, cache_dir
+        self._budget = MemoryBudget(reserved_bytes)
+        self._models = ModelManager(self._open, _start, keep_alive)
+        self._ahead: dict[Path, Future[str]] = {}
+
+    def __enter__(self) -> DeviceHost:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers and wait for them. Streams under way get a WorkerError."""
+        self._models.close()
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Ids of the cards whose models are loaded, in order."""
+        return tuple(sorted(card for place in self._models.alive for card in place.cards))
+
+    @property
+    def sequences(self) -> int:
+        """Requests that workers have not ended yet, those included that nobody waits for any more."""
+        return sum(place.worker.requests for place in self._models.alive)
+
+    def stream(self, card: ModelCard, messages: tuple[Message, ...], options: Generation) -> DeviceStream:
+        """An answer to a conversation, begun when it is first read from. Close it, unless it was read to its end.
+
+        Raises UsageError: the card's model does not run here, its file is not there or no model to be asked, the
+        conversation or an option cannot be used. AssetError: the file is no GGUF, or cannot be read.
+        """
+        job = chat_job(messages, options)
+        path = _path(card)
+        until = math.inf if options.deadline is None else time.monotonic() + options.deadline
+
+        def ask() -> ModelRequest:
+            self._look_ahead(path)
+            return self._ask(card.id, path)
+
+        return DeviceStream(self._models, ask, job, until)
+
+    def count(self, card: ModelCard, messages: tuple[Message, ...]) -> int:
+        """Tokens of the prompt that a conversation makes. Where the model is not loaded, its vocabulary alone is read.
+
+        Raises what `stream` does, and UsageError for a conversation that the model's chat template refuses; WorkerError.
+        """
+        path, job = _path(card), chat_job(messages, Generation(None, Sampling()))
+        client = next((place.worker for place in self._models.alive if place.path == path), None)
+        if client is not None:
+            return client.count(job)
+        self._look_ahead(path)  # whoever counts is about to ask
+        return count_unloaded(path, job)
+
+    def wait_seconds(self, card: ModelCard) -> float | None:
+        """Seconds until a request to the model could begin now: 0 = it is loaded and free, None = unknown.
+
+        Unknown are models that were never loaded here and whose card does not say, and those that have to wait for requests
+        to others, which take as long as they take. Raises UsageError or AssetError as `stream` does.
+        """
+        path = _path(card)
+        known = look_up(path).sha256
+        measured = None if known is None else remembered(known, self._cache_dir)
+        seconds = card.load_seconds if measured is None else measured.load_seconds
+        try:
+            return self._models.expected_wait(self._ask(card.id, path), seconds)
+        except WorkerError:
+            return None
+
+    def _look_ahead(self, path: Path) -> None:
+        """Begin what takes long before a model is loaded for the first time: to hash it, and to look for GPUs."""
+        found: Future[str] = Future()
+        if self._ahead.setdefault(path, found) is not found:
+            return
+
+        def look() -> None:
+            try:
+                found.set_result(hash_of(path))
+            except AssetError as error:
+                found.set_exception(error)
+
+        for do in (look, self._budget.look):
+            threading.Thread(target=do, daemon=True).start()
+
+    def _ask(self, card: str, path: Path) -> ModelRequest:
+        """A request for a model. Raises WorkerError: it would not fit if it were alone."""
+        try:
+            known = look_up(path)
+        except AssetError as error:
+            raise WorkerError(str(error)) from error
+        held: dict[Store, int] = {"gpu": self._models.held("gpu"), "memory": self._models.held("memory")}
+        load_plan = self._budget.load_plan(known.shape, known.size, held)
+        if isinstance(load_plan, NoRoom):
+            raise WorkerError(f"{path.name}: {load_plan.why}")
+        return ModelRequest(path, card, load_plan)
+
+    def _open(self, ask: ModelRequest) -> LlamaClient:
+        plan = ask.load_plan.plan
+        if self._threads is not None:
+            plan = replace(plan, threads=min(plan.threads, self._threads))
+        try:
+            ahead = self._ahead.get(ask.path)
+            if ahead is not None:
+                ahead.exception()  # wait; the file may have changed since
+            sha256 = hash_of(ask.path)
+        except AssetError as error:
+            raise WorkerError(str(error)) from error
+        return LlamaClient(ask.path, sha256, plan, cache_dir=self._cache_dir, layouts=STREAM_LAYOUTS)
+
+
+def _start(client: LlamaClient, path: Path) -> None:
+    start_worker(client, path, START_SECONDS)
+
+
+def _path(card: ModelCard) -> Path:
+    """The GGUF of a card. Raises UsageError or AssetError."""
+    if card.where != "device" or card.gguf is None:
+        raise UsageError(f"{card.id}: its card names no gguf, so it is not run here; ask its endpoint, or add gguf")
+    path = gguf_path(card)
+    if not path.is_file():
+        raise UsageError(f"{card.id}: no file {path}; write the right gguf on its card")
+    check_template(path, look_up(path).shape.chat_template)
+    return path.resolve()

@@ -1,0 +1,348 @@
+"""Child processes that load llama.cpp: how each is started, a worker's requests and answers, and why one ended.
+
+A child is a script of this folder, run by its path. Its first argument is a JSON list: the folders to import from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import queue
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from scope_edge.providers.llama.messages import FrameError, pack_frame, read_frame
+
+# CUDA, HIP and Vulkan each have a list of the devices to show.
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1", "GGML_VK_VISIBLE_DEVICES": ""}
+_FOLDER = Path(__file__).resolve().parent
+COMMAND_VARIABLE = "SCOPE_EDGE_WORKER"
+# A worker beats twice a second, from a thread that native code does not stop. Silence of this length is a hang; a machine
+# with other things to do may silence it for a while, too.
+SILENCE_SECONDS = 30.0
+# What a worker gets to hand over what it has, after its time is up.
+GRACE_SECONDS = 2.0
+# Signals of native code that failed, as opposed to somebody killing the worker.
+_CRASHES = tuple(
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGABRT", "SIGILL", "SIGBUS", "SIGFPE", "SIGTRAP")
+    if hasattr(signal, name)
+)
+_SAID_BYTES = 4096
+# What a worker says last to a request.
+_LAST = ("ready", "results", "counted", "end", "refused")
+# Windows: flags and numbers of a Job Object.
+_KILL_ON_JOB_CLOSE, _EXTENDED_LIMITS, _SET_QUOTA_AND_TERMINATE = 0x2000, 9, 0x0101
+
+
+def child_command(script: str, *arguments: str, library: str | None = None) -> list[str]:
+    """The command that runs `script` (a file name in this folder) with `arguments`.
+
+    Args:
+        library: a folder to look for llama_cpp in before all others; None = where this process would find it.
+    """
+    folders = ([library] if library else []) + safe_path()
+    # Isolated (-I): neither the current folder nor PYTHONPATH may put another llama_cpp in our way.
+    return [sys.executable, "-I", str(_FOLDER / script), json.dumps(folders), *arguments]
+
+
+def child_environment(*, gpu: bool) -> dict[str, str]:
+    """The environment of a child. gpu: whether it may see one.
+
+    llama.cpp asks every GPU it sees how much memory is left, even for a model that stays on the processor. Being asked takes
+    memory itself, and where there is none the process ends: so what needs no GPU must not see one.
+    """
+    return dict(os.environ) if gpu else {**os.environ, **_NO_GPU}
+
+
+def child_folder() -> Path:
+    """The folder to start a child in: never the current one, from which native code could load things."""
+    return _FOLDER
+
+
+def installed() -> bool:
+    """Whether llama-cpp-python is there to be tried; it is not loaded."""
+    try:
+        return find_spec("llama_cpp") is not None
+    except ValueError:
+        return False
+
+
+def safe_path() -> list[str]:
+    """Where this process imports from, without the current folder."""
+    try:
+        here: Path | None = Path.cwd()
+    except OSError:  # it was deleted under us
+        here = None
+    return [entry for entry in sys.path if entry and Path(entry).is_absolute() and Path(entry) != here]
+
+
+def ending(returncode: int, stderr: bytes, doing: str) -> str:
+    """How a child without an answer ended, with the last thing it said: "crashed while loading (SIGSEGV); it last …".
+
+    Args:
+        doing: what it was at, as in "loading".
+    """
+    said = stderr.decode("utf-8", "replace").split("\n")
+    last = next((line.strip() for line in reversed(said) if line.strip()), "")
+    tail = f"; it last said: {last[:200]}" if last else ""
+    if returncode < 0:
+        return f"crashed while {doing} ({_signal(-returncode)}){tail}"
+    return f"ended with exit code {returncode} while {doing}{tail}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class WorkerExit(Exception):
+    """Raised when a worker will not answer. crashed: native code failed, another configuration may do better. refused: it said no."""
+
+    def __init__(self, why: str, *, crashed: bool = False, refused: bool = False) -> None:
+        super().__init__(why)
+        self.why, self.crashed, self.refused = why, crashed, refused
+
+
+class Child:
+    """One worker process."""
+
+    def __init__(self, *, gpu: bool) -> None:
+        """gpu: whether it may see one."""
+        override = os.environ.get(COMMAND_VARIABLE)
+        try:
+            command = shlex.split(override, posix=os.name != "nt") if override else child_command("worker.py")
+            if not command:
+                raise ValueError("nothing but blanks")
+        except ValueError as error:
+            raise WorkerExit(f"{COMMAND_VARIABLE} is no command ({error})") from error
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=child_folder(),
+                env=child_environment(gpu=gpu),
+            )
+        except OSError as error:
+            raise WorkerExit(f"no worker process could be started ({error.strerror or error})") from error
+        if os.name == "nt":  # elsewhere the end of its input ends it with us
+            _end_with_us(self._process.pid)
+        self._lock = threading.Lock()
+        self._requests: dict[int, WorkerRequest] = {}
+        self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._count = 0
+        self._over = False
+        self._lost = ""
+        self._heard = time.monotonic()
+        self._said = b""
+        for loop in (self._listen, self._collect, self._write):
+            threading.Thread(target=loop, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    @property
+    def requests(self) -> int:
+        """Requests to which it has not said its last word."""
+        return len(self._requests)
+
+    def open(self, body: dict[str, Any]) -> WorkerRequest:
+        """Send a request. Raises FrameError for one that cannot be sent."""
+        with self._lock:
+            number = self._count + 1
+            raw = pack_frame(body | {"id": number})
+            self._count = number
+            request = WorkerRequest(self, number)
+            if self._over:
+                request.inbox.put(None)
+            else:
+                self._requests[number] = request
+            self._heard = time.monotonic()
+            # A thread of its own writes: a worker that does not read holds up nobody.
+            self._outgoing.put(raw)
+        return request
+
+    def cancel(self, number: int) -> None:
+        """Have a request broken off."""
+        self._outgoing.put(pack_frame({"op": "cancel", "id": number}))
+
+    def ask(
+        self, body: dict[str, Any], timeout: float | None, told: Callable[[dict[str, Any]], bool] | None = None
+    ) -> dict[str, Any]:
+        """Send a request and wait for the last word on it. Raises WorkerExit when none will come, FrameError for what is none.
+
+        told: gets what is said before that; once it says False, the request is cancelled.
+        """
+        request = self.open(body)
+        until = None if timeout is None else time.monotonic() + timeout
+        cancelled = False
+        while True:
+            answer = request.next(0.1)
+            if answer is not None and answer.get("type") != "done":
+                return answer
+            if answer is not None and told is not None and not told(answer):
+                told = None
+                request.cancel()
+            if until is not None and time.monotonic() > until + (GRACE_SECONDS if cancelled else 0.0):
+                if cancelled or body["op"] == "load":
+                    raise WorkerExit(f"did not answer within {timeout:.1f} seconds")
+                cancelled = True
+                request.cancel()
+
+    def check(self) -> None:
+        """Raises WorkerExit when it has not been heard of for too long."""
+        if time.monotonic() - self._heard > SILENCE_SECONDS:
+            raise WorkerExit(f"has not been heard of for {SILENCE_SECONDS:g} seconds")
+
+    def end(self, lost: str = "") -> None:
+        """No process is left behind: it ends with its input, or is killed; either way it is reaped.
+
+        lost: why, for those who still wait for it.
+        """
+        self._lost = self._lost or lost
+        self._outgoing.put(None)
+        try:
+            self._process.wait(0.5 if time.monotonic() - self._heard < 2 else 0.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def death(self) -> WorkerExit:
+        """Why there will be no answer: the output has ended."""
+        try:
+            code = self._process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return WorkerExit("sent what cannot be read")
+        if self._lost:
+            return WorkerExit(self._lost)
+        # Windows ends a crashed process with a code of its own kind (0xC0000005 and the like).
+        crashed = -code in _CRASHES or code > 0x8000_0000
+        return WorkerExit(ending(code, self._said, "working"), crashed=crashed)
+
+    def _write(self) -> None:
+        """Until there is no more to come, or nobody to read it: the listener hears of that."""
+        pipe = self._process.stdin
+        with contextlib.suppress(OSError, ValueError):
+            while pipe is not None and (raw := self._outgoing.get()) is not None:
+                pipe.write(raw)
+                pipe.flush()
+        with contextlib.suppress(OSError):
+            if pipe is not None:
+                pipe.close()
+
+    def _listen(self) -> None:
+        pipe = self._process.stdout
+        with contextlib.suppress(FrameError, OSError, ValueError):
+            while pipe is not None and (frame := read_frame(pipe)) is not None:
+                self._heard = time.monotonic()
+                if frame.get("type") != "beat":
+                    self._hand_out(frame)
+        with self._lock:
+            self._over = True
+            left = list(self._requests.values())
+            self._requests.clear()
+        for request in left:
+            request.inbox.put(None)
+        self._outgoing.put(None)
+        if pipe is not None:
+            pipe.close()
+
+    def _hand_out(self, frame: dict[str, Any]) -> None:
+        number = frame.get("id")
+        request = self._requests.get(number) if isinstance(number, int) else None
+        if request is not None:
+            if frame.get("type") in _LAST:
+                with self._lock:
+                    del self._requests[request.number]
+            request.inbox.put(frame)
+
+    def _collect(self) -> None:
+        """Keep the end of what the worker prints; reading it all keeps the worker from blocking on it."""
+        pipe = self._process.stderr
+        with contextlib.suppress(OSError, ValueError):
+            while pipe is not None and (more := os.read(pipe.fileno(), 4096)):
+                self._said = (self._said + more)[-_SAID_BYTES:]
+        if pipe is not None:
+            pipe.close()
+
+
+class WorkerRequest:
+    """One request under way in a worker, and what is said to it."""
+
+    def __init__(self, child: Child, number: int) -> None:
+        self._child = child
+        self.number = number
+        self.inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+    def next(self, seconds: float) -> dict[str, Any] | None:
+        """What comes next, None when that takes longer. Raises WorkerExit when nothing will come any more."""
+        try:
+            answer = self.inbox.get(timeout=seconds)
+        except queue.Empty:
+            self._child.check()
+            return None
+        if answer is None:
+            raise self._child.death()
+        return answer
+
+    def cancel(self) -> None:
+        """Let the worker break it off."""
+        self._child.cancel(self.number)
+
+
+class _Limits(ctypes.Structure):
+    """JOBOBJECT_EXTENDED_LIMIT_INFORMATION; only the flags are set."""
+
+    _fields_ = (
+        ("times", ctypes.c_int64 * 2),
+        ("flags", ctypes.c_uint32),
+        ("sizes", ctypes.c_size_t * 2),
+        ("processes", ctypes.c_uint32),
+        ("affinity", ctypes.c_size_t),
+        ("classes", ctypes.c_uint32 * 2),
+        ("io", ctypes.c_uint64 * 6),
+        ("memory", ctypes.c_size_t * 4),
+    )
+
+
+@cache
+def _job() -> Any:
+    """The job, kept open for as long as we live: its last handle closing is what ends its processes."""
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    kernel.CreateJobObjectW.restype = ctypes.c_void_p
+    job = ctypes.c_void_p(kernel.CreateJobObjectW(None, None))
+    limits = _Limits(flags=_KILL_ON_JOB_CLOSE)
+    kernel.SetInformationJobObject(job, _EXTENDED_LIMITS, ctypes.byref(limits), ctypes.sizeof(limits))
+    return job
+
+
+def _end_with_us(pid: int) -> None:
+    """Put a child in a Job Object, which ends with this process. On failure the end of the child's input still ends it."""
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    handle = ctypes.c_void_p(kernel.OpenProcess(_SET_QUOTA_AND_TERMINATE, False, pid))
+    if handle:
+        kernel.AssignProcessToJobObject(_job(), handle)
+        kernel.CloseHandle(handle)

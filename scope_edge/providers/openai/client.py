@@ -1,0 +1,249 @@
+"""Questions to a model behind an OpenAI-compatible endpoint, and conversations whose answers come piece by piece.
+
+A question is one POST to ENDPOINT/chat/completions, not streamed. It is sent again after a pause where that may help: HTTP 429
+and 5xx, timeouts, broken connections, bodies that are cut off or no JSON. A conversation is one streamed POST, never repeated
+here: the caller has other models to turn to. A list of models is one GET of ENDPOINT/models. The key is removed from what a
+server sends; an answer that cannot be read whole is no answer, never a wrong one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from scope_edge.errors import MissingExtraError, NoAnswerError, ProviderError, RemoteError
+from scope_edge.providers.openai.responses import (
+    ChatReply,
+    OptionCompatibility,
+    Served,
+    read_models,
+    read_reply,
+    refusal,
+)
+from scope_edge.providers.openai.stream import AnswerStream, Chunk, read_answer
+
+if TYPE_CHECKING:
+    from scope_edge.providers.openai.transport import HttpCall
+    from scope_edge.types import ModelCard
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+# Redirects on the same server, and options left out.
+_MOST_REQUESTS = 5
+_UNKNOWN_ADDRESS = (404, 405, 501)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """timeout: seconds one call may take; of a streamed one, seconds of silence. attempts: calls for one question.
+
+    per_minute: calls; None = no limit.
+    """
+
+    timeout: float = 120.0
+    attempts: int = 5
+    per_minute: float | None = None
+
+
+class CostHook(Protocol):
+    """Counts calls, since every call may cost money."""
+
+    def begin(self) -> bool:
+        """Return whether a call may be made; it is then."""
+
+    def unbilled(self) -> None:
+        """Note that the latest call has failed and costs nothing."""
+
+
+class ChatClient:
+    """One model behind its card's endpoint. Several threads may ask at once."""
+
+    def __init__(self, card: ModelCard, patience: RetryPolicy, *, offline: bool = False) -> None:
+        """Prepare; nothing is connected yet.
+
+        Raises UsageError: the card has no endpoint, its key is missing, or `offline` forbids the call; MissingExtraError without
+        httpx and httpx-sse.
+        """
+        try:
+            from scope_edge.providers.openai import transport
+        except ImportError as error:
+            raise MissingExtraError(
+                f'calling an endpoint needs httpx and httpx-sse ({error}); pip install "scope-edge[cloud]"'
+            ) from error
+        self._transport = transport.Transport(card, patience.timeout, offline=offline)
+        self._model, self._patience = card.served_as or card.id, patience
+        # A streamed answer tells its usage only when asked to.
+        self._asking, self._streaming = (
+            OptionCompatibility({"temperature": 0}),
+            OptionCompatibility({"stream_options": {"include_usage": True}}),
+        )
+        self._answered = False
+        self._pace = _RateLimiter(patience.per_minute)
+
+    def __enter__(self) -> ChatClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every pause and connection; running calls fail."""
+        self._pace.over.set()
+        self._transport.close()
+
+    def ask(self, prompt: str, max_tokens: int, meter: CostHook) -> ChatReply:
+        """Return one answer, after as many calls as it takes.
+
+        Raises NoAnswerError (this question got none), RemoteError (no question will: the key is refused, there is no such
+        model, no credit is left, it leads to another host).
+        """
+        produce = partial(self._reply, prompt, max_tokens)
+        reply: ChatReply
+        for attempt in range(1, self._patience.attempts + 1):
+            self._pace.wait()
+            if not meter.begin():
+                raise NoAnswerError("the limit on spending leaves no room for another call")
+            try:
+                (reply,) = self._transport.call(produce, self._patience.timeout)
+                self._answered = True
+                return reply
+            except ProviderError as error:
+                self._heed(error, attempt, meter)
+        raise NoAnswerError(self._line("it was not asked"))
+
+    def served(self) -> tuple[Served, ...] | None:
+        """Return the models that the server says it serves; None = it does not say. One call, never billed or repeated.
+
+        Raises RemoteError: there is no server, it refuses, it leads to another host, or what it sends is no list.
+        """
+        try:
+            (found,) = self._transport.call(self._listed, self._patience.timeout)
+            return found
+        except ProviderError as error:
+            raise RemoteError(f"{self._transport.endpoint.url}: {error}") from error
+
+    def stream(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        fields: Mapping[str, Any],
+        max_tokens: int | None,
+        until: float = math.inf,
+    ) -> AnswerStream:
+        """Return one answer; iterating it makes the call, once.
+
+        messages, fields: as in the wire format, passed on as they are. max_tokens: None = the server's own limit. until: by
+        time.monotonic().
+        """
+        body = {"model": self._model, **fields, "messages": list(messages), "stream": True}
+        size = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
+        produce = partial(self._chunks, body, max_tokens)
+        call = self._transport.call(produce, until - time.monotonic())
+        return AnswerStream(call, size, max_tokens, self._transport.secret)
+
+    def _heed(self, error: ProviderError, attempt: int, meter: CostHook) -> None:
+        """Pause before the next attempt. Raises NoAnswerError, RemoteError: there is none."""
+        if error.unbilled:
+            meter.unbilled()
+        if error.every_question:
+            raise RemoteError(self._line(str(error))) from error
+        if not error.retryable:
+            raise NoAnswerError(self._line(str(error)), hopeless=not self._answered) from error
+        if attempt == self._patience.attempts:
+            why = str(error) if attempt == 1 else f"{error}, {attempt} times"
+            raise NoAnswerError(self._line(why), hopeless=error.unreachable and not self._answered) from error
+        self._pace.hold(_pause(attempt, error.retry_after), everyone=error.retry_after is not None)
+
+    async def _reply(self, prompt: str, max_tokens: int, call: HttpCall[ChatReply]) -> AsyncIterator[ChatReply]:
+        body = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "stream": False}
+        asked = len(prompt.encode("utf-8", "replace"))
+        async with self._responding(call, "chat/completions", body, self._asking, max_tokens) as response:
+            raw = await call.read_whole(response)
+            seconds = time.monotonic() - call.started
+            yield read_reply(raw, asked, max_tokens, seconds, self._transport.secret)
+
+    async def _chunks(
+        self, body: dict[str, Any], max_tokens: int | None, call: HttpCall[Chunk]
+    ) -> AsyncIterator[Chunk]:
+        async with self._responding(call, "chat/completions", body, self._streaming, max_tokens) as response:
+            kind = str(response.headers.get("content-type", ""))
+            async for chunk in read_answer(call, kind, call.read(response), self._transport.secret):
+                yield chunk
+
+    async def _listed(self, call: HttpCall[tuple[Served, ...] | None]) -> AsyncIterator[tuple[Served, ...] | None]:
+        async with self._responding(call, "models", also=_UNKNOWN_ADDRESS) as response:
+            yield read_models(await call.read_whole(response)) if response.status_code == 200 else None
+
+    @contextlib.asynccontextmanager
+    async def _responding(
+        self,
+        call: HttpCall[Any],
+        path: str,
+        body: dict[str, Any] | None = None,
+        dialect: OptionCompatibility | None = None,
+        max_tokens: int | None = None,
+        also: Sequence[int] = (),
+    ) -> AsyncIterator[Any]:
+        """Make a request, past redirects and options that the server does not know, until its answer is 200, or one of `also`.
+
+        Raises ProviderError.
+        """
+        url = f"{self._transport.endpoint.url}/{path}"
+        for _ in range(_MOST_REQUESTS):
+            options = dialect.options(max_tokens) if dialect is not None else {}
+            async with call.request("GET" if body is None else "POST", url, body and body | options) as response:
+                status = response.status_code
+                if status == 200 or status in also:
+                    yield response
+                    return
+                raw = await call.read_beginning(response)
+            if 300 <= status < 400:
+                url = self._transport.moved(url, response.headers.get("location", ""))
+            elif not (status == 400 and dialect is not None and dialect.adapted(raw)):
+                raise refusal(self._transport, self._model, status, response.headers.get("retry-after"), raw)
+        raise ProviderError("it redirects in a circle", every_question=True, unbilled=True)
+
+    def _line(self, why: str) -> str:
+        return f"{self._model} at {self._transport.endpoint.host}: {why}"
+
+
+class _RateLimiter:
+    """Spreads calls over the minute, and keeps to the pauses that servers ask for."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._gap = 60.0 / per_minute if per_minute else 0.0
+        self._lock, self._next = threading.Lock(), 0.0
+        self.over = threading.Event()
+
+    def wait(self) -> None:
+        """Wait until a call may be made. Raises NoAnswerError: the client is closed."""
+        with self._lock:
+            turn = max(self._next, time.monotonic())
+            self._next = turn + self._gap
+        self._sleep(turn - time.monotonic())
+
+    def hold(self, seconds: float, *, everyone: bool) -> None:
+        """Pause; with `everyone`, no thread calls until then."""
+        if everyone:
+            with self._lock:
+                self._next = max(self._next, time.monotonic() + seconds)
+        else:
+            self._sleep(seconds)
+
+    def _sleep(self, seconds: float) -> None:
+        if self.over.wait(max(seconds, 0.0)):
+            raise NoAnswerError("stopped")
+
+
+def _pause(attempt: int, retry_after: float | None) -> float:
+    """Return seconds before the next call: what the server asks for, and about twice as long each time."""
+    longest = min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
+    jittered: float = longest * random.uniform(0.5, 1.0)
+    # A server that asks for no pause and refuses again would use up all attempts at once.
+    return jittered if retry_after is None else max(retry_after, jittered)

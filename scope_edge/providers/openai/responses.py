@@ -1,0 +1,196 @@
+"""Reads what OpenAI-compatible servers send, and trusts none of it: whole answers, lists of models, counts and refusals."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scope_edge.errors import ProviderError
+
+if TYPE_CHECKING:
+    from scope_edge.providers.openai.transport import Transport
+
+# What json and the look into what it gives raise when a body has another shape.
+MISSHAPEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+NO_ANSWER = "what it sent is no answer, or only a part of one"
+_MOST_MODELS = 10_000
+# No answer has more tokens than the longest context on the market.
+_MOST_TOKENS = 10_000_000
+# The format has no name for the context length; these are in use.
+_CONTEXT_NAMES = ("context_length", "max_model_len", "context_window", "max_context_length")
+# A server that asks for more patience than this is asked again another day.
+_LONGEST_RETRY_AFTER = 120.0
+_AGAIN = (408, 409, 425, 429)
+# Refusals of a request that another model may well take.
+_OF_THIS_MODEL = re.compile(
+    r"context.length|context.window|maximum context|too (?:long|large|many)|prompt is too|not support|unsupported|"
+    r"unrecognized|unknown (?:field|parameter|argument|name)|extra inputs|\bmodel\b.{0,60}(?:not|no longer|deprecat|retire)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """An answer.
+
+    text: may be empty, which is an answer. cut: the limit on tokens ended it. prompt_tokens, completion_tokens: as the server
+    counts them; None = missing or impossible. seconds: from the request to the end of the answer.
+    """
+
+    text: str
+    cut: bool
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that a server says it serves: its name there, context length and number of weights; None = it does not say."""
+
+    name: str
+    context_tokens: int | None
+    parameters: int | None
+
+
+def read_reply(raw: bytes, asked: int, max_tokens: int | None, seconds: float, key: str | None) -> ChatReply:
+    """Return the answer in a body. asked: bytes sent. key: removed from the text. Raises ProviderError."""
+    try:
+        body = json.loads(raw)
+        choice = body["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        message["content"]  # a message without one is no answer
+        text = text_of(message)
+    except MISSHAPEN as error:
+        raise ProviderError(NO_ANSWER, retryable=True) from error
+    prompt_tokens, completion_tokens = read_usage(
+        body.get("usage"), asked, len(text.encode("utf-8", "replace")), max_tokens
+    )
+    return ChatReply(_cleared(text, key), finish == "length", prompt_tokens, completion_tokens, seconds)
+
+
+def read_usage(usage: object, asked: int, wrote: int, max_tokens: int | None) -> tuple[int | None, int | None]:
+    """Return (prompt tokens, completion tokens) as a server counts them; None = impossible. asked, wrote: bytes."""
+    counts = usage if isinstance(usage, dict) else {}
+    most = _MOST_TOKENS if max_tokens is None else max(4 * max_tokens, wrote) + 64
+    # A token spells at least a byte; a chat template and a server's own words come on top. Thinking that is not shown counts.
+    # A token of text hardly ever spells more than 64 bytes.
+    return (
+        _sane(counts.get("prompt_tokens"), 1, asked + 16384),
+        _sane(counts.get("completion_tokens"), max(1, wrote // 64), most),
+    )
+
+
+def read_models(raw: bytes) -> tuple[Served, ...]:
+    """Return the models listed in a body, without those whose name no card could have. Raises ProviderError."""
+    try:
+        rows = json.loads(raw)["data"]
+        found = [_served(row) for row in rows[:_MOST_MODELS]]
+    except MISSHAPEN as error:
+        raise ProviderError("what it sent is no list of models; is this an OpenAI-compatible address?") from error
+    return tuple({one.name: one for one in found if one is not None}.values())
+
+
+def _served(row: Any) -> Served | None:
+    name = row["id"]
+    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 200:
+        return None
+    meta = row.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    contexts = (_sane(row.get(key), 1, 2**31) for key in _CONTEXT_NAMES)
+    return Served(name, next(filter(None, contexts), None), _sane(meta.get("n_params"), 1, 2**50))
+
+
+def text_of(message: Any) -> str:
+    """Return the text of a message, or of a piece of one: "" where it has none. Raises one of `MISSHAPEN`."""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    if content is None:
+        return str(message.get("refusal") or "")
+    if not isinstance(content, str):
+        raise TypeError("content is no text")
+    return content
+
+
+def _sane(number: object, least: int, most: int) -> int | None:
+    return number if type(number) is int and least <= number <= most else None
+
+
+def said(raw: bytes, key: str | None) -> str:
+    """Return what a server says of an error, on one line, without the key."""
+    text = raw[:4096].decode("utf-8", "replace")
+    with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
+        error = json.loads(text)["error"]
+        text = f"{error.get('code') or ''} {error.get('message') or ''}" if isinstance(error, dict) else str(error)
+    return " ".join("".join(one if one.isprintable() else " " for one in _cleared(text, key)).split())[:200]
+
+
+def _cleared(text: str, key: str | None) -> str:
+    return text.replace(key, "[key]") if key else text
+
+
+def retry_after(value: object) -> float | None:
+    """Return the header Retry-After, a number or a date, in seconds."""
+    from email.utils import parsedate_to_datetime  # slow to import, and hardly ever needed
+
+    text = str(value or "").strip()
+    wait: float | None = None
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        wait = parsedate_to_datetime(text).timestamp() - time.time()
+    with contextlib.suppress(ValueError):
+        wait = float(text)
+    return max(0.0, wait) if wait is not None and wait < 1e9 else None
+
+
+def refusal(transport: Transport, model: str, status: int, wait: str | None, raw: bytes) -> ProviderError:
+    """Put a status that is no answer in words. wait: the header Retry-After. raw: the body, or its beginning."""
+    words = said(raw, transport.secret)
+    if status in (401, 403):
+        key = f"check the key in {transport.key_env}" if transport.key_env else "name its key's variable in key_env"
+        return ProviderError(f"it refuses (HTTP {status}); {key}", every_question=True, unbilled=True)
+    if status == 402 or (status == 429 and "insufficient_quota" in words):
+        why = f"no credit is left (HTTP {status}); top it up, then go on"
+        return ProviderError(why, every_question=True, unbilled=True)
+    if status in (404, 410):
+        why = f"no model {model!r} at {transport.endpoint.url} (HTTP {status}); check endpoint and served_as"
+        return ProviderError(why, every_question=True, unbilled=True)
+    if status in _AGAIN or status >= 500:
+        seconds = retry_after(wait)
+        patient = seconds is None or seconds <= _LONGEST_RETRY_AFTER
+        why = f"HTTP {status}" if patient else f"HTTP {status}, to be asked again in {seconds:.0f} seconds"
+        return ProviderError(why, retryable=patient, unbilled=True, retry_after=seconds)
+    return ProviderError(
+        f"it refuses the question (HTTP {status}{': ' + words if words else ''})",
+        content=status in (400, 422) and _OF_THIS_MODEL.search(words) is None,
+        unbilled=True,
+    )
+
+
+class OptionCompatibility:
+    """Learns from a server's complaints which options it takes, and under which names. Threads may share it."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """options: sent until the server refuses them; never those of a user."""
+        self._options = dict(options)
+        self._tokens_name = "max_tokens"
+
+    def options(self, max_tokens: int | None) -> dict[str, Any]:
+        """Return what goes along with the messages."""
+        named = {} if max_tokens is None else {self._tokens_name: max_tokens}
+        return named | self._options
+
+    def adapted(self, raw: bytes) -> bool:
+        """Heed a complaint (HTTP 400) about an option. Returns whether the next request will differ."""
+        complaint = raw[:4096].decode("utf-8", "replace")
+        if self._tokens_name == "max_tokens" and "max_completion_tokens" in complaint:
+            self._tokens_name = "max_completion_tokens"
+            return True
+        unwanted = next((name for name in list(self._options) if name in complaint), None)
+        return unwanted is not None and self._options.pop(unwanted, None) is not None

@@ -1,0 +1,306 @@
+"""HTTP to one model's server. Beside remote.py the only file that opens a connection, and the only one that knows httpx.
+
+Calls are tasks of one event loop in a thread of its own, so any thread can end any call at any time: while it connects, while
+the server is silent, and in the middle of an answer. The key goes to the endpoint's own origin and nowhere else: not along a
+redirect, not into an error.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import functools
+import os
+import queue
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from urllib.parse import urljoin
+
+import anyio
+import httpx
+from anyio.from_thread import BlockingPortal
+from httpx_sse import EventSource
+
+from scope_edge._version import __version__
+from scope_edge.catalog.endpoint import is_loopback, parse_endpoint
+from scope_edge.errors import ProviderError, UsageError
+from scope_edge.providers.openai.keys import find_key, redact_key
+
+if TYPE_CHECKING:
+    from scope_edge.types import ModelCard
+
+Item = TypeVar("Item")
+
+MAX_BYTES = 16 * 1024 * 1024
+# An event of a chat holds a few tokens; one with a picture or a long tool call in it some more.
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+# Of a refusal only the beginning is read: it is one line in an error.
+_REFUSAL_BYTES = 64 * 1024
+_CONNECT_SECONDS = 20.0
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0)
+_END = object()
+
+
+class Transport:
+    """Calls the endpoint of a card. Threads may share it."""
+
+    def __init__(self, card: ModelCard, timeout: float, *, offline: bool) -> None:
+        """Prepare; nothing is connected yet. timeout: seconds of silence that end a call.
+
+        Raises UsageError: the card has no endpoint, its key is missing, or `offline` forbids the call.
+        """
+        if card.endpoint is None:
+            raise UsageError(f"{card.id} has no endpoint; write one on its card")
+        self.endpoint = parse_endpoint(card.endpoint)
+        local = is_loopback(self.endpoint.host)
+        if offline and not (local and card.where == "device"):
+            raise UsageError(
+                f"{card.id} is not asked: offline is set, so only a model on this machine may be called,"
+                ' and its card must say where = "device"'
+            )
+        self.key_env, self._key = card.key_env, find_key(card.key_env, self.endpoint)
+        self.secret = redact_key(self._key)
+        """The key, to be removed from what the server says; None = there is no secret."""
+        self.timeout = timeout
+        # A proxy is for what is elsewhere; a call that stays on this machine must not take the detour.
+        self._trust_env = not (offline or local)
+        self._lock = threading.Lock()
+        self._calls: set[HttpCall[Any]] = set()
+        self._process, self._closed = 0, False
+        self._portal: BlockingPortal
+        self.http: httpx.AsyncClient
+
+    def call(self, produce: Callable[[HttpCall[Item]], AsyncIterator[Item]], seconds: float) -> HttpCall[Item]:
+        """Return a call, not made yet. seconds: from now until it must be over."""
+        return HttpCall(self, produce, seconds)
+
+    def start(self, call: HttpCall[Any]) -> Future[None]:
+        """Run a call in the event loop. Raises ProviderError: this is closed."""
+        with self._lock:
+            if self._closed:
+                raise ProviderError("the client is closed", retryable=True, unbilled=True)
+            # A forked process has neither the thread nor connections of its own yet.
+            if self._process != os.getpid():
+                self._process, self._calls = os.getpid(), set()
+                self._portal, self.http = _portal(self._process), self._client()
+            self._calls.add(call)
+        return self._portal.start_task_soon(call.run)
+
+    def forget(self, call: HttpCall[Any]) -> None:
+        """Drop a call that is over."""
+        with self._lock:
+            self._calls.discard(call)
+
+    def close(self) -> None:
+        """Close every connection; running calls fail."""
+        with self._lock:
+            closed, self._closed = self._closed, True
+            calls = tuple(self._calls)
+        if self._process == os.getpid() and not closed:
+            for call in calls:
+                call.end()
+            self._portal.call(self.http.aclose)
+
+    def moved(self, url: str, location: str) -> str:
+        """Return where a redirect leads. Raises ProviderError: to another server."""
+        try:
+            target = parse_endpoint(urljoin(url, location))
+        except UsageError:
+            target = None
+        if not location or target is None or target.origin != self.endpoint.origin:
+            raise ProviderError(
+                f"it redirects to {'an invalid address' if target is None else target.host}, where nothing was sent;"
+                " if that is right, write it as the card's endpoint",
+                every_question=True,
+                unbilled=True,
+            )
+        return urljoin(url, location)
+
+    def _client(self) -> httpx.AsyncClient:
+        headers = {"user-agent": f"scope-edge/{__version__}", "accept": "application/json, text/event-stream"}
+        if self._key:
+            headers["authorization"] = f"Bearer {self._key}"
+        return httpx.AsyncClient(
+            headers=headers,
+            trust_env=self._trust_env,
+            verify=_tls(self._trust_env, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
+            timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT_SECONDS), pool=None),
+            limits=_LIMITS,
+        )
+
+
+class HttpCall(Generic[Item]):
+    """One call: an async generator that runs in the event loop, iterated once by one thread. Iterating raises ProviderError."""
+
+    def __init__(
+        self, transport: Transport, produce: Callable[[HttpCall[Item]], AsyncIterator[Item]], seconds: float
+    ) -> None:
+        """Nothing is sent before this is iterated. seconds: from now until the call must be over."""
+        self._transport, self._produce = transport, produce
+        self._seconds, self._until = seconds, time.monotonic() + seconds
+        self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._task: Future[None] | None = None
+        self._scope: anyio.CancelScope
+        self._ended = self._sent = self._complete = False
+        self._shaking: Any = None
+        self.started = 0.0
+        """When the last request was made, by time.monotonic()."""
+
+    def __iter__(self) -> Iterator[Item]:
+        task = self._task = self._transport.start(self)
+        if self._ended:
+            task.cancel()
+        try:
+            while (item := self._items.get()) is not _END:
+                yield item
+            task.result()
+        except CancelledError as error:
+            if not self._complete:
+                raise self._late() from error
+        finally:
+            task.cancel()
+
+    def end(self) -> None:
+        """End the call, from any thread."""
+        self._ended = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def run(self) -> None:
+        """Produce the items. Raises ProviderError."""
+        try:
+            with anyio.move_on_after(self._until - time.monotonic()) as self._scope:
+                async for item in self._produce(self):
+                    self._items.put(item)
+                return
+            raise self._late()
+        except ProviderError:
+            if not self._complete:
+                raise
+        finally:
+            self._transport.forget(self)
+            self._items.put(_END)
+
+    @contextlib.asynccontextmanager
+    async def request(self, method: str, url: str, body: dict[str, Any] | None) -> AsyncIterator[httpx.Response]:
+        """Make a request and wait for the head of its answer. httpx's errors become ProviderError here."""
+        self.started = time.monotonic()
+        try:
+            async with self._transport.http.stream(
+                method, url, json=body, extensions={"trace": self._trace}
+            ) as response:
+                yield response
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+            why = f"no connection ({_short(error)})"
+            raise ProviderError(why, retryable=True, unbilled=True, unreachable=True) from error
+        except httpx.TimeoutException as error:
+            raise ProviderError(f"no answer within {self._transport.timeout:g} seconds", retryable=True) from error
+        except (httpx.RequestError, httpx.StreamError) as error:
+            raise ProviderError(f"the connection broke ({_short(error)})", retryable=True) from error
+        finally:
+            if self._shaking is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._shaking.aclose()
+
+    async def read(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        """Yield a body as it comes. Raises ProviderError: it has more than `MAX_BYTES`."""
+        size = 0
+        async for chunk in response.aiter_bytes():
+            size += len(chunk)
+            if size > MAX_BYTES:
+                raise ProviderError(f"its answer is longer than {MAX_BYTES // 2**20} MiB", retryable=True)
+            yield chunk
+
+    async def read_whole(self, response: httpx.Response) -> bytes:
+        """Return a body. Raises ProviderError."""
+        return b"".join([chunk async for chunk in self.read(response)])
+
+    async def read_beginning(self, response: httpx.Response) -> bytes:
+        """Return as much of a body as an error needs."""
+        raw = b""
+        async for chunk in response.aiter_bytes():
+            raw += chunk
+            if len(raw) > _REFUSAL_BYTES:
+                break
+        return raw
+
+    def complete(self, seconds: float) -> None:
+        """Count the answer as whole: what still comes is waited for so long at most, and may fail."""
+        self._complete = True
+        self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
+
+    async def _trace(self, step: str, info: dict[str, Any]) -> None:
+        """Heed what httpcore does. It leaves a connection open that is cancelled during the TLS handshake."""
+        if step == "connection.connect_tcp.complete":
+            self._shaking = info["return_value"]
+        elif step == "connection.start_tls.complete":
+            self._shaking = None
+        elif step.endswith("send_request_headers.started"):
+            self._sent, self._shaking = True, None
+
+    def _late(self) -> ProviderError:
+        why = "the call was ended" if self._ended else f"no answer within {round(self._seconds, 1):g} seconds"
+        return ProviderError(why, retryable=True, unbilled=not self._sent, unreachable=not (self._sent or self._ended))
+
+
+async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """Yield the data of server-sent events. Raises ProviderError: an event is too long, or not UTF-8."""
+    text = _StrictText(chunks)
+    try:
+        async for event in EventSource(cast(httpx.Response, text)).aiter_sse():
+            text.pending = 0
+            if event.data:
+                yield event.data
+    except UnicodeDecodeError as error:
+        raise ProviderError("it sent an event that is not UTF-8", retryable=True) from error
+
+
+class _StrictText:
+    """A response as httpx-sse reads it: strictly UTF-8, with a limit on what comes between two events."""
+
+    headers = MappingProxyType({"content-type": "text/event-stream"})
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks, self.pending = chunks, 0
+
+    async def aiter_text(self) -> AsyncIterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        async for chunk in self._chunks:
+            self.pending += len(chunk)
+            if self.pending > MAX_EVENT_BYTES:
+                raise ProviderError(f"it sent an event of more than {MAX_EVENT_BYTES // 2**20} MiB", retryable=True)
+            yield decoder.decode(chunk)
+
+
+@functools.lru_cache(maxsize=1)
+def _portal(_process: int) -> BlockingPortal:
+    """Start the event loop of this process.
+
+    `start_blocking_portal` would do, but its generator is finalized at exit, which hangs in a forked process.
+    """
+    ready: Future[BlockingPortal] = Future()
+
+    async def serve() -> None:
+        async with BlockingPortal() as portal:
+            ready.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    threading.Thread(target=anyio.run, args=(serve,), name="endpoints", daemon=True).start()
+    return ready.result()
+
+
+@functools.lru_cache(maxsize=4)
+def _tls(trust_env: bool, *_environment: str | None) -> ssl.SSLContext:
+    """Return the trusted authorities, read once: they take a while, and some memory."""
+    return httpx.create_ssl_context(verify=True, trust_env=trust_env)
+
+
+def _short(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:120] or type(error).__name__

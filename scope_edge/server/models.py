@@ -1,0 +1,89 @@
+"""Endpoints that run no model: models, decisions, embeddings, health, metrics."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from scope_edge._version import __version__
+from scope_edge.encoding.token_count import estimate_prompt_tokens
+from scope_edge.server.asgi import Json, read_json
+from scope_edge.server.backend import ENCODER
+from scope_edge.server.errors import ApiError, bad
+from scope_edge.server.responses import decision_headers
+from scope_edge.server.schemas import AUTO, read_inputs, read_query
+
+if TYPE_CHECKING:
+    from scope_edge.server.backend import Backend
+    from scope_edge.server.state import Service
+
+
+class ModelsEndpoints:
+    """Their endpoints."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._desk = service, service.desk
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        names = self._desk.names
+        owners = dict.fromkeys(names.virtual, "scope-edge") | {card.id: card.where for card in names.real}
+        data = [_model(name, owner) for name, owner in (owners | {ENCODER: "scope-edge"}).items()]
+        return Json({"object": "list", "data": data})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/NAME. Raises Problem: there is no such model."""
+        name = str(request.path_params["name"])
+        pinned = None if name == ENCODER else self._desk.names.find(name).pinned
+        return Json(_model(name, "scope-edge" if pinned is None else pinned.where))
+
+    async def route(self, request: Request) -> Response:
+        """POST /v1/route."""
+        name, query, wishes = await read_json(request, self._service.bounds.body_bytes, read_query)
+        target = self._desk.names.find(name)
+        decision = await self._service.quickly(request, self._desk.decide, target, query, wishes)
+        return Json(decision.as_dict(), headers=decision_headers(decision, None))
+
+    async def embeddings(self, request: Request) -> Response:
+        """POST /v1/embeddings."""
+        body = await read_json(request, self._service.bounds.body_bytes, dict)
+        model, texts, packed = read_inputs(body)
+        if model not in (ENCODER, AUTO):
+            why = f"there is no embedding model {model!r}; {ENCODER} is one"
+            raise ApiError(404, why, "model_not_found", param="model")
+        return await self._service.quickly(request, _embedded, self._desk, texts, packed, body.get("dimensions"))
+
+    async def health(self, request: Request) -> Response:
+        """GET /health. It needs no token, so it says no more than this."""
+        return Json({"status": "closing" if self._service.answers.closed else "ok", "version": __version__})
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics."""
+        gauges = await self._service.quickly(request, self._service.gauges)
+        raw = self._service.metrics.text(gauges)
+        return Response(raw, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def _model(name: str, owner: str) -> Mapping[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+
+
+def _embedded(desk: Backend, texts: tuple[str, ...], packed: bool, dimensions: object) -> Response:
+    """Raises Problem: the encoder has another dimension."""
+    if dimensions not in (None, desk.dimension):
+        raise bad(f"dimensions must be {desk.dimension}, or left out", "dimensions")
+    rows = [
+        {"object": "embedding", "index": n, "embedding": _base64(one) if packed else one.tolist()}
+        for n, one in enumerate(desk.embed(texts))
+    ]
+    tokens = round(sum(estimate_prompt_tokens(text).expected for text in texts))
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return Json({"object": "list", "data": rows, "model": ENCODER, "usage": usage})
+
+
+def _base64(vector: Any) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -1,0 +1,130 @@
+"""What a server keeps loaded: one encoder, one host of device models, and a router for each pool and set of settings in use."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from scope_edge import factory
+from scope_edge.errors import ScopeEdgeError
+from scope_edge.factory import Providers, open_catalog
+from scope_edge.router import Router
+from scope_edge.server.memory import give_back
+from scope_edge.settings.schema import CHECKS
+
+if TYPE_CHECKING:
+    from scope_edge.encoding.encoder import Encoder
+    from scope_edge.execution import Executor
+    from scope_edge.history import Journal
+    from scope_edge.pipeline import Pipeline
+    from scope_edge.settings.config import Settings
+    from scope_edge.types import EncodedQuery, Query
+
+# Settings that a call gives with it: they make no other router.
+_PER_CALL = (
+    "alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy", "top_k", "verify", "stick", "use_server",
+)  # fmt: skip
+_MAX_ROUTERS = 6
+
+
+class PipelineCache:
+    """The latest few routers, and the parts they share. Threads may share one."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises what `load_catalog` raises."""
+        self.settings = settings
+        self.catalog = open_catalog(settings)
+        self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._encoder: Callable[[], Encoder] | None = None
+        # A run of the encoder uses all cores: more than two at once make each slower, and take memory.
+        self._encoding = threading.Semaphore(2)
+        self._routers: OrderedDict[tuple[Any, ...], Router] = OrderedDict()
+        self._places: dict[tuple[float, bool], Providers] = {}
+
+    def router(self, settings: Settings) -> Router:
+        """The router for some settings; those of a single call make no difference."""
+        key = tuple(getattr(settings, name) for name in CHECKS if name not in _PER_CALL)
+        with self._lock:
+            found = self._routers.setdefault(key, Router(settings, self))
+            self._routers.move_to_end(key)
+            evicted = [self._routers.popitem(last=False)[1] for _ in range(len(self._routers) - _MAX_ROUTERS)]
+        for one in evicted:
+            one.close()
+        return found
+
+    def load_flow(self, settings: Settings) -> Pipeline:
+        """Load the pipeline of a router; it encodes with this. Raises as `assemble.load_flow`."""
+        self._begin_loading()
+
+        def encoder() -> PipelineCache:
+            self.load_encoder()
+            return self
+
+        flow = factory.load_pipeline(settings, encoder)
+        give_back()
+        return flow
+
+    def load_executor(self, settings: Settings, journal: Journal) -> Executor:
+        """Make the executor of a router; models run where those of all other routers do."""
+        with self._lock:
+            places = self._places_of(settings)
+        return factory.load_executor(settings, self.catalog.cards, self.encode, journal, places)
+
+    def load_encoder(self) -> Encoder:
+        """Load the encoder at the first call: a server whose models are all pinned never does, and needs half the memory.
+
+        Raises AssetError, MissingExtraError.
+        """
+        loaded = self._begin_loading()
+        try:
+            return loaded()
+        except ScopeEdgeError:
+            # The next call may find it mended.
+            self._encoder = None
+            raise
+
+    def encode(self, query: Query) -> EncodedQuery:
+        """Encode a query when it is its turn. Raises as `load_encoder`."""
+        with self._encoding:
+            return self.load_encoder().encode(query)
+
+    def encode_many(self, queries: Iterable[Query]) -> Iterator[EncodedQuery]:
+        """Encode queries one by one, each when it is its turn."""
+        return map(self.encode, queries)
+
+    def loaded(self) -> tuple[tuple[str, ...], int]:
+        """The models on the device that are loaded, and the number of requests that run there."""
+        with self._lock:
+            device: Any = next((one.device for one in self._places.values() if one.device is not None), None)
+        return ((), 0) if device is None else (device.loaded, device.sequences)
+
+    def close(self) -> None:
+        """End all that runs."""
+        with self._lock:
+            routers, self._routers = tuple(self._routers.values()), OrderedDict()
+            places, self._places = tuple(self._places.values()), {}
+        for router in routers:
+            router.close()
+        for place in places:
+            place.cloud.close()
+        if places and places[0].device is not None:
+            places[0].device.close()
+
+    def _begin_loading(self) -> Callable[[], Encoder]:
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = factory.load_encoder(self.settings)
+            return self._encoder
+
+    def _places_of(self, settings: Settings) -> Providers:
+        key = (settings.silence_seconds, settings.offline)
+        if key not in self._places:
+            device = next((one.device for one in self._places.values()), None)
+            # Only the first host of device models is kept: they all share one memory.
+            cards = [replace(card, gguf=None) for card in self.catalog.cards] if device else self.catalog.cards
+            made = factory.load_providers(settings, cards)
+            self._places[key] = Providers(device or made.device, made.cloud)
+        return self._places[key]

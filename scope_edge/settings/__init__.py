@@ -1,0 +1,1 @@
+"""The settings file, its schema, and the checks that every value goes through."""

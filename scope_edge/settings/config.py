@@ -1,0 +1,313 @@
+"""Settings: defaults < the user's settings file < a profile in it < environment variables SCOPE_EDGE_* < arguments.
+
+The file is TOML at `assets.user_config_file()` and may be absent. Besides the keys of `Settings` it may hold the user's own
+model cards (`[models."id"]`) and pools (`[pools]`), which catalog.py reads, and profiles (`[profiles.NAME]`): settings that
+hold together, when one asks for them by name. Anything it says that cannot be used is refused in one line that names the
+file (or variable), the key, the value, what is allowed and, for a typo, the nearest key. The checks are the CLI's too, so
+that an option and a line of the file are refused for the same reasons.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scope_edge.errors import ConfigError, UsageError
+from scope_edge.settings.schema import (
+    CHECKS,
+    PROFILED,
+    TEXTS,
+    EstimatorChoice,
+    IndexName,
+    JournalChoice,
+    Privacy,
+    Provider,
+)
+from scope_edge.settings.validation import check_flag, label, near, shown, suggestion
+from scope_edge.storage import assets
+from scope_edge.types import Budget, Fallback, PolicyName, Preference
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PREFIX = "SCOPE_EDGE_"
+# Variables of this prefix that other rooms read.
+_OTHER_VARIABLES = ("ASSETS", "CACHE_DIR", "CONFIG", "DATA_DIR", "ROUTING_DATA")
+MAX_FILE_BYTES = 1024 * 1024
+# The pool that is in force where nobody has chosen another.
+DEFAULT_POOL = "default"
+_TABLES = ("models", "pools", "profiles")
+_FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting with its value, checked.
+
+    Attributes:
+        profile: which of the file's profiles is in force; None = none.
+        alpha: 0 = cheapest, 1 = most accurate. pool: name of the active pool, or model ids joined by commas.
+        index: "auto" searches exactly below 20,000 vectors and by HNSW above. top_k: neighbors shown.
+        max_tokens, max_usd, max_seconds: limits for one query; None = no limit.
+        value_of_time: US dollars a second of waiting is worth. coverage: of the upper bound on tokens.
+        estimator: "prior" never runs a language model, "gguf" always, "auto" when one is installed and fast enough here.
+        estimator_name: which installed one; None = the newest.
+        estimate_seconds, estimate_tokens: what it may take for one query; None = no limit, except that "auto" takes 2 s.
+        keep_alive: seconds a device model stays loaded after its last use; -1 = for ever.
+        provider: where the encoder runs. threads: cores to use; None = all of them.
+        offline: no connection leaves the machine: nothing is downloaded, also what is asked for by name, and only models on
+            the device may be chosen.
+        privacy: "patterns" keeps queries with an e-mail address or what looks like a key on the device.
+        silence_seconds: how long a model's server may send nothing before it is given up on.
+        verify: 2 has a model on the device answer twice, and asks another where it contradicts itself; 0 = off.
+        journal: write down no decision, those that are run, or all. journal_text, journal_embedding: with the query's.
+        journal_days, journal_mb: older entries go, and the oldest beyond that size.
+        max_usd_day, max_usd_month: caps on what cloud models may be paid in all; None = no cap.
+        stick: the utility that another model must be better by before a running conversation goes over to it (server).
+        use_server: `route` and `ask` leave the work to a server of the user's own that runs.
+        models, pools, profiles: the user's own cards, as written, pools, and profiles, their values checked; by name.
+        file: the settings file these were read from, whether or not it exists.
+        origin: key -> where its value came from (the file, "profile NAME", a variable or "argument"); a key at its default
+            is not in it.
+    """
+
+    profile: str | None = None
+    alpha: float = 0.5
+    pool: str = DEFAULT_POOL
+    policy: PolicyName = "scope-edge"
+    index: IndexName = "auto"
+    top_k: int = 10
+    fallback: Fallback = "none"
+    local_only: bool = False
+    max_tokens: int | None = None
+    max_usd: float | None = None
+    max_seconds: float | None = None
+    value_of_time: float = 0.0
+    coverage: float = 0.9
+    estimator: EstimatorChoice = "auto"
+    estimator_name: str | None = None
+    estimate_seconds: float | None = None
+    estimate_tokens: int | None = None
+    keep_alive: float = 300.0
+    provider: Provider = "cpu"
+    threads: int | None = None
+    offline: bool = False
+    privacy: Privacy = "off"
+    silence_seconds: float = 120.0
+    verify: int = 0
+    journal: JournalChoice = "run"
+    journal_text: bool = False
+    journal_embedding: bool = False
+    journal_days: int = 90
+    journal_mb: int = 200
+    max_usd_day: float | None = None
+    max_usd_month: float | None = None
+    stick: float = 0.1
+    use_server: bool = True
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pools: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    file: Path = Path()
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def offline_by(self) -> str | None:
+        """What has set `offline`; None where it is not set."""
+        return self.origin.get("offline", "the caller") if self.offline else None
+
+    def preference(self, *, exclude: tuple[str, ...] = ()) -> Preference:
+        """What these settings ask of one decision."""
+        return Preference(
+            alpha=self.alpha,
+            budget=Budget(self.max_tokens, self.max_usd, self.max_seconds),
+            local_only=self.local_only or self.offline,
+            exclude=exclude,
+            fallback=self.fallback,
+            policy=self.policy,
+        )
+
+
+def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
+    """Read the settings that hold now. `overrides` are arguments: they win; None among them means "not given".
+
+    Raises ConfigError (the file or a variable cannot be used) or UsageError (an argument cannot).
+    """
+    path = assets.user_config_file()
+    written = read_file(path)
+    models, pools = _own_models(path, written.pop("models", {})), _own_pools(path, written.pop("pools", {}))
+    profiles = _own_profiles(path, written.pop("profiles", {}))
+    # What wins comes last. The profile that the others name goes between the file and them.
+    layers = [
+        {key: (_from_file(path, key, value), str(path)) for key, value in written.items()},
+        {key: (_from_variable(name, key, text), name) for name, (key, text) in _environment().items()},
+        {
+            key: (_from_argument(key, value), "argument")
+            for key, value in (overrides or {}).items()
+            if value is not None
+        },
+    ]
+    name, asked = next((layer["profile"] for layer in reversed(layers) if "profile" in layer), (None, ""))
+    if name is not None:
+        chosen = _chosen_profile(profiles, str(name), asked, path)
+        layers.insert(1, {key: (value, f"profile {name}") for key, value in chosen.items()})
+    merged = {key: one for layer in layers for key, one in layer.items()}
+    values: dict[str, Any] = {key: value for key, (value, _) in merged.items()}
+    origin = {key: source for key, (_, source) in merged.items()}
+    return Settings(**values, models=models, pools=pools, profiles=profiles, file=path, origin=origin)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The settings file as TOML reads it; empty when there is none. Raises ConfigError naming the line where known."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError(
+            f"{path}: settings cannot be read ({reason}); mend it or point SCOPE_EDGE_CONFIG at another file"
+        ) from error
+    if len(raw) > MAX_FILE_BYTES:
+        raise ConfigError(
+            f"{path}: more than {MAX_FILE_BYTES} bytes; a settings file is a page of text, is this the right file?"
+        )
+    return parse(raw, path)
+
+
+def parse(raw: bytes, path: Path) -> dict[str, Any]:
+    """Decode the bytes of a settings file; `path` is named in errors. Raises ConfigError."""
+    try:
+        return tomllib.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}, line {line}: not UTF-8 text (byte 0x{raw[error.start]:02x}); save it as UTF-8"
+        ) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}; mend the line or remove it") from error
+
+
+def _from_file(path: Path, key: str, value: object, profile: str | None = None) -> object:
+    """A checked value of the file, or of a profile in it. Raises ConfigError."""
+    place, known = _place(path, key, profile), (*CHECKS, *_TABLES) if profile is None else PROFILED
+    if key not in known or key not in CHECKS:
+        what = "is not a setting" if profile is None else f"is nothing profile {label(profile)} can set"
+        raise ConfigError(f"{place}: {label(key)} {what}{suggestion(key, known)}; the settings are {', '.join(known)}")
+    try:
+        return CHECKS[key](key, value)
+    except UsageError as error:
+        raise ConfigError(f"{place}: {error}") from error
+
+
+def _from_argument(key: str, value: object) -> object:
+    if key not in CHECKS:
+        raise UsageError(f"{key} is not a setting{suggestion(key, CHECKS)}")
+    return CHECKS[key](key, value)
+
+
+def _environment() -> dict[str, tuple[str, str]]:
+    """Variable -> (setting, text). Other SCOPE_EDGE_* variables have other readers; a near miss of a setting has none."""
+    settings = {PREFIX + key.upper(): key for key in CHECKS}
+    found: dict[str, tuple[str, str]] = {}
+    for variable, text in os.environ.items():
+        if variable in settings:
+            if text.strip():
+                found[variable] = (settings[variable], text.strip())
+        elif variable.startswith(PREFIX) and variable.removeprefix(PREFIX) not in _OTHER_VARIABLES:
+            meant = near(variable, settings, cutoff=0.9)
+            if meant is not None:
+                raise ConfigError(f"{variable}: not a setting; did you mean {meant}?")
+    return found
+
+
+def _from_variable(variable: str, key: str, text: str) -> object:
+    value: object = text
+    if CHECKS[key] is check_flag:
+        value = _FLAGS.get(text.lower(), text)
+    elif key not in TEXTS:
+        with contextlib.suppress(ValueError):
+            value = int(text) if text.lstrip("+-").isdigit() else float(text)
+    try:
+        return CHECKS[key](key, value)
+    except UsageError as error:
+        raise ConfigError(f"{variable}: {error}") from error
+
+
+def _own_models(path: Path, table: object) -> Mapping[str, Mapping[str, Any]]:
+    if not isinstance(table, dict) or not all(isinstance(card, dict) for card in table.values()):
+        raise ConfigError(
+            f'{_place(path, "models")}: models must be tables, one a model: [models."the-id"] and its fields'
+        )
+    return table
+
+
+def _own_pools(path: Path, table: object) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(table, dict):
+        raise ConfigError(f'{_place(path, "pools")}: pools must be a table of lists: [pools] and mine = ["id", "id"]')
+    pools: dict[str, tuple[str, ...]] = {}
+    for name, ids in table.items():
+        if not isinstance(ids, list) or not all(isinstance(one, str) and one.strip() for one in ids):
+            raise ConfigError(f"{_place(path, name)}: pool {label(name)} must be a list of model ids, not {shown(ids)}")
+        twice = next((one for one in ids if ids.count(one) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"{_place(path, name)}: pool {label(name)} lists {label(twice)} twice; remove one")
+        pools[name] = tuple(ids)
+    return pools
+
+
+def _own_profiles(path: Path, table: object) -> Mapping[str, Mapping[str, Any]]:
+    if not isinstance(table, dict):
+        raise ConfigError(
+            f"{_place(path, 'profiles')}: profiles must be tables of settings: [profiles.cheap] and alpha = 0.2"
+        )
+    profiles: dict[str, Mapping[str, Any]] = {}
+    for name, values in table.items():
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"{_place(path, name)}: profile {label(name)} must be a table of settings, not {shown(values)}"
+            )
+        profiles[name] = {key: _from_file(path, key, value, name) for key, value in values.items()}
+    return profiles
+
+
+def _chosen_profile(profiles: Mapping[str, Mapping[str, Any]], name: str, asked: str, path: Path) -> Mapping[str, Any]:
+    """The profile of that name, which `asked` (the file, a variable, "argument") names. Raises UsageError or ConfigError."""
+    if name in profiles:
+        return profiles[name]
+    known = f"; the profiles are {', '.join(map(label, profiles))}" if profiles else ""
+    missing = f"unknown profile {name!r}{suggestion(name, profiles)}{known or f'; {path} has none'}"
+    if asked == "argument":
+        raise UsageError(missing)
+    raise ConfigError(f"{_place(path, 'profile') if asked == str(path) else asked}: {missing}")
+
+
+def _place(path: Path, key: str, profile: str | None = None) -> str:
+    """The file, and the line where exactly one line begins with `key`: one of the profile's table, where one is named."""
+    with contextlib.suppress(OSError):
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+        inside = lines if profile is None else _table_lines(lines, profile)
+        pattern = re.compile(rf"""\s*\[*["']?{re.escape(key)}["']?\s*[\].=]""")
+        hits = [number for number, line in enumerate(inside, 1) if pattern.match(line)]
+        if len(hits) == 1:
+            return f"{path}, line {hits[0]}"
+    return str(path)
+
+
+def _table_lines(lines: list[str], profile: str) -> list[str]:
+    """The lines with all but those of a profile's table made empty."""
+    head = re.compile(rf"""\s*\[\s*profiles\s*\.\s*["']?{re.escape(profile)}["']?\s*\]""")
+    within, found = False, []
+    for line in lines:
+        if line.lstrip().startswith("["):
+            within = head.match(line) is not None
+        found.append(line if within else "")
+    return found

@@ -1,0 +1,99 @@
+"""What each setting may be: its type, and the check that an option, a variable and a line of the file all go through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+from scope_edge.errors import UsageError
+from scope_edge.settings.validation import (
+    check_alpha,
+    check_amount,
+    check_choice,
+    check_count,
+    check_coverage,
+    check_flag,
+    check_keep_alive,
+    check_name,
+    shown,
+)
+from scope_edge.types import Fallback, PolicyName
+
+IndexName = Literal["auto", "exact", "hnsw"]
+EstimatorChoice = Literal["auto", "prior", "gguf"]
+Privacy = Literal["off", "patterns"]
+JournalChoice = Literal["off", "run", "all"]
+Provider = Literal["cpu", "cuda", "coreml", "directml"]
+
+
+def _choice(type_: Any) -> Callable[[str, object], str]:
+    return lambda name, value: check_choice(name, value, get_args(type_))
+
+
+def _at_least_one(name: str, value: object) -> int:
+    return check_count(name, value, least=1)
+
+
+def _above_zero(name: str, value: object) -> float:
+    number = check_amount(name, value)
+    if number == 0:
+        raise UsageError(f"{name} must be above 0")
+    return number
+
+
+def _verify(name: str, value: object) -> int:
+    if not isinstance(value, bool) and value in (0, 2):
+        return check_count(name, value)
+    raise UsageError(f"{name} must be 2 (a second answer to compare with) or 0 (none), not {shown(value)}")
+
+
+# Setting -> its check: (name, value) -> the value as stored. Each raises UsageError.
+CHECKS: Mapping[str, Callable[[str, object], object]] = {
+    "profile": check_name,
+    "alpha": lambda name, value: check_alpha(value, name),
+    "pool": check_name,
+    "policy": _choice(PolicyName),
+    "index": _choice(IndexName),
+    "top_k": _at_least_one,
+    "fallback": _choice(Fallback),
+    "local_only": check_flag,
+    "max_tokens": check_count,
+    "max_usd": check_amount,
+    "max_seconds": check_amount,
+    "value_of_time": check_amount,
+    "coverage": check_coverage,
+    "estimator": _choice(EstimatorChoice),
+    "estimator_name": check_name,
+    "estimate_seconds": check_amount,
+    "estimate_tokens": check_count,
+    "keep_alive": check_keep_alive,
+    "provider": _choice(Provider),
+    "threads": _at_least_one,
+    "offline": check_flag,
+    "privacy": _choice(Privacy),
+    "silence_seconds": _above_zero,
+    "verify": _verify,
+    "journal": _choice(JournalChoice),
+    "journal_text": check_flag,
+    "journal_embedding": check_flag,
+    "journal_days": _at_least_one,
+    "journal_mb": _at_least_one,
+    "max_usd_day": check_amount,
+    "max_usd_month": check_amount,
+    "stick": check_amount,
+    "use_server": check_flag,
+}
+# What a profile may set: anything but which profile holds.
+PROFILED = tuple(key for key in CHECKS if key != "profile")
+TEXTS = (
+    "profile",
+    "pool",
+    "policy",
+    "index",
+    "fallback",
+    "estimator",
+    "estimator_name",
+    "provider",
+    "journal",
+    "privacy",
+)

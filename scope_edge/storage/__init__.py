@@ -1,0 +1,1 @@
+"""Files: bundled assets, packs, SQLite databases, downloads from the hub."""

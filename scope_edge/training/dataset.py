@@ -1,0 +1,278 @@
+"""Labelled queries of one or more sets as one table: every set's queries side by side, models merged, texts as vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.encoding.token_count import estimate_prompt_tokens
+from scope_edge.errors import UsageError
+from scope_edge.estimation.difficulty import text_features
+from scope_edge.fingerprinting.importing.naming import Cards, check_model
+from scope_edge.fingerprinting.importing.routing_data import LabelledOutcome, LabelledQuery, read_outcomes, read_queries
+from scope_edge.training.embeddings import embed
+
+if TYPE_CHECKING:
+    from scope_edge.catalog.cards import Catalog
+
+# What models are called across sets of labelled queries: a reviewed table of spellings, else the card that is spelled so.
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_TABLE = Path(__file__).resolve().parent / "aliases.toml"
+
+
+@cache
+def _aliases() -> tuple[dict[str, str], frozenset[str]]:
+    """("set:spelling" -> id, ids of base models), from aliases.toml."""
+    table = tomllib.loads(_TABLE.read_text("utf-8"))["models"]
+    spelled = {name: model for model, entry in table.items() for name in entry["names"]}
+    return spelled, frozenset(model for model, entry in table.items() if entry.get("base"))
+
+
+def is_base(model: str) -> bool:
+    """Whether it is a base model: it teaches how hard queries are, and nobody would be sent there."""
+    return model in _aliases()[1] or model.lower().endswith(("-base", "-base-3shot"))
+
+
+def naming(set_name: str, catalog: Catalog) -> Callable[[str, str], str]:
+    """(model as a set spells it, where) -> its id. Raises AssetError for a name that no card could have."""
+    spelled, cards = _aliases()[0], Cards(catalog)
+
+    def name_of(model: str, where: str) -> str:
+        return check_model(spelled.get(f"{set_name}:{model}") or cards.known_as(model), where)
+
+    return name_of
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scope_edge.catalog.cards import Catalog
+    from scope_edge.encoding.encoder import Encoder
+    from scope_edge.types import Floats, Vector
+
+    Bools = NDArray[np.bool_]
+    Ints = NDArray[np.int64]
+    Progress = Callable[[str, int, int], None]
+
+# Sources are families where most queries have a near copy of the same source: a cosine as this, which paraphrases do not reach.
+_COPY = 0.9
+_BY_MODEL = ("models", "base")
+_BY_BOTH = ("correct", "tokens", "prompt_tokens", "usd")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pooled:
+    """n queries of all sets, and what `models` did on them.
+
+    Attributes:
+        base: (models,) base models: they teach difficulty and are nobody's candidates.
+        correct, tokens, prompt_tokens, usd: (models, n), NaN = missing; tokens are cl100k counts, usd what a call cost.
+        sets: (n,) index into `set_names`. ids: (n,) within the set. texts: (n,).
+        groups: (n,) what a split must not straddle. text_tokens: (n,) cl100k tokens of the text, estimated where not counted.
+        vectors, states: (n, d) float32; features: (n, FEATURES).
+    """
+
+    models: NDArray[np.str_]
+    base: Bools
+    correct: Floats
+    tokens: Floats
+    prompt_tokens: Floats
+    usd: Floats
+    set_names: tuple[str, ...]
+    sets: Ints
+    ids: NDArray[np.str_]
+    texts: NDArray[np.object_]
+    groups: NDArray[np.object_]
+    categories: NDArray[np.str_]
+    text_tokens: Floats
+    vectors: Vector
+    states: Vector
+    features: Floats
+
+    def take(self, models: Bools, queries: Bools | NDArray[np.intp]) -> Pooled:
+        """Only these models, by mask, and queries, by mask or index."""
+        parts = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in _BY_BOTH:
+                value = value[np.ix_(models, queries)]
+            elif field.name != "set_names":
+                value = value[models if field.name in _BY_MODEL else queries]
+            parts[field.name] = value
+        return Pooled(**parts)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a set comes from: its name and its folders, the later ones adding queries and outcomes to the first's."""
+
+    name: str
+    folders: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PooledReading:
+    """What was read.
+
+    Attributes:
+        first: (n,) queries that stand in a source's first folder. first_models: models with an outcome there.
+        dropped: what was left out, reason -> how many.
+    """
+
+    data: Pooled
+    first: Bools
+    first_models: frozenset[str]
+    dropped: Counter[str]
+
+
+def read_pooled(
+    sources: Sequence[Source],
+    catalog: Catalog,
+    encoder: Encoder,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> PooledReading:
+    """Read and encode sets of labelled queries. Raises AssetError as `labelled.py`, UsageError when no outcome is left."""
+    dropped: Counter[str] = Counter()
+    queries: list[tuple[int, int, LabelledQuery]] = []
+    rows: list[tuple[int, int, LabelledOutcome]] = []
+    for number, source in enumerate(sources):
+        at: dict[str, int] = {}
+        name_of = naming(source.name, catalog)
+        for turn, folder in enumerate(source.folders):
+            for one in read_queries(folder, dropped).values():
+                if at.setdefault(one.id, len(queries)) == len(queries):
+                    queries.append((number, turn, one))
+                elif queries[at[one.id]][2].text != one.text:
+                    raise UsageError(f"{folder}: query {one.id!r} has another text in {source.folders[0]}; rename it")
+            for row in read_outcomes(folder, name_of):
+                if row.query in at:
+                    rows.append((at[row.query], turn, row))
+                else:
+                    dropped["outcomes of unknown or blank questions"] += 1
+    if not rows:
+        raise UsageError(f"{sources[0].folders[0]}: has no outcome of its queries; is this the folder?")
+    return PooledReading(
+        data=_table(sources, queries, rows, embed([one.text for *_, one in queries], encoder, cache, progress)),
+        first=np.array([turn == 0 for _, turn, _ in queries], bool),
+        first_models=frozenset(row.model for _, turn, row in rows if turn == 0),
+        dropped=dropped,
+    )
+
+
+def _table(
+    sources: Sequence[Source],
+    queries: Sequence[tuple[int, int, LabelledQuery]],
+    rows: Sequence[tuple[int, int, LabelledOutcome]],
+    encoded: tuple[Vector, Vector],
+) -> Pooled:
+    """The table of queries (set, turn, query) and outcomes (column, turn, outcome)."""
+    models = sorted({row.model for *_, row in rows})
+    correct, tokens, prompts, usd = _averaged(models, len(queries), rows)
+    names = [sources[number].name for number, *_ in queries]
+    all_queries = [one for *_, one in queries]
+    data = Pooled(
+        models=np.array(models),
+        base=np.array([is_base(model) for model in models]),
+        correct=correct,
+        tokens=tokens,
+        prompt_tokens=prompts,
+        usd=usd,
+        set_names=tuple(source.name for source in sources),
+        sets=np.array([number for number, *_ in queries]),
+        ids=np.array([one.id for one in all_queries]),
+        texts=np.array([one.text for one in all_queries], object),
+        groups=np.array([f"{name}:{one.id}" for name, one in zip(names, all_queries, strict=True)], object),
+        categories=np.array([f"{name}/{one.category}" for name, one in zip(names, all_queries, strict=True)]),
+        text_tokens=np.array(
+            [one.text_tokens or estimate_prompt_tokens(one.text).expected for one in all_queries], np.float64
+        ),
+        vectors=encoded[0],
+        states=encoded[1],
+        features=np.array([text_features(one.text) for one in all_queries]),
+    )
+    return _grouped(data, [one.source for one in all_queries])
+
+
+def _averaged(
+    models: Sequence[str], queries: int, rows: Sequence[tuple[int, int, LabelledOutcome]]
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Four tables (models, queries), NaN = missing; repeated measurements are averaged over what each of them knew."""
+    row_of = {model: i for i, model in enumerate(models)}
+    at = np.array([row_of[row.model] for *_, row in rows]) * queries + np.array([column for column, *_ in rows])
+    tables = []
+    for name in ("correct", "completion_tokens", "prompt_tokens", "usd"):
+        values = np.array([getattr(row, name) for *_, row in rows], np.float64)
+        known = ~np.isnan(values)
+        counts = np.bincount(at[known], minlength=len(models) * queries)
+        sums = np.bincount(at[known], values[known], len(models) * queries)
+        with np.errstate(invalid="ignore"):
+            tables.append(np.where(counts > 0, sums / counts, np.nan).reshape(len(models), queries))
+    correct, tokens, prompts, usd = tables
+    return correct, tokens, prompts, usd
+
+
+def _grouped(data: Pooled, sources: Sequence[str]) -> Pooled:
+    """With groups that keep together what is nearly the same: equal texts, and families where a set's sources are such."""
+    groups = data.groups.copy()
+    origin = np.array([f"{data.set_names[s]}:{one}" for s, one in zip(data.sets, sources, strict=True)], object)
+    for s in range(len(data.set_names)):
+        here = np.flatnonzero(data.sets == s)
+        if in_families(data.vectors[here], origin[here]):
+            groups[here] = origin[here]
+    return replace(data, groups=_joined(groups, data.texts))
+
+
+def _joined(groups: NDArray[np.object_], texts: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Groups with those made one that have a text in common."""
+    above: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while group in above:
+            group = above[group]
+        return group
+
+    first: dict[str, str] = {}
+    for group, text in zip(groups.tolist(), texts.tolist(), strict=True):
+        one, other = root(first.setdefault(text, group)), root(group)
+        if one != other:
+            above[other] = one
+    return np.array([root(group) for group in groups.tolist()], object)
+
+
+def in_families(vectors: Vector, sources: NDArray[np.object_]) -> bool:
+    """Whether a set's sources are families of near copies (one rule or task asked many times), not mere provenance.
+
+    They are when most queries have another one of the same source at a cosine of at least `_COPY`.
+    """
+    near = 0
+    for source in np.unique(sources):
+        mine = vectors[sources == source]
+        if len(mine) > 1:
+            cosines = mine @ mine.T
+            np.fill_diagonal(cosines, -1.0)
+            near += int((cosines.max(axis=1) >= _COPY).sum())
+    return near > len(vectors) / 2
+
+
+def held_out(keys: Sequence[str], seed: int, share: float) -> Bools:
+    """Which keys ("set:key") a seed holds out: sha256 of "seed:set:key" below `share`. A fixed rule, not a draw."""
+    digests = (hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8] for key in keys)
+    return np.array([int.from_bytes(d, "big") < share * 2.0**64 for d in digests], bool)

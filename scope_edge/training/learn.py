@@ -1,0 +1,235 @@
+"""Everything the prior needs, learned from one table of outcomes: joint fit, map, population, core sets, calibration, reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.estimation.ability import Ability, Population, fit_ability, thinned
+from scope_edge.estimation.anchors import AnchorSet
+from scope_edge.estimation.calibration import Calibration
+from scope_edge.estimation.difficulty import DifficultyMap, MapPositions
+from scope_edge.estimation.fingerprints import Fingerprint
+from scope_edge.estimation.irt import IrtEstimator, IrtModel
+from scope_edge.estimation.item_selection import ItemSelector, asked
+from scope_edge.estimation.newton import fit_platt, logit
+from scope_edge.estimation.reference import OF_A_SET, SIZE, Reference
+from scope_edge.training.fit_map import fit_map
+from scope_edge.training.fit_population import fit_population
+from scope_edge.training.joint_fit import JointFit, fit_joint, fit_lengths
+from scope_edge.types import ModelCard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from scope_edge.training.dataset import Pooled
+    from scope_edge.types import Floats
+
+CORE_SIZE = 250
+# A model measured on fewer of a set's queries than this gets no fingerprint there.
+LEAST_OUTCOMES = 25
+MOST_LANDMARKS = 4096
+COVERAGE = 0.9
+# Queries per set that calibration is fitted on, and anchors it is fitted for: what users have lies between the two.
+_CALIBRATION_QUERIES = 400
+_CALIBRATION_ANCHORS = (25, 250)
+# So many that difficulties fitted without one of them are nearly as good as those of the whole fit.
+_CALIBRATION_PARTS = 6
+# Holds slope and intercept towards no change, as if by ten outcomes.
+_PULL = 10 * np.eye(2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """What was learned.
+
+    Attributes:
+        whole: set name -> all its queries as one anchor set, in the table's order. anchors: the core set out of it.
+        places: of the table's queries, cross-fitted.
+    """
+
+    joint: JointFit
+    log_length: Floats
+    basis: IrtModel
+    whole: Mapping[str, AnchorSet]
+    anchors: Mapping[str, AnchorSet]
+    places: MapPositions
+
+
+def learn(data: Pooled, landmarks: int | None = None) -> Learned:
+    """Learn from a table. `landmarks` go with its size: by default a quarter of the queries, at most 4,096."""
+    landmarks = min(MOST_LANDMARKS, len(data) // 4) if landmarks is None else landmarks
+    joint, log_length = fit_joint(data.correct, data.sets), fit_lengths(data.tokens, data.sets)
+    fitted, crossed = fit_map(data, joint, log_length, landmarks)
+    calibration = _calibrate(data, joint, log_length, fitted, crossed)
+    anywhere = np.ones(len(data), bool)
+    around = _around(data, joint, log_length, fitted, crossed, anywhere)
+    abilities = _abilities(data, around)
+    return replace(around, basis=replace(around.basis, calibration=calibration, abilities=abilities))
+
+
+def _around(
+    data: Pooled,
+    joint: JointFit,
+    log_length: Floats,
+    fitted: DifficultyMap,
+    crossed: Floats,
+    anchoring: NDArray[np.bool_],
+) -> Learned:
+    """All that follows from a joint fit and a map, uncalibrated.
+
+    crossed: (n, 2 + sets), cross-fitted map outputs. anchoring: (n,) which queries may become core anchors.
+    """
+    traits = (data.vectors @ fitted.trait_axes.T).astype(np.float64)
+    centered = traits - fitted.trait_mean[data.sets]
+    population = fit_population(data, joint, crossed, centered)
+    places = fitted.places_from(crossed, traits)
+    sets, whole, anchors = len(data.set_names), {}, {}
+    for s, name in enumerate(data.set_names):
+        here = np.flatnonzero(anchoring & (data.sets == s))
+        whole[name] = _whole_set(data, here, joint, crossed, centered)
+        measured = np.isfinite(data.correct[np.ix_(~data.base, here)])
+        usable = measured[measured.any(axis=1)].mean(axis=0)
+        anchors[name] = core_of(whole[name], usable, population)
+    return Learned(
+        joint=joint,
+        log_length=log_length,
+        basis=IrtModel(fitted, population, Calibration.none(sets), *_references(data, joint, places), {}),
+        whole=whole,
+        anchors=anchors,
+        places=places,
+    )
+
+
+def _abilities(data: Pooled, learned: Learned) -> Mapping[str, Ability]:
+    """Every candidate's ability from all it did."""
+    found = {}
+    for m in np.flatnonzero(~data.base):
+        parts = []
+        for s, whole in enumerate(learned.whole.values()):
+            here = data.sets == s
+            if np.isfinite(data.correct[m, here]).sum() >= LEAST_OUTCOMES:
+                parts.append(Fingerprint(str(data.models[m]), whole, data.correct[m, here], data.tokens[m, here]))
+        if parts:
+            found[str(data.models[m])] = thinned(fit_ability(parts, learned.basis.population))
+    return found
+
+
+def _references(data: Pooled, joint: JointFit, places: MapPositions) -> tuple[Reference, Reference]:
+    """A fair sample of the table's queries, and one with as many of every set, as far as there are."""
+    order = np.random.default_rng(0).permutation(len(data))
+    of_sets = [order[data.sets[order] == s][:OF_A_SET] for s in range(len(data.set_names))]
+    fair, even = (np.sort(chosen) for chosen in (order[:SIZE], np.concatenate(of_sets)))
+    return reference_of(data, joint, places, fair), reference_of(data, joint, places, even)
+
+
+def reference_of(data: Pooled, joint: JointFit, places: MapPositions, chosen: NDArray[np.intp]) -> Reference:
+    """These queries of the table that was learned from."""
+    return Reference(places.take(chosen), joint.b[chosen], joint.a[chosen], data.sets[chosen], data.text_tokens[chosen])
+
+
+def fingerprint(data: Pooled, model: int, anchors: AnchorSet) -> Fingerprint:
+    """What a model of the table did on a core set."""
+    here = np.flatnonzero(data.sets == data.set_names.index(anchors.name))
+    column = dict(zip(data.ids[here].tolist(), here.tolist(), strict=True))
+    at = [column[query] for query in anchors.ids]
+    return Fingerprint(str(data.models[model]), anchors, data.correct[model, at], data.tokens[model, at], own=False)
+
+
+def pool_prior(data: Pooled, models: Sequence[int], learned: Learned, anchors: AnchorSet, size: int) -> IrtEstimator:
+    """The prior of a pool of the table's models, each known by `size` anchors of one set, chosen by its answers."""
+    population = learned.basis.population
+    fingerprints = {str(data.models[m]): [asked(fingerprint(data, m, anchors), population, size)] for m in models}
+    cards = [ModelCard(id=name, where="cloud") for name in fingerprints]
+    return IrtEstimator(learned.basis, cards, fingerprints, coverage=COVERAGE)
+
+
+def _whole_set(data: Pooled, here: NDArray[np.int64], joint: JointFit, crossed: Floats, traits: Floats) -> AnchorSet:
+    """These queries, all of one set, as an anchor set."""
+    s = int(data.sets[here[0]])
+    return AnchorSet(
+        name=data.set_names[s],
+        ids=tuple(data.ids[here].tolist()),
+        categories=tuple(data.categories[here].tolist()),
+        vectors=data.vectors[here],
+        prompt_tokens=data.text_tokens[here],
+        difficulty=joint.b[here],
+        discrimination=joint.a[here],
+        log_length=crossed[here, 1],
+        map_difficulty=crossed[here, 0],
+        domains=np.eye(len(data.set_names))[data.sets[here]],
+        traits=traits[here],
+        linked=_linked(data, s),
+    )
+
+
+def core_of(whole: AnchorSet, usable: Floats, population: Population, size: int = CORE_SIZE) -> AnchorSet:
+    """The core set out of an anchor set, most telling first. usable: (n,), the share of models measured on each."""
+    return whole.take(ItemSelector(whole, population).order(usable, size))
+
+
+def _linked(data: Pooled, s: int) -> bool:
+    """Whether a model measured on this set was measured on another one too."""
+    measured = np.array([np.isfinite(data.correct[:, data.sets == k]).any(axis=1) for k in range(len(data.set_names))])
+    return bool((measured[s] & (measured.sum(axis=0) > 1)).any())
+
+
+def _calibrate(
+    data: Pooled, joint: JointFit, log_length: Floats, fitted: DifficultyMap, crossed: Floats
+) -> Calibration:
+    """Platt scaling, set by set, on models and queries that the estimates had not seen.
+
+    A model's own outcomes shape its anchors' difficulties, and with few models they do so strongly; so the joint fit,
+    population and core sets are made again without each part of the models, as they are for a model that joins. The map
+    is the whole fit's, cross-fitted by query, and moved to the part fit's scale. Core sets are chosen from half of the
+    query families and scored on the other half: what is left over when the most telling anchors are gone is no fair
+    sample of queries.
+    """
+    rng = np.random.default_rng(0)
+    sets = len(data.set_names)
+    part = rng.permutation(len(data.models)) % _CALIBRATION_PARTS
+    found: list[list[tuple[Floats, Floats]]] = [[] for _ in range(sets)]
+    families, family = np.unique(data.groups, return_inverse=True)
+    anchoring = (rng.permutation(len(families)) % 2 == 0)[family]
+    scored = [
+        rng.permutation(np.flatnonzero(~anchoring & (data.sets == s)))[:_CALIBRATION_QUERIES] for s in range(sets)
+    ]
+    for k in range(_CALIBRATION_PARTS):
+        unseen = (part == k) & ~data.base
+        rest = data.take(~unseen, np.ones(len(data.ids), bool))
+        fit = fit_joint(rest.correct, rest.sets, iterations=60)
+        moved = crossed.copy()
+        for s in range(sets):
+            here = data.sets == s
+            moved[here, 0] += fit.b[here].mean() - joint.b[here].mean()
+        learned = _around(rest, fit, log_length, fitted, moved, anchoring)
+        held = data.take(unseen, np.ones(len(data.ids), bool))
+        for s, core in enumerate(learned.anchors.values()):
+            for size in _CALIBRATION_ANCHORS:
+                found[s] += _unseen_logits(held, learned, core, size, scored[s])
+    pairs = [[np.concatenate(column) for column in zip(*one, strict=True)] if one else None for one in found]
+    scaled = [fit_platt(one[0], one[1], _PULL) if one else np.array([1.0, 0.0]) for one in pairs]
+    return Calibration(slope=np.array([one[0] for one in scaled]), intercept=np.array([one[1] for one in scaled]))
+
+
+def _unseen_logits(
+    held: Pooled, learned: Learned, core: AnchorSet, size: int, queries: NDArray[np.int64]
+) -> list[tuple[Floats, Floats]]:
+    """(log-odds before calibration, outcomes) of held models that were measured on these queries and on the core set."""
+    models = [
+        m
+        for m in range(len(held.models))
+        if np.isfinite(held.correct[m, queries]).any() and np.isfinite(fingerprint(held, m, core).correct).sum() >= 10
+    ]
+    if not models:
+        return []
+    prior = pool_prior(held, models, learned, core, size)
+    places = learned.places.take(queries)
+    plain = prior.table(places, np.ones(len(places))).p_correct.T
+    correct = held.correct[models][:, queries]
+    p = plain[np.isfinite(correct)]
+    return [(logit(p), correct[np.isfinite(correct)])]

@@ -1,0 +1,1 @@
+"""What alpha buys in a pool, and a user's own calibration."""

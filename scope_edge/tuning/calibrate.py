@@ -1,0 +1,244 @@
+"""Personal calibration, fitted: are the prior's estimates of the user's own models right, and what would make them so?
+
+Every outcome the user measured is predicted as `route` would predict it for a new query: by the map's place of the anchor,
+and by an ability fitted without that anchor. Of what is left over, a slope and an intercept in log-odds (Platt 1999) are
+learned, and how wide the bound on length must be.
+
+Two kinds of outcomes are left out. Those that came with the package are no news: they taught the bank. Those on the bundled
+core sets are no fair sample: fitted to these, a correction made log-loss on new queries worse by 0.004 to 0.05 in all five
+trials, where one fitted to as many queries at random did no harm (build_scripts/measure_tuning.py).
+
+Scores before and after are cross-validated over anchors. What scores an anchor was fitted to predictions that do not know
+its outcome, nor any of its fold: neither in the correction nor in the abilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scope_edge.errors import UsageError
+from scope_edge.estimation.metrics import ece, ece_floor
+from scope_edge.estimation.newton import fit_platt, sigmoid
+from scope_edge.estimation.user_calibration import Personal, file, save_personal
+from scope_edge.tuning.cross_validation import LeftOutPrediction, is_fair, joined, predict
+
+if TYPE_CHECKING:
+    from scope_edge.estimation.fingerprints import Fingerprint
+    from scope_edge.estimation.irt import IrtModel
+    from scope_edge.types import Floats, ModelCard
+
+FOLDS = 5
+# What "no change" weighs, in outcomes: with as many of the user's own, a fit goes half-way.
+PULL = 50
+# Fewer outcomes cannot tell a correction from chance.
+LEAST_OUTCOMES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How good estimates are. ece: above what a perfect predictor shows with so many. width: of upper bound over median.
+
+    The last two are None without any known length.
+    """
+
+    outcomes: int
+    logloss: float
+    brier: float
+    ece: float
+    coverage: float | None
+    width: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationResult:
+    """What a calibration came to.
+
+    Attributes:
+        personal: fitted to all outcomes; a part of it that did not help in cross-validation is left at no change.
+        full: with every part, whether it helped or not. helps: "probability" and "length", as far as they do.
+        before, after: model -> figures, "all" of them; after is cross-validated, with every part.
+    """
+
+    personal: Personal
+    full: Personal
+    helps: tuple[str, ...]
+    before: Mapping[str, Figures]
+    after: Mapping[str, Figures]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCalibration:
+    """A calibration, whether it is in use from now on, and the file it would be kept in."""
+
+    calibrated: CalibrationResult
+    stored: bool
+    where: Path
+
+
+def calibrate_own(
+    cards: Sequence[ModelCard],
+    coverage: float = 0.9,
+    *,
+    dry_run: bool = False,
+    anyway: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> StoredCalibration:
+    """Calibrate for a pool and keep what helps. anyway: keep all of it, even where it does not.
+
+    Raises UsageError (too little was measured), AssetError (a file is missing or damaged, or cannot be written).
+    """
+    from scope_edge.estimation.anchors import taught_by
+    from scope_edge.estimation.fingerprints import load_fingerprints
+    from scope_edge.estimation.irt import load_irt_model
+    from scope_edge.estimation.refit import refitted
+
+    fingerprints, basis = load_fingerprints()[1], load_irt_model()
+    # Abilities are known as `route` knows them: by anchors as hard as the user's other models found them.
+    known = refitted(fingerprints, basis, [card.id for card in cards])
+    found = calibrate_prior(basis, cards, known, coverage, progress, taught=taught_by()[1])
+    store = not dry_run and (anyway or bool(found.helps))
+    if store:
+        save_personal(found.full if anyway else found.personal, fingerprints)
+    return StoredCalibration(found, store, file())
+
+
+def calibrate_prior(
+    basis: IrtModel,
+    cards: Sequence[ModelCard],
+    fingerprints: Mapping[str, Sequence[Fingerprint]],
+    coverage: float,
+    progress: Callable[[str, int, int], None] | None = None,
+    *,
+    taught: Collection[int] = (),
+) -> CalibrationResult:
+    """Fit to what the user measured of these models. Raises UsageError when that is too little.
+
+    taught: hashes of the questions that the bank was learned from.
+    """
+    mine = [card for card in cards if any(map(is_fair, fingerprints.get(card.id, ())))]
+    if not mine:
+        raise UsageError(
+            "no model of the pool was measured by you on questions of your own or on core-250, and from the bundled outcomes"
+            " nothing new can be learned; `scope-edge import` brings yours, `scope-edge fingerprint MODEL` asks a model"
+        )
+    folds = _folds([one for card in mine for one in fingerprints[card.id] if one.own])
+    jobs = (1 + FOLDS) * len(mine)
+    seen: list[LeftOutPrediction] = []
+    for left in (None, *range(FOLDS)):
+        parts = []
+        for i, card in enumerate(mine):
+            if progress is not None:
+                progress(f"leaving anchors of {card.id} out", len(seen) * len(mine) + i, jobs)
+            parts.append(predict(basis, card, fingerprints[card.id], coverage, (folds, left), taught))
+        seen.append(joined(parts))
+    everything, without = seen[0], seen[1:]
+    if len(everything.correct) < LEAST_OUTCOMES:
+        raise UsageError(
+            f"you measured {len(everything.correct)} outcomes of the pool's models on questions new to the bank; it takes"
+            f" {LEAST_OUTCOMES} to tell a correction from chance, and `scope-edge fingerprint` measures more"
+        )
+    names = tuple(card.id for card in mine)
+    after = _cross_validated(everything, without, coverage)
+    full = Personal(*_fit(everything, coverage), models=names)
+    helps = _helps(everything, after, coverage)
+    slope, intercept = (full.slope, full.intercept) if "probability" in helps else (1.0, 0.0)
+    return CalibrationResult(
+        personal=replace(full, slope=slope, intercept=intercept, widening=full.widening if "length" in helps else 1.0),
+        full=full,
+        helps=helps,
+        before=_figures(everything, names),
+        after=_figures(after, names),
+    )
+
+
+def _folds(parts: Sequence[Fingerprint]) -> Mapping[str, int]:
+    """Anchor -> the part it is in: at random, but always alike, and the same for all models."""
+    ids = sorted({id for one in parts for id in one.anchors.ids})
+    order = np.random.default_rng(0).permutation(len(ids))
+    return {ids[at]: place % FOLDS for place, at in enumerate(order.tolist())}
+
+
+def _fit(seen: LeftOutPrediction, coverage: float) -> tuple[float, float, float]:
+    """(slope, intercept, widening)."""
+    return (*_platt(seen), _widening(seen.reach[np.isfinite(seen.reach)], coverage))
+
+
+def _platt(seen: LeftOutPrediction) -> tuple[float, float]:
+    """Fit slope and intercept, pulled towards no change by a Gaussian as informative as `PULL` typical ones of these outcomes."""
+    rows, p = np.column_stack([seen.logit, np.ones_like(seen.logit)]), sigmoid(seen.logit)
+    # A little of it in every direction: where all are alike, a slope cannot be told from an intercept.
+    pull = PULL / len(rows) * (rows * (p * (1 - p))[:, None]).T @ rows + 1e-3 * np.eye(2)
+    slope, intercept = fit_platt(seen.logit, seen.correct, pull).tolist()
+    # A slope of nothing or less would turn the order of queries round, which is no calibration.
+    return max(slope, 0.05), intercept
+
+
+def _widening(reach: Floats, coverage: float) -> float:
+    """The reach that a new outcome stays under with that probability (split conformal), pulled towards 1 in its log."""
+    n = len(reach)
+    rank = int(np.ceil((n + 1) * coverage))
+    if not 1 <= rank <= n:
+        return 1.0
+    found = float(np.clip(np.sort(reach)[rank - 1], 0.05, 20.0))
+    return float(np.exp(np.log(found) * n / (n + PULL)))
+
+
+def _applied(seen: LeftOutPrediction, fitted: tuple[float, float, float]) -> LeftOutPrediction:
+    slope, intercept, widening = fitted
+    return replace(seen, logit=slope * seen.logit + intercept, reach=seen.reach / widening, room=seen.room * widening)
+
+
+def _cross_validated(
+    seen: LeftOutPrediction, without: Sequence[LeftOutPrediction], coverage: float
+) -> LeftOutPrediction:
+    """Every part of the anchors as it is after a correction that does not know it, in the order of `seen`."""
+    after = seen
+    for fold, other in enumerate(without):
+        here = seen.fold == fold
+        if here.any() and len(other.correct):
+            changed = _applied(seen, _fit(other, coverage))
+            columns = {
+                name: np.where(here, getattr(changed, name), getattr(after, name))
+                for name in ("logit", "reach", "room")
+            }
+            after = replace(after, **columns)
+    return after
+
+
+def _helps(before: LeftOutPrediction, after: LeftOutPrediction, coverage: float) -> tuple[str, ...]:
+    """What got better by more than its standard error: log-loss, and how near coverage is to what is asked of it."""
+    gain = _losses(before) - _losses(after)
+    found = ["probability"] if gain.mean() > gain.std() / np.sqrt(len(gain)) else []
+    known = np.isfinite(before.reach)
+    if known.any():
+        off = [abs((one.reach[known] <= 1).mean() - coverage) for one in (before, after)]
+        if off[0] - off[1] > np.sqrt(coverage * (1 - coverage) / known.sum()):
+            found.append("length")
+    return tuple(found)
+
+
+def _losses(seen: LeftOutPrediction) -> Floats:
+    losses: Floats = np.logaddexp(0, seen.logit) - seen.correct * seen.logit
+    return losses
+
+
+def _figures(seen: LeftOutPrediction, names: Sequence[str]) -> Mapping[str, Figures]:
+    models = {name: _figure(seen.take(seen.model == i)) for i, name in enumerate(names) if (seen.model == i).any()}
+    return {**models, "all": _figure(seen)}
+
+
+def _figure(seen: LeftOutPrediction) -> Figures:
+    p, known = sigmoid(seen.logit), np.isfinite(seen.reach)
+    return Figures(
+        outcomes=len(p),
+        logloss=float(_losses(seen).mean()),
+        brier=float(((p - seen.correct) ** 2).mean()),
+        ece=ece(p, seen.correct) - ece_floor(p),
+        coverage=float((seen.reach[known] <= 1).mean()) if known.any() else None,
+        width=float(np.exp(seen.room[known].mean())) if known.any() else None,
+    )

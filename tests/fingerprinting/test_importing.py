@@ -1,0 +1,130 @@
+"""Importing outcomes measured elsewhere: what is known is kept, what is missing stays missing, what is wrong is named."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from cli_cases import Cli
+from importing_cases import CLAUDE, LLAMA, folder, known, question
+
+from scope_edge.estimation.fingerprints import load_anchor_sets
+from scope_edge.fingerprinting.importing import routing_data, table
+from scope_edge.storage.assets import user_data_dir
+
+
+def test_a_folder_becomes_anchors_and_fingerprints(cli: Cli, tmp_path: Path) -> None:
+    rows = [f"q{i},meta-llama/Meta-Llama-3.1-8B-Instruct,{i % 2},10,{20 + i}," for i in range(8)]
+    rows += ["q0,someone/new,0.25,,,", "q0,someone/new,0.75,,,", "q1,someone/new,,,40,", "q2,someone/new,0,,0,"]
+    rows += ["q9,someone/new,1,,,", "q3,someone/new,,,,"]
+    source = folder(tmp_path / "mine", rows, [*(question(i) for i in range(8)), {"id": "q9", "text": "  "}])
+    done = cli("import", str(source))
+    assert done.code == 0
+    assert "anchor set mine, 8 anchors; 9 outcomes of 2 models, 7 missing" in done.out
+    assert f"with a card  {LLAMA}" in done.out and "without      someone/new" in done.out
+    for reason in (
+        "1 blank questions",
+        "1 outcomes of unknown or blank questions",
+        "2 outcomes that say nothing (missing)",
+        "1 repeated outcomes, averaged",
+    ):
+        assert reason in done.out
+    assert '[models."someone/new"]' in done.complaint
+    assert known(LLAMA)["mine/q3"] == (1.0, 23.0)
+    new = known("someone/new")
+    assert new["mine/q0"] == (0.5, None), "shares are kept, repeated ones averaged"
+    assert new["mine/q1"] == (None, 40.0), "tokens without a grade are tokens"
+    assert new["mine/q2"] == (None, None), "an answer of no tokens was never given"
+    anchors = load_anchor_sets()[-1]
+    assert set(anchors.texts) == {question(i)["text"] for i in range(8)}
+    assert set(anchors.categories) == {"mine/sums", "mine/words"}
+    shown = cli("models", "show", LLAMA, "--json").json
+    assert "mine" in shown["fingerprints"]
+
+
+def test_what_was_imported_moves_the_estimate(cli: Cli, tmp_path: Path) -> None:
+    settings = '[models."new"]\nwhere = "device"\n[pools]\nboth = ["new", "claude-3-haiku-20240307"]\n'
+    wanted = ("route", "--pool", "both", "--json", question(3)["text"])
+    before = {row["model"]: row for row in cli(*wanted, settings=settings).json["candidates"]}["new"]
+    assert before["evidence"] == "none"
+    shares = []
+    for right in (0, 1):
+        folder(tmp_path / "mine", [f"q{i},new,{right},10,50," for i in range(8)])
+        assert cli("import", str(tmp_path / "mine")).code == 0
+        shares.append({row["model"]: row for row in cli(*wanted).json["candidates"]}["new"]["p_correct"])
+    assert shares[0] < shares[1], "imported again, it replaces the outcomes"
+
+
+def test_the_limit_takes_what_tells_models_apart_by_categories_in_turn(cli: Cli, tmp_path: Path) -> None:
+    apart = {6, 3}
+    rows = [f"q{i},{CLAUDE},1,,," for i in range(8)] + [f"q{i},{LLAMA},{int(i not in apart)},,," for i in range(8)]
+    done = cli("import", str(folder(tmp_path / "mine", rows)), "--limit", "3")
+    assert done.code == 0 and "5 questions beyond --limit" in done.out
+    assert load_anchor_sets()[-1].ids == ("mine/q3", "mine/q6", "mine/q0")
+
+
+def test_one_model_tells_nothing_apart_and_gives_the_first_of_each_category(cli: Cli, tmp_path: Path) -> None:
+    rows = [f"q{i},{CLAUDE},{int(i > 5)},,," for i in range(8)]
+    assert cli("import", str(folder(tmp_path / "mine", rows)), "--limit", "4").code == 0
+    assert load_anchor_sets()[-1].ids == ("mine/q0", "mine/q1", "mine/q2", "mine/q3")
+
+
+def test_other_questions_do_not_slip_under_a_set_that_is_there(cli: Cli, tmp_path: Path) -> None:
+    rows = [f"q0,{CLAUDE},1,,,"]
+    assert cli("import", str(folder(tmp_path / "mine", rows))).code == 0
+    again = cli("import", str(folder(tmp_path / "mine", rows, [question(0), question(1)])))
+    assert again.code == 2 and "--name" in again.complaint
+    assert len(known(CLAUDE)) == 8
+    assert cli("import", str(tmp_path / "mine"), "--name", "other").code == 0
+    assert len(known(CLAUDE, "other")) == 2
+
+
+@pytest.mark.parametrize("name", ["core-250", "mmlu_pro", "..", "///"])
+def test_a_name_that_is_a_bundled_ones_or_none_is_refused(cli: Cli, tmp_path: Path, name: str) -> None:
+    source = folder(tmp_path / "mine", [f"q0,{CLAUDE},1,,,"])
+    done = cli("import", str(source), "--name", name)
+    assert done.code == 2 and "--name" in done.complaint
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ("q0,m,2,,,", "row 1: correct is 2"),
+        ("q0,m,maybe,,,", "row 1: correct is 'maybe'"),
+        ("q0,m,1,,inf,", "row 1: completion_tokens is 'inf'"),
+        ("q0,a model,1,,,", "row 1: model 'a model'"),
+        ("q0,,1,,,", "row 1: model is ''"),
+        ("q0,m", "row 1: has more or fewer cells"),
+        ("q7000,m,1,,,", "has no outcome of these questions"),
+    ],
+)
+def test_what_makes_no_sense_is_named_and_nothing_written(cli: Cli, tmp_path: Path, row: str, complaint: str) -> None:
+    done = cli("import", str(folder(tmp_path / "mine", [row])))
+    assert done.code == 5 and complaint in done.complaint
+    assert not user_data_dir().exists()
+
+
+def test_damaged_files_are_named(cli: Cli, tmp_path: Path) -> None:
+    source = folder(tmp_path / "mine", [f"q0,{CLAUDE},1,,,"])
+    assert cli("import", str(tmp_path / "nowhere")).code == 2
+    assert "no known format" in cli("import", str(tmp_path)).complaint
+    whole = (source / "queries.jsonl.gz").read_bytes()
+    twice = gzip.compress(b'{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n')
+    for damaged in (whole[:-20], b"plain", gzip.compress(b"{]"), gzip.compress(b"[1]"), gzip.compress(b""), twice):
+        (source / "queries.jsonl.gz").write_bytes(damaged)
+        done = cli("import", str(source))
+        assert done.code == 5 and "queries.jsonl.gz" in done.complaint
+    (source / "queries.jsonl.gz").write_bytes(whole)
+    (source / "outcomes.csv.gz").write_bytes(gzip.compress(b"query_id,model\nq0,m\n"))
+    assert "has no column correct" in cli("import", str(source)).complaint
+    (source / "outcomes.csv.gz").unlink()
+    assert cli("import", str(source)).code == 5
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = folder(tmp_path / "mine", [f"q0,{CLAUDE},1,,,"])
+    (source / "queries.jsonl.gz").write_bytes(gzip.compress(b" " * (table.MAX_LINE + 1)))
+    assert "a line over" in cli("import", str(source)).complaint
+    monkeypatch.setattr(routing_data, "MAX_QUERIES", 300)
+    assert "over 300 in all" in cli("import", str(folder(source, [f"q0,{CLAUDE},1,,,"]))).complaint

@@ -1,0 +1,186 @@
+"""A call is ended from any thread at any time; connections survive what has come whole; a forked process has its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from chat_server import Call, Handler, Said, Server, completion, running, serving
+from silent_server import deaf, silent
+
+from scope_edge.errors import NoAnswerError, ProviderError
+from scope_edge.providers.openai.client import ChatClient, RetryPolicy
+from scope_edge.types import ModelCard
+
+pytest.importorskip("httpx_sse")
+from scope_edge.providers.openai import transport
+
+TEXT = "one two three four"
+MESSAGES = [{"role": "user", "content": "Hello?"}]
+
+
+class Meter:
+    """Allows every call."""
+
+    def begin(self) -> bool:
+        return True
+
+    def unbilled(self) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(lambda *_: Said(TEXT, 12, 4)) as made:
+        yield made
+
+
+def client(address: str, timeout: float = 600.0) -> ChatClient:
+    return ChatClient(ModelCard("mine", "device", endpoint=address), RetryPolicy(timeout, attempts=1))
+
+
+def failure(act: Callable[[], Any], end: Callable[[], None]) -> ProviderError | NoAnswerError:
+    """What `act` raises, in a thread, once `end` was called."""
+    raised: list[ProviderError | NoAnswerError] = []
+
+    def run() -> None:
+        with pytest.raises((ProviderError, NoAnswerError)) as error:
+            act()
+        raised.append(error.value)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    end()
+    thread.join(30)
+    assert not thread.is_alive()
+    return raised[0]
+
+
+def test_a_call_is_ended_while_it_connects() -> None:
+    with deaf() as address:
+        if address is None:
+            pytest.skip("this system refuses connections that are not taken")
+        with client(address) as made:
+            stream = made.stream(MESSAGES, {}, None)
+
+            def end() -> None:
+                time.sleep(0.2)
+                stream.close()
+
+            error = failure(lambda: list(stream), end)
+    assert isinstance(error, ProviderError) and str(error) == "the call was ended" and error.unbilled
+
+
+def test_a_call_is_ended_while_the_server_is_silent() -> None:
+    with silent() as mute, client(mute.address()) as made:
+        stream = made.stream(MESSAGES, {}, None)
+
+        def end() -> None:
+            mute.until_came()
+            stream.close()
+
+        error = failure(lambda: list(stream), end)
+        mute.until_left()
+    assert isinstance(error, ProviderError) and not error.unbilled, "what was sent may be billed"
+
+
+def test_a_call_ended_before_it_begins_is_not_made(server: Server) -> None:
+    with client(server.address) as made:
+        stream = made.stream(MESSAGES, {}, None)
+        stream.close()
+        with pytest.raises(ProviderError, match="ended") as error:
+            list(stream)
+    assert error.value.unbilled and server.calls == []
+
+
+def test_closing_the_client_ends_its_calls_and_forbids_others() -> None:
+    with silent() as mute:
+        made = client(mute.address())
+
+        def end() -> None:
+            mute.until_came()
+            made.close()
+
+        failure(lambda: made.ask("Hello?", 5, Meter()), end)
+        mute.until_left()
+        with pytest.raises(ProviderError, match="closed"):
+            list(made.stream(MESSAGES, {}, None))
+
+
+def test_an_answer_without_end_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MAX_BYTES", 100)
+    with client(server.address) as made:
+        with pytest.raises(NoAnswerError, match="longer than"):
+            made.ask("Hello?", 5, Meter())
+        with pytest.raises(ProviderError, match="longer than"):
+            list(made.stream(MESSAGES, {}, None))
+
+
+def test_a_head_without_end_is_refused() -> None:
+    class Endless(Handler):
+        """Sends more headers than an answer has."""
+
+        def answer(self, call: Call, raw: bytes) -> None:
+            self.send(200, b"{}", **{f"x_{number}": "." * 1000 for number in range(500)})
+
+    with running(Endless) as server, client(server.address) as made:
+        stream = made.stream(MESSAGES, {}, None)
+        with pytest.raises(ProviderError, match="the connection broke"):
+            list(stream)
+
+
+def test_what_is_missing_after_the_last_words_does_not_spoil_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unending(Handler):
+        """Leaves the connection open after the last words, without usage or an end."""
+
+        def answer(self, call: Call, raw: bytes) -> None:
+            self.send_answer(call, completion("m", Said(TEXT, 12, 4)), events=7, stalls=True)
+
+    monkeypatch.setattr("scope_edge.providers.openai.stream._USAGE_SECONDS", 0.2)
+    with running(Unending) as server, client(server.address) as made:
+        stream = made.stream(MESSAGES, {}, None)
+        assert "".join(piece.text for piece in stream) == TEXT
+    assert (stream.finish, stream.prompt_tokens, stream.completion_tokens) == ("stop", None, None)
+
+
+def test_threads_share_a_client_and_its_connections() -> None:
+    ports: set[Any] = set()
+
+    class Counting(Handler):
+        """Notes the connections it is called over."""
+
+        def answer(self, call: Call, raw: bytes) -> None:
+            ports.add(self.client_address)
+            self.send_answer(call, completion("m", Said(call.prompt, 12, 4)))
+
+    with running(Counting) as server, client(server.address) as made:
+        came: list[str] = []
+
+        def ask(name: str) -> None:
+            came.extend(made.ask(f"{name}{number}", 5, Meter()).text for number in range(10))
+
+        threads = [threading.Thread(target=ask, args=(name,)) for name in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert sorted(came) == sorted(f"{name}{number}" for name in "abcd" for number in range(10))
+    assert len(ports) <= 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_calls_over_connections_of_its_own(server: Server) -> None:
+    with client(server.address) as made:
+        assert made.ask("Hello?", 5, Meter()).text == TEXT
+        child = os.fork()
+        if child == 0:
+            said = made.ask("Hello?", 5, Meter()).text
+            made.close()
+            os._exit(0 if said == TEXT else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert made.ask("Hello?", 5, Meter()).text == TEXT
