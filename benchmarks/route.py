@@ -50,8 +50,8 @@ session.run(None, {"input_ids": ids, "attention_mask": numpy.ones_like(ids)})
 STREAM_FLOOR = """
 import json
 import sys
-from scope_edge.encoder import Encoder
-from scope_edge.records import Query
+from scope_edge.encoding.encoder import Encoder
+from scope_edge.types import Query
 
 with open(sys.argv[1], encoding="utf-8") as lines:
     for _ in Encoder.load().encode_many(Query(json.loads(line)["text"]) for line in lines):

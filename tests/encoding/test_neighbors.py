@@ -222,7 +222,7 @@ def test_a_full_disk_leaves_no_half_graph(tmp_path: Path) -> None:
         import resource, sys
         import numpy as np
         from pathlib import Path
-        from scope_edge.nearest import build_index
+        from scope_edge.encoding.nearest import build_index
         vectors = np.eye(64, dtype=np.float32)[np.arange(640) % 64]
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         index = build_index(vectors, "hnsw", cache_dir=Path(sys.argv[1]), identity="x")
@@ -251,8 +251,8 @@ def test_processes_may_build_the_cache_at_once(tmp_path: Path) -> None:
         import sys
         import numpy as np
         from pathlib import Path
-        from scope_edge.hnsw import GraphParameters
-        from scope_edge.nearest import build_index
+        from scope_edge.encoding.hnsw import GraphParameters
+        from scope_edge.encoding.nearest import build_index
         vectors, cache = np.load(sys.argv[1]), Path(sys.argv[2])
         sys.stdin.readline()
         for _ in range(4):
@@ -282,7 +282,7 @@ BLOCKED = """
     sys.modules["hnswlib"] = None
     import numpy as np
     from scope_edge.errors import MissingExtraError
-    from scope_edge.nearest import EXACT_BELOW, build_index
+    from scope_edge.encoding.nearest import EXACT_BELOW, build_index
     vectors = np.eye(8, dtype=np.float32)[np.arange(EXACT_BELOW) % 8]
     index = build_index(vectors, "auto", cache_dir=None, identity="x")
     print(index.kind, index.search(vectors[5], 2)[0].tolist(), index.note)
@@ -305,7 +305,7 @@ def test_hnswlib_is_imported_only_when_a_graph_is_wanted() -> None:
     code = """
         import sys
         import numpy as np
-        from scope_edge.nearest import build_index
+        from scope_edge.encoding.nearest import build_index
         build_index(np.eye(8, dtype=np.float32), "auto", cache_dir=None, identity="x")
         assert "hnswlib" not in sys.modules
     """

@@ -171,8 +171,8 @@ def test_less_than_nothing_is_refused() -> None:
 
 SPENDER = """
 import random, sys
-from scope_edge.assemble import open_ledger
-from scope_edge.config import Settings
+from scope_edge.factory import open_ledger
+from scope_edge.settings.config import Settings
 from scope_edge.errors import BudgetError
 ledger, chance, refused = open_ledger(Settings(max_usd_day=0.5)), random.Random(sys.argv[1]), 0
 ledger._database._patience = 60
@@ -229,8 +229,8 @@ def test_threads_share_one() -> None:
 
 HOLDER = """
 import sys, time
-from scope_edge.assemble import open_ledger
-from scope_edge.config import Settings
+from scope_edge.factory import open_ledger
+from scope_edge.settings.config import Settings
 ledger = open_ledger(Settings(max_usd_day=1.0))
 ledger.settle(ledger.reserve(0.2, "m"), 0.1)
 ledger.reserve(0.6, "m")

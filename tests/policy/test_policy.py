@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from policy_cases import NAN, PROMPT, card, cases, estimates, pool_like, world
 
 from scope_edge.encoding.token_count import PromptTokens
-from scope_edge.policy.policy import PolicyPool, PolicyDecision, choose_many, decide, expected_costs
+from scope_edge.policy.policy import PolicyDecision, PolicyPool, choose_many, decide, expected_costs
 from scope_edge.types import Budget, Estimates, ModelCard, PolicyName, Preference
 
 Case = tuple[tuple[ModelCard, ...], PolicyPool, Estimates]

@@ -23,7 +23,7 @@ SECRET = "what nobody else is to read " * 20
 WRITER = """
 import sys
 from pathlib import Path
-from scope_edge.database import Database
+from scope_edge.storage.sqlite import Database
 database = Database(Path(sys.argv[1]), (("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)",),), "mend", patience=60)
 for i in range(int(sys.argv[2])):
     with database.writing() as link:

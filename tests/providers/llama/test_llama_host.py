@@ -389,9 +389,7 @@ def test_a_deadline_holds_while_the_model_is_loaded(
     host: DeviceHost, cards: list[ModelCard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = tmp_path / "worker.py"
-    code = (
-        "import sys, time; time.sleep(4); sys.path.insert(0, {!r}); from scope_edge.llama import worker; worker.main()"
-    )
+    code = "import sys, time; time.sleep(4); sys.path.insert(0, {!r}); from scope_edge.providers.llama import worker; worker.main()"
     slow.write_text(code.format(str(ROOT)))
     monkeypatch.setenv(COMMAND_VARIABLE, f"{sys.executable} {slow}")
     for seconds in (0.05, 0.2, 0.8, 3.2):  # until loading is begun before it is over, however busy the machine
