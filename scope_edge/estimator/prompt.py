@@ -241,22 +241,17 @@ class TextSlices:
 
         model: index in the pool. without: a question to leave out, since it is the one in the prompt.
         """
-        near = [
-            (-float(similarities[part.set][row]), part.set, int(row), int(length), float(correct))
-            for part in self._measured[model]
-            for row, length, correct in _nearest(part, similarities[part.set], 2 * k)
-        ]
+        near = []
+        for part in self._measured[model]:
+            away = -similarities[part.set][part.rows]
+            for i in np.argsort(away, kind="stable")[: 2 * k]:
+                near.append((float(away[i]), part.set, int(part.rows[i]), int(part.lengths[i]), float(part.correct[i])))
         shown: dict[str, Example] = {}
         for _, of, row, length, correct in sorted(near):
             text = self.sets[of].texts[row]
             if text != without and text not in shown and len(shown) < k:
                 shown[text] = Example(text, length, correct >= CORRECT_FROM)
         return tuple(shown.values())
-
-
-def _nearest(part: _Measured, similarity: Vector, k: int) -> zip[tuple[int, int, float]]:
-    order = np.argsort(-similarity[part.rows], kind="stable")[:k]
-    return zip(part.rows[order].tolist(), part.lengths[order].tolist(), part.correct[order].tolist(), strict=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,9 +202,9 @@ def test_asking_for_one_that_is_not_there_ends_with_the_command_that_installs_on
 
 def test_with_none_installed_nothing_of_it_is_loaded(tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom scope_edge.assemble import load_flow\nfrom scope_edge.config import load_settings\n"
-        "from scope_edge.records import Preference, Query\n"
-        f"decision = load_flow(load_settings()).route(Query({QUERY!r}), Preference())\n"
+        "import sys\nfrom scope_edge.factory import load_pipeline\nfrom scope_edge.settings.config import load_settings\n"
+        "from scope_edge.types import Preference, Query\n"
+        f"decision = load_pipeline(load_settings()).route(Query({QUERY!r}), Preference())\n"
         "print(decision.degraded, [m for m in sys.modules if m.startswith('scope_edge.estimator')])"
     )
     done = subprocess.run(

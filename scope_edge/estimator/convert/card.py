@@ -7,6 +7,7 @@ way the prompt is split by its sections; all other text is kept unchanged. Pytho
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import warnings
 from collections.abc import Iterator
@@ -47,13 +48,10 @@ def template_from_card(markdown: str) -> str | None:
     """
     for text in _prompts(markdown[:MAX_CARD]):
         template = _canonical(text)
-        if template is None:
-            continue
-        try:
-            PromptTemplate.parse(template, "model card")
-        except UsageError:
-            continue
-        return template
+        if template is not None:
+            with contextlib.suppress(UsageError):
+                PromptTemplate.parse(template, "model card")
+                return template
     return None
 
 
@@ -96,15 +94,14 @@ def _python_strings(block: str) -> Iterator[str]:
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
-            yield "".join(map(_part, node.values))
+            yield "".join(
+                f"{_OPEN}{ast.unparse(part.value)}{_CLOSE}"
+                if isinstance(part, ast.FormattedValue)
+                else str(getattr(part, "value", ""))
+                for part in node.values
+            )
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield _format_holes(node.value) if id(node) in formatted else node.value
-
-
-def _part(node: ast.expr) -> str:
-    if isinstance(node, ast.FormattedValue):
-        return f"{_OPEN}{ast.unparse(node.value)}{_CLOSE}"
-    return str(node.value) if isinstance(node, ast.Constant) else ""
 
 
 def _format_holes(text: str) -> str:
@@ -113,7 +110,7 @@ def _format_holes(text: str) -> str:
         parts = list(Formatter().parse(text))
     except ValueError:
         return text
-    return "".join(literal + ("" if name is None else f"{_OPEN}{name}{_CLOSE}") for literal, name, _, _ in parts)
+    return "".join(literal + ("" if name is None else f"{_OPEN}{name}{_CLOSE}") for literal, name, *_ in parts)
 
 
 def _canonical(text: str) -> str | None:

@@ -141,7 +141,7 @@ def read_config(folder: Path) -> Qwen3:
             )
     for key in ("rms_norm_eps", "rope_theta"):
         value = {**rope, **body}.get(key)
-        if type(value) not in (int, float) or not 0 < value < 1e30:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1e30:
             raise AssetError(f"{path}: {key} is {value!r}, expected a number above 0; download it again")
         figures[key] = float(value)
     tied = body.get("tie_word_embeddings", False)

@@ -73,12 +73,7 @@ class _Plan:
 
 
 def convert_checkpoint(
-    folder: Path,
-    target: Path,
-    *,
-    dtype: Dtype = "auto",
-    about: About = About(),
-    progress: Progress | None = None,
+    folder: Path, target: Path, *, dtype: Dtype = "auto", about: About = About(), progress: Progress | None = None
 ) -> None:
     """Write the checkpoint in `folder` (config.json, safetensors, tokenizer.json) as the GGUF `target`.
 

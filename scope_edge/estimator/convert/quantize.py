@@ -71,11 +71,7 @@ def _run(command: list[str], progress: Callable[[int, int], None] | None) -> str
     """Run the child to its end; return the problem in words, or None."""
     # The child's input stays open and silent, so that the child ends with this process, even after a kill.
     with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=child_folder(),
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=child_folder()
     ) as child:
         try:
             last: deque[bytes] = deque(maxlen=8)

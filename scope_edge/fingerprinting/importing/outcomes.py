@@ -72,14 +72,15 @@ def number_of(value: object, column: str, where: str) -> float | None:
     raise AssetError(f"{where}: {column} is {str(value)[:60]!r}, expected a number or nothing")
 
 
-def given(correct: float | None, tokens: float | None) -> tuple[float | None, float | None]:
-    """Return the outcome and tokens of an answer; an answer of no tokens is missing, not wrong.
+def outcome_of(cells: Mapping[str, object], correct: str, tokens: str, where: str) -> tuple[float | None, float | None]:
+    """Return the outcome and tokens (above 0) in two columns; None = missing. Raises AssetError.
 
-    A correct answer of no tokens was given, but its tokens were not counted. Returned tokens are above 0.
+    An answer of no tokens is missing, not wrong; if it is correct, its tokens were not counted.
     """
-    if tokens is not None and tokens > 0:
-        return correct, tokens
-    return ((correct or None) if tokens == 0 else correct), None
+    share, count = correct_of(cells.get(correct), correct, where), number_of(cells.get(tokens), tokens, where)
+    if count is not None and count > 0:
+        return share, count
+    return ((share or None) if count == 0 else share), None
 
 
 def lines_of(path: Path, most: int, longest: int = MAX_LINE) -> Iterator[str]:

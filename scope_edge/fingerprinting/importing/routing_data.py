@@ -24,11 +24,10 @@ from scope_edge.fingerprinting.importing.naming import Cards, check_model, set_n
 from scope_edge.fingerprinting.importing.outcomes import (
     Material,
     Tally,
-    correct_of,
-    given,
     keep,
     lines_of,
     number_of,
+    outcome_of,
     text_of,
     unreadable,
 )
@@ -113,10 +112,7 @@ def read_outcomes(folder: Path, name_of: Callable[[str, str], str]) -> Iterator[
     """
     path = folder / OUTCOMES
     for where, cells in _rows(path):
-        correct, tokens = given(
-            correct_of(cells["correct"], "correct", where),
-            number_of(cells.get("completion_tokens"), "completion_tokens", where),
-        )
+        correct, tokens = outcome_of(cells, "correct", "completion_tokens", where)
         yield LabelledOutcome(
             query=str(cells["query_id"]),
             model=name_of(text_of(cells["model"], "model", where), where),

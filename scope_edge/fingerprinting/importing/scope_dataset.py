@@ -27,9 +27,7 @@ from scope_edge.fingerprinting.importing.naming import Cards, check_model, model
 from scope_edge.fingerprinting.importing.outcomes import (
     Imported,
     Tally,
-    correct_of,
-    given,
-    number_of,
+    outcome_of,
     save_anchor_set,
     text_of,
     unreadable,
@@ -158,8 +156,7 @@ def _row(cells: object, where: str) -> Row:
     missing = [name for name in _COLUMNS if name not in cells]
     if missing:
         raise AssetError(f"{where}: has no column {missing[0]}; the columns read are {', '.join(_COLUMNS)}")
-    tokens = number_of(cells["usage_completion_tokens"], "usage_completion_tokens", where)
-    correct, tokens = given(correct_of(cells["is_correct"], "is_correct", where), tokens)
+    correct, tokens = outcome_of(cells, "is_correct", "usage_completion_tokens", where)
     return Row(
         id=text_of(cells["id"], "id", where),
         prompt=text_of(cells["prompt"], "prompt", where),
@@ -239,8 +236,8 @@ def import_anchor_results(
         where = f"{file}, row {number}"
         usage = row.get("usage")
         counted = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
-        correct = correct_of(row.get("is_correct"), "is_correct", where)
-        correct, tokens = given(correct, number_of(counted, "completion_tokens", where))
+        cells = {"is_correct": row.get("is_correct"), "completion_tokens": counted}
+        correct, tokens = outcome_of(cells, "is_correct", "completion_tokens", where)
         question = at.get(text_of(row["id"], "id", where))
         prompt = row.get("prompt")
         if question is None:
