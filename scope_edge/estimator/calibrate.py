@@ -221,9 +221,9 @@ class LeftOut:
             for name, order in orders.items():
                 for row in order[rank : rank + 1]:
                     found += [
-                        LeftOutTask(name, self._sets[name].ids[row], model)
-                        for model in map(self.slices.names.__getitem__, self.slices.models)
-                        for part in self._parts[model]
+                        LeftOutTask(name, self._sets[name].ids[row], self.slices.names[i])
+                        for i in self.slices.models
+                        for part in self._parts[self.slices.names[i]]
                         if part.anchors.name == name and np.isfinite(part.correct[row]) and part.tokens[row] > 0
                     ]
             if limit is not None and len(found) >= limit:

@@ -14,8 +14,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -220,10 +219,7 @@ def _load(folder: Path) -> Installed:
     if body.pop("format", None) != FORMAT:
         raise AssetError(f"{path}: not a manifest this release reads (format {FORMAT}); {again}, or update scope-edge")
     try:
-        shape = _record(AnswerFormat, body.pop("shape", {}))
-        sampling = _record(Sampling, body.pop("sampling", {}))
-        own = {"name": folder.name, "folder": folder, "shape": shape, "sampling": sampling}
-        entry = Installed(**_checked(Installed, {**body, **own}))
+        entry: Installed = _build(Installed, {**body, "name": folder.name, "folder": folder})
         _check_ranges(entry)
         size = entry.gguf.stat().st_size
     except (TypeError, ValueError) as error:
@@ -254,26 +250,25 @@ def _check_ranges(entry: Installed) -> None:
             raise ValueError(f"{name} cannot be {value}, only {low} to {high}")
 
 
-def _record(kind: type[Any], body: object) -> Any:
+def _build(kind: type[Any], body: object) -> Any:
+    """Build a dataclass, nested ones included. Raises ValueError naming a field that is missing, unknown or wrong."""
     if not isinstance(body, dict):
         raise ValueError(f"{kind.__name__.lower()} is not a table")
-    return kind(**_checked(kind, body))
-
-
-def _checked(kind: type[Any], body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body's fields, of the dataclass's types. Raises ValueError naming the first missing or wrong one."""
     types = get_type_hints(kind)
     values: dict[str, Any] = {name: None for name in types if _fits(None, types[name])}
-    for one in fields(kind):
-        if one.name not in {**values, **body} and one.default is one.default_factory is MISSING:
-            raise ValueError(f"{one.name} is missing")
     for name, value in body.items():
         if name not in types:
             raise ValueError(f"{name} is an unknown field")
-        if not _fits(value, types[name]):
+        if is_dataclass(types[name]):
+            values[name] = _build(types[name], value)
+        elif _fits(value, types[name]):
+            values[name] = value
+        else:
             raise ValueError(f"{name} cannot be {value!r}")
-        values[name] = value
-    return values
+    for one in fields(kind):
+        if one.name not in values and one.default is one.default_factory is MISSING:
+            raise ValueError(f"{one.name} is missing")
+    return kind(**values)
 
 
 def _fits(value: object, type_: Any) -> bool:
