@@ -342,7 +342,7 @@ class CalibrationLog:
         except OSError as error:
             raise AssetError(f"{self._path}: cannot be read ({error.strerror or error}); remove it") from error
         if not lines or lines[0] != self._head:
-            self._write(self._head + "\n", "wb")
+            self.clear()
             return []
         # The last line is empty, or was cut off when the run was interrupted: then the file continues after the one before.
         if lines[-1]:

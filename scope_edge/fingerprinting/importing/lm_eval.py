@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,22 +144,19 @@ def looks_like_log(path: Path) -> bool:
 
 
 def _samples(path: Path) -> Iterator[tuple[str, _Sample]]:
+    """Yield each sample's location, for messages, and the sample. Raises AssetError."""
+    rows: Iterable[tuple[int, object]]
     try:
-        for where, row in _rows(path):
+        if next(lines_of(path, MAX_LOG, MAX_LINE), "").lstrip().startswith("["):
+            kind, rows = "sample", enumerate(json.loads("".join(lines_of(path, _MAX_LIST, MAX_LINE))), 1)
+        else:
+            lines = enumerate(lines_of(path, MAX_LOG, MAX_LINE), 1)
+            kind, rows = "line", ((number, json.loads(line)) for number, line in lines if line.strip())
+        for number, row in rows:
+            where = f"{path}, {kind} {number}"
             yield where, _sample(row, where)
     except (ValueError, RecursionError) as error:
         raise unreadable(path, error) from error
-
-
-def _rows(path: Path) -> Iterator[tuple[str, object]]:
-    """Yield each sample's location, for messages, and the sample. Raises ValueError, RecursionError, AssetError."""
-    if next(lines_of(path, MAX_LOG, MAX_LINE), "").lstrip().startswith("["):
-        rows = json.loads("".join(lines_of(path, _MAX_LIST, MAX_LINE)))
-        yield from ((f"{path}, sample {number}", row) for number, row in enumerate(rows, 1))
-        return
-    for number, line in enumerate(lines_of(path, MAX_LOG, MAX_LINE), 1):
-        if line.strip():
-            yield f"{path}, line {number}", json.loads(line)
 
 
 def _sample(row: object, where: str) -> _Sample:
