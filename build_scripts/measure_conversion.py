@@ -53,7 +53,7 @@ ASKING = "### Output:\nAnalysis: {}\nPredicted Performance: {{len: {}, correct:"
 IMPORTS = """
 from pathlib import Path
 import gguf, safetensors
-from scope_edge.estimator.convert import convert_checkpoint
+from scope_edge.estimator.convert.gguf import convert_checkpoint
 """
 PEAK = "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
 

@@ -20,8 +20,7 @@ from scope_edge.errors import AssetError, ScopeEdgeError, UsageError
 from scope_edge.estimation.fingerprints import load_fingerprints
 from scope_edge.estimator.factory import calibration, memory_plan
 from scope_edge.estimator.prompt import PromptTemplate, TextSlices
-from scope_edge.estimator.scope import no_text
-from scope_edge.estimator.speed import SpeedEstimate
+from scope_edge.estimator.scope import SpeedEstimate, no_text
 from scope_edge.estimator.store import Installed, check_gguf, entries, find_installed
 from scope_edge.providers.llama.gpus import Gpu, Maker, find_gpus
 from scope_edge.providers.llama.memory import NoRoom

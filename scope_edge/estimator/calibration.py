@@ -1,16 +1,17 @@
-"""What an estimator's word is worth beside the prior's: learned on anchors that were left out, stored per estimator.
+"""The calibration of an estimator beside the prior: fitted on left-out anchors, stored per estimator.
 
     logit p      = a0 + a1 logit(p of the estimator) + a2 logit(p of the prior)
     log tokens   = log(tokens of the prior) + b0 + b1 (log(tokens of the estimator) - log(tokens of the prior))
 
-Both are fitted by penalised maximum likelihood, pulled towards (0, 1/2, 1/2) and (0, 1/2): what holds until there is a fit.
+Both are fitted by penalised maximum likelihood, pulled towards (0, 1/2, 1/2) and (0, 1/2),
+the values of an uncalibrated estimator.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,29 +20,32 @@ import numpy as np
 from scope_edge.errors import PackError
 from scope_edge.estimation.metrics import ece
 from scope_edge.estimation.newton import fit_logistic, logit, sigmoid
+from scope_edge.storage.packs import read_pack, write_pack
 
 if TYPE_CHECKING:
     from scope_edge.types import Floats
 
 KIND = "estimator-calibration"
 FILE = "calibration.pack"
-# No estimator is surer than this: what it says is clipped to [CLIP, 1 - CLIP].
+# Probabilities of an estimator are clipped to [CLIP, 1 - CLIP].
 CLIP = 0.01
-# How strongly the fit is pulled: about what fifty prompts weigh.
+# Strength of the pull: about the weight of fifty prompts.
 _PULL = 10.0
 # Residual variance of log-length that the length fit's pull is measured in; routing data has 0.3 to 0.5.
 _LENGTH_NOISE = 0.4
-# Until it is measured: how far, in logit, a refined p may end from the prior's. Half-way to an estimator that says
-# 98 % where the prior says 88 %, or 88 % where it says 50 %.
+# Until it is measured: how far, in logit, a refined p may end from the prior's. That is half-way to an estimator with 98 %
+# where the prior has 88 %, or 88 % where it has 50 %.
 REACH = 1.0
-# The share of refined p that ended within the measured reach.
+# The share of refined p within the measured reach.
 REACH_COVERED = 0.95
 _MAX_RESIDUALS = 4096
+FOLDS = 5
+_AGAIN = "remove the file, or calibrate again with `scope-edge calibrate --estimator gguf`"
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a calibration belongs to: another GGUF, template or mode is another estimator. Hashes are sha256, hex."""
+    """The estimator a calibration belongs to: another GGUF, template or mode is another one. Hashes are sha256, hex."""
 
     gguf: str
     template: str
@@ -54,7 +58,7 @@ class EstimatorCalibration:
 
     Attributes:
         weights: (3,) a0, a1, a2. length: (2,) b0, b1.
-        residuals: (r,) sorted, log of real over estimated tokens on what was left out; empty = not fitted.
+        residuals: (r,) sorted, log of real over estimated tokens of left-out prompts; empty = not fitted.
         reach: how far, in logit, a refined p may end from the prior's. prompts: it was fitted on; 0 = not fitted.
     """
 
@@ -65,33 +69,33 @@ class EstimatorCalibration:
     prompts: int
 
     def logit(self, p: Floats | float, prior: Floats | float) -> Floats:
-        """log-odds of an estimate, from the estimator's and the prior's p."""
+        """Return the log-odds of an estimate, from the estimator's and the prior's p."""
         a0, a1, a2 = self.weights.tolist()
         return np.asarray(a0 + a1 * logit(p, CLIP) + a2 * logit(prior, CLIP), np.float64)
 
     def log_tokens(self, tokens: Floats | float, prior: Floats | float) -> Floats:
-        """log of the tokens of an estimate; where the prior's are NaN, the estimator's corrected by their bias."""
+        """Return the log of an estimate's tokens; where the prior's are NaN, the estimator's corrected by their bias."""
         b0, b1 = self.length.tolist()
         own = np.log(np.asarray(tokens, np.float64))
         base = np.log(np.asarray(prior, np.float64))
         return np.asarray(np.where(np.isnan(base), own + b0, base + b0 + b1 * (own - base)))
 
     def upper_residual(self, coverage: float) -> float | None:
-        """The log-residual that a new one stays under with that probability (split conformal); None with too few."""
+        """Return the bound of a new log-residual at that probability (split conformal); None with too few residuals."""
         rank = math.ceil((len(self.residuals) + 1) * coverage)
         return float(self.residuals[rank - 1]) if 1 <= rank <= len(self.residuals) else None
 
 
 def uncalibrated() -> EstimatorCalibration:
-    """What holds until an estimator was compared with outcomes: half-way between the prior and what it says."""
+    """Return the calibration of an estimator never compared with outcomes: half-way between the prior and its answer."""
     return EstimatorCalibration(np.array([0.0, 0.5, 0.5]), np.array([0.0, 0.5]), np.zeros(0), REACH, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observed:
-    """Prompts whose outcome is known, shape (n,): p of estimator and prior, tokens of both, and what really happened.
+    """Prompts with a known outcome, shape (n,): p of estimator and prior, tokens of both, and the outcome.
 
-    Lengths are in the models' own tokens; NaN = unknown. group: the anchor of each, for leaving it out.
+    Lengths are in the models' own tokens; NaN = unknown. group: the anchor of each, for cross-validation.
     """
 
     p: Floats
@@ -106,17 +110,16 @@ class Observed:
         return len(self.p)
 
     def take(self, rows: Any) -> Observed:
-        """These rows only."""
-        names = ("p", "prior", "tokens", "prior_tokens", "correct", "real_tokens")
-        columns = {name: getattr(self, name)[rows] for name in names}
-        return Observed(**columns, group=tuple(np.asarray(self.group, object)[rows]))
+        """Return these rows only."""
+        columns = {one.name: np.asarray(getattr(self, one.name))[rows] for one in fields(self)}
+        return Observed(**{**columns, "group": tuple(columns["group"].tolist())})
 
 
 def fit_calibration(seen: Observed) -> EstimatorCalibration:
-    """Fit to prompts whose outcome is known. With none it is `uncalibrated`."""
-    if not len(seen):
-        return uncalibrated()
+    """Fit to prompts with a known outcome; without any the result is `uncalibrated`."""
     start = uncalibrated()
+    if not len(seen):
+        return start
     x = np.stack([np.ones(len(seen)), logit(seen.p, CLIP), logit(seen.prior, CLIP)], axis=1)
     weights = fit_logistic(x, seen.correct, start.weights, _PULL * np.eye(3))[0]
     known = np.isfinite(seen.real_tokens) & np.isfinite(seen.prior_tokens) & (seen.tokens > 0)
@@ -125,51 +128,24 @@ def fit_calibration(seen: Observed) -> EstimatorCalibration:
     real = np.log(seen.real_tokens[known]) - np.log(seen.prior_tokens[known])
     gram = rows.T @ rows / _LENGTH_NOISE + _PULL * np.eye(2)
     length = np.linalg.solve(gram, rows.T @ real / _LENGTH_NOISE + _PULL * start.length)
-    residuals = np.sort(_left_out_residuals(rows, real, gram, length))
-    fitted = EstimatorCalibration(weights, length, _thinned(residuals), REACH, len(seen))
-    moved = np.abs(fitted.logit(seen.p, seen.prior) - logit(seen.prior, CLIP))
-    reach = float(np.quantile(moved, REACH_COVERED, method="higher"))
-    return EstimatorCalibration(weights, length, fitted.residuals, reach, len(seen))
-
-
-def _left_out_residuals(rows: Floats, real: Floats, gram: Floats, length: Floats) -> Floats:
-    """Residuals as if each row had been left out of the ridge fit: the closed form."""
+    # Residuals as if each row had been left out of the ridge fit, in closed form; evenly thinned over their ranks.
     leverage = np.einsum("ij,jk,ik->i", rows, np.linalg.inv(gram), rows) / _LENGTH_NOISE
-    return np.asarray((real - rows @ length) / (1 - np.minimum(leverage, 0.999)))
-
-
-def _thinned(values: Floats) -> Floats:
-    """At most _MAX_RESIDUALS of sorted values, evenly spread over their ranks."""
-    if len(values) <= _MAX_RESIDUALS:
-        return values
-    return values[np.linspace(0, len(values) - 1, _MAX_RESIDUALS).round().astype(np.intp)]
+    residuals = np.sort((real - rows @ length) / (1 - np.minimum(leverage, 0.999)))
+    if len(residuals) > _MAX_RESIDUALS:
+        residuals = residuals[np.linspace(0, len(residuals) - 1, _MAX_RESIDUALS).round().astype(np.intp)]
+    fitted = EstimatorCalibration(weights, length, residuals, REACH, len(seen))
+    moved = np.abs(fitted.logit(seen.p, seen.prior) - logit(seen.prior, CLIP))
+    return replace(fitted, reach=float(np.quantile(moved, REACH_COVERED, method="higher")))
 
 
 def save_calibration(folder: Path, key: Key, calibration: EstimatorCalibration) -> None:
-    """Write it into an estimator's folder. Raises PackError when that cannot be."""
-    from scope_edge.storage.packs import write_pack
-
-    body = {
-        "key": {"gguf": key.gguf, "template": key.template, "mode": key.mode},
-        "weights": calibration.weights,
-        "length": calibration.length,
-        "residuals": calibration.residuals,
-        "reach": calibration.reach,
-        "prompts": calibration.prompts,
-    }
-    write_pack(folder / FILE, KIND, body)
-
-
-_AGAIN = "remove the file, or calibrate again with `scope-edge calibrate --estimator gguf`"
+    """Write a calibration into an estimator's folder. Raises AssetError."""
+    body = {one.name: getattr(calibration, one.name) for one in fields(calibration)}
+    write_pack(folder / FILE, KIND, {"key": asdict(key), **body})
 
 
 def load_calibration(folder: Path, key: Key) -> EstimatorCalibration | None:
-    """The calibration in an estimator's folder, None when there is none or it belongs to another key.
-
-    Raises PackError when it is damaged.
-    """
-    from scope_edge.storage.packs import read_pack
-
+    """Read the calibration in an estimator's folder; None when missing or of another key. Raises PackError: damaged."""
     path = folder / FILE
     if not path.exists():
         return None
@@ -177,12 +153,8 @@ def load_calibration(folder: Path, key: Key) -> EstimatorCalibration | None:
         body = read_pack(path, KIND)
     except PackError as error:
         raise PackError(f"{path}: not a usable calibration ({error}); {_AGAIN}") from error
-    if body.get("key") != {"gguf": key.gguf, "template": key.template, "mode": key.mode}:
+    if body.get("key") != asdict(key):
         return None
-    return _from_body(body, path)
-
-
-def _from_body(body: Mapping[str, Any], path: Path) -> EstimatorCalibration:
     try:
         weights, length, residuals = (np.require(body[n], np.float64, "A") for n in ("weights", "length", "residuals"))
         found = EstimatorCalibration(weights, length, residuals, float(body["reach"]), int(body["prompts"]))
@@ -191,13 +163,8 @@ def _from_body(body: Mapping[str, Any], path: Path) -> EstimatorCalibration:
     numbers = np.concatenate([weights.ravel(), length.ravel(), residuals.ravel(), [found.reach]])
     shapes = weights.shape == (3,) and length.shape == (2,) and residuals.ndim == 1
     if not shapes or not np.isfinite(numbers).all() or found.reach < 0 or (np.diff(residuals) < 0).any():
-        raise PackError(f"{path}: not a usable calibration (its numbers make no sense); {_AGAIN}")
+        raise PackError(f"{path}: not a usable calibration (its numbers are invalid); {_AGAIN}")
     return found
-
-
-# How good estimates were, in figures, and those of a calibration judged on anchors that it was not fitted on.
-
-FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,25 +184,19 @@ def score(p: Floats, correct: Floats) -> Score:
 
 
 def before_and_after(seen: Observed) -> Mapping[str, Score]:
-    """The prior alone, the estimator as it speaks, half-way between them (without a calibration), and calibrated.
+    """Score the prior alone, the estimator alone, half-way between them (uncalibrated), and calibrated.
 
     The last is cross-validated: each anchor, with all its models, is scored by a fit to the other anchors.
     """
+    groups = {name: i for i, name in enumerate(dict.fromkeys(seen.group))}
+    fold = np.array([groups[name] % FOLDS for name in seen.group])
+    calibrated = np.empty(len(seen))
+    for f in np.unique(fold):
+        fitted, left = fit_calibration(seen.take(fold != f)), seen.take(fold == f)
+        calibrated[fold == f] = sigmoid(fitted.logit(left.p, left.prior))
     return {
         "prior": score(seen.prior, seen.correct),
         "estimator": score(seen.p, seen.correct),
         "half-way": score(sigmoid(uncalibrated().logit(seen.p, seen.prior)), seen.correct),
-        "calibrated": score(_cross_validated(seen), seen.correct),
+        "calibrated": score(calibrated, seen.correct),
     }
-
-
-def _cross_validated(seen: Observed) -> Floats:
-    groups = {name: i for i, name in enumerate(dict.fromkeys(seen.group))}
-    fold = np.array([groups[name] % FOLDS for name in seen.group])
-    p = np.empty(len(seen))
-    for f in range(FOLDS):
-        here = fold == f
-        if here.any():
-            fitted, left = fit_calibration(seen.take(~here)), seen.take(here)
-            p[here] = sigmoid(fitted.logit(left.p, left.prior))
-    return p

@@ -1,4 +1,4 @@
-"""The installed estimator made ready for one pool. Nothing is loaded into memory before a query needs it."""
+"""Prepare the installed estimator for one pool. Its weights are loaded only when a query needs it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from typing import TYPE_CHECKING
 from scope_edge.errors import AssetError, UsageError, WorkerError
 from scope_edge.estimator.calibration import EstimatorCalibration, Key, load_calibration
 from scope_edge.estimator.prompt import TextSlices
-from scope_edge.estimator.scope import Client, EstimatorEngine, Limits, ScopeEstimator
-from scope_edge.estimator.speed import PromptSpeed
+from scope_edge.estimator.scope import EstimatorEngine, Limits, ScopeEstimator
 from scope_edge.estimator.store import Installed, check_gguf, find_installed
 from scope_edge.storage import assets
 from scope_edge.types import EncodedQuery, Estimates, EstimatorReport, Refinement
 
 if TYPE_CHECKING:
     from scope_edge.estimation.fingerprints import Fingerprint
+    from scope_edge.providers.llama.client import LlamaClient
     from scope_edge.providers.llama.memory import NoRoom, Plan
+    from scope_edge.providers.llama.speed import SpeedRecord
     from scope_edge.settings.config import Settings
     from scope_edge.types import Floats, ModelCard
 
-# What `--estimator auto` may take of a query's time.
+# The time per query for `--estimator auto`, in seconds.
 AUTO_SECONDS = 2.0
 INSTALL = "`scope-edge estimator install Cooolder/SCOPE` installs one"
 
 
 class Unusable:
-    """An estimator that is installed and cannot be used: every decision says why."""
+    """An installed estimator that cannot be used: every decision says why."""
 
     def __init__(self, why: str) -> None:
         self._why = why
@@ -35,17 +36,17 @@ class Unusable:
     def refine(
         self, encoded: EncodedQuery, estimates: Estimates, could_win: Callable[[Estimates, Floats, Floats], object]
     ) -> Refinement:
-        """The prior's estimates as they are."""
+        """Return the prior's estimates unchanged."""
         return Refinement(estimates, EstimatorReport("prior"), (f"{self._why}; these are the prior's estimates",))
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no worker runs."""
 
 
 def load_estimator(
     settings: Settings, pool: Sequence[ModelCard], fingerprints: Mapping[str, Sequence[Fingerprint]]
 ) -> ScopeEstimator | Unusable | None:
-    """The estimator that the settings ask for, None where "auto" finds none installed.
+    """Load the estimator of the settings; None where "auto" finds none installed.
 
     Raises AssetError when the setting `estimator` is "gguf" and no such estimator is installed.
     """
@@ -82,7 +83,7 @@ def scope_estimator(
     threads: int | None = None,
     coverage: float = 0.9,
 ) -> ScopeEstimator:
-    """One installed estimator for one pool. Raises AssetError or UsageError: its files are damaged."""
+    """Return an installed estimator for one pool. Raises AssetError or UsageError: its files are damaged."""
     return ScopeEstimator(
         installed,
         TextSlices(pool, fingerprints),
@@ -94,9 +95,9 @@ def scope_estimator(
 
 
 def engine(installed: Installed, pool: Sequence[ModelCard], threads: int | None = None) -> EstimatorEngine:
-    """How to start the worker for it, beside the pool's device models. threads: cores to use at most, None = all."""
+    """Return access to a worker beside the pool's device models. threads: the maximum number of cores; None = all."""
 
-    def open_() -> Client:
+    def open_() -> LlamaClient:
         from scope_edge.providers.llama.client import LlamaClient
         from scope_edge.providers.llama.memory import NoRoom
 
@@ -108,7 +109,7 @@ def engine(installed: Installed, pool: Sequence[ModelCard], threads: int | None 
             plan = replace(plan, threads=min(threads, plan.threads))
         return LlamaClient(installed.gguf, installed.sha256, plan, cache_dir=assets.user_cache_dir())
 
-    def known() -> PromptSpeed | None:
+    def known() -> SpeedRecord | None:
         from scope_edge.providers.llama.speed import remembered
 
         return remembered(installed.sha256, assets.user_cache_dir())
@@ -117,7 +118,7 @@ def engine(installed: Installed, pool: Sequence[ModelCard], threads: int | None 
 
 
 def memory_plan(installed: Installed, pool: Sequence[ModelCard]) -> Plan | NoRoom:
-    """Where it would go. The pool's largest device model keeps its place: it is what answers when the choice is local."""
+    """Plan its memory beside the pool's largest device model, which answers when the choice is local."""
     from scope_edge.providers.llama.memory import available_memory, plan_estimator, usable_gpus
 
     resident = max((card.size_gb or 0.0 for card in pool if card.where == "device"), default=0.0)
@@ -127,7 +128,7 @@ def memory_plan(installed: Installed, pool: Sequence[ModelCard]) -> Plan | NoRoo
 
 
 def bytes_needed(settings: Settings, pool: Sequence[ModelCard]) -> int:
-    """Of memory, by the estimator that the settings ask for, once it is loaded; 0 where there is none, or no room for it."""
+    """Return the memory the settings' estimator takes once it is loaded; 0 without one, or without room for it."""
     from scope_edge.providers.llama.memory import Plan
 
     if settings.estimator == "prior":
@@ -141,10 +142,10 @@ def bytes_needed(settings: Settings, pool: Sequence[ModelCard]) -> int:
 
 
 def key(installed: Installed) -> Key:
-    """What its calibration belongs to."""
+    """Return the key of its calibration."""
     return Key(installed.sha256, installed.template_sha256, installed.mode)
 
 
 def calibration(installed: Installed) -> EstimatorCalibration | None:
-    """Its calibration, None when there is none for these weights, template and mode. Raises PackError: damaged."""
+    """Read its calibration; None when missing for these weights, template and mode. Raises PackError: damaged."""
     return load_calibration(installed.folder, key(installed))

@@ -1,7 +1,7 @@
 """Install an estimator: weights, the prompt template they were trained with, and a manifest, as one entry of the store.
 
-An entry is made in a folder of its own beside the others and gets its name at the end, so that an interrupted installation
-leaves no half of one; downloads stay in the cache and are continued by the next try.
+An entry is made in a temporary folder beside the others and renamed at the end, so that an interrupted installation leaves no
+partial entry. Downloads stay in the cache, and the next try continues them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from scope_edge.estimator.factory import memory_plan
 from scope_edge.estimator.prompt import BUNDLED, PromptTemplate
 from scope_edge.estimator.sources import (
     DEFAULT_QUANT,
-    InstallStep,
     WeightsOrigin,
     check_extras,
     find_origin,
-    forget,
     model_card,
     put_weights,
     read_text,
+    step,
 )
 from scope_edge.estimator.store import (
     GGUF,
@@ -53,19 +52,19 @@ from scope_edge.providers.llama.speed import SpeedRecord, remembered
 from scope_edge.settings.validation import check_choice
 from scope_edge.storage import assets
 from scope_edge.storage.files import file_sha256, write_atomically
-from scope_edge.storage.hub import Progress
+from scope_edge.storage.hub import Progress, discard
 
 _A_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
-    """What the user asks for beyond the source; None = as the source suggests.
+    """How to install; None = as the source suggests.
 
     Attributes:
-        name: of the entry. quant: of the weights; a GGUF given as such stays as it is unless this is set.
+        name: of the entry. quant: of the weights; a GGUF stays unchanged unless this is set.
         template_file: a prompt template (prompt.py's format). card_file: a model card to take the template from.
-        offline: what forbids a download, in words.
+        offline: why downloads are forbidden, in words.
     """
 
     name: str | None = None
@@ -78,48 +77,52 @@ class InstallOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """A template and where it comes from, in words. mode: as far as that source tells."""
+    """A template and its origin, in words. mode: of the weights, if that origin tells."""
 
     template: str
-    came_from: str
+    origin: str
     mode: Mode | None = None
 
 
-def install(source: str, wishes: InstallOptions = InstallOptions(), progress: Progress | None = None) -> Installed:
+def install(source: str, options: InstallOptions = InstallOptions(), progress: Progress | None = None) -> Installed:
     """Install an estimator from a GGUF file, a checkpoint's folder or a hub id (OWNER/NAME or OWNER/NAME@REVISION).
 
     Args:
-        progress: called with (what is being done, done, in all).
+        progress: called with (the current step, done, in all).
 
     Raises:
-        UsageError: what was asked makes no sense: no such source, quantization or template, a name that is taken.
-        AssetError: a file is damaged, no model that can write, or there is no space for it; RemoteError: the download failed.
-        MissingExtraError: what the source needs is not installed.
-    In any case of these nothing is left behind but downloads, which the next try goes on with.
+        UsageError: no such source, quantization or template, or a name that is taken.
+        AssetError: a damaged file, a model that writes no text, or no space. RemoteError: the download failed.
+        MissingExtraError: a library that the source needs is not installed.
+    After an error only downloads are left, which the next try continues.
     """
-    if wishes.quant is not None:
-        check_choice("--quant", wishes.quant, QUANTS)
-    if wishes.mode is not None:
-        check_choice("--mode", wishes.mode, MODES)
-    given = _given_template(wishes)
-    origin = find_origin(source, wishes.quant, offline=wishes.offline)
+    if options.quant is not None:
+        check_choice("--quant", options.quant, QUANTS)
+    if options.mode is not None:
+        check_choice("--mode", options.mode, MODES)
+    given = _given_template(options)
+    origin = find_origin(source, options.quant, offline=options.offline)
     check_extras(origin)
-    name = _free_name(wishes.name or _name_of(origin, wishes.quant))
+    name = check_entry_name(options.name or _name_of(origin, options.quant))
+    if (store() / name).exists():
+        raise UsageError(
+            f"an estimator {name} is installed already; `scope-edge estimator remove {name}` first, or give another --name"
+        )
     prompt, mode = _prompt(origin, given, progress)
-    with _making(name) as folder:
+    with _new_entry(name) as folder:
         path = folder / GGUF
-        put_weights(origin, path, wishes.quant, progress)
+        put_weights(origin, path, options.quant, progress)
         shape = _described(path, origin)
         write_atomically(folder / PROMPT, prompt.template.encode("utf-8"))
         entry = Installed(
             name=name,
             folder=folder,
-            sha256=file_sha256(path, InstallStep(progress, "hashing the weights") if progress else None),
+            sha256=file_sha256(path, step(progress, "hashing the weights")),
             size=path.stat().st_size,
             shape=shape,
-            mode=wishes.mode or mode,
+            mode=options.mode or mode,
             template_sha256=hashlib.sha256(prompt.template.encode("utf-8")).hexdigest(),
-            template_from=prompt.came_from,
+            template_from=prompt.origin,
             source=origin.source,
             revision=origin.repo.commit if origin.repo else None,
             licence=origin.repo.licence if origin.repo else None,
@@ -128,14 +131,15 @@ def install(source: str, wishes: InstallOptions = InstallOptions(), progress: Pr
         write_manifest(entry)
     entry = replace(entry, folder=store() / name)
     remember_gguf(entry)
-    forget(origin)
+    if origin.repo is not None:
+        discard(origin.repo)  # its weights are in the store now
     return entry
 
 
 def measure(installed: Installed, timeout: float = 600.0) -> SpeedRecord:
-    """Start the estimator on this machine and remember how it is best loaded and how fast it then is.
+    """Load the estimator on this machine in several ways; remember the fastest and its speed.
 
-    Raises AssetError (its weights were changed), WorkerError (no room for it, or llama.cpp fails on it).
+    Raises AssetError (its weights were changed), WorkerError (no memory for it, or llama.cpp fails).
     """
     check_gguf(installed)
     plan = memory_plan(installed, ())
@@ -146,49 +150,49 @@ def measure(installed: Installed, timeout: float = 600.0) -> SpeedRecord:
 
 
 def measured(installed: Installed) -> SpeedRecord | None:
-    """What `measure` found on this machine; None = not measured yet."""
+    """Return the result of `measure` on this machine; None = not measured yet."""
     return remembered(installed.sha256, assets.user_cache_dir())
 
 
-def _given_template(wishes: InstallOptions) -> _Prompt | None:
-    """The template out of the user's file or card, checked before anything takes long. Raises UsageError, AssetError."""
-    if wishes.template_file is not None and wishes.card_file is not None:
+def _given_template(options: InstallOptions) -> _Prompt | None:
+    """Read the template in the user's file or card, before any long step. Raises UsageError, AssetError."""
+    if options.template_file is not None and options.card_file is not None:
         raise UsageError("--prompt-template and --card both name a template; give one of them")
-    if wishes.template_file is not None:
-        text = read_text(wishes.template_file)
-        PromptTemplate.parse(text, str(wishes.template_file))
-        return _Prompt(text, wishes.template_file.name)
-    if wishes.card_file is not None:
-        found = _from_card(read_text(wishes.card_file), f"model card {wishes.card_file.name}")
+    if options.template_file is not None:
+        text = read_text(options.template_file)
+        PromptTemplate.parse(text, str(options.template_file))
+        return _Prompt(text, options.template_file.name)
+    if options.card_file is not None:
+        found = _from_card(read_text(options.card_file), f"model card {options.card_file.name}")
         if found is None:
             raise UsageError(
-                f"{wishes.card_file}: no prompt template found in it; write one to a file and give --prompt-template"
+                f"{options.card_file}: no prompt template found in it; write one to a file and give --prompt-template"
             )
         return found
     return None
 
 
 def _prompt(origin: WeightsOrigin, given: _Prompt | None, progress: Progress | None) -> tuple[_Prompt, Mode]:
-    """Template and mode from what knows best: the user's file, the model's own card, then its name and the bundled one."""
+    """Choose template and mode: from the user's file, the model's own card, or its name and the bundled template."""
     card = model_card(origin, progress)
-    place = f"{origin.repo.id}@{origin.repo.commit[:12]}" if origin.repo else origin.source
-    own = _from_card(card, f"model card of {place}") if card is not None else None
+    source = f"{origin.repo.id}@{origin.repo.commit[:12]}" if origin.repo else origin.source
+    own = _from_card(card, f"model card of {source}") if card is not None else None
     named: Mode = "direct" if "nocot" in re.sub(r"[^a-z]", "", origin.source.lower()) else "cot"
     shown = next((one.mode for one in (given, own) if one is not None and one.mode is not None), None)
     return given or own or _Prompt(BUNDLED, "bundled"), shown or named
 
 
-def _from_card(card: str, place: str) -> _Prompt | None:
+def _from_card(card: str, origin: str) -> _Prompt | None:
     template = template_from_card(card)
-    return None if template is None else _Prompt(template, place, mode_from_card(card))
+    return None if template is None else _Prompt(template, origin, mode_from_card(card))
 
 
 def _described(path: Path, origin: WeightsOrigin) -> AnswerFormat:
-    """What the GGUF says of itself. Raises AssetError (llama.cpp cannot read it, or it writes no text)."""
+    """Describe the GGUF. Raises AssetError (llama.cpp cannot read it, or it writes no text)."""
     try:
         shape = describe_gguf(path)
     except AssetError as error:
-        # What is said of the copy in the making is true of what the user gave.
+        # The error names the temporary copy; the user knows the source.
         raise AssetError(str(error).replace(str(path), origin.source)) from error
     if not writes_text(shape):
         raise AssetError(
@@ -198,25 +202,21 @@ def _described(path: Path, origin: WeightsOrigin) -> AnswerFormat:
 
 
 def _name_of(origin: WeightsOrigin, quant: Quant | None) -> str:
-    """A name out of the source's own: what it is called, and how it is quantized where that is decided here."""
+    """Derive a name from the source, with the quantization where it is chosen here."""
     text = f"{origin.stem}-{quant or DEFAULT_QUANT}" if origin.repo or origin.folder else origin.stem
     name = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64].rstrip("-._")
     return name or "estimator"
 
 
-def _free_name(name: str) -> str:
-    check_entry_name(name)
-    if (store() / name).exists():
-        raise UsageError(
-            f"an estimator {name} is installed already; `scope-edge estimator remove {name}` first, or give another --name"
-        )
-    return name
-
-
 @contextlib.contextmanager
-def _making(name: str) -> Iterator[Path]:
-    """A folder to make an entry in. It becomes the entry when the block ends well and goes when it does not."""
-    _sweep()
+def _new_entry(name: str) -> Iterator[Path]:
+    """Yield a temporary folder. It becomes the entry when the block succeeds, else it is removed."""
+    # Killed installations and removals may have left gigabytes.
+    with contextlib.suppress(OSError):
+        for folder in store().iterdir():
+            found = re.match(r"\.(?:installing|removed)-(\d+)-", folder.name)
+            if found and _abandoned(folder, int(found[1])):
+                shutil.rmtree(folder, ignore_errors=True)
     folder = store() / f".installing-{os.getpid()}-{name}"
     try:
         try:
@@ -228,24 +228,15 @@ def _making(name: str) -> Iterator[Path]:
                 f"{store() / name}: cannot be made ({error.strerror or error}); check the folder's permissions and space"
             ) from error
     except AssetError as error:
-        # The folder that is gone by then means nothing to the reader.
+        # The temporary folder is gone by then, so the error names the entry.
         raise type(error)(str(error).replace(str(folder), str(store() / name))) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep() -> None:
-    """Remove what installations and removals that were killed have left: gigabytes, perhaps."""
-    with contextlib.suppress(OSError):
-        for folder in store().iterdir():
-            found = re.match(r"\.(?:installing|removed)-(\d+)-", folder.name)
-            if found and _abandoned(folder, int(found[1])):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
 def _abandoned(folder: Path, process: int) -> bool:
-    """Whether nobody works on a folder any more."""
-    if os.name == "nt":  # where asking for a process by signal 0 would end it
+    """Return whether the process that made a folder is gone."""
+    if os.name == "nt":  # where signal 0 would end the process
         return time.time() - folder.stat().st_mtime > _A_DAY
     try:
         os.kill(process, 0)

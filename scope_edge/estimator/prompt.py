@@ -1,9 +1,9 @@
-"""The estimator's prompt and its answer line: rendered and parsed here together, so that they cannot drift apart.
+"""The estimator's prompt and its answer line, rendered and parsed together so that they cannot drift apart.
 
 A template is plain text with `{{model}}`, `{{question}}` and one block `{{#example}} ... {{/example}}` that is repeated for
 every example, with `{{number}}`, `{{example_question}}`, `{{length}}` and `{{correct}}` in it. A line break right after a
 block's tag belongs to the tag. The first line may be a comment, `{{! ... }}`. Names are filled in one pass over the
-template, never over what was filled in: a question may hold any of these marks, and nothing happens.
+template, never over inserted text, so these marks have no effect in a question.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ if TYPE_CHECKING:
     from scope_edge.policy.costs import Ints
     from scope_edge.types import Floats, ModelCard, Vector
 
-# As the weights were trained: so many examples, of the ten nearest anchors.
+# The number of examples in training, of the ten nearest anchors.
 EXAMPLES: Final = 5
-# Characters of a text that the estimator reads; what is over is cut out of the middle. About 2,000 and 600 tokens.
+# The longest texts in a prompt, in characters; longer ones are cut in the middle. About 2,000 and 600 tokens.
 MAX_QUESTION: Final = 8000
 MAX_EXAMPLE: Final = 2400
 MAX_TEMPLATE: Final = 64 * 1024
-# From this share on an outcome counts as correct: the prompt knows yes and no only.
+# From this share on an outcome counts as correct: the prompt only has yes and no.
 CORRECT_FROM: Final = 0.5
 DEFAULT_EXAMPLE: Final = (
     "Example {{number}}:\nQuestion: {{example_question}}\nPerformance: {len: {{length}}, correct: {{correct}}}\n\n"
 )
-# The text of the template that ships with the package.
 BUNDLED: Final = resources.files("scope_edge.estimator").joinpath("template.txt").read_text("utf-8")
 # Qwen's chat format (ChatML), which the weights were trained in.
 _BEFORE = TextPiece("<|im_start|>user\n", markup=True)
@@ -50,11 +49,11 @@ _OPEN, _CLOSE = re.compile(r"\{\{#example\}\}\n?"), re.compile(r"\{\{/example\}\
 _FRAME_NAMES = ("model", "question")
 _EXAMPLE_NAMES = ("number", "example_question", "length", "correct")
 
-# An answer line: the marker begins it, save for Markdown's decoration, and braces close on it.
+# An answer line begins with the marker, Markdown's decoration aside, and its braces close on the same line.
 _DECORATION = r"[ \t*_`#>~-]*"
 _MARKER = re.compile(rf"^{_DECORATION}Predicted Performance{_DECORATION}:", re.MULTILINE | re.IGNORECASE)
 _LINE = re.compile(rf"{_DECORATION}\{{([^{{}}\n]*)\}}")
-# Inside the braces a minus means something.
+# Inside the braces a minus has a meaning.
 _MARKS = r"[ \t*_`\"']*"
 _FIELDS = re.compile(
     rf"{_MARKS}len{_MARKS}:{_MARKS}\[?([^\s,\[\]*_`\"']*)\]?{_MARKS},"
@@ -66,7 +65,7 @@ _LENGTH = re.compile(r"[0-9]{1,5}")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What the target model did on one anchor. length: completion tokens, the model's own, at least 1."""
+    """The target model's outcome on one anchor. length: completion tokens, the model's own, at least 1."""
 
     question: str
     length: int
@@ -75,7 +74,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ParsedAnswer:
-    """What an estimator predicted in words: completion tokens (1 to 99,999) and whether the answer is right."""
+    """An estimator's prediction in text: completion tokens (1 to 99,999) and whether the answer is right."""
 
     length: int
     correct: bool
@@ -83,7 +82,7 @@ class ParsedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """A parsed template: pieces of literal text and names, in turn. Made by `parse`."""
+    """A parsed template: alternating literal text and names. Made by `parse`."""
 
     before: tuple[str, ...]
     example: tuple[str, ...]
@@ -91,7 +90,7 @@ class PromptTemplate:
 
     @classmethod
     def parse(cls, text: str, where: str) -> PromptTemplate:
-        """Read a template; `where` is named in errors. Raises UsageError that says what is missing or not known."""
+        """Read a template; `where` is named in errors. Raises UsageError naming a missing or unknown part."""
         if len(text) > MAX_TEMPLATE:
             raise UsageError(
                 f"{where}: {len(text)} characters, more than the {MAX_TEMPLATE} a prompt template may have"
@@ -115,10 +114,10 @@ class PromptTemplate:
         return parsed
 
     def render(self, model: str, examples: Sequence[Example], question: str) -> tuple[TextPiece, ...]:
-        """The prompt for one model and query: the chat format's marks around one plain piece.
+        """Return the prompt for one model and query: the chat format's marks around one plain piece.
 
-        Texts beyond MAX_QUESTION and MAX_EXAMPLE characters are cut in the middle, see `shortened`; whoever renders says
-        so to the user. What plain pieces spell never counts as a mark.
+        Texts beyond MAX_QUESTION and MAX_EXAMPLE characters are cut in the middle, see `shortened`; the caller tells the
+        user. The text of a plain piece never counts as a mark.
         """
         frame = {"model": _writable(model), "question": shortened(question, MAX_QUESTION)}
         blocks = (
@@ -138,10 +137,10 @@ class PromptTemplate:
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text, with its middle cut out and a mark that says so when it has more than `limit` characters.
+    """Return the text, with its middle replaced by a mark when it has more than `limit` characters.
 
-    The beginning says what is asked about and the end usually what is asked. Lone surrogates, which no encoding
-    can carry, become question marks.
+    The beginning gives the context and the end usually the question. Lone surrogates, which no encoding can carry,
+    become question marks.
     """
     text = _writable(text)
     if len(text) <= limit:
@@ -151,11 +150,11 @@ def shortened(text: str, limit: int) -> str:
 
 
 def parse_answer(text: str) -> ParsedAnswer | None:
-    """The prediction in free text, None when there is none that can be used.
+    """Read the prediction in free text; None when missing or unusable.
 
     An answer line begins with "Predicted Performance:", Markdown aside, and its braces close on the same line. The last
-    such line counts: an unusable one (a length that is 0, negative, of more than 5 digits or not in ASCII digits) is the
-    model's last word too, so that an earlier line is not taken in its place. One that breaks off is not a line yet.
+    such line counts, even if it is unusable (a length that is 0, negative, of more than 5 digits or not in ASCII digits):
+    an earlier line never replaces it. A line that breaks off is ignored.
     """
     found = None
     for marker in _MARKER.finditer(text):
@@ -168,14 +167,14 @@ def parse_answer(text: str) -> ParsedAnswer | None:
 
 
 def analysis(text: str) -> str:
-    """What stands before the answer line, without the word "Analysis:" in front; not cut, not cleaned."""
+    """Return the text before the answer line, without a leading "Analysis:"; not cut, not cleaned."""
     markers = list(_MARKER.finditer(text))
     before = (text[: markers[-1].start()] if markers else text).strip()
     return re.sub(rf"^{_DECORATION}Analysis{_DECORATION}:{_DECORATION}", "", before, flags=re.IGNORECASE)
 
 
 def _split(text: str, known: Sequence[str], where: str) -> tuple[str, ...]:
-    """Literal text and names in turn, beginning and ending with text. Raises UsageError for a name that is not known."""
+    """Split into alternating text and names, text first and last. Raises UsageError for an unknown name."""
     parts = tuple(_NAME.split(text))
     for name in parts[1::2]:
         if name not in known:
@@ -194,12 +193,9 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-# What the estimator is shown of a model: the anchors with text nearest to the query, and how the model did on them.
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Measured:
-    """One model on one set: the rows with both outcomes known, their lengths (own tokens) and whether correct."""
+    """One model on one set: the rows with a full outcome, their lengths (own tokens) and whether correct."""
 
     set: int
     rows: Ints
@@ -210,14 +206,14 @@ class _Measured:
 class TextSlices:
     """Outcomes of a pool's models on the anchor sets that have text.
 
-    An outcome that is missing, in part or whole, is never shown, neither as "no" nor as a length of 0.
+    An outcome that is missing, in part or whole, is never shown as "no" or as a length of 0.
     """
 
     def __init__(self, pool: Sequence[ModelCard], fingerprints: Mapping[str, Sequence[Fingerprint]]) -> None:
         self.names = tuple(card.id for card in pool)
         self.sets: list[AnchorSet] = []
         self._measured = [self._of(card, fingerprints.get(card.id, ())) for card in pool]
-        # The models, by index in the pool, that have at least one outcome to show.
+        # The models, by index in the pool, with at least one outcome to show.
         self.models = tuple(i for i, parts in enumerate(self._measured) if parts)
 
     def _of(self, card: ModelCard, parts: Sequence[Fingerprint]) -> tuple[_Measured, ...]:
@@ -235,35 +231,27 @@ class TextSlices:
         return tuple(found)
 
     def similarities(self, vector: Vector) -> list[Vector]:
-        """Cosine of a unit vector with every anchor of every set in `sets`: computed once a query, for all models."""
+        """Return the cosines of a unit vector with the anchors of every set in `sets`, once per query for all models."""
         return [one.vectors @ vector for one in self.sets]
 
     def examples(
         self, model: int, similarities: Sequence[Vector], k: int, *, without: str | None = None
     ) -> tuple[Example, ...]:
-        """The k measured anchors nearest to the query, nearest first; a question is shown once.
+        """Return the k measured anchors nearest to the query, nearest first, each question once.
 
-        model: index in the pool. without: a question that must not be shown, being the one that is asked.
+        model: index in the pool. without: a question to leave out, since it is the one in the prompt.
         """
-        near = [
-            (-float(similarities[part.set][row]), part.set, int(row), int(length), float(correct))
-            for part in self._measured[model]
-            for row, length, correct in _nearest(part, similarities[part.set], 2 * k)
-        ]
+        near = []
+        for part in self._measured[model]:
+            away = -similarities[part.set][part.rows]
+            for i in np.argsort(away, kind="stable")[: 2 * k]:
+                near.append((float(away[i]), part.set, int(part.rows[i]), int(part.lengths[i]), float(part.correct[i])))
         shown: dict[str, Example] = {}
         for _, of, row, length, correct in sorted(near):
             text = self.sets[of].texts[row]
             if text != without and text not in shown and len(shown) < k:
                 shown[text] = Example(text, length, correct >= CORRECT_FROM)
         return tuple(shown.values())
-
-
-def _nearest(part: _Measured, similarity: Vector, k: int) -> zip[tuple[int, int, float]]:
-    order = np.argsort(-similarity[part.rows], kind="stable")[:k]
-    return zip(part.rows[order].tolist(), part.lengths[order].tolist(), part.correct[order].tolist(), strict=True)
-
-
-# One installed estimator's prompts for a pool's models: its template, the examples it is shown, how it is sampled.
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +264,7 @@ class Prompt:
 
 
 class Prompter:
-    """Writes prompts and the jobs that sample them."""
+    """Writes one installed estimator's prompts for a pool's models, and the jobs that sample them."""
 
     def __init__(self, installed: Installed, slices: TextSlices) -> None:
         """Raises AssetError or UsageError: the estimator's template is damaged or unusable."""
@@ -287,14 +275,14 @@ class Prompter:
     def prompt(
         self, model: int, similarities: Sequence[Vector], question: str, *, without: str | None = None
     ) -> Prompt:
-        """The prompt for a model, by index in the pool; the other arguments as in `TextSlices.examples`."""
+        """Return the prompt for a model, by index in the pool; the other arguments as in `TextSlices.examples`."""
         examples = self._slices.examples(model, similarities, self._installed.examples, without=without)
         pieces = self._template.render(self._slices.names[model], examples, question)
         cut = (len(question) > MAX_QUESTION) + sum(len(one.question) > MAX_EXAMPLE for one in examples)
         return Prompt(pieces, sum(estimate_prompt_tokens(piece.text).expected for piece in pieces), cut)
 
     def job(self, prompt: Prompt, samples: int, *, after: int = 0) -> Job:
-        """The job that draws so many samples; `after` so many were drawn already, which it does not repeat."""
+        """Return the job that draws samples; `after`: how many were drawn before and are not repeated."""
         one = self._installed
         sampling = replace(one.sampling, seed=one.sampling.seed + after)
         return Job(prompt.pieces, samples, one.mode, one.analysis_tokens, sampling)

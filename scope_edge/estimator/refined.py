@@ -1,4 +1,4 @@
-"""One query's estimates while they are being refined: what is settled, what each may still become, how often it was sampled."""
+"""Samples to estimates: the reading of one prompt's samples, and one query's estimates while they are refined."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from scope_edge.types import Estimates
 if TYPE_CHECKING:
     from scope_edge.types import Floats
 
-# From a prompt's samples to one reading: P(yes) averaged, the length's median, and why.
-
 MAX_RATIONALE = 600
-# The error of a mean of one sample is not known; of P(yes), 0.25 is half of the most it can be.
+# The error of a mean of one sample is unknown; 0.25 is half of the maximum for P(yes).
 _UNKNOWN_ERROR = 0.25
+# How many standard errors of the mean P(yes) a half-sampled model may still move by.
+_ERRORS = np.array([-2.0, 2.0])
+_COLUMNS = ("p_correct", "p_low", "p_high", "tokens", "tokens_hi")
 
 
 @dataclass(frozen=True, slots=True)
 class EstimatorReading:
-    """What the samples of one prompt say together.
+    """The samples of one prompt, summarised.
 
     Attributes:
         p: mean P(yes). error: standard error of that mean. length: median completion tokens, the model's own.
-        used, dropped: samples that count, and unusable ones: no answer, a number that is none, a length of 0.
+        used, dropped: usable samples, and unusable ones: no answer, an invalid number, a length of 0.
         rationale: the analysis of the sample nearest the mean, on one line; empty in direct mode.
     """
 
@@ -44,10 +45,10 @@ class EstimatorReading:
 
 
 def read_samples(samples: Sequence[Sample]) -> EstimatorReading | None:
-    """One reading, None when no sample can be used. A cancelled sample was not finished and counts as neither."""
-    samples = [answered(one) for one in samples]
-    good = [one for one in samples if usable(one)]
-    dropped = sum(one.ending != "cancelled" for one in samples) - sum(one.ending != "cancelled" for one in good)
+    """Summarise samples; None when none is usable. An unusable cancelled sample does not count as dropped."""
+    samples = [_answered(one) for one in samples]
+    good = [one for one in samples if _usable(one)]
+    dropped = sum(one.ending != "cancelled" and not _usable(one) for one in samples)
     if not good:
         return None
     p = np.array([one.p_yes for one in good], np.float64)
@@ -55,37 +56,28 @@ def read_samples(samples: Sequence[Sample]) -> EstimatorReading | None:
     error = float(p.std(ddof=1) / math.sqrt(len(p))) if len(p) > 1 else _UNKNOWN_ERROR
     nearest = good[int(np.argmin(np.abs(p - mean)))]
     length = float(np.median([float(one.length or 0) for one in good]))
-    return EstimatorReading(mean, error, length, len(good), dropped, rationale(nearest.text))
+    # The rationale is one line without control characters.
+    line = " ".join("".join(char if char.isprintable() else " " for char in analysis(nearest.text)).split())
+    if len(line) > MAX_RATIONALE:
+        line = line[: MAX_RATIONALE - 1].rstrip() + "…"
+    return EstimatorReading(mean, error, length, len(good), dropped, line)
 
 
-def answered(sample: Sample) -> Sample:
-    """The sample with what its text says, where the vocabulary did not allow the answer line to be constrained: a vote."""
+def _answered(sample: Sample) -> Sample:
+    """Read the answer from the text where the vocabulary did not allow to constrain the answer line: yes is 1, no is 0."""
     if sample.p_yes is not None or sample.ending not in ("stop", "limit"):
         return sample
     found = parse_answer(sample.text)
     return sample if found is None else replace(sample, length=found.length, p_yes=float(found.correct))
 
 
-def usable(sample: Sample) -> bool:
-    """Whether a sample has an answer: a finite P(yes) in [0, 1] and a length above 0."""
-    p = sample.p_yes
-    return p is not None and math.isfinite(p) and 0.0 <= p <= 1.0 and (sample.length or 0) > 0
-
-
-def rationale(text: str) -> str:
-    """A sample's analysis as one line of at most MAX_RATIONALE characters, without control characters."""
-    kept = "".join(char if char.isprintable() else " " for char in analysis(text))
-    line = " ".join(kept.split())
-    return line if len(line) <= MAX_RATIONALE else line[: MAX_RATIONALE - 1].rstrip() + "…"
-
-
-# How many standard errors of the mean P(yes) a half-sampled model may still move by.
-_ERRORS = 2.0
+def _usable(sample: Sample) -> bool:
+    return sample.p_yes is not None and 0.0 <= sample.p_yes <= 1.0 and (sample.length or 0) > 0
 
 
 @dataclass(slots=True)
 class RefinementProgress:
-    """What was sampled for one model, and its reading. asked: samples asked for so far; done: no more would be."""
+    """One model's samples and their reading. asked: samples requested so far; done: no more will be."""
 
     samples: list[Sample] = field(default_factory=list)
     reading: EstimatorReading | None = None
@@ -94,19 +86,19 @@ class RefinementProgress:
 
 
 class Refined:
-    """The prior's estimates with what the estimator said so far laid over them."""
+    """The prior's estimates, replaced by the estimator's for the models sampled so far."""
 
     def __init__(
         self, prior: Estimates, calibration: EstimatorCalibration, coverage: float, open_: Sequence[int]
     ) -> None:
-        """open_: the models (indices in the pool) that the estimator could be asked about."""
+        """open_: the models (indices in the pool) that can be prompted for."""
         self.prior = prior
         self.progress = {i: RefinementProgress() for i in open_ if np.isfinite(prior.p_correct[i])}
         self._calibration = calibration
         self._coverage = coverage
 
     def ranges(self) -> tuple[Floats, Floats]:
-        """(low, high), shape (models,): where p may still end. What is settled, or cannot be asked, has no width."""
+        """Return (low, high), shape (models,): where p may still end; equal for settled models and those without prompts."""
         now = self.estimates().p_correct
         low, high = now.copy(), now.copy()
         for i, progress in self.progress.items():
@@ -117,12 +109,11 @@ class Refined:
                 away = self._calibration.reach
                 low[i], high[i] = sigmoid(np.log(before / (1 - before)) + np.array([-away, away]))
                 continue
-            ends = reading.p + np.array([-_ERRORS, _ERRORS]) * reading.error
-            low[i], high[i] = sigmoid(self._calibration.logit(ends, before))
+            low[i], high[i] = sigmoid(self._calibration.logit(reading.p + _ERRORS * reading.error, before))
         return low, high
 
-    def take(self, model: int, samples: Sequence[Sample], *, last: bool) -> None:
-        """Lay a model's new samples in. last: none will be asked for any more."""
+    def add(self, model: int, samples: Sequence[Sample], *, last: bool) -> None:
+        """Add a model's new samples. last: no more will be requested."""
         progress = self.progress[model]
         progress.samples.extend(samples)
         progress.reading = read_samples(progress.samples)
@@ -130,39 +121,32 @@ class Refined:
 
     @property
     def readings(self) -> dict[int, EstimatorReading]:
-        """Of every model with at least one usable sample."""
+        """The reading of every model with at least one usable sample."""
         return {i: progress.reading for i, progress in self.progress.items() if progress.reading is not None}
 
     def estimates(self) -> Estimates:
-        """The estimates as they stand."""
-        readings = self.readings
+        """Return the estimates so far."""
+        readings, before = self.readings, self.prior
         if not readings:
-            return self.prior
-        before = self.prior
-        columns = [c.copy() for c in (before.p_correct, before.p_low, before.p_high, before.tokens, before.tokens_hi)]
+            return before
+        columns = {name: getattr(before, name).copy() for name in _COLUMNS}
         for i, reading in readings.items():
-            for column, value in zip(columns, self._row(i, reading), strict=True):
-                column[i] = value
-        p_correct, p_low, p_high, tokens, tokens_hi = columns
-        said = {before.models[i]: one.rationale for i, one in readings.items() if one.rationale}
-        return Estimates(
-            models=before.models,
-            p_correct=p_correct,
-            p_low=p_low,
-            p_high=p_high,
-            tokens=tokens,
-            tokens_hi=tokens_hi,
-            evidence=before.evidence,
+            for name, value in zip(_COLUMNS, self._row(i, reading), strict=True):
+                columns[name][i] = value
+        rationales = {before.models[i]: one.rationale for i, one in readings.items() if one.rationale}
+        return replace(
+            before,
+            **columns,
             source=tuple("scope" if i in readings else one for i, one in enumerate(before.source)),
-            rationales={**before.rationales, **said},
+            rationales={**before.rationales, **rationales},
         )
 
     def _row(self, i: int, reading: EstimatorReading) -> tuple[float, float, float, float, float]:
-        """p, its band, tokens and their bound. The band keeps the prior's width in logit and covers the samples' error."""
+        """Return a row of _COLUMNS. The band of p keeps the prior's width in logit and covers the samples' error."""
         prior, calibration = self.prior, self._calibration
         before, bottom, top = (float(logit(column[i], CLIP)) for column in (prior.p_correct, prior.p_low, prior.p_high))
         center = float(calibration.logit(reading.p, prior.p_correct[i]))
-        ends = calibration.logit(reading.p + np.array([-_ERRORS, _ERRORS]) * reading.error, prior.p_correct[i])
+        ends = calibration.logit(reading.p + _ERRORS * reading.error, prior.p_correct[i])
         low = min(center + bottom - before, float(ends.min()))
         high = max(center + top - before, float(ends.max()))
         p, p_low, p_high = sigmoid(np.array([center, low, high])).tolist()
@@ -171,8 +155,6 @@ class Refined:
         upper = calibration.upper_residual(self._coverage)
         if upper is not None:
             return p, p_low, p_high, tokens, max(tokens, float(np.exp(log_tokens + upper)))
-        # The prior's bound, stretched where the estimator expects more: never below what is expected.
-        bound = float(prior.tokens_hi[i])
-        if np.isnan(bound):
-            return p, p_low, p_high, tokens, bound
-        return p, p_low, p_high, tokens, bound * max(1.0, tokens / float(prior.tokens[i]))
+        # The prior's bound, stretched where the estimator expects more tokens; a NaN bound stays NaN.
+        stretch = max(1.0, tokens / float(prior.tokens[i]))
+        return p, p_low, p_high, tokens, float(prior.tokens_hi[i]) * stretch

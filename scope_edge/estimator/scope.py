@@ -1,60 +1,50 @@
-"""The SCOPE estimator: slices -> prompts -> estimates, for as long as an answer could change the decision.
+"""The SCOPE estimator: refine a query's estimates by prompts for as long as an answer could change the decision.
 
-Anytime: it starts from the prior's estimates, asks the contest who could still be chosen, and prompts those, the most
-promising first, until one model is left that could be chosen, all of them are settled, or time or tokens are used up. Each
-is sampled by half first; the rest is drawn only while it could change the decision. Whatever fails, the prior's estimates
-stand and `degraded` says why.
+It is an anytime estimator. It starts from the prior's estimates, asks the policy which models could still be chosen, and
+prompts for those, the most promising first, until one model is left, all are settled, or time or tokens run out. Half of a
+model's samples are drawn first, the rest only while it could change the decision. On any failure the prior's estimates stand
+and `degraded` says why.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from scope_edge.errors import ScopeEdgeError
 from scope_edge.estimator.calibration import EstimatorCalibration, uncalibrated
 from scope_edge.estimator.prompt import Prompt, Prompter, TextSlices
 from scope_edge.estimator.refined import Refined
-from scope_edge.estimator.speed import PromptSpeed, SpeedEstimate
-from scope_edge.providers.llama.messages import Job, JobResult, Stats
 from scope_edge.types import EncodedQuery, Estimates, EstimatorReport, Refinement
 
 if TYPE_CHECKING:
     from scope_edge.estimator.store import Installed
+    from scope_edge.providers.llama.client import LlamaClient
+    from scope_edge.providers.llama.messages import Mode, Stats
+    from scope_edge.providers.llama.speed import SpeedRecord
     from scope_edge.types import Floats
 
     CouldWin = Callable[[Estimates, Floats, Floats], tuple[int, ...]]
 
-# A model of gigabytes from a slow disk takes a while; what takes longer hangs.
+# A model of gigabytes on a slow disk takes a while to load; a longer start is a hang.
 START_SECONDS = 300.0
-# After so many failures in a row it is left alone for a while: a failing start may take seconds, and so would every query.
+# After this many failures in a row the estimator rests: a failing start may take seconds, and would delay every query.
 MOST_FAILURES, REST_SECONDS = 3, 300.0
-
-
-class ReadyEstimator(PromptSpeed, Protocol):
-    """What a started worker says: throughput at its warm-up, and how many prompts to hand over at once."""
-
-    @property
-    def batch_prompts(self) -> int: ...
-
-
-class Client(Protocol):
-    """The llama.cpp worker as the estimator knows it; `llama.client.LlamaClient` is one."""
-
-    def start(self, timeout: float) -> ReadyEstimator: ...
-
-    def run(self, jobs: Sequence[Job], timeout: float | None) -> tuple[tuple[JobResult, ...], Stats]: ...
-
-    def close(self) -> None: ...
+# Tokens of the answer line, and of a usual analysis until one has been measured.
+ANSWER_TOKENS = 16
+_ANALYSIS_TOKENS = 160
+# With this many tokens a run counts as much as what was known before.
+_WEIGHT_TOKENS = 2000.0
+_FORGET = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """For one query; None = no limit. seconds: of estimating, loading aside. tokens: read and written by the estimator."""
+    """Limits for one query; None = no limit. seconds: without loading. tokens: read and written by the estimator."""
 
     seconds: float | None = None
     tokens: int | None = None
@@ -62,22 +52,64 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class EstimatorEngine:
-    """How to get at the worker. `open` may raise any ScopeEdgeError. known: its speed here, if it was ever measured.
+    """Access to the worker, used only once a query needs it.
 
-    Both are called when the first query needs it, not before.
+    open: create the client; may raise any ScopeEdgeError. known: the speed measured here before, if any.
     """
 
-    open: Callable[[], Client]
-    known: Callable[[], PromptSpeed | None] = lambda: None
+    open: Callable[[], LlamaClient]
+    known: Callable[[], SpeedRecord | None] = lambda: None
+
+
+class SpeedEstimate:
+    """Predicts seconds and tokens of prompts. Starts from the speed at warm-up and learns from runs."""
+
+    def __init__(self, speed: SpeedRecord, mode: Mode, analysis_tokens: int) -> None:
+        self._warm = max(speed.prefill_tps, 1e-6), max(speed.decode_tps, 1e-6)
+        self._prefill, self._decode = self._warm
+        free = 0 if mode == "direct" else min(analysis_tokens, _ANALYSIS_TOKENS)
+        self._sample = float(free + ANSWER_TOKENS)
+
+    def seconds(self, prompt_tokens: float, samples: int) -> float:
+        """Return the wall seconds of one prompt."""
+        return prompt_tokens / self._prefill + samples * self._sample / self._decode
+
+    def tokens(self, prompt_tokens: float, samples: int) -> float:
+        """Return the tokens read and written for one prompt."""
+        return prompt_tokens + samples * self._sample
+
+    def learn(self, stats: Stats, samples: int) -> None:
+        """Update by the measured figures of a run with this many samples."""
+        if stats.prefill_tokens > 0 and stats.prefill_seconds > 0:
+            rate = stats.prefill_tokens / stats.prefill_seconds
+            self._prefill = _mixed(self._prefill, rate, stats.prefill_tokens)
+        if stats.decode_tokens > 0 and stats.decode_seconds > 0:
+            rate = stats.decode_tokens / stats.decode_seconds
+            self._decode = _mixed(self._decode, rate, stats.decode_tokens)
+            if samples:
+                self._sample = _mixed(self._sample, stats.decode_tokens / samples, stats.decode_tokens)
+
+    def relax(self) -> None:
+        """Forget a little of the measured speed, after a prompt was skipped as too slow.
+
+        Otherwise one slow run in a busy minute could keep all later ones from showing that it was an exception.
+        """
+        self._prefill += _FORGET * (self._warm[0] - self._prefill)
+        self._decode += _FORGET * (self._warm[1] - self._decode)
+
+
+def _mixed(known: float, seen: float, tokens: float) -> float:
+    return known + tokens / (tokens + _WEIGHT_TOKENS) * (seen - known)
 
 
 @dataclass(slots=True)
-class _Spent:
-    """One query's bill: when estimating began, tokens read and written, and what a user should know."""
+class _Run:
+    """One query: its estimates and prompts so far, when estimating began, tokens read and written, notes."""
 
-    started: float
+    state: Refined
+    started: float = field(default_factory=monotonic)
+    prompts: dict[int, Prompt] = field(default_factory=dict)
     tokens: int = 0
-    cut: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -94,7 +126,7 @@ class ScopeEstimator:
         calibration: EstimatorCalibration | None,
         coverage: float,
     ) -> None:
-        """calibration: None = there is none for this estimator. Raises AssetError or UsageError: its template is unusable."""
+        """calibration: None = this estimator is uncalibrated. Raises AssetError or UsageError: its template is unusable."""
         self.name = installed.name
         self._installed = installed
         self._prompter = Prompter(installed, slices)
@@ -104,30 +136,30 @@ class ScopeEstimator:
         self._calibrated = calibration is not None
         self._calibration = calibration or uncalibrated()
         self._coverage = coverage
-        self._client: Client | None = None
+        self._client: LlamaClient | None = None
         self._started = False
-        self._batch = 1
-        self._pace: SpeedEstimate | None = None
+        self._batch_size = 1
+        self._speed: SpeedEstimate | None = None
         self._failures, self._failed, self._rest_until = 0, "", 0.0
         self._lock = Lock()
 
     def refine(self, encoded: EncodedQuery, estimates: Estimates, could_win: CouldWin) -> Refinement:
-        """Refine what could change the decision. could_win: see `contest.contenders`. Raises nothing on purpose."""
+        """Refine what could change the decision; failures become notes. could_win: see `policy.contenders`."""
         if not self._slices.models:
-            return _untouched(estimates, no_text(self.name))
+            return _unrefined(estimates, no_text(self.name))
         with self._lock:
             if monotonic() < self._rest_until:
-                return _untouched(estimates, f"{self._failed}; left alone for now after {MOST_FAILURES} failures")
+                return _unrefined(estimates, f"{self._failed}; paused for a while after {MOST_FAILURES} failures")
             try:
                 found = self._refine(encoded, estimates, could_win)
             except ScopeEdgeError as error:
-                # The worker may be gone: it is started again, with the time that takes, not within a query's seconds.
+                # The worker may be gone: the next query starts it again, outside of the query's seconds.
                 self._started = False
                 self._failures += 1
                 if self._failures >= MOST_FAILURES:
                     self._failures, self._rest_until = 0, monotonic() + REST_SECONDS
                 self._failed = f"estimator {self.name}: {error}; these are the prior's estimates"
-                return _untouched(estimates, self._failed)
+                return _unrefined(estimates, self._failed)
             self._failures = 0
             return found
 
@@ -139,66 +171,64 @@ class ScopeEstimator:
             self._client, self._started = None, False
 
     def _refine(self, encoded: EncodedQuery, estimates: Estimates, could_win: CouldWin) -> Refinement:
-        state = Refined(estimates, self._calibration, self._coverage, self._slices.models)
-        similarities, spent = self._slices.similarities(encoded.vector), _Spent(monotonic())
-        prompts: dict[int, Prompt] = {}
-        if self._pace is None and (known := self._engine.known()) is not None:
-            self._pace = self._paced(known)
-        while turn := self._turn(state, could_win):
-            for model in turn:
-                if model not in prompts:
-                    prompts[model] = self._prompter.prompt(model, similarities, encoded.query.text)
-                    spent.cut = max(spent.cut, prompts[model].cut)
-            now = turn if self._pace is None else self._affordable(turn, prompts, state, spent)
-            if not now:
+        run = _Run(Refined(estimates, self._calibration, self._coverage, self._slices.models))
+        similarities = self._slices.similarities(encoded.vector)
+        if self._speed is None and (known := self._engine.known()) is not None:
+            self._speed = self._speed_estimate(known)
+        while batch := self._next_batch(run.state, could_win):
+            for model in batch:
+                if model not in run.prompts:
+                    run.prompts[model] = self._prompter.prompt(model, similarities, encoded.query.text)
+            if self._speed is not None:
+                batch = self._affordable(batch, run, self._speed)
+            if not batch:
                 break
-            if not self._started:
-                self._start()  # and look again: what was remembered of its speed may not hold
-                spent.started = monotonic()
+            if self._client is None or self._speed is None or not self._started:
+                self._start()  # and decide again: the remembered speed may no longer hold
+                run.started = monotonic()
             else:
-                self._run(now, prompts, state, spent)
-        return self._result(state, spent)
+                self._run(batch, run, self._client, self._speed)
+        return self._result(run)
 
     def _start(self) -> None:
-        """Start the worker, again if need be. Raises what opening and starting raise."""
+        """Start the worker, again if need be. Raises the errors of opening and starting."""
         if self._client is None:
             self._client = self._engine.open()
         ready = self._client.start(START_SECONDS)
-        self._started, self._batch, self._pace = True, max(ready.batch_prompts, 1), self._paced(ready)
+        self._started, self._batch_size, self._speed = True, max(ready.batch_prompts, 1), self._speed_estimate(ready)
 
-    def _paced(self, speed: PromptSpeed) -> SpeedEstimate:
+    def _speed_estimate(self, speed: SpeedRecord) -> SpeedEstimate:
         return SpeedEstimate(speed, self._installed.mode, self._installed.analysis_tokens)
 
-    def _turn(self, state: Refined, could_win: CouldWin) -> list[int]:
-        """Whom to prompt next, at most a batch; empty when nothing that can be found out would change the decision."""
+    def _next_batch(self, state: Refined, could_win: CouldWin) -> list[int]:
+        """Return the models to prompt for next; empty when no answer would change the decision."""
         order = could_win(state.estimates(), *state.ranges())
         if len(order) < 2:
             return []
-        return [i for i in order if i in state.progress and not state.progress[i].done][: self._batch]
+        return [i for i in order if i in state.progress and not state.progress[i].done][: self._batch_size]
 
-    def _asks(self, model: int, state: Refined) -> int:
-        """How many samples to draw of a model now: half of them, then the rest."""
-        asked, all_ = state.progress[model].asked, self._installed.samples
-        return all_ - asked if asked else -(-all_ // 2)
+    def _samples(self, model: int, state: Refined) -> int:
+        """Return how many samples of a model to draw now: half of them, then the rest."""
+        asked, total = state.progress[model].asked, self._installed.samples
+        return total - asked if asked else -(-total // 2)
 
-    def _affordable(self, turn: list[int], prompts: Mapping[int, Prompt], state: Refined, spent: _Spent) -> list[int]:
-        """As many of `turn`, from its start, as time and tokens are left for; with none, a note says why."""
-        assert self._pace is not None
-        seconds, tokens = monotonic() - spent.started, float(spent.tokens)
-        for n, model in enumerate(turn):
-            samples = self._asks(model, state)
-            needed = self._pace.seconds(prompts[model].tokens, samples)
-            seconds, tokens = seconds + needed, tokens + self._pace.tokens(prompts[model].tokens, samples)
+    def _affordable(self, batch: list[int], run: _Run, speed: SpeedEstimate) -> list[int]:
+        """Return the first models of a batch that time and tokens allow; if none, a note says why."""
+        seconds, tokens = monotonic() - run.started, float(run.tokens)
+        for n, model in enumerate(batch):
+            prompt_tokens, samples = run.prompts[model].tokens, self._samples(model, run.state)
+            needed = speed.seconds(prompt_tokens, samples)
+            seconds, tokens = seconds + needed, tokens + speed.tokens(prompt_tokens, samples)
             late = self._limits.seconds is not None and seconds > self._limits.seconds
             if late or (self._limits.tokens is not None and tokens > self._limits.tokens):
                 if not n:
-                    self._pace.relax()
-                    spent.notes.append(self._too_much(state, needed if late else None, seconds if late else tokens))
-                return turn[:n]
-        return turn
+                    speed.relax()
+                    run.notes.append(self._limit_note(run.state, needed if late else None, seconds if late else tokens))
+                return batch[:n]
+        return batch
 
-    def _too_much(self, state: Refined, prompt_seconds: float | None, needed: float) -> str:
-        """Why no more prompts are run, and what would change that. prompt_seconds: None = it is tokens that are short."""
+    def _limit_note(self, state: Refined, prompt_seconds: float | None, needed: float) -> str:
+        """Say why no more prompts are run, and what would change that. prompt_seconds: None = tokens are the limit."""
         setting = "estimate_tokens" if prompt_seconds is None else "estimate_seconds"
         limit = self._limits.tokens if prompt_seconds is None else self._limits.seconds
         more = f"--{setting.replace('_', '-')} {math.ceil(needed)} allows one more"
@@ -210,64 +240,63 @@ class ScopeEstimator:
             f" estimates; {more}"
         )
 
-    def _run(self, turn: list[int], prompts: Mapping[int, Prompt], state: Refined, spent: _Spent) -> None:
-        assert self._client is not None and self._pace is not None
-        left = None
+    def _run(self, batch: Sequence[int], run: _Run, client: LlamaClient, speed: SpeedEstimate) -> None:
+        state, left = run.state, None
         if self._limits.seconds is not None:
-            left = max(self._limits.seconds - (monotonic() - spent.started), 0.01)
-        jobs = [self._prompter.job(prompts[i], self._asks(i, state), after=state.progress[i].asked) for i in turn]
-        results, stats = self._client.run(jobs, left)
-        for model, job, result in zip(turn, jobs, results, strict=True):
+            left = max(self._limits.seconds - (monotonic() - run.started), 0.01)
+        jobs = [
+            self._prompter.job(run.prompts[i], self._samples(i, state), after=state.progress[i].asked) for i in batch
+        ]
+        results, stats = client.run(jobs, left)
+        for model, job, result in zip(batch, jobs, results, strict=True):
             state.progress[model].asked += job.samples
             asked = state.progress[model].asked
-            state.take(model, result.samples, last=asked >= self._installed.samples or result.problem is not None)
+            state.add(model, result.samples, last=asked >= self._installed.samples or result.problem is not None)
             if result.problem is not None:
-                spent.notes.append(
-                    f"estimator {self.name}: no prompt for {self._slices.names[model]}: {result.problem}"
-                )
-        spent.tokens += stats.prefill_tokens + stats.decode_tokens
-        self._pace.learn(stats, sum(len(result.samples) for result in results))
+                run.notes.append(f"estimator {self.name}: no prompt for {self._slices.names[model]}: {result.problem}")
+        run.tokens += stats.prefill_tokens + stats.decode_tokens
+        speed.learn(stats, sum(len(result.samples) for result in results))
 
-    def _result(self, state: Refined, spent: _Spent) -> Refinement:
-        readings = state.readings
-        run = [i for i, one in state.progress.items() if one.asked]
+    def _result(self, run: _Run) -> Refinement:
+        state, readings = run.state, run.state.readings
+        prompted = [i for i, one in state.progress.items() if one.asked]
         report = EstimatorReport(
             name=self.name if readings else "prior",
-            prompts_run=len(run),
-            prompts_saved=len(state.progress) - len(run),
-            tokens=spent.tokens,
-            seconds=monotonic() - spent.started if run else 0.0,
+            prompts_run=len(prompted),
+            prompts_saved=len(state.progress) - len(prompted),
+            tokens=run.tokens,
+            seconds=monotonic() - run.started if prompted else 0.0,
         )
-        lost = [self._slices.names[i] for i in run if i not in readings and state.progress[i].samples]
-        notes = list(spent.notes)
+        lost = [self._slices.names[i] for i in prompted if i not in readings and state.progress[i].samples]
         if lost:
-            notes.append(
+            run.notes.append(
                 f"estimator {self.name}: no sample could be used, the prior's estimate stands: {', '.join(lost)}"
             )
-        return Refinement(state.estimates(), report, tuple(notes), tuple(self._warnings(state, spent)))
+        return Refinement(state.estimates(), report, tuple(run.notes), tuple(self._warnings(run)))
 
-    def _warnings(self, state: Refined, spent: _Spent) -> Iterator[str]:
-        readings = state.readings
+    def _warnings(self, run: _Run) -> list[str]:
+        readings, warnings = run.state.readings.values(), []
         if readings and not self._calibrated:
-            yield (
-                f"uncalibrated: {self.name} was never compared with outcomes here, so its word counts half beside the"
+            warnings.append(
+                f"uncalibrated: {self.name} was never compared with outcomes here, so its answer counts half beside the"
                 " prior's; `scope-edge calibrate --estimator gguf` does that"
             )
-        dropped = sum(one.dropped for one in readings.values())
+        dropped, used = sum(one.dropped for one in readings), sum(one.used for one in readings)
         if dropped:
-            used = sum(one.used for one in readings.values())
-            yield f"estimator {self.name}: {dropped} of {dropped + used} samples had no usable answer"
-        if spent.cut:
-            yield f"cut in the middle for the estimator: {spent.cut} of the texts in its prompt"
+            warnings.append(f"estimator {self.name}: {dropped} of {dropped + used} samples had no usable answer")
+        cut = max((prompt.cut for prompt in run.prompts.values()), default=0)
+        if cut:
+            warnings.append(f"cut in the middle for the estimator: {cut} of the texts in its prompt")
+        return warnings
 
 
 def no_text(name: str) -> str:
-    """What to say when an estimator is installed that has nothing to read."""
+    """Return the note for an installed estimator without anchors to read."""
     return (
         f"estimator {name} is installed, but no model of the pool has outcomes on anchors with text, which is what it"
         " reads; `scope-edge estimator anchors` brings some"
     )
 
 
-def _untouched(estimates: Estimates, note: str) -> Refinement:
+def _unrefined(estimates: Estimates, note: str) -> Refinement:
     return Refinement(estimates, EstimatorReport("prior"), (note,))

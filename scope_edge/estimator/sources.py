@@ -1,4 +1,4 @@
-"""Where an estimator's weights come from (a GGUF, a checkpoint's folder, the hub) and how they become one GGUF."""
+"""Find an estimator's weights (a GGUF, a checkpoint's folder, the hub) and make one GGUF of them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.estimator.convert.gguf import About, convert_checkpoint
 from scope_edge.estimator.convert.quantize import Quant, quantize_gguf
+from scope_edge.estimator.store import read_small
 from scope_edge.providers.llama.process import installed
 from scope_edge.storage.files import check_space, whole_file
-from scope_edge.storage.hub import HubRepo, Progress, discard, fetch, is_hub_id, look_up
+from scope_edge.storage.hub import HubRepo, Progress, fetch, is_hub_id, look_up
 
 DEFAULT_QUANT: Quant = "Q4_K_M"
 CARD = "README.md"
 MAX_CARD_BYTES = 1024 * 1024
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
-# What a checkpoint has besides its weights, as far as the conversion reads it. The first two it cannot do without.
+# The files of a checkpoint besides its weights that the conversion reads. It needs the first two.
 _SETTINGS = (
     "config.json",
     "tokenizer.json",
@@ -36,18 +38,17 @@ _SETTINGS = (
 )
 _HEAD = 24
 _BLOCK = 16 * 1024 * 1024
-
-# A longer path is none that a system would take.
+# No system accepts a longer path.
 MAX_SOURCE = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsOrigin:
-    """Weights that were found but not touched yet. Exactly one of `gguf`, `folder` and `repo` is set.
+    """Weights that were found but not read yet. Exactly one of `gguf`, `folder` and `repo` is set.
 
     Attributes:
-        source: as the user gave it, a hub id without its revision. stem: what a name can be made of.
-        chosen: of a repository, the ready GGUF to take; None = convert its checkpoint.
+        source: as the user gave it, a hub id without its revision. stem: to make a name of.
+        chosen: the ready GGUF to take from a repository; None = convert its checkpoint.
     """
 
     source: str
@@ -59,23 +60,23 @@ class WeightsOrigin:
 
     @property
     def converts(self) -> bool:
-        """Whether a GGUF still has to be made of it."""
+        """Whether the weights still have to be converted to a GGUF."""
         return self.gguf is None and self.chosen is None
 
 
 def find_origin(source: str, quant: Quant | None, *, offline: str | None = None) -> WeightsOrigin:
-    """Look at a path (a GGUF, or a folder with a checkpoint) or a hub id. A path that exists wins over a hub id.
+    """Examine a path (a GGUF, or a folder with a checkpoint) or a hub id. An existing path wins over a hub id.
 
-    Raises UsageError (it is neither), AssetError (not a GGUF, or a GGUF without weights), and what `look_up` raises.
+    Raises UsageError (neither), AssetError (not a GGUF, or a GGUF without weights), and the errors of `look_up`.
     """
     if not source.strip():
         raise UsageError("no source; give a .gguf file, a folder with a checkpoint, or a hub id such as Cooolder/SCOPE")
     path = Path(source)
-    with contextlib.suppress(RuntimeError):  # ~ of nobody: then that is how it is called
+    with contextlib.suppress(RuntimeError):  # ~ of an unknown user: part of the name
         path = path.expanduser()
     if len(source) > MAX_SOURCE:
         raise UsageError(
-            f"{source[:60]}…: no file is called so, {len(source)} characters; give a file, a folder or a hub id"
+            f"{source[:60]}…: {len(source)} characters, too long for a path; give a file, a folder or a hub id"
         )
     if path.is_file():
         check_head(path)
@@ -88,7 +89,7 @@ def find_origin(source: str, quant: Quant | None, *, offline: str | None = None)
 
 
 def check_extras(origin: WeightsOrigin) -> None:
-    """Raise MissingExtraError, before anything is downloaded, when what the origin needs is not installed."""
+    """Raise MissingExtraError, before any download, when a library that the origin needs is not installed."""
     if not installed():
         raise MissingExtraError('an estimator needs llama-cpp-python; pip install "scope-edge[llama]"')
     for library in ("gguf", "safetensors") if origin.converts else ():
@@ -97,49 +98,46 @@ def check_extras(origin: WeightsOrigin) -> None:
 
 
 def model_card(origin: WeightsOrigin, progress: Progress | None) -> str | None:
-    """The README beside a checkpoint or of a repository; None without one. Raises as `fetch`, AssetError."""
+    """Read the README of a checkpoint or repository; None without one. Raises AssetError and the errors of `fetch`."""
     if origin.repo is not None:
         size = next((file.size for file in origin.repo.files if file.path == CARD), None)
         if size is None or size > MAX_CARD_BYTES:
             return None
         return read_text(fetch(origin.repo, [CARD], progress) / CARD)
-    path = (origin.folder or Path()) / CARD
-    return read_text(path) if origin.folder is not None and path.is_file() else None
+    path = None if origin.folder is None else origin.folder / CARD
+    return read_text(path) if path is not None and path.is_file() else None
 
 
 def read_text(path: Path) -> str:
-    """A text file of at most 1 MB. Raises AssetError."""
-    try:
-        with path.open("rb") as file:
-            blob = file.read(MAX_CARD_BYTES + 1)
-    except OSError as error:
-        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); give another file") from error
-    if len(blob) > MAX_CARD_BYTES:
-        raise AssetError(f"{path}: more than {MAX_CARD_BYTES} bytes, is this the right file?")
-    return blob.decode("utf-8", "replace")
+    """Read a text file of at most 1 MB. Raises AssetError."""
+    return read_small(path, MAX_CARD_BYTES, "give another file").decode("utf-8", "replace")
 
 
 def put_weights(origin: WeightsOrigin, target: Path, quant: Quant | None, progress: Progress | None) -> None:
-    """Make `target` the GGUF of an origin: linked or copied, downloaded, converted, quantized, whatever it takes.
+    """Make `target` the GGUF of an origin: link or copy, download, convert, quantize as needed.
 
-    Raises AssetError, UsageError, MissingExtraError as the steps do. A download that was interrupted stays in the cache.
+    Raises AssetError, UsageError, MissingExtraError and the errors of `fetch`. An interrupted download stays in the cache.
     """
-    if origin.repo is not None:
-        _from_hub(origin, origin.repo, target, quant, progress)
-    elif origin.folder is not None:
-        _converted(origin.folder, target, quant or DEFAULT_QUANT, About(), progress)
-    elif origin.gguf is not None:
+    if origin.gguf is not None:
         _placed(origin.gguf, target, quant, progress)
-
-
-def forget(origin: WeightsOrigin) -> None:
-    """Delete what was downloaded of a repository: its weights are in the store now."""
-    if origin.repo is not None:
-        discard(origin.repo)
+        return
+    folder, about, repo = origin.folder, About(), origin.repo
+    if repo is not None:
+        if origin.chosen is not None:
+            _placed(fetch(repo, [origin.chosen], progress) / origin.chosen, target, None, progress)
+            return
+        held = {file.path for file in repo.files}
+        folder = fetch(repo, [path for path in (*_SETTINGS, _INDEX) if path in held], progress)
+        shards = _shards(folder / _INDEX) if _INDEX in held else [_SINGLE]
+        check_space(target.parent, _conversion_bytes(repo, shards, target.parent), f"{repo.id}: the conversion")
+        fetch(repo, shards, progress)
+        about = About(repo.id.partition("/")[2], repo.licence, f"https://huggingface.co/{repo.id}")
+    if folder is not None:
+        _converted(folder, target, quant or DEFAULT_QUANT, about, progress)
 
 
 def check_head(path: Path) -> None:
-    """Raise AssetError when a file does not begin as a GGUF with weights does."""
+    """Raise AssetError unless a file begins like a GGUF with weights."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -169,60 +167,37 @@ def _in_folder(folder: Path, quant: Quant | None) -> WeightsOrigin:
 
 def _on_hub(source: str, quant: Quant | None, offline: str | None) -> WeightsOrigin:
     repo = look_up(source, offline=offline)
-    stem = repo.id.partition("/")[2]
-    paths = [file.path for file in repo.files]
+    paths = {file.path for file in repo.files}
     chosen = _ready(paths, quant)
-    if chosen is None and not _has_checkpoint(paths):
+    if chosen is None and not (paths >= {"config.json", "tokenizer.json"} and paths & {_INDEX, _SINGLE}):
         ready = ", ".join(sorted(path for path in paths if path.endswith(".gguf")))
         raise UsageError(
             f"{repo.id}: has no {quant or DEFAULT_QUANT} in one piece, only {ready}; ask for one of them with --quant"
             if ready
             else f"{repo.id}: holds neither a checkpoint (config.json, *.safetensors) nor a .gguf file"
         )
-    return WeightsOrigin(repo.id, stem, repo=repo, chosen=chosen)
+    return WeightsOrigin(repo.id, repo.id.partition("/")[2], repo=repo, chosen=chosen)
 
 
 def _ready(paths: Iterable[str], quant: Quant | None) -> str | None:
-    """The GGUF of a quantization by its name, the shortest path of several; split ones are not taken."""
+    """Find the GGUF of a quantization by its name, the shortest path of several; split files are skipped."""
     kind = re.escape(quant or DEFAULT_QUANT)
     named = re.compile(rf"(?:^|[^a-z0-9]){kind}(?:[^a-z0-9_].*)?\.gguf", re.IGNORECASE)
     found = [path for path in paths if named.search(path) and not re.search(r"-\d{5}-of-\d{5}\.gguf$", path)]
     return min(found, key=lambda path: (len(path), path), default=None)
 
 
-def _has_checkpoint(paths: Iterable[str]) -> bool:
-    held = set(paths)
-    return {"config.json", "tokenizer.json"} <= held and bool({_INDEX, _SINGLE} & held)
-
-
-def _from_hub(
-    origin: WeightsOrigin, repo: HubRepo, target: Path, quant: Quant | None, progress: Progress | None
-) -> None:
-    if origin.chosen is not None:
-        _placed(fetch(repo, [origin.chosen], progress) / origin.chosen, target, None, progress)
-        return
-    held = {file.path: file.size for file in repo.files}
-    folder = fetch(repo, [path for path in (*_SETTINGS, _INDEX) if path in held], progress)
-    shards = _shards(folder / _INDEX) if _INDEX in held else [_SINGLE]
-    check_space(target.parent, _room(repo, shards, target.parent), f"{repo.id}: the conversion")
-    fetch(repo, shards, progress)
-    about = About(repo.id.partition("/")[2], repo.licence, f"https://huggingface.co/{repo.id}")
-    _converted(folder, target, quant or DEFAULT_QUANT, about, progress)
-
-
-def _room(repo: HubRepo, shards: Sequence[str], store: Path) -> int:
-    """Bytes that the store's disk must have free before the shards are downloaded."""
+def _conversion_bytes(repo: HubRepo, shards: Sequence[str], store: Path) -> int:
+    """Return the bytes that must be free on the store's disk before the shards are downloaded."""
     size = sum(file.size for file in repo.files if file.path in shards)
-    # In 16 bits, then quantized beside it: at most 1.6 times what is downloaded.
-    room = int(1.6 * size)
+    # In 16 bits, then quantized beside it: at most 1.6 times the size of the download.
+    needed = int(1.6 * size)
     cache = next(one for one in (repo.folder, *repo.folder.parents) if one.exists())
-    if cache.stat().st_dev != store.stat().st_dev:
-        return room
-    return room + repo.missing_bytes(shards)
+    return needed + repo.missing_bytes(shards) if cache.stat().st_dev == store.stat().st_dev else needed
 
 
 def _shards(index: Path) -> list[str]:
-    """The files a checkpoint's index names. Raises AssetError."""
+    """Return the shards that a checkpoint's index names. Raises AssetError."""
     try:
         return sorted(set(json.loads(read_text(index))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -230,30 +205,28 @@ def _shards(index: Path) -> list[str]:
 
 
 def _converted(folder: Path, target: Path, quant: Quant, about: About, progress: Progress | None) -> None:
-    """The checkpoint as a GGUF in 16 bits, then quantized; the first one is removed."""
-    steps = [_step(progress, f"converting {about.name or folder.name}"), _step(progress, f"quantizing to {quant}")]
+    """Convert a checkpoint to a GGUF in 16 bits, then quantize it; the first file is removed."""
+    converting = step(progress, f"converting {about.name or folder.name}")
     if quant == "F16":
-        convert_checkpoint(folder, target, dtype="f16", about=about, progress=steps[0])
+        convert_checkpoint(folder, target, dtype="f16", about=about, progress=converting)
         return
     whole = target.with_name("whole.gguf")
     try:
-        convert_checkpoint(folder, whole, about=about, progress=steps[0])
-        quantize_gguf(whole, target, quant, progress=steps[1])
+        convert_checkpoint(folder, whole, about=about, progress=converting)
+        quantize_gguf(whole, target, quant, progress=step(progress, f"quantizing to {quant}"))
     finally:
         whole.unlink(missing_ok=True)
 
 
 def _placed(path: Path, target: Path, quant: Quant | None, progress: Progress | None) -> None:
-    """A GGUF under another name: quantized when that was asked for and it is not yet, else the same bytes."""
+    """Put a GGUF in place: quantized if requested and not quantized yet, else the same bytes."""
     check_head(path)
     if quant is not None and quant.lower() not in path.name.lower():
-        quantize_gguf(path, target, quant, progress=_step(progress, f"quantizing to {quant}"))
+        quantize_gguf(path, target, quant, progress=step(progress, f"quantizing to {quant}"))
         return
-    try:
+    with contextlib.suppress(OSError):  # another disk, or one without links
         os.link(path.resolve(), target)
         return
-    except OSError:
-        pass  # another disk, or one that knows no links
     try:
         size, done = path.stat().st_size, 0
         check_space(target.parent, size, str(target))
@@ -267,16 +240,6 @@ def _placed(path: Path, target: Path, quant: Quant | None, progress: Progress | 
         raise AssetError(f"{path}: cannot be read ({error.strerror or error}); give another file") from error
 
 
-def _step(progress: Progress | None, what: str) -> InstallStep | None:
-    return None if progress is None else InstallStep(progress, what)
-
-
-@dataclass(frozen=True, slots=True)
-class InstallStep:
-    """A named part of a progress, for those who report (done, in all)."""
-
-    progress: Progress
-    what: str
-
-    def __call__(self, done: int, total: int) -> None:
-        self.progress(self.what, done, total)
+def step(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    """Return a progress function of (done, in all) for one named step."""
+    return None if progress is None else partial(progress, what)

@@ -1,8 +1,8 @@
-"""The estimators a user has installed: where they are, what is known of them, and that their weights are what they were.
+"""The store of installed estimators: list, find, verify and remove them.
 
-One folder each, `estimators/<name>/` in the user's data folder: model.gguf, prompt.txt (the prompt template, as the weights
-were trained on it) and manifest.toml (where both come from, their hashes, and how to sample). What cannot be used is named
-and leaves the others usable.
+Each has a folder `estimators/<name>/` in the user's data folder: model.gguf, prompt.txt (the prompt template the weights were
+trained with) and manifest.toml (the origin of both, their hashes, and how to sample). A damaged entry is reported and leaves
+the others usable.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -43,12 +42,12 @@ class Installed:
     """One installed estimator.
 
     Attributes:
-        sha256, size: of the GGUF, hex and bytes. shape: what the GGUF says of itself.
+        sha256, size: of the GGUF, hex and bytes. shape: the GGUF's own description.
         mode: belongs to the weights: "cot" writes an analysis before its answer, "direct" does not.
-        template_sha256: of the template's UTF-8 bytes. template_from: where it comes from, in words.
+        template_sha256: of the template's UTF-8 bytes. template_from: its origin, in words.
         source: a path or hub id, as given. revision: the hub commit; None = not from the hub.
         installed: UTC time, ISO format.
-        sampling, samples: how each prompt is sampled. examples: anchors shown in it. analysis_tokens: limit of the analysis.
+        sampling, samples: how each prompt is sampled. examples: anchors shown in it. analysis_tokens: their limit.
     """
 
     name: str
@@ -77,7 +76,7 @@ class Installed:
     def template(self) -> str:
         """The prompt template. Raises AssetError when it is missing or was changed."""
         path = self.folder / PROMPT
-        blob = _read(path, MAX_PROMPT_BYTES)
+        blob = read_small(path, MAX_PROMPT_BYTES, _again(self.name))
         if hashlib.sha256(blob).hexdigest() != self.template_sha256:
             raise AssetError(f"{path}: was changed after it was installed; {_again(self.name)}")
         return blob.decode("utf-8")
@@ -85,7 +84,7 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """An entry that cannot be used. problem: one line that names the file and what to do."""
+    """An unusable entry. problem: one line that names the file and what to do."""
 
     name: str
     folder: Path
@@ -93,12 +92,12 @@ class Damaged:
 
 
 def store() -> Path:
-    """The folder that holds all installed estimators (may not exist)."""
+    """Return the folder of all installed estimators (may not exist)."""
     return assets.user_data_dir() / "estimators"
 
 
 def entries() -> tuple[Installed | Damaged, ...]:
-    """Everything in the store, by name; what cannot be used is `Damaged`."""
+    """List all entries by name; an unusable one is `Damaged`."""
     found: list[Installed | Damaged] = []
     for folder in _folders():
         try:
@@ -109,24 +108,23 @@ def entries() -> tuple[Installed | Damaged, ...]:
 
 
 def list_installed() -> tuple[Installed, ...]:
-    """The usable estimators, newest first. A damaged entry is left out: see `entries`."""
-    sound = [entry for entry in entries() if isinstance(entry, Installed)]
-    return tuple(sorted(sound, key=lambda one: one.installed, reverse=True))
+    """List the usable estimators, newest first; see `entries` for damaged ones."""
+    usable = [entry for entry in entries() if isinstance(entry, Installed)]
+    return tuple(sorted(usable, key=lambda one: one.installed, reverse=True))
 
 
 def find_installed(name: str | None = None) -> Installed | None:
-    """The estimator of that name, or the newest one; None when there is none.
+    """Return the estimator of that name, or the newest one; None when missing.
 
-    Raises AssetError when the named one is damaged, or, with no name, when all there are are.
+    Raises AssetError when the named one is damaged, or, without a name, when all are damaged.
     """
     if name is not None:
         folder = store() / name
         return _load(folder) if _NAME.fullmatch(name) and folder.is_dir() else None
-    found = entries()
-    sound = [entry for entry in found if isinstance(entry, Installed)]
-    if sound:
-        return max(sound, key=lambda one: one.installed)
-    for entry in found:
+    newest = next(iter(list_installed()), None)
+    if newest is not None:
+        return newest
+    for entry in entries():
         if isinstance(entry, Damaged):
             raise AssetError(entry.problem)
     return None
@@ -135,8 +133,8 @@ def find_installed(name: str | None = None) -> Installed | None:
 def check_gguf(installed: Installed) -> None:
     """Check the weights against their sha256. Raises AssetError when they are missing or were changed.
 
-    Native code is to see only bytes that were checked, and reading gigabytes takes seconds: what was checked is remembered
-    by size, time of change and inode in the cache folder, so that a file is read once, and again when it was touched.
+    Native code may see only checked bytes, but hashing gigabytes takes seconds: a checked file's size, time of change and
+    inode are remembered in the cache folder, so that it is hashed again only after a change.
     """
     path = installed.gguf
     try:
@@ -145,8 +143,9 @@ def check_gguf(installed: Installed) -> None:
             raise AssetError(
                 f"{path}: {seen['size']} bytes where {installed.size} were installed; {_again(installed.name)}"
             )
-        if _remembered(installed) == seen:
-            return
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(_memory(installed).read_bytes()) == seen:
+                return
         digest = file_sha256(path)
     except OSError as error:
         raise AssetError(f"{path}: cannot be read ({error.strerror or error}); {_again(installed.name)}") from error
@@ -158,13 +157,13 @@ def check_gguf(installed: Installed) -> None:
 
 
 def remember_gguf(installed: Installed) -> None:
-    """Remember that the weights' sha256 was checked just now. A cache that cannot be written costs time only."""
+    """Remember that the weights' sha256 was just checked. A cache that cannot be written only costs time."""
     with contextlib.suppress(AssetError, OSError):
         write_atomically(_memory(installed), json.dumps(file_stamp(installed.gguf)).encode())
 
 
 def check_entry_name(name: str) -> str:
-    """A name an estimator can have: lower-case letters, digits, dot, dash, underscore. Raises UsageError."""
+    """Return a valid name: lower-case letters, digits, dot, dash, underscore. Raises UsageError for others."""
     if _NAME.fullmatch(name):
         return name
     raise UsageError(
@@ -176,22 +175,22 @@ def write_manifest(installed: Installed) -> None:
     """Write manifest.toml into the entry's folder. Raises AssetError when it cannot be written."""
     import tomlkit
 
-    body = {name: value for name, value in asdict(installed).items() if value is not None}
-    for name in ("name", "folder"):
-        del body[name]
+    body = {
+        name: value for name, value in asdict(installed).items() if value is not None and name not in ("name", "folder")
+    }
     text = tomlkit.dumps({"format": FORMAT, **body})
     write_atomically(installed.folder / MANIFEST, text.encode("utf-8"))
 
 
 def remove_installed(name: str) -> Path:
-    """Delete an entry, damaged or not; give the folder it was in. Raises UsageError (no such), AssetError (cannot)."""
+    """Delete an entry, damaged or not; return its folder. Raises UsageError (no such entry), AssetError (not deleted)."""
     folder = store() / name
     if not _NAME.fullmatch(name) or not folder.is_dir():
         names = ", ".join(one.name for one in _folders()) or "none"
         raise UsageError(f"no estimator {name!r} is installed; installed are: {names}")
     with contextlib.suppress(AssetError, OSError):
         _memory(_load(folder)).unlink(missing_ok=True)
-    # Gone in one step: an interrupted removal leaves no entry that is half there.
+    # Renamed first: an interrupted removal leaves no partial entry.
     aside = folder.with_name(f".removed-{os.getpid()}-{name}")
     try:
         folder.replace(aside)
@@ -202,7 +201,7 @@ def remove_installed(name: str) -> Path:
 
 
 def _folders() -> list[Path]:
-    """The entries' folders by name. What begins with a dot is being made or removed."""
+    """List the entries' folders by name. Names with a leading dot are being installed or removed."""
     try:
         return sorted(one for one in store().iterdir() if one.is_dir() and _NAME.fullmatch(one.name))
     except OSError:
@@ -210,22 +209,18 @@ def _folders() -> list[Path]:
 
 
 def _load(folder: Path) -> Installed:
-    """One entry out of its manifest. Raises AssetError naming the file, the field and what to do."""
+    """Read an entry from its manifest. Raises AssetError naming the file, the field and what to do."""
     path = folder / MANIFEST
     again = _again(folder.name)
     try:
-        body = tomllib.loads(_read(path, MAX_MANIFEST_BYTES).decode("utf-8"))
+        body = tomllib.loads(read_small(path, MAX_MANIFEST_BYTES, again).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise AssetError(f"{path}: not valid TOML ({error}); {again}") from error
     if body.pop("format", None) != FORMAT:
         raise AssetError(f"{path}: not a manifest this release reads (format {FORMAT}); {again}, or update scope-edge")
     try:
-        shape = _record(AnswerFormat, body.pop("shape", {}))
-        sampling = _record(Sampling, body.pop("sampling", {}))
-        own = {"name": folder.name, "folder": folder, "shape": shape, "sampling": sampling}
-        facts = _checked(Installed, {**body, **own})
-        entry = Installed(**facts)
-        _sensible(entry)
+        entry: Installed = _build(Installed, {**body, "name": folder.name, "folder": folder})
+        _check_ranges(entry)
         size = entry.gguf.stat().st_size
     except (TypeError, ValueError) as error:
         raise AssetError(f"{path}: {error}; {again}") from error
@@ -236,8 +231,8 @@ def _load(folder: Path) -> Installed:
     return entry
 
 
-def _sensible(entry: Installed) -> None:
-    """Raises ValueError naming a number that cannot be."""
+def _check_ranges(entry: Installed) -> None:
+    """Raise ValueError naming a number out of range."""
     sampling, shape = entry.sampling, entry.shape
     ranges = {
         "samples": (entry.samples, 1, 256),
@@ -255,26 +250,25 @@ def _sensible(entry: Installed) -> None:
             raise ValueError(f"{name} cannot be {value}, only {low} to {high}")
 
 
-def _record(kind: type[Any], body: object) -> Any:
+def _build(kind: type[Any], body: object) -> Any:
+    """Build a dataclass, nested ones included. Raises ValueError naming a field that is missing, unknown or wrong."""
     if not isinstance(body, dict):
         raise ValueError(f"{kind.__name__.lower()} is not a table")
-    return kind(**_checked(kind, body))
-
-
-def _checked(kind: type[Any], body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body's fields, each of the type the record says. Raises ValueError naming the first that is not."""
     types = get_type_hints(kind)
     values: dict[str, Any] = {name: None for name in types if _fits(None, types[name])}
-    for one in fields(kind):
-        if one.name not in {**values, **body} and one.default is one.default_factory is MISSING:
-            raise ValueError(f"says nothing of {one.name}")
     for name, value in body.items():
         if name not in types:
-            raise ValueError(f"{name} is not a field of it")
-        if not _fits(value, types[name]):
+            raise ValueError(f"{name} is an unknown field")
+        if is_dataclass(types[name]):
+            values[name] = _build(types[name], value)
+        elif _fits(value, types[name]):
+            values[name] = value
+        else:
             raise ValueError(f"{name} cannot be {value!r}")
-        values[name] = value
-    return values
+    for one in fields(kind):
+        if one.name not in values and one.default is one.default_factory is MISSING:
+            raise ValueError(f"{one.name} is missing")
+    return kind(**values)
 
 
 def _fits(value: object, type_: Any) -> bool:
@@ -286,16 +280,15 @@ def _fits(value: object, type_: Any) -> bool:
     return isinstance(value, kinds) and (type(value) is not bool or bool in kinds)
 
 
-def _read(path: Path, most: int) -> bytes:
-    """The bytes of a small file. Raises AssetError."""
-    again = _again(path.parent.name)
+def read_small(path: Path, most: int, advice: str) -> bytes:
+    """Read a file of at most `most` bytes. Raises AssetError, which ends with `advice`."""
     try:
         with path.open("rb") as file:
             blob = file.read(most + 1)
     except OSError as error:
-        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); {again}") from error
+        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); {advice}") from error
     if len(blob) > most:
-        raise AssetError(f"{path}: more than {most} bytes, which no {path.name} has; {again}")
+        raise AssetError(f"{path}: more than {most} bytes; {advice}")
     return blob
 
 
@@ -304,13 +297,6 @@ def _again(name: str) -> str:
 
 
 def _memory(installed: Installed) -> Path:
-    # A file of the same weights in another folder is another file: its own stamp, its own check.
-    place = hashlib.sha256(str(installed.folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
-    return assets.user_cache_dir() / "checked" / f"{installed.sha256[:32]}-{place[:16]}.json"
-
-
-def _remembered(installed: Installed) -> object:
-    try:
-        return json.loads(_memory(installed).read_bytes())
-    except (OSError, ValueError):
-        return None
+    # The same weights in another folder are another file with its own stamp and check.
+    folder = hashlib.sha256(str(installed.folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    return assets.user_cache_dir() / "checked" / f"{installed.sha256[:32]}-{folder[:16]}.json"

@@ -162,15 +162,15 @@ def test_the_journal_keeps_every_prompt_and_survives_being_cut_off(tmp_path: Pat
     with (tmp_path / JOURNAL).open("ab") as file:
         file.write(b'{"task": {"set": "set", "anch')
     back = CalibrationLog(tmp_path, KEY)
-    assert back.said == journal.said
+    assert back.replies == journal.replies
     back.add(EstimatorReply(task(4), 0.5, 1.0))
-    assert CalibrationLog(tmp_path, KEY).said == back.said
+    assert CalibrationLog(tmp_path, KEY).replies == back.replies
 
 
 def test_another_estimators_journal_is_begun_anew(tmp_path: Path) -> None:
     CalibrationLog(tmp_path, KEY).add(EstimatorReply(task(0), 0.5, 9.0))
-    assert CalibrationLog(tmp_path, replace(KEY, template="c" * 64)).said == []
-    assert CalibrationLog(tmp_path, KEY).said == []
+    assert CalibrationLog(tmp_path, replace(KEY, template="c" * 64)).replies == []
+    assert CalibrationLog(tmp_path, KEY).replies == []
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_line_that_makes_no_sense_is_asked_again(tmp_path: Path, line: str) ->
     CalibrationLog(tmp_path, KEY).add(EstimatorReply(task(0), 0.5, 9.0))
     with (tmp_path / JOURNAL).open("ab") as file:
         file.write(line.encode("utf-8", "replace") + b"\n")
-    assert CalibrationLog(tmp_path, KEY).said == [EstimatorReply(task(0), 0.5, 9.0)]
+    assert CalibrationLog(tmp_path, KEY).replies == [EstimatorReply(task(0), 0.5, 9.0)]
 
 
 def test_scores_are_what_they_are_called() -> None:

@@ -28,8 +28,8 @@ from tiny_qwen3 import (
 )
 from tokenizers import Tokenizer
 
+from scope_edge.estimator.convert.checkpoint import read_vocabulary
 from scope_edge.estimator.convert.gguf import About, convert_checkpoint
-from scope_edge.estimator.convert.vocabulary import read_vocabulary
 from scope_edge.providers.llama.process import installed
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from tiny_qwen3 import make_checkpoint, read_json, weights, write_json, write_safetensors
 
 from scope_edge.errors import AssetError, MissingExtraError, ScopeEdgeError, UsageError
-from scope_edge.estimator.convert.checkpoint import read_config, read_tensors
+from scope_edge.estimator.convert.checkpoint import read_config, read_tensors, read_vocabulary
 from scope_edge.estimator.convert.gguf import convert_checkpoint
-from scope_edge.estimator.convert.vocabulary import read_vocabulary
 
 if TYPE_CHECKING:
     from tiny_qwen3 import Dtype

@@ -15,8 +15,7 @@ from policy_cases import PROMPT, card, estimates, pool_like
 from scope_edge.errors import WorkerError
 from scope_edge.estimator.calibration import EstimatorCalibration
 from scope_edge.estimator.prompt import TextSlices
-from scope_edge.estimator.scope import MOST_FAILURES, EstimatorEngine, Limits, ScopeEstimator
-from scope_edge.estimator.speed import SpeedEstimate
+from scope_edge.estimator.scope import MOST_FAILURES, EstimatorEngine, Limits, ScopeEstimator, SpeedEstimate
 from scope_edge.providers.llama.messages import Sample, Stats
 from scope_edge.types import Preference, Refinement
 
@@ -210,7 +209,7 @@ def test_a_worker_that_fails_leaves_the_prior_and_is_not_tried_for_ever(tmp_path
         assert found.estimates is rows
         assert "signal 9" in found.degraded[0]
     assert len(client.batches) == MOST_FAILURES
-    assert "left alone for now" in found.degraded[0]
+    assert "paused for a while" in found.degraded[0]
 
 
 def test_it_recovers_after_a_failure(tmp_path: Path) -> None:

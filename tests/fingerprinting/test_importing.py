@@ -10,7 +10,7 @@ from cli_cases import Cli
 from importing_cases import CLAUDE, LLAMA, folder, known, question
 
 from scope_edge.estimation.fingerprints import load_anchor_sets
-from scope_edge.fingerprinting.importing import routing_data, table
+from scope_edge.fingerprinting.importing import outcomes, routing_data
 from scope_edge.storage.assets import user_data_dir
 
 
@@ -108,7 +108,7 @@ def test_what_makes_no_sense_is_named_and_nothing_written(cli: Cli, tmp_path: Pa
 def test_damaged_files_are_named(cli: Cli, tmp_path: Path) -> None:
     source = folder(tmp_path / "mine", [f"q0,{CLAUDE},1,,,"])
     assert cli("import", str(tmp_path / "nowhere")).code == 2
-    assert "no known format" in cli("import", str(tmp_path)).complaint
+    assert "unknown format" in cli("import", str(tmp_path)).complaint
     whole = (source / "queries.jsonl.gz").read_bytes()
     twice = gzip.compress(b'{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n')
     for damaged in (whole[:-20], b"plain", gzip.compress(b"{]"), gzip.compress(b"[1]"), gzip.compress(b""), twice):
@@ -124,7 +124,7 @@ def test_damaged_files_are_named(cli: Cli, tmp_path: Path) -> None:
 
 def test_a_file_that_unpacks_to_too_much_is_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = folder(tmp_path / "mine", [f"q0,{CLAUDE},1,,,"])
-    (source / "queries.jsonl.gz").write_bytes(gzip.compress(b" " * (table.MAX_LINE + 1)))
+    (source / "queries.jsonl.gz").write_bytes(gzip.compress(b" " * (outcomes.MAX_LINE + 1)))
     assert "a line over" in cli("import", str(source)).complaint
     monkeypatch.setattr(routing_data, "MAX_QUERIES", 300)
     assert "over 300 in all" in cli("import", str(folder(source, [f"q0,{CLAUDE},1,,,"]))).complaint

@@ -166,7 +166,7 @@ def test_whose_answers_these_are_must_be_said(cli: Cli, tmp_path: Path) -> None:
     assert done.code == 2 and "--model" in done.complaint
     assert cli("import", str(tmp_path), "--format", "lm-eval", "--model", LLAMA).code == 5
     (tmp_path / "other.jsonl").write_text("{]\n", "utf-8")
-    assert "no known format" in cli("import", str(tmp_path / "other.jsonl")).complaint
+    assert "unknown format" in cli("import", str(tmp_path / "other.jsonl")).complaint
 
 
 def test_the_task_is_read_from_the_name() -> None:

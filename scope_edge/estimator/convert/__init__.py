@@ -1,1 +1,1 @@
-"""A released checkpoint to one GGUF that llama.cpp reads."""
+"""Convert a released checkpoint to one GGUF that llama.cpp reads."""

@@ -1,13 +1,13 @@
-"""A released estimator's exact prompt, out of the code block that its model card shows it in.
+"""Extract a released estimator's exact prompt from the code block of its model card.
 
 Cards show it as plain text with `{placeholders}`, `[placeholders]` or `<placeholders>`, or as Python that builds it. Either
-way the sections say what stands where, so it is taken apart by them; everything else is kept to the letter.
-Python is parsed, never run.
+way the prompt is split by its sections; all other text is kept unchanged. Python is parsed, never run.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import warnings
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from scope_edge.estimator.prompt import DEFAULT_EXAMPLE, EXAMPLES, MAX_TEMPLATE,
 MAX_CARD: Final = 1024 * 1024
 _FENCE = re.compile(r"^[ ]{0,3}(`{3,}|~{3,})[^\n`]*\n(.*?)^[ ]{0,3}\1[ \t]*$", re.MULTILINE | re.DOTALL)
 _TASK, _OUTPUT = "### Task", "### Output:"
-# A placeholder found in code, between two characters that no text holds.
+# A placeholder found in code, between two characters that no text contains.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _HOLE = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 _PLAIN_HOLE = re.compile(r"\{[A-Za-z_][\w.]*\}")
@@ -40,26 +40,23 @@ _FIRST_QUESTION = re.compile(
 
 
 def template_from_card(markdown: str) -> str | None:
-    """The prompt template that a model card shows, in the format of prompt.py; None when none is found or it does not fit.
+    """Return the prompt template on a model card, in the format of prompt.py; None when missing or unusable.
 
-    It is the first fenced block that holds "### Task" and "### Output:". The model's name is what stands under "### Target
-    Model", the examples what stands from the first "Example" (or a placeholder for all of them) to "### Target Question",
-    the question what stands under that.
+    It is the first fenced block with "### Task" and "### Output:". The model's name is the text under "### Target Model",
+    the examples reach from the first "Example" (or a placeholder for all of them) to "### Target Question", and the
+    question is the text under that.
     """
     for text in _prompts(markdown[:MAX_CARD]):
         template = _canonical(text)
-        if template is None:
-            continue
-        try:
-            PromptTemplate.parse(template, "model card")
-        except UsageError:
-            continue
-        return template
+        if template is not None:
+            with contextlib.suppress(UsageError):
+                PromptTemplate.parse(template, "model card")
+                return template
     return None
 
 
 def mode_from_card(markdown: str) -> Literal["cot", "direct"] | None:
-    """Whether the card's prompt asks for an analysis before the answer line ("cot") or not; None without a prompt."""
+    """Return "cot" if the card's prompt asks for an analysis before the answer line, else "direct"; None without a prompt."""
     template = template_from_card(markdown)
     if template is None:
         return None
@@ -68,7 +65,7 @@ def mode_from_card(markdown: str) -> Literal["cot", "direct"] | None:
 
 
 def _prompts(markdown: str) -> Iterator[str]:
-    """Prompts in the card's fenced blocks; placeholders in Python code come marked."""
+    """Yield prompts in the card's fenced blocks; placeholders in Python code are marked."""
     for fence in _FENCE.finditer(markdown.replace("\r\n", "\n")):
         block = fence.group(2)
         if _TASK not in block or _OUTPUT not in block or len(block) > MAX_TEMPLATE:
@@ -80,13 +77,13 @@ def _prompts(markdown: str) -> Iterator[str]:
 
 
 def _python_strings(block: str) -> Iterator[str]:
-    """Every string that Python code in the block spells; nothing when it is no code."""
+    """Yield every string in Python code; nothing for other text."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a card's "\\boxed" is no concern of whoever installs it
+            warnings.simplefilter("ignore")  # a card's "\\boxed" does not concern the user
             tree = ast.parse(block)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        # Code with something left out, as cards have it: its triple-quoted strings can still be told.
+        # Cards have incomplete code too: its triple-quoted strings can still be found.
         for prefix, _, text, call in _TRIPLE.findall(block):
             yield _format_holes(text) if "f" in prefix.lower() or call else text
         return
@@ -97,28 +94,27 @@ def _python_strings(block: str) -> Iterator[str]:
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
-            yield "".join(map(_part, node.values))
+            yield "".join(
+                f"{_OPEN}{ast.unparse(part.value)}{_CLOSE}"
+                if isinstance(part, ast.FormattedValue)
+                else str(getattr(part, "value", ""))
+                for part in node.values
+            )
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield _format_holes(node.value) if id(node) in formatted else node.value
 
 
-def _part(node: ast.expr) -> str:
-    if isinstance(node, ast.FormattedValue):
-        return f"{_OPEN}{ast.unparse(node.value)}{_CLOSE}"
-    return str(node.value) if isinstance(node, ast.Constant) else ""
-
-
 def _format_holes(text: str) -> str:
-    """A format string's text: doubled braces single, its fields marked."""
+    """Return a format string's text with single braces and marked fields."""
     try:
         parts = list(Formatter().parse(text))
     except ValueError:
         return text
-    return "".join(literal + ("" if name is None else f"{_OPEN}{name}{_CLOSE}") for literal, name, _, _ in parts)
+    return "".join(literal + ("" if name is None else f"{_OPEN}{name}{_CLOSE}") for literal, name, *_ in parts)
 
 
 def _canonical(text: str) -> str | None:
-    """The template of a prompt, None when a section is missing or a placeholder stands for something unknown."""
+    """Return a prompt's template; None when a section is missing or a placeholder is unknown."""
     head = _MODEL_HEAD.search(text)
     question = _QUESTION_HEAD.search(text, head.end()) if head else None
     following = _SECTION.search(text, question.end()) if question else None
@@ -140,7 +136,7 @@ def _canonical(text: str) -> str | None:
     for i in (0, 2):
         parts[i] = _CODE_OR_PLAIN.sub(lambda hole: named.get(hole.group()) or _count(hole), parts[i])
     whole = "".join(parts)
-    # An unknown placeholder left open would reach the estimator as if it were text.
+    # An unknown placeholder would reach the estimator as text.
     return None if _OPEN in whole else whole
 
 
@@ -149,17 +145,17 @@ def _count(hole: re.Match[str]) -> str:
 
 
 def _examples_start(between: str) -> int | None:
-    """Where the examples begin, between the target model's head and the target question's."""
+    """Find where the examples begin, between the heads of target model and target question."""
     first = _EXAMPLE_LINE.search(between)
     if first is not None:
         return first.start()
-    # One placeholder stands for all of them: the last one before the target question, the model's being before it.
+    # One placeholder may stand for all examples: the last before the target question, after the model's.
     holes = [hole for hole in _ANY_HOLE.finditer(between) if not _COUNT.search(hole.group())]
     return holes[-1].start() if len(holes) > 1 and not between[holes[-1].end() :].strip() else None
 
 
 def _example_block(shown: str) -> tuple[str, str]:
-    """The block that is repeated, and what stands after the last: the card's first example with its values taken out.
+    """Return the repeated block, the card's first example without its values, and the text after the last example.
 
     Where a placeholder stands for all examples, it is the documented block.
     """
@@ -176,14 +172,14 @@ def _example_block(shown: str) -> tuple[str, str]:
     )
     if not found:
         return DEFAULT_EXAMPLE, ""
-    # What follows the performance on its way to the next example is the gap; "..." and the like are not part of it.
+    # The line breaks after the performance are the gap to the next example; "..." and the like are not part of it.
     end = body.index("correct: {{correct}}}") + len("correct: {{correct}}}")
     gap = re.match(r"\n*", body[end:])
     return head + body[:end] + (gap.group() if gap and gap.group() else "\n\n"), ""
 
 
 def _named(section: str, name: str) -> tuple[str, str | None]:
-    """A section's text with `name` for its one placeholder, or else for everything in it; and that placeholder."""
+    """Replace a section's only placeholder, or else all its text, by `name`; also return that placeholder."""
     holes = [hole for hole in _ANY_HOLE.finditer(section) if not _COUNT.search(hole.group())]
     if len(holes) == 1:
         hole = holes[0]

@@ -1,6 +1,6 @@
-"""A Qwen3 checkpoint into one GGUF that llama.cpp reads, a part of a tensor at a time: memory does not grow with the model.
+"""Convert a Qwen3 checkpoint to a GGUF, a part of a tensor at a time: memory does not grow with the model.
 
-Values are kept as they are where the target type can hold them; norms become f32, as llama.cpp expects.
+Values stay unchanged where the target type can hold them; norms become f32, as llama.cpp expects.
 """
 
 from __future__ import annotations
@@ -13,16 +13,25 @@ from typing import Any, Literal
 import numpy as np
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
-from scope_edge.estimator.convert import vocabulary
-from scope_edge.estimator.convert.checkpoint import ITEM_BYTES, Qwen3, Stored, Tensor, read_config, read_tensors
-from scope_edge.estimator.convert.vocabulary import CheckpointVocabulary, read_vocabulary
+from scope_edge.estimator.convert.checkpoint import (
+    ITEM_BYTES,
+    MODEL,
+    SPLITTING,
+    CheckpointVocabulary,
+    Qwen3,
+    Stored,
+    Tensor,
+    read_config,
+    read_tensors,
+    read_vocabulary,
+)
 from scope_edge.storage.files import check_space, whole_file
 
 Dtype = Literal["auto", "f16", "bf16"]
 Progress = Callable[[int, int], None]
-# Bytes of a tensor in memory at once; the working copies of a part come to about five times that.
+# Bytes of a tensor in memory at once; the working copies of a part take about five times that.
 _PART = 2 * 2**20
-# Metadata (tokens, merges, tensor names) beyond the tensors' bytes, at most, for the check of free space.
+# The maximum size of metadata (tokens, merges, tensor names), for the check of free space.
 _METADATA = 32 * 2**20
 _NUMPY: Mapping[Stored, str] = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
 _LAYER = {
@@ -42,7 +51,7 @@ _LAYER = {
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the GGUF says of itself besides its figures. name: None = the folder's; licence: an SPDX id; source: a URL."""
+    """The GGUF's description besides its figures. name: None = the folder's; licence: an SPDX id; source: a URL."""
 
     name: str | None = None
     licence: str | None = None
@@ -51,7 +60,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """One tensor's way: its name in the checkpoint, where its values are, its name in the GGUF, how it is stored there."""
+    """One tensor: its name in the checkpoint, its values there, its name and type in the GGUF."""
 
     origin: str
     tensor: Tensor
@@ -64,22 +73,17 @@ class _Plan:
 
 
 def convert_checkpoint(
-    folder: Path,
-    target: Path,
-    *,
-    dtype: Dtype = "auto",
-    about: About = About(),
-    progress: Progress | None = None,
+    folder: Path, target: Path, *, dtype: Dtype = "auto", about: About = About(), progress: Progress | None = None
 ) -> None:
     """Write the checkpoint in `folder` (config.json, safetensors, tokenizer.json) as the GGUF `target`.
 
     Args:
-        dtype: of weights. "auto" loses nothing of a checkpoint all in bf16 or all in f16; any other becomes f16.
+        dtype: of weights. "auto" keeps a checkpoint in bf16 or f16 unchanged; any other becomes f16.
         progress: called with (bytes written, bytes in all) after every part.
 
     Raises:
         AssetError: a file is missing or damaged, it is not a dense Qwen3, a value is not finite or too large for f16, the
-            disk is too full or cannot be written. `target` is then as it was before.
+            disk is too full or cannot be written. `target` is then unchanged.
         MissingExtraError: gguf or safetensors is not installed.
         UsageError: an unknown dtype.
     """
@@ -90,14 +94,14 @@ def convert_checkpoint(
     except ImportError as error:
         raise MissingExtraError('gguf is not installed; pip install "scope-edge[convert]"') from error
     config = read_config(folder)
-    words = read_vocabulary(folder, config.vocab_size)
+    vocabulary = read_vocabulary(folder, config.vocab_size)
     plans = _plan(folder, config, dtype)
     size = sum(plan.size for plan in plans)
     check_space(target.parent, size + _METADATA, str(target))
     with whole_file(target) as temporary:
         writer = gguf.GGUFWriter(temporary, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN3])
         try:
-            _describe(writer, config, words, replace(about, name=about.name or folder.resolve().name))
+            _describe(writer, config, vocabulary, replace(about, name=about.name or folder.resolve().name))
             half = next(plan.stored for plan in plans if len(plan.tensor.shape) == 2)
             writer.add_file_type(getattr(gguf.LlamaFileType, f"MOSTLY_{half}"))
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -113,11 +117,11 @@ def convert_checkpoint(
 
 
 def _plan(folder: Path, config: Qwen3, dtype: Dtype) -> list[_Plan]:
-    """Every tensor a Qwen3 of these figures has, checked to be there and nothing else."""
+    """Plan every tensor of a Qwen3 of these figures. Raises AssetError when one is missing or one too many exists."""
     found = read_tensors(folder)
     expected = dict(_expected(config))
     if config.tied:
-        found.pop("lm_head.weight", None)  # some save it all the same; the embedding is what counts
+        found.pop("lm_head.weight", None)  # some save it nevertheless; the embedding counts
     for name, (_, shape) in expected.items():
         if name not in found:
             raise AssetError(f"{folder}: tensor {name} is missing; download the checkpoint again")
@@ -139,7 +143,7 @@ def _plan(folder: Path, config: Qwen3, dtype: Dtype) -> list[_Plan]:
 
 
 def _expected(c: Qwen3) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
-    """(name, (name in the GGUF, shape)) of every tensor."""
+    """Yield (name, (name in the GGUF, shape)) of every tensor."""
     queries, keys = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
     shapes: dict[str, tuple[int, ...]] = {
         "attn_q": (queries, c.hidden_size),
@@ -161,14 +165,10 @@ def _expected(c: Qwen3) -> Iterator[tuple[str, tuple[str, tuple[int, ...]]]]:
         yield "lm_head.weight", ("output.weight", (c.vocab_size, c.hidden_size))
 
 
-def _describe(writer: Any, c: Qwen3, words: CheckpointVocabulary, about: About) -> None:
-    """Metadata: the model's figures, its tokenizer and where it comes from."""
+def _describe(writer: Any, c: Qwen3, vocabulary: CheckpointVocabulary, about: About) -> None:
+    """Write the metadata: the model's figures, its tokenizer and its origin."""
     writer.add_type("model")
     writer.add_name(about.name)
-    if about.licence:
-        writer.add_license(about.licence)
-    if about.source:
-        writer.add_source_url(about.source)
     writer.add_context_length(c.max_position_embeddings)
     writer.add_embedding_length(c.hidden_size)
     writer.add_feed_forward_length(c.intermediate_size)
@@ -179,25 +179,27 @@ def _describe(writer: Any, c: Qwen3, words: CheckpointVocabulary, about: About) 
     writer.add_value_length(c.head_dim)
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
-    writer.add_tokenizer_model(vocabulary.MODEL)
-    writer.add_tokenizer_pre(vocabulary.SPLITTING)
-    writer.add_token_list(words.tokens)
-    writer.add_token_types(words.kinds)
-    writer.add_token_merges(words.merges)
+    writer.add_tokenizer_model(MODEL)
+    writer.add_tokenizer_pre(SPLITTING)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.kinds)
+    writer.add_token_merges(vocabulary.merges)
     writer.add_add_bos_token(False)
-    writer.add_eos_token_id(words.end)
-    if words.begin is not None:
-        writer.add_bos_token_id(words.begin)
-    if words.pad is not None:
-        writer.add_pad_token_id(words.pad)
-    if words.end_of_turn is not None:
-        writer.add_eot_token_id(words.end_of_turn)
-    if words.chat_template is not None:
-        writer.add_chat_template(words.chat_template)
+    writer.add_eos_token_id(vocabulary.end)
+    for add, value in (
+        (writer.add_license, about.licence or None),
+        (writer.add_source_url, about.source or None),
+        (writer.add_bos_token_id, vocabulary.begin),
+        (writer.add_pad_token_id, vocabulary.pad),
+        (writer.add_eot_token_id, vocabulary.end_of_turn),
+        (writer.add_chat_template, vocabulary.chat_template),
+    ):
+        if value is not None:
+            add(value)
 
 
 def _append(path: Path, plans: list[_Plan], alignment: int, progress: Progress | None) -> None:
-    """Write the tensors' values after the metadata, each beginning at a multiple of `alignment` as the format says."""
+    """Write the tensors' values after the metadata, each at a multiple of `alignment` as the format requires."""
     done, total = 0, sum(plan.size for plan in plans)
     with path.open("ab") as file:
         for plan in plans:
@@ -212,24 +214,19 @@ def _append(path: Path, plans: list[_Plan], alignment: int, progress: Progress |
 
 
 def _stored_as(values: np.ndarray[Any, Any], plan: _Plan) -> bytes:
-    """A part of a tensor in the type it gets. Raises AssetError when a value is not finite or does not fit."""
-    bits = values if plan.tensor.stored == "BF16" else None
-    exact = values if bits is None else (bits.astype("<u4") << 16).view("<f4")
+    """Convert a part of a tensor. Raises AssetError when a value is not finite or does not fit."""
+    exact = (values.astype("<u4") << 16).view("<f4") if plan.tensor.stored == "BF16" else values
     if not np.isfinite(exact).all():
         raise AssetError(f"{plan.tensor.path}: {plan.origin} holds values that are not finite; download it again")
     if plan.stored == plan.tensor.stored:
         return values.tobytes()
     if plan.stored == "BF16":
-        return _to_bf16(exact.astype("<f4")).tobytes()
+        # The upper half of each f32's bits, rounded to nearest, ties to even.
+        bits = exact.astype("<f4").view("<u4")
+        rounded: np.ndarray[Any, Any] = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return rounded.astype("<u2").tobytes()
     with np.errstate(over="ignore"):
         stored = exact.astype(_NUMPY[plan.stored])
     if not np.isfinite(stored).all():
         raise AssetError(f"{plan.tensor.path}: {plan.origin} holds values too large for f16; convert to bf16")
     return stored.tobytes()
-
-
-def _to_bf16(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The upper half of each f32's bits, rounded to nearest, ties to even."""
-    bits: np.ndarray[Any, Any] = values.view("<u4")
-    rounded: np.ndarray[Any, Any] = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return rounded.astype("<u2")

@@ -1,4 +1,4 @@
-"""A GGUF in fewer bits, by llama.cpp's own quantizer in a child process."""
+"""Quantize a GGUF with llama.cpp's own quantizer in a child process."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import Literal, get_args
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.providers.llama.process import child_command, child_folder, ending, installed
 from scope_edge.storage.files import check_space, whole_file
 
 Quant = Literal["Q4_K_M", "Q5_K_M", "Q8_0", "F16"]
-# llama.cpp's number of each kind, and the share of a 16-bit file's size that is left, rounded up (4B: 0.31, 0.36, 0.53).
+# llama.cpp's number of each kind, and its size as a share of the 16-bit file, rounded up (4B: 0.31, 0.36, 0.53).
 _KINDS: Mapping[Quant, tuple[int, float]] = {
     "Q4_K_M": (15, 0.35),
     "Q5_K_M": (17, 0.40),
@@ -22,9 +22,9 @@ _KINDS: Mapping[Quant, tuple[int, float]] = {
     "F16": (1, 1.0),
 }
 QUANTS: tuple[Quant, ...] = get_args(Quant)
-# "[  12/ 399]", which begins the line about a tensor.
+# "[  12/ 399]", the beginning of a tensor's line.
 _STEP = re.compile(rb"\[\s*(\d+)/\s*(\d+)\]")
-# What it says when it gives up, in the middle of such a line or alone.
+# The message of a failure, within such a line or alone.
 _REASON = re.compile(rb"failed to quantize: (.+)")
 
 
@@ -44,7 +44,7 @@ def quantize_gguf(
 
     Raises:
         AssetError: llama.cpp cannot read or quantize it (it is quantized already, or damaged), it crashed, or the disk is
-            too full. `target` is then as it was before.
+            too full. `target` is then unchanged.
         MissingExtraError: llama-cpp-python is not installed.
         UsageError: an unknown kind, or threads below 1.
     """
@@ -68,32 +68,23 @@ def quantize_gguf(
 
 
 def _run(command: list[str], progress: Callable[[int, int], None] | None) -> str | None:
-    """Run the child to its end; what went wrong, in words, or None."""
-    # Its input stays open and silent: it ends when this process does, however that happens.
+    """Run the child to its end; return the problem in words, or None."""
+    # The child's input stays open and silent, so that the child ends with this process, even after a kill.
     with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=child_folder(),
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=child_folder()
     ) as child:
         try:
-            said = _listen(child.stderr, progress) if child.stderr else b""
+            last: deque[bytes] = deque(maxlen=8)
+            for line in child.stderr or ():
+                last.append(line)
+                step = _STEP.match(line)
+                if step and progress is not None:
+                    progress(int(step[1]), int(step[2]))
             code = child.wait()
         finally:
             child.kill()
-    reason = _REASON.search(said)
+    output = b"".join(last)
+    reason = _REASON.search(output)
     if code > 0 and reason:
         return "says: " + reason[1].decode("utf-8", "replace").strip()[:300]
-    return None if code == 0 else ending(code, said, "quantizing")
-
-
-def _listen(stream: IO[bytes], progress: Callable[[int, int], None] | None) -> bytes:
-    """The last lines said, after passing on the steps among them."""
-    last: deque[bytes] = deque(maxlen=8)
-    for line in stream:
-        last.append(line)
-        step = _STEP.match(line)
-        if step and progress is not None:
-            progress(int(step[1]), int(step[2]))
-    return b"".join(last)
+    return None if code == 0 else ending(code, output, "quantizing")

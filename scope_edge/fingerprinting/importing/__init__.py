@@ -1,1 +1,1 @@
-"""Outcomes measured elsewhere, brought in: one file a format, and what all formats share. Nothing imported is executed."""
+"""Import outcomes that were measured elsewhere: one file per format, and what all formats share. Nothing is executed."""

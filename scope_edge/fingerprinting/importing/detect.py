@@ -1,4 +1,4 @@
-"""Which format a path has, by its content; and its import."""
+"""Detect the format of a path by its content, and import it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, UsageError
-from scope_edge.fingerprinting.importing import anchor_results, lm_eval, routing_data, share
-from scope_edge.fingerprinting.importing.routing_data import QUERIES, is_labelled
+from scope_edge.fingerprinting.importing import lm_eval, routing_data, scope_dataset, share
 
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.importing.naming import Cards
@@ -17,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """How to import; None = by default.
+    """How to import; None = the format's default.
 
     Attributes:
-        kind: the format. name: of the anchor set. limit: anchors at most.
+        kind: the format. name: of the anchor set. limit: the maximum number of anchors.
         model: whose outcomes a sample log or anchor_results.json holds.
-        replace: whether outcomes of the same model that are here may be replaced by those in a pack or anchor_results.json.
+        replace: whether a pack or anchor_results.json may replace other outcomes of the same model.
     """
 
     kind: str | None = None
@@ -33,45 +32,46 @@ class ImportOptions:
 
 
 def import_path(
-    path: Path, wishes: ImportOptions, cards: Cards, progress: Progress | None = None
+    path: Path, options: ImportOptions, cards: Cards, progress: Progress | None = None
 ) -> tuple[Imported, str | None]:
-    """Import a path of a known format, by default the one its content shows; with it the sha256 of a pack's file.
+    """Import a path of a known format, by default the detected one; return the result and the sha256 of a pack's file.
 
-    Raises UsageError (no such path, a wish that the format does not know), and what the format's import raises.
+    Raises UsageError (no such path, an option that the format does not have), and the errors of the format's import.
     """
     path = path.expanduser()
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
-    kind = wishes.kind or detect(path)
+    kind = options.kind or detect(path)
     if kind == "pack":
-        if (wishes.name, wishes.limit, wishes.model) != (None, None, None):
+        if (options.name, options.limit, options.model) != (None, None, None):
             raise UsageError(f"{path}: a pack brings its own names and anchors; leave out --name, --limit and --model")
-        return share.import_pack(path, cards, replace_own=wishes.replace)
+        return share.import_pack(path, cards, replace_own=options.replace)
     if kind == "anchor-results":
-        if wishes.limit is not None:
+        if options.limit is not None:
             raise UsageError(f"{path}: these anchors are here already; leave out --limit")
-        done = anchor_results.import_anchor_results(path, cards, wishes.model, wishes.name, replace_own=wishes.replace)
-        return done, None
-    if wishes.model is not None and kind != "lm-eval":
+        return scope_dataset.import_anchor_results(
+            path, cards, options.model, options.name, replace_own=options.replace
+        ), None
+    if options.model is not None and kind != "lm-eval":
         raise UsageError(f"{path}: {kind} says whose outcomes these are; leave out --model")
-    if wishes.replace:
+    if options.replace:
         raise UsageError(
-            f"{path}: --replace is for packs and {anchor_results.FILE}; {kind} replaces its outcomes anyway"
+            f"{path}: --replace is for packs and {scope_dataset.RESULTS}; {kind} replaces its outcomes anyway"
         )
     if kind == "lm-eval":
-        return lm_eval.import_lm_eval(path, cards, wishes.model, wishes.name, wishes.limit, progress), None
-    return routing_data.import_routing_data(path, cards, wishes.name, wishes.limit, progress), None
+        return lm_eval.import_lm_eval(path, cards, options.model, options.name, options.limit, progress), None
+    return routing_data.import_routing_data(path, cards, options.name, options.limit, progress), None
 
 
 def detect(path: Path) -> str:
-    """The name of the format. Raises AssetError when it is none that is known."""
-    if is_labelled(path):
+    """Return the name of a path's format. Raises AssetError for an unknown one."""
+    if routing_data.is_labelled(path):
         return "routing-data"
-    if anchor_results.looks_like_results(path):
+    if scope_dataset.has_anchor_results(path):
         return "anchor-results"
     if path.is_file() and share.is_pack(path):
         return "pack"
     if path.is_file() and path.suffix == ".jsonl" and lm_eval.looks_like_log(path):
         return "lm-eval"
-    known = f"a folder with {QUERIES}, a pack, samples_*.jsonl, {anchor_results.FILE}"
-    raise AssetError(f"{path}: of no known format ({known}); docs/fingerprints.md names them")
+    known = f"a folder with {routing_data.QUERIES}, a pack, samples_*.jsonl, {scope_dataset.RESULTS}"
+    raise AssetError(f"{path}: unknown format (known: {known}); docs/fingerprints.md describes them")

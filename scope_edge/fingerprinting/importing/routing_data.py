@@ -1,6 +1,9 @@
-"""A folder of labelled queries (`labelled.py`) as an anchor set: its questions, and outcomes by model.
+"""Labelled queries ("routing data"): read a folder of them, and import it as an anchor set with outcomes by model.
 
-What prompts and calls cost there is left alone: cost follows from the card's prices.
+The folder holds `queries.jsonl.gz` (id, text, category, source, text_tokens) and `outcomes.csv.gz` (query_id, model, correct,
+prompt_tokens, completion_tokens, cost_usd). Token counts are cl100k counts. An empty cell is unknown, never 0; all columns
+but the first three of the outcomes are optional. Rows that are left out are counted, with the reason. The import ignores
+costs, which follow from the card's prices.
 """
 
 from __future__ import annotations
@@ -18,20 +21,22 @@ from typing import TYPE_CHECKING
 from scope_edge.errors import AssetError
 from scope_edge.estimation.placement import PlacedQuestion
 from scope_edge.fingerprinting.importing.naming import Cards, check_model, set_name
-from scope_edge.fingerprinting.importing.outcomes import Material, Tally
-from scope_edge.fingerprinting.importing.table import correct_of, given, lines_of, number_of, text_of, unreadable
+from scope_edge.fingerprinting.importing.outcomes import (
+    Material,
+    Tally,
+    keep,
+    lines_of,
+    number_of,
+    outcome_of,
+    text_of,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.importing.outcomes import Imported, Progress
 
-# Labelled queries ("routing data"): a folder with `queries.jsonl.gz` (id, text, category, source, text_tokens) and
-# `outcomes.csv.gz` (query_id, model, correct, prompt_tokens, completion_tokens, cost_usd).
-#
-# Token counts are cl100k counts. An empty cell is unknown, never 0; so is a column that is not there, but for the first three
-# of the outcomes. Whatever is left out is counted, with the reason.
-
 QUERIES, OUTCOMES = "queries.jsonl.gz", "outcomes.csv.gz"
-# Characters of a file: a small one may unpack to more than any memory holds.
+# Limits of a file, in characters: a small one may unpack to more than any memory holds.
 MAX_QUERIES, MAX_OUTCOMES = 2**28, 2**31
 _COLUMNS = ("query_id", "model", "correct")
 _UNREADABLE = (EOFError, ValueError, RecursionError, csv.Error, zlib.error, gzip.BadGzipFile)
@@ -39,7 +44,7 @@ _UNREADABLE = (EOFError, ValueError, RecursionError, csv.Error, zlib.error, gzip
 
 @dataclass(frozen=True, slots=True)
 class LabelledQuery:
-    """A query that models were measured on. text_tokens: cl100k tokens of the text, None = not counted."""
+    """A query that models were measured on. text_tokens: cl100k tokens of the text; None = unknown."""
 
     id: str
     text: str
@@ -50,7 +55,7 @@ class LabelledQuery:
 
 @dataclass(frozen=True, slots=True)
 class LabelledOutcome:
-    """What a model did on one query, as a row says; None = not known. model: as `read_outcomes` was told to call it."""
+    """A model's outcome on one query; None = unknown. model: its name after `read_outcomes` mapped it."""
 
     query: str
     model: str
@@ -61,12 +66,12 @@ class LabelledOutcome:
 
 
 def is_labelled(folder: Path) -> bool:
-    """Whether the folder looks like one of labelled queries."""
+    """Return whether a folder looks like one of labelled queries."""
     return (folder / QUERIES).is_file()
 
 
 def read_queries(folder: Path, dropped: Counter[str]) -> dict[str, LabelledQuery]:
-    """The folder's queries by id, in order. Blank ones are dropped.
+    """Read the folder's queries by id, in order; blank ones are counted in `dropped`.
 
     Raises AssetError naming file and line, also when one id stands for two texts.
     """
@@ -101,16 +106,13 @@ def read_queries(folder: Path, dropped: Counter[str]) -> dict[str, LabelledQuery
 
 
 def read_outcomes(folder: Path, name_of: Callable[[str, str], str]) -> Iterator[LabelledOutcome]:
-    """The folder's outcomes, row by row. name_of: (model as spelled, where it stands) -> what it is called.
+    """Yield the folder's outcomes. name_of: (model as spelled, location for messages) -> its name.
 
     Raises AssetError naming file and row.
     """
     path = folder / OUTCOMES
     for where, cells in _rows(path):
-        correct, tokens = given(
-            correct_of(cells["correct"], "correct", where),
-            number_of(cells.get("completion_tokens"), "completion_tokens", where),
-        )
+        correct, tokens = outcome_of(cells, "correct", "completion_tokens", where)
         yield LabelledOutcome(
             query=str(cells["query_id"]),
             model=name_of(text_of(cells["model"], "model", where), where),
@@ -122,7 +124,7 @@ def read_outcomes(folder: Path, name_of: Callable[[str, str], str]) -> Iterator[
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str | None]]]:
-    """Where a row stands, and its cells. Raises AssetError."""
+    """Yield each row's location, for messages, and its cells. Raises AssetError."""
     try:
         reader = csv.DictReader(lines_of(path, MAX_OUTCOMES))
         missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
@@ -139,19 +141,12 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str | None]]]:
 def import_routing_data(
     folder: Path, cards: Cards, name: str | None = None, limit: int | None = None, progress: Progress | None = None
 ) -> Imported:
-    """Import a folder as anchor set `name`, by default the folder's. Raises as `read_routing_data` and `keep`."""
-    from scope_edge.fingerprinting.importing.outcomes import keep
+    """Import a folder as anchor set `name`, by default the folder's.
 
-    called = set_name(name or folder.resolve().name, "give --name")
-    return keep(read_routing_data(folder, cards), cards, called, limit, progress)
-
-
-def read_routing_data(folder: Path, cards: Cards) -> Material:
-    """The folder's questions and outcomes.
-
-    Dropped and counted: blank questions, outcomes of questions that are not there or whose `correct` is not known;
-    repeated measurements are averaged, and counted too. Raises AssetError naming file and row.
+    Blank questions, and outcomes that are empty or of unknown questions, are dropped and counted; repeated measurements are
+    averaged and counted. Raises AssetError naming file and row, and the errors of `keep`.
     """
+    called = set_name(name or folder.resolve().name, "give --name")
     dropped: Counter[str] = Counter()
     questions = read_queries(folder, dropped)
     at = {id: i for i, id in enumerate(questions)}
@@ -167,5 +162,5 @@ def read_routing_data(folder: Path, cards: Cards) -> Material:
     if not tally.models:
         raise AssetError(f"{folder / OUTCOMES}: has no outcome of these questions; is this the folder?")
     dropped["repeated outcomes, averaged"] = tally.repeated
-    asked = tuple(PlacedQuestion(one.id, one.category, one.text) for one in questions.values())
-    return Material(str(folder), asked, tally, dropped)
+    placed = tuple(PlacedQuestion(one.id, one.category, one.text) for one in questions.values())
+    return keep(Material(str(folder), placed, tally, dropped), cards, called, limit, progress)

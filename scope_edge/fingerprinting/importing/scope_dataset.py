@@ -1,8 +1,9 @@
-"""Anchors with text, and what models did on them, out of the datasets that the SCOPE paper published.
+"""Anchors and outcomes in the formats of the SCOPE paper: its published datasets, and `anchor_results.json`.
 
-A dataset is a table with a row per question and model. Of its splits only `anchor` is read: the others are what routers are
-scored on. Questions are placed on our map, so that a model measured on them is known to the prior as well, and their text
-lets an estimator be shown them. Outcomes that are not known stay missing.
+A dataset is a table with a row per question and model. Only its split `anchor` is read: routers are scored on the others.
+Its questions are placed on the map, so that the IRT estimator knows a model measured on them too; an estimator model reads
+their text. `anchor_results.json` is what the paper's reference implementation writes: one model's outcomes on anchors that
+are installed already.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,32 +20,38 @@ from typing import Any
 import numpy as np
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
-from scope_edge.estimation.anchors import AnchorSet, set_body
-from scope_edge.estimation.fingerprints import (
-    OWN_FINGERPRINTS,
-    OWN_SETS,
-    Fingerprint,
-    fingerprints_body,
-    usable_anchor_sets,
-)
+from scope_edge.estimation.anchors import AnchorSet
+from scope_edge.estimation.fingerprints import OWN_FINGERPRINTS, Fingerprint, fingerprints_body, usable_anchor_sets
 from scope_edge.estimation.placement import PlacedQuestion, place
-from scope_edge.fingerprinting.importing.naming import Cards, model_name, set_name
-from scope_edge.fingerprinting.importing.outcomes import Imported, Tally
-from scope_edge.fingerprinting.importing.table import correct_of, given, number_of, text_of
+from scope_edge.fingerprinting.importing.naming import Cards, check_model, model_name, set_name
+from scope_edge.fingerprinting.importing.outcomes import (
+    Imported,
+    Tally,
+    outcome_of,
+    save_anchor_set,
+    text_of,
+    unreadable,
+)
+from scope_edge.fingerprinting.importing.share import KNOWN, is_known
+from scope_edge.fingerprinting.run import save_fingerprint
 from scope_edge.storage import assets
 from scope_edge.storage.hub import HubRepo, Progress, discard, fetch, is_hub_id, look_up
 from scope_edge.storage.packs import write_pack
 
-# Rows of outcomes out of Parquet, JSON lines or CSV. What a cell does not say is missing; what it cannot say is an error.
-
-# In the order they are preferred in.
+# Table formats, the preferred first.
 ENDINGS = (".parquet", ".jsonl", ".csv")
 _COLUMNS = ("id", "prompt", "model_name", "is_correct", "category", "usage_completion_tokens")
+# The paper's: 13 models, and 5 more that its estimator had not seen.
+DATASETS = ("Cooolder/SCOPE-60K-final", "Cooolder/SCOPE-60K-OOD-final")
+PAPER_MODELS = "Cooolder/SCOPE"
+_SPLIT = re.compile(r"(?:^|[/_.-])anchors?(?:[/_.-]|$)", re.IGNORECASE)
+RESULTS = "anchor_results.json"
+MAX_RESULTS_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one model did on one question. correct in [0, 1], tokens > 0 of the model's own; None = not known."""
+    """One model's outcome on one question. correct in [0, 1], tokens > 0 of the model's own; None = unknown."""
 
     id: str
     prompt: str
@@ -53,14 +61,60 @@ class Row:
     tokens: float | None
 
 
-def read_rows(folder: Path, paths: Iterable[str]) -> list[Row]:
-    """The rows of tables in a folder, in order. Raises AssetError naming file and row, MissingExtraError (pyarrow)."""
+def is_paper_model(source: str) -> bool:
+    """Return whether a source is a hub id of the paper's estimators, SCOPE and its siblings."""
+    return is_hub_id(source) and source.partition("@")[0].startswith(PAPER_MODELS)
+
+
+def import_anchors(
+    source: str, cards: Cards, progress: Progress | None = None, *, offline: str | None = None
+) -> Imported:
+    """Import the anchors of a dataset: a folder, or a hub id (OWNER/NAME or OWNER/NAME@REVISION).
+
+    offline: why downloads are forbidden; None = they are allowed. A second import replaces the first.
+
+    Raises UsageError (no such source), AssetError (no anchor split, an unreadable table, a missing column, a disk that
+    cannot be written), and the errors of `look_up` and `fetch`.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        rows = _read_rows(folder, _anchor_files(_files_in(folder), str(folder)))
+        return _imported(rows, set_name(folder.resolve().name), str(folder), None, cards, progress)
+    if not is_hub_id(source):
+        raise UsageError(f"{source}: no such folder, and not a hub id (OWNER/NAME, or OWNER/NAME@REVISION)")
+    repo = look_up(source, "dataset", offline=offline)
+    paths = _anchor_files([file.path for file in repo.files], repo.id)
+    rows = _read_rows(fetch(repo, paths, progress), paths)
+    imported = _imported(rows, set_name(repo.id.partition("/")[2]), repo.id, repo, cards, progress)
+    discard(repo)
+    return imported
+
+
+def _files_in(folder: Path) -> list[str]:
+    try:
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    except OSError as error:
+        raise AssetError(f"{folder}: cannot be read ({error.strerror or error}); check its permissions") from error
+
+
+def _anchor_files(paths: Iterable[str], where: str) -> list[str]:
+    """Return the tables of the anchor split, all of the most preferred format. Raises AssetError."""
+    named = sorted(path for path in paths if _SPLIT.search(path))
+    for ending in ENDINGS:
+        chosen = [path for path in named if path.endswith(ending)]
+        if chosen:
+            return chosen
+    raise AssetError(
+        f"{where}: has no split `anchor` (a file anchor*{', anchor*'.join(ENDINGS)}); is this the dataset?"
+    )
+
+
+def _read_rows(folder: Path, paths: Iterable[str]) -> list[Row]:
+    """Read the rows of tables, in order. Raises AssetError naming file and row, MissingExtraError (pyarrow)."""
     rows: list[Row] = []
-    for name in paths:
-        path = folder / name
+    for path in (folder / name for name in paths):
         try:
-            for number, cells in enumerate(_cells(path), 1):
-                rows.append(_row(cells, f"{path}, row {number}"))
+            rows += [_row(cells, f"{path}, row {number}") for number, cells in enumerate(_cells(path), 1)]
         except OSError as error:
             raise AssetError(f"{path}: cannot be read ({error.strerror or error}); get a fresh copy") from error
         except (ValueError, RecursionError, csv.Error) as error:
@@ -72,11 +126,11 @@ def read_rows(folder: Path, paths: Iterable[str]) -> list[Row]:
 def _cells(path: Path) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".parquet":
         yield from _parquet(path)
-    elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as file:
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
             yield from (json.loads(line) for line in file if line.strip())
-    else:
-        with path.open(encoding="utf-8", newline="") as file:
+        else:
             yield from csv.DictReader(file)
 
 
@@ -96,14 +150,13 @@ def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _row(cells: object, where: str) -> Row:
-    """Check a row's cells. Raises AssetError naming the first that cannot be."""
+    """Check a row's cells. Raises AssetError naming the first invalid one."""
     if not isinstance(cells, Mapping):
         raise AssetError(f"{where}: not a row with named columns; give the dataset's own files")
     missing = [name for name in _COLUMNS if name not in cells]
     if missing:
         raise AssetError(f"{where}: has no column {missing[0]}; the columns read are {', '.join(_COLUMNS)}")
-    tokens = number_of(cells["usage_completion_tokens"], "usage_completion_tokens", where)
-    correct, tokens = given(correct_of(cells["is_correct"], "is_correct", where), tokens)
+    correct, tokens = outcome_of(cells, "is_correct", "usage_completion_tokens", where)
     return Row(
         id=text_of(cells["id"], "id", where),
         prompt=text_of(cells["prompt"], "prompt", where),
@@ -114,67 +167,16 @@ def _row(cells: object, where: str) -> Row:
     )
 
 
-# The paper's: 13 models, and 5 more that its estimator had not seen.
-DATASETS = ("Cooolder/SCOPE-60K-final", "Cooolder/SCOPE-60K-OOD-final")
-PAPER_MODELS = "Cooolder/SCOPE"
-_SPLIT = re.compile(r"(?:^|[/_.-])anchors?(?:[/_.-]|$)", re.IGNORECASE)
-
-
-def is_paper_model(source: str) -> bool:
-    """Whether a source is one of the hub ids of the paper's estimators, SCOPE and its siblings."""
-    return is_hub_id(source) and source.partition("@")[0].startswith(PAPER_MODELS)
-
-
-def import_anchors(
-    source: str, cards: Cards, progress: Progress | None = None, *, offline: str | None = None
-) -> Imported:
-    """Import the anchors of a dataset: a folder, or a hub id (OWNER/NAME or OWNER/NAME@REVISION).
-
-    offline: what forbids a download; None = nothing does. Imported again, it replaces what it brought before.
-
-    Raises UsageError (no such source), AssetError (no anchor split, a table that cannot be read or lacks a column, a disk
-    that cannot be written), and what `look_up` and `fetch` raise.
-    """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return _imported(_local_rows(folder), set_name(folder.resolve().name), str(folder), None, cards, progress)
-    if not is_hub_id(source):
-        raise UsageError(f"{source}: no such folder, and not a hub id (OWNER/NAME, or OWNER/NAME@REVISION)")
-    repo = look_up(source, "dataset", offline=offline)
-    paths = _anchor_files([file.path for file in repo.files], repo.id)
-    rows = read_rows(fetch(repo, paths, progress), paths)
-    imported = _imported(rows, set_name(repo.id.partition("/")[2]), repo.id, repo, cards, progress)
-    discard(repo)
-    return imported
-
-
-def _local_rows(folder: Path) -> list[Row]:
-    try:
-        found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    except OSError as error:
-        raise AssetError(f"{folder}: cannot be read ({error.strerror or error}); check its permissions") from error
-    return read_rows(folder, _anchor_files(found, str(folder)))
-
-
-def _anchor_files(paths: Iterable[str], where: str) -> list[str]:
-    """The tables of the anchor split, all of the first kind there is. Raises AssetError."""
-    named = sorted(path for path in paths if _SPLIT.search(path))
-    for ending in ENDINGS:
-        chosen = [path for path in named if path.endswith(ending)]
-        if chosen:
-            return chosen
-    raise AssetError(
-        f"{where}: has no split `anchor` (a file anchor*{', anchor*'.join(ENDINGS)}); is this the dataset?"
-    )
-
-
 def _imported(
     rows: list[Row], name: str, source: str, repo: HubRepo | None, cards: Cards, progress: Progress | None
 ) -> Imported:
-    """Place the questions, write the set unless it is there, and the outcomes."""
+    """Place the questions, write the set unless it exists, and write the outcomes."""
     if not rows:
         raise AssetError(f"{source}: its anchor split is empty; is this the dataset?")
-    questions = _questions(rows, source)
+    questions: dict[str, Row] = {}
+    for row in rows:
+        if questions.setdefault(row.id, row).prompt != row.prompt:
+            raise AssetError(f"{source}: id {row.id!r} stands for two different prompts; the table is not usable")
     anchors = _same_questions(questions, name)
     joined = anchors is not None
     about = {"source": source, "revision": repo.commit if repo else "", "licence": (repo.licence or "") if repo else ""}
@@ -182,53 +184,118 @@ def _imported(
     if anchors is None:
         wanted = [PlacedQuestion(id, row.category, row.prompt) for id, row in questions.items()]
         anchors = place(name, wanted, progress, own=True)
-        files.append(assets.user_data_dir() / OWN_SETS / f"{name}.pack")
-        write_pack(files[-1], "anchor-sets", {"sets": [set_body(anchors)], **about})
-    prints = _fingerprints(rows, anchors, cards)
-    files.append(assets.user_data_dir() / OWN_FINGERPRINTS / f"{name}.pack")
-    write_pack(files[-1], "fingerprints", {**fingerprints_body({anchors.name: prints}), **about})
-    known = sum(int(np.isfinite(one.correct).sum()) for one in prints)
-    return Imported(
-        source=source,
-        anchor_set=anchors.name,
-        joined=joined,
-        anchors=len(anchors),
-        models=tuple(one.model for one in prints if one.model in cards),
-        strangers=tuple(one.model for one in prints if one.model not in cards),
-        outcomes=known,
-        missing=len(prints) * len(anchors) - known,
-        files=tuple(files),
-    )
-
-
-def _questions(rows: Sequence[Row], source: str) -> dict[str, Row]:
-    """A row of each question, by id. Raises AssetError when one id stands for two texts."""
-    found: dict[str, Row] = {}
+        files.append(save_anchor_set(anchors, about))
+    at = _positions(anchors)
+    tally = Tally(len(anchors))
     for row in rows:
-        if found.setdefault(row.id, row).prompt != row.prompt:
-            raise AssetError(f"{source}: id {row.id!r} stands for two different prompts; the table is not usable")
-    return found
+        tally.add(cards.known_as(model_name(row.model)), at[row.id], row.correct, row.tokens)
+    found = [_fingerprint(tally, model, anchors, cards) for model in tally.models]
+    files.append(assets.user_data_dir() / OWN_FINGERPRINTS / f"{name}.pack")
+    write_pack(files[-1], "fingerprints", {**fingerprints_body({anchors.name: found}), **about})
+    return Imported.of(source, found, cards, anchors=anchors, joined=joined, files=files, dropped={})
 
 
 def _same_questions(questions: Mapping[str, Row], name: str) -> AnchorSet | None:
-    """The user's other set that holds these very questions: models measured on one set can be compared."""
+    """Find another set of the user's with the same questions: models measured on one set can be compared."""
     for one in usable_anchor_sets():
         if one.own and one.name != name and len(one.texts) == len(one):
-            texts = dict(zip((id.partition("/")[2] for id in one.ids), one.texts, strict=True))
-            if all(texts.get(id) == row.prompt for id, row in questions.items()):
+            at = _positions(one)
+            if all(id in at and one.texts[at[id]] == row.prompt for id, row in questions.items()):
                 return one
     return None
 
 
-def _fingerprints(rows: Sequence[Row], anchors: AnchorSet, cards: Cards) -> list[Fingerprint]:
-    """One a model, in the table's order. Repeated measurements of a pair are averaged."""
-    at = {id.partition("/")[2]: i for i, id in enumerate(anchors.ids)}
+def _positions(anchors: AnchorSet) -> dict[str, int]:
+    """Return the row of each anchor by its id in the dataset."""
+    return {id.partition("/")[2]: i for i, id in enumerate(anchors.ids)}
+
+
+def _fingerprint(tally: Tally, model: str, anchors: AnchorSet, cards: Cards) -> Fingerprint:
+    """Return a model's outcomes, with its own tokens converted to the cl100k tokens of a fingerprint."""
+    correct, tokens = tally.of(model)
+    return Fingerprint(model, anchors, correct, tokens / cards.token_factor(model))
+
+
+def import_anchor_results(
+    path: Path, cards: Cards, model: str | None = None, name: str | None = None, *, replace_own: bool = False
+) -> Imported:
+    """Import one model's `anchor_results.json`: the file, or the folder that holds it.
+
+    The file is a list of objects with id, is_correct and usage.completion_tokens.
+    model: by default the folder's name. name: the user's anchor set they were measured on, by default the only one with
+    one of their ids. Raises UsageError (no such set, several; other outcomes exist), AssetError naming the row.
+    """
+    file = path / RESULTS if path.is_dir() else path
+    rows = _result_rows(file)
+    known_as = _result_model(model, file, cards)
+    anchors = _measured_on({str(row["id"]) for row in rows}, name, file)
+    dropped: Counter[str] = Counter()
     tally = Tally(len(anchors))
-    for row in rows:
-        tally.add(cards.known_as(model_name(row.model)), at[row.id], row.correct, row.tokens)
-    found: list[Fingerprint] = []
-    for model in tally.models:
-        correct, tokens = tally.of(model)
-        # Counted in the model's own tokens; fingerprints count cl100k, and a card says how many its own are worth.
-        found.append(Fingerprint(model, anchors, correct, tokens / cards.token_factor(model)))
-    return found
+    at = _positions(anchors)
+    for number, row in enumerate(rows, 1):
+        where = f"{file}, row {number}"
+        usage = row.get("usage")
+        counted = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+        cells = {"is_correct": row.get("is_correct"), "completion_tokens": counted}
+        correct, tokens = outcome_of(cells, "is_correct", "completion_tokens", where)
+        question = at.get(text_of(row["id"], "id", where))
+        prompt = row.get("prompt")
+        if question is None:
+            dropped["outcomes of unknown anchors"] += 1
+        elif isinstance(prompt, str) and anchors.texts and prompt != anchors.texts[question]:
+            dropped["outcomes of anchors with another text"] += 1
+        else:
+            dropped["outcomes that say nothing (missing)"] += correct is None
+            tally.add(known_as, question, correct, tokens)
+    if known_as not in tally.models or np.isnan(tally.of(known_as)[0]).all():
+        raise AssetError(f"{file}: has no outcome on the anchors of {anchors.name}; is this the file?")
+    dropped["repeated outcomes, averaged"] = tally.repeated
+    one = _fingerprint(tally, known_as, anchors, cards)
+    files: list[Path] = []
+    if is_known(one, str(file), replace_own=replace_own):
+        dropped[KNOWN] = 1
+    else:
+        files.append(save_fingerprint(one, {"source": str(file)}, "scope-edge import"))
+    return Imported.of(str(file), [one], cards, anchors=anchors, joined=True, files=files, dropped=dropped)
+
+
+def has_anchor_results(path: Path) -> bool:
+    """Return whether a path is such a file, or a folder with one; the reference implementation fixes the name."""
+    return (path.is_file() and path.name == RESULTS) or (path / RESULTS).is_file()
+
+
+def _result_model(model: str | None, file: Path, cards: Cards) -> str:
+    """Return the model's id: the given name, or the folder's, in which a / is written _."""
+    folder = cards.known_as(file.resolve().parent.name)
+    named = cards.known_as(model or (folder if folder in cards else folder.replace("_", "/", 1)))
+    return check_model(named, f"{file}, --model or the folder's name")
+
+
+def _result_rows(file: Path) -> Sequence[Mapping[str, Any]]:
+    try:
+        with file.open("rb") as opened:
+            blob = opened.read(MAX_RESULTS_BYTES + 1)
+        rows = json.loads(blob) if len(blob) <= MAX_RESULTS_BYTES else None
+    except OSError as error:
+        raise AssetError(f"{file}: cannot be read ({error.strerror or error}); is this the file?") from error
+    except (ValueError, RecursionError) as error:
+        raise unreadable(file, error) from error
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) and "id" in row for row in rows):
+        raise AssetError(
+            f"{file}: expected a list of objects with id, of {MAX_RESULTS_BYTES} bytes at most; is this the file?"
+        )
+    return rows
+
+
+def _measured_on(ids: set[str], name: str | None, file: Path) -> AnchorSet:
+    """Find the user's set with these anchors. Raises UsageError: none, or several and no name given."""
+    own = [one for one in usable_anchor_sets() if one.own and name in (None, one.name)]
+    found = [one for one in own if ids & _positions(one).keys()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"{file}: {', '.join(one.name for one in found)} have such anchors; choose one with --name")
+    raise UsageError(
+        f"{file}: its anchors are not here{'' if name is None else f' in {name!r}'};"
+        " `scope-edge estimator anchors Cooolder/SCOPE-60K-final` gets the paper's"
+    )

@@ -1,7 +1,7 @@
-"""A fingerprint to hand on: one pack with a model's outcomes on one anchor set, and the set where a receiver may lack it.
+"""Exchange a fingerprint: one pack with a model's outcomes on one anchor set, and the set where the receiver may lack it.
 
-Questions stay behind unless asked for. The pack says by hash which questions the outcomes belong to: with text and without,
-so that whoever got the set without its text can take further fingerprints on it, and nobody takes those of other questions.
+Questions are exported only on request. The pack identifies the set's questions by hash, with text and without: a receiver
+of a set without text can take further fingerprints on it, and outcomes of other questions are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from scope_edge.estimation.anchors import AnchorSet, set_body, set_from_body
 from scope_edge.estimation.core_set import load_core
 from scope_edge.estimation.fingerprints import (
     ASKED,
-    OWN_SETS,
     Fingerprint,
     fingerprints_body,
     load_anchor_sets,
@@ -29,22 +28,23 @@ from scope_edge.estimation.fingerprints import (
     widths,
 )
 from scope_edge.fingerprinting.importing.naming import Cards, check_model, is_set_name
-from scope_edge.fingerprinting.importing.outcomes import Imported
+from scope_edge.fingerprinting.importing.outcomes import Imported, save_anchor_set
 from scope_edge.fingerprinting.run import fingerprint_file, save_fingerprint
-from scope_edge.storage import assets
 from scope_edge.storage.files import write_atomically
-from scope_edge.storage.packs import MAGIC, pack, unpack, write_pack
+from scope_edge.storage.packs import MAGIC, pack, unpack
 
 KIND = "shared-fingerprint"
-# Of a file that somebody sends: 20,000 anchors with text fit.
+# The largest pack that is read: 20,000 anchors with text fit.
 MAX_BYTES = 128 * 2**20
+# Why an import left a fingerprint out.
+KNOWN = "fingerprint, which is here already"
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A pack that was written.
+    """A written pack.
 
-    with_set, with_text: whether anchor set and questions are in it. sha256: of the file, hex.
+    with_set, with_text: whether it holds the anchor set and the questions. sha256: of the file, hex.
     """
 
     model: str
@@ -59,65 +59,62 @@ class Exported:
 def export_fingerprint(model: str, path: Path, anchors: str | None = None, *, with_text: bool = False) -> Exported:
     """Write a model's fingerprint on a set, by default the only one it was measured on, to `path`.
 
-    A bundled set is in every installation, so is not packed.
-    Raises UsageError (no such fingerprint, several sets and none named, a set without text), AssetError (damaged files, a
-    disk that cannot be written).
+    A bundled set is not packed, since every installation has it.
+    Raises UsageError (no such fingerprint, several sets and no name given, a set without text), AssetError (damaged files,
+    a disk that cannot be written).
     """
     one = _chosen(model, anchors)
-    own = one.anchors.name not in _everywhere()
+    own = one.anchors.name not in _bundled_names()
     if with_text and own and not one.anchors.texts:
         raise UsageError(f"{one.anchors.name} is here without its questions; leave out --with-text")
-    packed = {"anchors": set_body(one.anchors if with_text else _bare(one.anchors))} if own else {}
+    bare = replace(one.anchors, texts=())
     body = {
         **fingerprints_body({one.anchors.name: [one]}),
-        "digests": [set_digest(one.anchors), set_digest(_bare(one.anchors))],
-        **packed,
+        "digests": [set_digest(one.anchors), set_digest(bare)],
+        **({"anchors": set_body(one.anchors if with_text else bare)} if own else {}),
     }
     blob = pack(KIND, body)
     write_atomically(path, blob)
     known = int(np.isfinite(one.correct).sum())
-    return Exported(one.model, one.anchors.name, known, own, own and with_text, _sha256(blob), path)
+    sha256 = hashlib.sha256(blob).hexdigest()
+    return Exported(one.model, one.anchors.name, known, own, own and with_text, sha256, path)
 
 
 def import_pack(path: Path, cards: Cards, *, replace_own: bool = False) -> tuple[Imported, str]:
-    """Take a fingerprint that was exported elsewhere; return what came of it, and the sha256 of the file.
+    """Import a fingerprint that was exported elsewhere; return the result and the sha256 of the file.
 
-    Raises PackError (damaged, foreign, of questions other than those of the set that is here), UsageError (other outcomes of
-    that model are here and are not to be replaced), AssetError.
+    Raises PackError (damaged, foreign, of other questions than the installed set's), UsageError (other outcomes of that
+    model exist and may not be replaced), AssetError.
     """
+    where = str(path)
     blob = _read(path)
-    model, name, body = _checked(unpack(blob, KIND, str(path)), str(path))
-    there = {**{one.name: one for one in load_anchor_sets()}, **_asked(name)}.get(name)
-    anchors = there if there is not None else _packed(body, name, str(path))
-    _check_questions(body, anchors, str(path))
-    one = _fingerprint(body, model, anchors, str(path))
-    same = is_here(one, str(path), replace_own=replace_own)
+    sha256 = hashlib.sha256(blob).hexdigest()
+    body = unpack(blob, KIND, where)
+    model, name = _names(body, where)
+    installed = {one.name: one for one in load_anchor_sets()}
+    if name == ASKED:
+        installed[ASKED] = replace(load_core().anchors, own=True)
+    joined = name in installed
+    anchors = installed[name] if joined else _packed_set(body, name, where)
+    if set_digest(anchors) not in body["digests"]:
+        raise PackError(
+            f"{where}: measured on other questions than the {name} that is here (sha256"
+            f" {body['digests'][0][:12] if body['digests'] else 'missing'}…, here {set_digest(anchors)[:12]}…);"
+            " nothing was imported"
+        )
+    one = _fingerprint(body["sets"][name], model, anchors, where)
+    known = is_known(one, where, replace_own=replace_own)
     files: list[Path] = []
-    if there is None:
-        files.append(assets.user_data_dir() / OWN_SETS / f"{name}.pack")
-        write_pack(files[-1], "anchor-sets", {"sets": [set_body(anchors)], "source": str(path)})
-    if not same:
-        about = {"source": path.name, "sha256": _sha256(blob)}
-        files.append(save_fingerprint(one, about, "scope-edge import"))
-    known = int(np.isfinite(one.correct).sum())
-    has_card = model in cards
-    done = Imported(
-        source=str(path),
-        anchor_set=name,
-        joined=there is not None,
-        anchors=len(anchors),
-        models=(model,) if has_card else (),
-        strangers=() if has_card else (model,),
-        outcomes=known,
-        missing=len(anchors) - known,
-        files=tuple(files),
-        dropped={"fingerprint, which is here already": 1} if same else {},
-    )
-    return done, _sha256(blob)
+    if not joined:
+        files.append(save_anchor_set(anchors, {"source": where}))
+    if not known:
+        files.append(save_fingerprint(one, {"source": path.name, "sha256": sha256}, "scope-edge import"))
+    dropped = {KNOWN: int(known)}
+    return Imported.of(where, [one], cards, anchors=anchors, joined=joined, files=files, dropped=dropped), sha256
 
 
 def is_pack(path: Path) -> bool:
-    """Whether a file begins like a pack. Raises AssetError when it cannot be read."""
+    """Return whether a file begins like a pack. Raises AssetError when it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
@@ -125,30 +122,8 @@ def is_pack(path: Path) -> bool:
         raise AssetError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
 
 
-def _chosen(model: str, anchors: str | None) -> Fingerprint:
-    found = load_fingerprints()[1]
-    parts = {one.anchors.name: one for one in found.get(model, ())}
-    if not parts:
-        raise UsageError(f"{model!r} has no fingerprint{nearest(model, found)}; `scope-edge models list` shows who has")
-    if anchors is None and len(parts) > 1:
-        raise UsageError(f"{model} was measured on {', '.join(parts)}; name one by --anchors")
-    name = anchors if anchors is not None else next(iter(parts))
-    if name not in parts:
-        raise UsageError(f"{model} was not measured on {name!r}, only on {', '.join(parts)}")
-    return parts[name]
-
-
-def _everywhere() -> set[str]:
-    """The sets that every installation has."""
-    return {ASKED, *(one.name for one in load_anchor_sets() if not one.own)}
-
-
-def _asked(name: str) -> Mapping[str, AnchorSet]:
-    return {ASKED: replace(load_core().anchors, own=True)} if name == ASKED else {}
-
-
-def is_here(one: Fingerprint, where: str, *, replace_own: bool) -> bool:
-    """Whether these very outcomes are here already. Raises UsageError when others are, that must stay."""
+def is_known(one: Fingerprint, where: str, *, replace_own: bool) -> bool:
+    """Return whether exactly these outcomes exist already. Raises UsageError when others exist that must stay."""
     model, name = one.model, one.anchors.name
     before = next((part for part in load_fingerprints()[1].get(model, ()) if part.anchors.name == name), None)
     if before is None:
@@ -159,15 +134,31 @@ def is_here(one: Fingerprint, where: str, *, replace_own: bool) -> bool:
         return True
     if not replace_own:
         raise UsageError(f"{where}: other outcomes of {model} on {name} are here; --replace puts these in their place")
-    if name not in _everywhere() and not fingerprint_file(model, name).exists():
+    if name not in _bundled_names() and not fingerprint_file(model, name).exists():
         raise UsageError(
             f"{where}: other outcomes of {model} on {name} came with other models'; remove that pack first"
         )
     return False
 
 
-def _bare(anchors: AnchorSet) -> AnchorSet:
-    return replace(anchors, texts=())
+def _chosen(model: str, anchors: str | None) -> Fingerprint:
+    found = load_fingerprints()[1]
+    parts = {one.anchors.name: one for one in found.get(model, ())}
+    if not parts:
+        raise UsageError(
+            f"{model!r} has no fingerprint{nearest(model, found)}; `scope-edge models list` shows which models have one"
+        )
+    if anchors is None and len(parts) > 1:
+        raise UsageError(f"{model} was measured on {', '.join(parts)}; name one by --anchors")
+    name = anchors if anchors is not None else next(iter(parts))
+    if name not in parts:
+        raise UsageError(f"{model} was not measured on {name!r}, only on {', '.join(parts)}")
+    return parts[name]
+
+
+def _bundled_names() -> set[str]:
+    """Return the names of the sets that every installation has."""
+    return {ASKED, *(one.name for one in load_anchor_sets() if not one.own)}
 
 
 def _read(path: Path) -> bytes:
@@ -181,8 +172,8 @@ def _read(path: Path) -> bytes:
     return blob
 
 
-def _checked(body: dict[str, Any], where: str) -> tuple[str, str, dict[str, Any]]:
-    """The model, the set's name, and the body, whose names are safe now. Raises PackError."""
+def _names(body: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """Return the names of the model and the set, checked to be safe. Raises PackError."""
     try:
         ((name, part),) = body["sets"].items()
         (model,) = part["models"]
@@ -192,11 +183,11 @@ def _checked(body: dict[str, Any], where: str) -> tuple[str, str, dict[str, Any]
         raise PackError(f"{where}: not one model on one anchor set ({error!r}); get a fresh copy") from error
     if not safe:
         raise PackError(f"{where}: an anchor set cannot be called {name!r}; get a fresh copy")
-    return model, name, {**body, "part": part}
+    return model, name
 
 
-def _packed(body: Mapping[str, Any], name: str, where: str) -> AnchorSet:
-    """The anchor set in the pack, which fits this release's encoder and map. Raises PackError."""
+def _packed_set(body: Mapping[str, Any], name: str, where: str) -> AnchorSet:
+    """Return the anchor set in the pack. Raises PackError unless it fits this release's encoder and map."""
     if "anchors" not in body:
         raise PackError(
             f"{where}: measured on anchor set {name!r}, which is neither here nor in the pack; ask for both"
@@ -207,28 +198,18 @@ def _packed(body: Mapping[str, Any], name: str, where: str) -> AnchorSet:
     if anchors.name != name or not len(anchors) or len(set(anchors.ids)) != len(anchors):
         raise PackError(f"{where}: its anchor set is not the one it was measured on; get a fresh copy")
     if not all(isinstance(one, str) for one in (*anchors.ids, *anchors.categories)):
-        raise PackError(f"{where}: its anchors have names that are no text; get a fresh copy")
+        raise PackError(f"{where}: its anchors have names that are not text; get a fresh copy")
     if not all(np.isfinite(column).all() for column in numbers):
-        raise PackError(f"{where}: its anchor set holds what is no number; get a fresh copy")
+        raise PackError(f"{where}: its anchor set holds invalid numbers; get a fresh copy")
     if widths(anchors) != widths(load_anchor_sets()[0]):
         raise PackError(f"{where}: made by a release with another encoder or map; have it exported by this one")
     return anchors
 
 
-def _check_questions(body: Mapping[str, Any], anchors: AnchorSet, where: str) -> None:
-    """Raises PackError unless the outcomes belong to these anchors."""
-    if set_digest(anchors) not in body["digests"]:
-        raise PackError(
-            f"{where}: measured on other questions than the {anchors.name} that is here (sha256"
-            f" {body['digests'][0][:12] if body['digests'] else 'missing'}…, here {set_digest(anchors)[:12]}…);"
-            " nothing was imported"
-        )
-
-
-def _fingerprint(body: Mapping[str, Any], model: str, anchors: AnchorSet, where: str) -> Fingerprint:
-    """Raises PackError when the outcomes do not fit, or cannot be."""
+def _fingerprint(part: Mapping[str, Any], model: str, anchors: AnchorSet, where: str) -> Fingerprint:
+    """Read the outcomes. Raises PackError when they do not fit, or a value is impossible."""
     try:
-        correct, tokens = (body["part"][field].astype(np.float64) for field in ("correct", "tokens"))
+        correct, tokens = (part[field].astype(np.float64) for field in ("correct", "tokens"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PackError(f"{where}: cannot be used ({error!r}); get a fresh copy") from error
     fits = correct.shape == tokens.shape == (1, len(anchors))
@@ -239,7 +220,3 @@ def _fingerprint(body: Mapping[str, Any], model: str, anchors: AnchorSet, where:
     if not ((tokens > 0) & np.isfinite(tokens) | np.isnan(tokens)).all():
         raise PackError(f"{where}: has an answer of less than a token; get a fresh copy")
     return Fingerprint(model, anchors, correct[0], tokens[0])
-
-
-def _sha256(blob: bytes) -> str:
-    return hashlib.sha256(blob).hexdigest()
