@@ -262,7 +262,7 @@ def test_streams_with_settings_of_their_own_get_what_each_would_get_alone() -> N
 def test_many_draws_have_the_shares_of_the_plain_definition() -> None:
     # Far more tokens than are drawn among, which is what makes the choice of the best cut corners.
     row = np.random.default_rng(3).standard_normal(40_000).astype(np.float32) * 2
-    uniform = (np.arange(4000) + 0.5) / 4000
+    uniform = (np.arange(500) + 0.5) / 500
     for sampling in (Sampling(0.6, 0.95, 20), Sampling(1.0, 0.9, 200), Sampling(1.5, 1.0, 400)):
         ids, values = best([row], sampling.top_k)
         every = np.ones(len(uniform))
