@@ -88,7 +88,7 @@ def test_an_estimate_writes_nothing_and_its_exit_code_says_whether_it_fits(
 ) -> None:
     done = cli("models", "add", str(path), "--estimate-only")
     assert done.code == 0 and re.search(r"memory +0\.5 GiB on the processor", done.out)
-    monkeypatch.setattr("scope_edge.providers.llama.loadable.available_memory", lambda: GIB // 4)
+    monkeypatch.setattr("scope_edge.providers.llama.memory.available_memory", lambda: GIB // 4)
     short = cli("models", "add", str(path), "--estimate-only", "--json")
     assert short.code == 3 and short.json["fits"] is False and "no room" in short.json["why"]
     assert not (cli.folder / "config.toml").exists()
@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_added_and_not_chosen_while_it_does_not(
     cli: Cli, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as short:
-        short.setattr("scope_edge.providers.llama.loadable.available_memory", lambda: GIB // 4)
+        short.setattr("scope_edge.providers.llama.memory.available_memory", lambda: GIB // 4)
         done = cli("models", "add", str(path), "--id", "mine", "--no-check", "--pool", "work")
         assert done.code == 0 and "not chosen while it cannot be loaded" in done.err
         refused = cli("route", QUERY, "--pool", "work", "--json")

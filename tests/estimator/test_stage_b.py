@@ -146,7 +146,7 @@ def telling_worker(folder: Path) -> str:
         textwrap.dedent(f"""
         import os, pathlib, sys
         sys.path.insert(0, {PLACE!r})
-        from scope_edge.llama import worker
+        from scope_edge.providers.llama import worker
         run = worker.Worker._run
         def told(self, *arguments, **options):
             new = pathlib.Path({str(folder / "at work.new")!r})

@@ -1,4 +1,4 @@
-"""Which GPUs this machine has, found without any library, and how each was found."""
+"""The GPUs of this machine, found without any library."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _AMD = "0x1002"
 class Gpu:
     """One GPU.
 
-    memory_gb, free_gb: all of its memory, and what is free now, in units of 2^30 bytes; None = unknown (Apple's is the
-    machine's own). found_by: how we know of it.
+    memory_gb, free_gb: all of its memory, and the free part, in units of 2^30 bytes; None = unknown (an Apple GPU uses the
+    machine's). found_by: the program or file that lists it.
     """
 
     maker: Maker
@@ -32,18 +32,18 @@ class Gpu:
 
 
 def find_gpus() -> tuple[Gpu, ...]:
-    """The GPUs that llama.cpp could use if built for them. Never raises for what it finds."""
+    """Return the GPUs that llama.cpp could use if built for them."""
     return (*(tuple(_by_nvidia_smi()) or tuple(_by_nvidia_driver())), *_by_amd_driver(), *_apple())
 
 
 def gpu_names() -> tuple[str, ...]:
-    """What they are called. By the kernel's drivers where those say, which starts no process."""
+    """Return the names of the GPUs, from the kernel's drivers if possible, which starts no process."""
     listed = (*_by_nvidia_driver(), *_by_amd_driver(), *_apple())
     return tuple(gpu.name for gpu in listed or find_gpus())
 
 
 def read_nvidia_smi(text: str) -> Iterator[Gpu]:
-    """The answer to `nvidia-smi --query-gpu=name,memory.total,memory.free --format=csv,noheader,nounits`, a line a GPU, memory in MiB."""
+    """Parse the output of nvidia-smi, one line a GPU: name, all and free memory in MiB."""
     for line in text.splitlines():
         name, *memory = (part.strip() for part in line.rsplit(",", 2))
         if len(memory) == 2 and name:
@@ -64,7 +64,7 @@ def _by_nvidia_smi() -> Iterator[Gpu]:
 
 
 def _by_nvidia_driver(root: Path = Path("/proc/driver/nvidia/gpus")) -> Iterator[Gpu]:
-    """What the kernel's driver lists: containers often have it without nvidia-smi."""
+    """Yield the GPUs of the kernel's driver: containers often have it without nvidia-smi."""
     for file in sorted(root.glob("*/information")):
         with contextlib.suppress(OSError):
             for line in file.read_text("utf-8", "replace").splitlines():
@@ -74,7 +74,7 @@ def _by_nvidia_driver(root: Path = Path("/proc/driver/nvidia/gpus")) -> Iterator
 
 
 def _by_amd_driver(root: Path = Path("/sys/class/drm"), compute: Path = Path("/dev/kfd")) -> Iterator[Gpu]:
-    """AMD GPUs, where the driver's compute device is there."""
+    """Yield AMD GPUs, if the driver's compute device exists."""
     if not compute.exists():
         return
     for card in sorted(root.glob("card[0-9]*/device")):

@@ -1,6 +1,6 @@
-"""Whether the GGUF of a card can be loaded on this machine: it is there and whole, it fits, and llama.cpp did not refuse it.
+"""Whether the GGUF of a card can be loaded on this machine: the file is whole, it fits, and llama.cpp did not refuse it.
 
-Headers are remembered in the cache folder by the file's stamp, so that `route` reads a page of text and not a vocabulary.
+The cache folder keeps headers by the file's stamp, so that `route` reads a page of text and not a vocabulary.
 """
 
 from __future__ import annotations
@@ -11,17 +11,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, WorkerError
 from scope_edge.providers.llama.gguf import read_header
-from scope_edge.providers.llama.memory import (
-    NoRoom,
-    Plan,
-    available_memory,
-    plan_device,
-    plan_estimator,
-)
+from scope_edge.providers.llama.memory import explain_no_room
 from scope_edge.providers.llama.messages import AnswerFormat
 from scope_edge.storage import assets
 from scope_edge.storage.files import file_sha256, file_stamp, write_atomically
@@ -34,11 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a GGUF.
+    """The cached facts about a GGUF.
 
     Attributes:
-        refused: why the installed llama.cpp could not load it when it was last started; None = it was not.
-        sha256: None until somebody had to hash it.
+        refused: why the installed llama.cpp could not load it last time; None = it could, or never tried.
+        sha256: None until the file was hashed.
     """
 
     shape: AnswerFormat
@@ -48,13 +42,13 @@ class Known:
 
 
 def unloadable(cards: Iterable[ModelCard]) -> Mapping[str, str]:
-    """Model id -> why it cannot be loaded now, for cards with a GGUF that cannot."""
-    found = {card.id: why_not(card) for card in cards if card.gguf is not None}
+    """Return model id -> why it cannot be loaded now, for cards with such a GGUF."""
+    found = {card.id: why_not(card) for card in cards}
     return {model: why for model, why in found.items() if why is not None}
 
 
 def why_not(card: ModelCard) -> str | None:
-    """Why the GGUF of a card cannot be loaded now, in words; None = nothing speaks against it, or it has none."""
+    """Return why the GGUF of a card cannot be loaded now; None = it can, or the card has none."""
     if card.gguf is None:
         return None
     path = gguf_path(card)
@@ -66,20 +60,16 @@ def why_not(card: ModelCard) -> str | None:
         return str(error)
     if known.refused is not None:
         return f"{known.refused} when it was last started; `scope-edge models test {card.id}` tries again"
-    # What fits beside the processor needs no look at GPUs, which takes longer than a decision.
-    if isinstance(plan_estimator(known.shape, known.size, available=available_memory()), Plan):
-        return None
-    plan = plan_device(known.shape, known.size)
-    return plan.why if isinstance(plan, NoRoom) else None
+    return explain_no_room(known.shape, known.size)
 
 
 def gguf_path(card: ModelCard) -> Path:
-    """The file a card names."""
+    """Return the path of the file that a card names."""
     return Path(card.gguf or "").expanduser()
 
 
 def look_up(path: Path) -> Known:
-    """What is known of a GGUF; its header is read again when the file was touched. Raises AssetError."""
+    """Return the facts about a GGUF; its header is read again when the file was touched. Raises AssetError."""
     stamp = _stamp(path)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         body = json.loads(_memory(path).read_bytes())
@@ -96,7 +86,7 @@ def look_up(path: Path) -> Known:
 
 
 def hash_of(path: Path) -> str:
-    """The sha256 of a GGUF, read again when the file was touched. Raises AssetError."""
+    """Return the sha256 of a GGUF, computed again when the file was touched. Raises AssetError."""
     known = look_up(path)
     if known.sha256 is not None:
         return known.sha256
@@ -109,7 +99,7 @@ def hash_of(path: Path) -> str:
 
 
 def start_worker(client: LlamaClient, path: Path, timeout: float) -> SpeedRecord:
-    """Start the worker of a GGUF; `route` will know whether llama.cpp loads it. Raises WorkerError."""
+    """Start the worker of a GGUF, and note for `route` whether llama.cpp loads it. Raises WorkerError."""
     try:
         ready = client.start(timeout)
     except WorkerError as error:
@@ -121,7 +111,7 @@ def start_worker(client: LlamaClient, path: Path, timeout: float) -> SpeedRecord
 
 
 def note_loading(path: Path, problem: str | None) -> None:
-    """Remember that llama.cpp refused to load a GGUF, and why; None = it loads. Costs nothing where nothing changes."""
+    """Note why llama.cpp refused to load a GGUF; None = it loads."""
     with contextlib.suppress(AssetError):
         known = look_up(path)
         if known.refused != problem:
@@ -129,15 +119,10 @@ def note_loading(path: Path, problem: str | None) -> None:
 
 
 def _keep(path: Path, known: Known) -> None:
-    """A cache that cannot be written costs time only."""
+    """Write the facts to the cache, if it can be written."""
     refusal = None if known.refused is None else {"why": known.refused, "by": _llama_version()}
     with contextlib.suppress(AssetError):
-        body: dict[str, Any] = {
-            "stamp": _stamp(path),
-            "shape": asdict(known.shape),
-            "refusal": refusal,
-            "sha256": known.sha256,
-        }
+        body = {"stamp": _stamp(path), "shape": asdict(known.shape), "refusal": refusal, "sha256": known.sha256}
         write_atomically(_memory(path), json.dumps(body).encode())
 
 

@@ -201,7 +201,7 @@ def test_a_rung_that_crashes_is_left_for_the_next_one_and_that_is_remembered(
         textwrap.dedent(f"""
         import os, signal, sys
         sys.path.insert(0, {str(REPOSITORY)!r})
-        from scope_edge.llama import native, worker
+        from scope_edge.providers.llama import native, worker
         load = native.open_model
         def open_model(path, **options):
             if options["repack"]:
@@ -230,7 +230,7 @@ def full_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
             import os, sys
             sys.path.insert(0, {str(REPOSITORY)!r})
             import llama_cpp
-            from scope_edge.llama import native, worker
+            from scope_edge.providers.llama import native, worker
             def ends(do):
                 def instead(*arguments, **options):
                     if os.environ.get("CUDA_VISIBLE_DEVICES") != "-1":
@@ -333,7 +333,7 @@ def test_a_model_that_computes_nonsense_is_refused(
         textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(REPOSITORY)!r})
-        from scope_edge.llama import native, worker
+        from scope_edge.providers.llama import native, worker
         decode = native.Native.decode
         def broken(self, tokens, positions, sequences, wanted):
             logits = decode(self, tokens, positions, sequences, wanted)
@@ -381,8 +381,8 @@ def test_no_orphan_when_the_parent_is_killed(scripted_gguf: Path, tmp_path: Path
 import sys, time
 sys.path.insert(0, {str(REPOSITORY)!r})
 from pathlib import Path
-from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.memory import Plan
+from scope_edge.providers.llama.client import LlamaClient
+from scope_edge.providers.llama.memory import Plan
 one = LlamaClient(Path({str(scripted_gguf)!r}), "tiny", Plan(2048, 64, 0, 1, 0, ""), cache_dir=Path({str(tmp_path)!r}))
 one.start(120)
 print(one.pid, flush=True)
@@ -410,8 +410,8 @@ import sys
 sys.path = [entry for entry in sys.path if entry]
 sys.path.append({str(REPOSITORY)!r})
 from pathlib import Path
-from scope_edge.llama.client import LlamaClient
-from scope_edge.llama.memory import Plan
+from scope_edge.providers.llama.client import LlamaClient
+from scope_edge.providers.llama.memory import Plan
 sys.path.insert(0, {str(trap)!r})
 with LlamaClient(Path({str(scripted_gguf)!r}), "tiny", Plan(2048, 64, 0, 1, 0, ""), cache_dir=Path({str(tmp_path)!r})) as one:
     print(one.start(120).rung)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scope_edge.providers.llama import loadable
+from scope_edge.providers.llama import loadable, memory
 from scope_edge.providers.llama.gguf import Header
 from scope_edge.providers.llama.gpus import Gpu
 from scope_edge.providers.llama.loadable import hash_of, look_up, note_loading, unloadable, why_not
@@ -41,10 +41,10 @@ def test_what_is_not_there_or_damaged_cannot(path: Path) -> None:
 
 
 def test_what_does_not_fit_cannot_until_a_gpu_holds_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loadable, "available_memory", lambda: GIB // 4)
-    monkeypatch.setattr(loadable, "usable_gpus", lambda: ())
+    monkeypatch.setattr(memory, "available_memory", lambda: GIB // 4)
+    monkeypatch.setattr(memory, "usable_gpus", lambda: ())
     assert "no room" in (why_not(card(path)) or "")
-    monkeypatch.setattr(loadable, "usable_gpus", lambda: (Gpu("nvidia", "A", 24.0, "test"),))
+    monkeypatch.setattr(memory, "usable_gpus", lambda: (Gpu("nvidia", "A", 24.0, "test"),))
     assert why_not(card(path)) is None
     plan = plan_device(look_up(path).shape, path.stat().st_size)
     assert isinstance(plan, Plan) and plan.gpu_layers == -1
@@ -75,8 +75,8 @@ def test_a_header_is_read_once_and_again_when_the_file_was_touched(path: Path, m
     with path.open("ab") as file:
         file.write(bytes(32))
     assert look_up(path).size == first.size + 32 and len(read) == 2
-    for memory in (path.parent / "cache" / "gguf").iterdir():
-        memory.write_text("{")
+    for cached in (path.parent / "cache" / "gguf").iterdir():
+        cached.write_text("{")
     assert look_up(path).shape == first.shape
 
 
