@@ -12,7 +12,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ import numpy as np
 from scope_edge.providers.llama.decoding import AnswerLine, SampleDecoder, UnfitVocabularyError, answer_line
 from scope_edge.providers.llama.messages import Job, JobResult, Layout, Stats
 from scope_edge.providers.llama.sampling import Sampler
-from scope_edge.providers.llama.tasks import Clock, LogitRows, SampleSequence, Slot, Slots, Task
+from scope_edge.providers.llama.tasks import LogitRows, SampleSequence, Slot, Slots, Task
 
 if TYPE_CHECKING:
     from scope_edge.providers.llama.native import Logits, Native
@@ -47,7 +47,7 @@ class Batcher:
         # numpy reads rows of logits without Python's lock.
         pool = ThreadPoolExecutor(min(engine.threads, _DRAWERS)) if engine.threads > 1 else None
         self._sampler = Sampler(engine, self._line, pool)
-        self._clock = Clock()
+        self._stats = Stats()
         self._count = 0
         self._waiting: deque[Task] = deque()
         self._readers: list[Task] = []
@@ -69,24 +69,22 @@ class Batcher:
         which nothing is cached.
         """
         start = perf_counter()
-        clock = self._clock = Clock()
+        self._stats = Stats()
         tasks = [Task(job, self.tokens_of(job)) for job in jobs]
         for index, task in enumerate(tasks):
             task.fit(self._engine, self._layout.lanes)
             if done is not None:
                 task.done = partial(done, index)
         self._waiting.extend(task for task in tasks if task.problem is None)
-        finished = False
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._reset)  # unless all is done
             while self.busy:
                 self._admit()
                 if self._cancelled() or not self._step():
                     break
-            finished = not self.busy
-        finally:
-            if not finished:
-                self._reset()
-        return tuple(task.result for task in tasks), Stats(**asdict(clock), seconds=perf_counter() - start)
+            if not self.busy:
+                stack.pop_all()
+        return tuple(task.result for task in tasks), replace(self._stats, seconds=perf_counter() - start)
 
     def stream(
         self, job: Job, tell: Callable[[str, int], None], done: Callable[[JobResult], None], until: float = float("inf")
@@ -122,18 +120,15 @@ class Batcher:
         self.drop_late()
         if not self.busy:
             return
-        finished = False
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._reset)  # unless it goes well
             self._admit()
             self._make_room()
             if not self._step():
                 # Given up in the middle, as all were cancelled: what was complete before is still valid.
                 for task in self._reading_or_writing():
                     self.slots.mend(task.slot)
-            finished = True
-        finally:
-            if not finished:
-                self._reset()
+            stack.pop_all()
 
     def drop_late(self) -> None:
         """Break off the streams whose time is up."""
@@ -180,7 +175,7 @@ class Batcher:
         if task.streamed:
             return True
         busy = len(self._samples)
-        return not self._readers and not (busy and busy + task.width > self._layout.lanes)
+        return not self._readers and (not busy or busy + task.width <= self._layout.lanes)
 
     def _cells_in_use(self) -> int:
         """Return the number of cells that the tasks under way may need."""
@@ -267,7 +262,7 @@ class Batcher:
         logits = self._engine.decode(rows.tokens, rows.positions, rows.sequences, rows.wanted)
         if logits is None:
             return False
-        self._clock.count(perf_counter() - start, written, len(rows.tokens) - written)
+        self._stats = self._stats.plus(perf_counter() - start, written, len(rows.tokens) - written)
         for sample in stepping:
             sample.fed()
         at = len(stepping)
@@ -300,7 +295,7 @@ class Batcher:
         for sample in samples:
             if sample.answer.state == "done":
                 self._retire(sample)
-            elif sample.task.tell is not None and (text := sample.answer.fresh()):
+            elif sample.task.tell is not None and (text := sample.answer.plain.fresh()):
                 sample.task.tell(text, sample.answer.tokens)
 
     def _retire(self, sample: SampleSequence) -> None:
@@ -309,7 +304,7 @@ class Batcher:
         if task.tell is None:
             self._engine.forget(sample.sequence)
             self._free.append(sample.sequence)
-        elif text := sample.answer.fresh():
+        elif text := sample.answer.plain.fresh():
             task.tell(text, sample.answer.tokens)
         self.slots.leave(task.slot)
         whole = task.begun >= task.job.samples and all(one.task is not task for one in self._samples)

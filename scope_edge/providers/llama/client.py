@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def refusal(name: str, answer: Mapping[str, Any]) -> WorkerError | UsageError:
     return UsageError(why) if answer.get("usage") else WorkerError(why)
 
 
-class LlamaClient:
+class LlamaClient(AbstractContextManager["LlamaClient"]):
     """One model in one worker. Calls from several threads wait for each other; streams run side by side."""
 
     def __init__(
@@ -156,9 +157,6 @@ class LlamaClient:
         self._lock = threading.Lock()
         self._child: Child | None = None
         self._ready: SpeedRecord | None = None
-
-    def __enter__(self) -> LlamaClient:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -116,17 +116,15 @@ def answer_line(tokenize: Callable[[str], list[int]], piece: Callable[[int], byt
         return tokenize(f"{MARKER} {{len: {length}, correct: {word}}}")
 
     marker, seven, eight, no = tokenize(MARKER), spelled("7", "yes"), spelled("8", "yes"), spelled("7", "no")
-    at = _differ(seven, eight)
-    last = _differ(seven, no)
+    at, last = _differ(seven, eight), _differ(seven, no)
     head, tail = seven[:at], seven[at + 1 : last]
     # Vocabularies join up to three digits into one token.
     numbers = (tokenize(f"{n:0{width}d}") for width in (1, 2, 3) for n in range(10**width))
     ids = sorted({tokens[0] for tokens in numbers if len(tokens) == 1})
-    if head[: len(marker)] != marker or not tail or seven[at] not in ids:
-        raise UnfitVocabularyError("its vocabulary does not keep the digits of an answer apart")
     many = spelled("12340", "yes")
     inner = many[at : len(many) - (len(seven) - at - 1)]
-    if many[:at] != head or not set(inner) <= set(ids):
+    fits = head[: len(marker)] == marker and tail and seven[at] in ids
+    if not fits or many[:at] != head or not set(inner) <= set(ids):
         raise UnfitVocabularyError("its vocabulary does not keep the digits of an answer apart")
     return AnswerLine(
         marker=tuple(marker),
@@ -145,7 +143,12 @@ def _differ(one: list[int], other: list[int]) -> int:
 
 
 class SampleDecoder:
-    """One sample. `pending` are the tokens to feed next; `state` says what their logits are for."""
+    """One sample.
+
+    Attributes:
+        pending: tokens to feed next. state: how to use their logits, "free", "digits", "word" or "done".
+        plain: its text without an answer line. tokens: so far.
+    """
 
     def __init__(
         self,
@@ -159,20 +162,15 @@ class SampleDecoder:
         """Begin empty. limit: tokens of free text. line: None for plain text, which also ends at a `stop`."""
         self._line, self._tokenize, self._piece, self._limit = line, tokenize, piece, limit
         self._text = bytearray()
-        self._plain = PlainText(stop)
+        self.plain = PlainText(stop)
         self._current = b""
         self._digits = ""
-        self._state = "free"
+        self.state = "free"
         self._ending: Ending = "cancelled"
         self._p_yes: float | None = None
         self._free = 0
         self.tokens = 0
         self.pending: list[int] = []
-
-    @property
-    def state(self) -> str:
-        """How to use the next logits: "free", "digits", "word" or "done"."""
-        return self._state
 
     @property
     def digits(self) -> int:
@@ -182,7 +180,7 @@ class SampleDecoder:
     def begin_answered(self) -> None:
         """Go on after the marker and the head of the line, which are in the prompt in direct mode."""
         line = self._answer_line
-        self._ending, self._state = "answer", "digits"
+        self._ending, self.state = "answer", "digits"
         for token in (*line.marker, *line.head):
             self._text += self._piece(token)
 
@@ -201,7 +199,7 @@ class SampleDecoder:
         self._free += 1
         self._say([token])
         self._current = line.rsplit(b"\n", 1)[-1][:_MAX_LINE]
-        if self._line is None and self._plain.stopped:
+        if self._line is None and self.plain.stopped:
             self._stop("stop")
         elif self._free >= self._limit:
             self._stop("limit")
@@ -230,7 +228,7 @@ class SampleDecoder:
     def take_word(self, yes: float, no: float) -> None:
         """Set P(yes) and the last word by their logits."""
         gap = yes - no
-        self._state = "done"
+        self.state = "done"
         if not math.isfinite(gap):
             self._ending = "broken"
             return
@@ -240,22 +238,18 @@ class SampleDecoder:
 
     def break_off(self, ending: Ending) -> None:
         """End without an answer: cancelled, or invalid numbers."""
-        self._ending, self._state, self.pending = ending, "done", []
-        self._plain.end()
+        self._ending, self.state, self.pending = ending, "done", []
+        self.plain.end()
 
     def sample(self) -> Sample:
         """Return the sample so far."""
         return Sample(
-            text=self._plain.text if self._line is None else self._text.decode("utf-8", "replace"),
+            text=self.plain.text if self._line is None else self._text.decode("utf-8", "replace"),
             tokens=self.tokens,
             length=int(self._digits) if self._p_yes is not None else None,
             p_yes=self._p_yes,
             ending=self._ending,
         )
-
-    def fresh(self) -> str:
-        """Return the plain text that is new since the last call."""
-        return self._plain.fresh()
 
     @property
     def _answer_line(self) -> AnswerLine:
@@ -267,15 +261,15 @@ class SampleDecoder:
         """End the free text: write the answer line, or be done."""
         self._ending = ending
         if self._line is None:
-            self.pending, self._state = [], "done"
-            self._plain.end()
+            self.pending, self.state = [], "done"
+            self.plain.end()
         else:
             before = self._tokenize("\n") if self._current.strip() else []
             self._write([*before, *self._line.marker, *self._line.head], then="digits")
 
     def _write(self, tokens: list[int], then: str) -> None:
         self._say(tokens)
-        self._state = then
+        self.state = then
 
     def _say(self, tokens: list[int]) -> None:
         self.pending += tokens
@@ -284,4 +278,4 @@ class SampleDecoder:
             raw = self._piece(token)
             self._text += raw
             if self._line is None:
-                self._plain.take(raw)
+                self.plain.take(raw)

@@ -100,8 +100,10 @@ class _Reader:
         self._items = 0
 
     def take(self, size: int) -> bytes:
-        self._advance(size)
-        raw = self._file.read(size)
+        self.at += size
+        if self.at <= self.size and self.at > MAX_HEADER_BYTES:
+            raise _FlawedError(f"is damaged: a header of more than {MAX_HEADER_BYTES // 2**20} MiB")
+        raw = self._file.read(size) if self.at <= self.size else b""
         if len(raw) != size:
             raise _FlawedError("ends in the middle of its header")
         return raw
@@ -144,13 +146,6 @@ class _Reader:
         raw = self.take(count * struct.calcsize(f"<{_NUMBERS[kind]}"))
         kept = count <= _KEPT_ITEMS
         return _Items(count, struct.unpack(f"<{count}{_NUMBERS[kind]}", raw) if kept else ())
-
-    def _advance(self, size: int) -> None:
-        self.at += size
-        if self.at > self.size:
-            raise _FlawedError("ends in the middle of its header")
-        if self.at > MAX_HEADER_BYTES:
-            raise _FlawedError(f"is damaged: a header of more than {MAX_HEADER_BYTES // 2**20} MiB")
 
 
 def _read(reader: _Reader) -> Header:

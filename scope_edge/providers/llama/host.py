@@ -15,8 +15,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +26,7 @@ from scope_edge.errors import AssetError, ScopeEdgeError, UsageError, WorkerErro
 from scope_edge.providers.llama.client import LlamaClient, count_unloaded
 from scope_edge.providers.llama.gguf import check_template
 from scope_edge.providers.llama.loadable import gguf_path, hash_of, look_up
-from scope_edge.providers.llama.memory import STREAM_LAYOUTS, MemoryBudget, NoRoom, Store
+from scope_edge.providers.llama.memory import STREAM_LAYOUTS, MemoryBudget, NoRoom
 from scope_edge.providers.llama.messages import Job, Message, Sampling
 from scope_edge.providers.llama.model_manager import ModelManager, ModelRequest
 from scope_edge.providers.llama.speed import remembered
@@ -44,7 +45,7 @@ _MOST = 2**31 - 1
 _ROLES = ("system", "user", "assistant")
 
 
-class DeviceStream:
+class DeviceStream(AbstractContextManager["DeviceStream"], Iterator[str]):
     """Iterates over pieces of text. One thread reads; `close` may be called from any thread.
 
     Iterating raises WorkerError when the model cannot be loaded (refused=True: llama.cpp refused it) or its worker dies, and
@@ -71,14 +72,8 @@ class DeviceStream:
         self.completion_tokens = 0
         self.load_seconds: float | None = None
 
-    def __enter__(self) -> DeviceStream:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __iter__(self) -> DeviceStream:
-        return self
 
     def __next__(self) -> str:
         with self._turn:
@@ -197,7 +192,7 @@ def _check_text(what: str, text: str) -> None:
         ) from error
 
 
-class DeviceHost:
+class DeviceHost(AbstractContextManager["DeviceHost"]):
     """Runs the workers of the device models. Safe to use from several threads."""
 
     def __init__(
@@ -215,9 +210,6 @@ class DeviceHost:
         self._budget = MemoryBudget(reserved_bytes)
         self._models = ModelManager(self._open, keep_alive)
         self._ahead: dict[Path, Future[str]] = {}
-
-    def __enter__(self) -> DeviceHost:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -300,8 +292,7 @@ class DeviceHost:
             known = look_up(path)
         except AssetError as error:
             raise WorkerError(str(error)) from error
-        held: dict[Store, int] = {"gpu": self._models.held("gpu"), "memory": self._models.held("memory")}
-        load_plan = self._budget.load_plan(known.shape, known.size, held)
+        load_plan = self._budget.load_plan(known.shape, known.size, self._models.held())
         if isinstance(load_plan, NoRoom):
             raise WorkerError(f"{path.name}: {load_plan.why}")
         return ModelRequest(path, card, load_plan)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,8 +43,7 @@ class Known:
 
 def unloadable(cards: Iterable[ModelCard]) -> Mapping[str, str]:
     """Return model id -> why it cannot be loaded now, for cards with such a GGUF."""
-    found = {card.id: why_not(card) for card in cards}
-    return {model: why for model, why in found.items() if why is not None}
+    return {card.id: why for card in cards if (why := why_not(card)) is not None}
 
 
 def why_not(card: ModelCard) -> str | None:
@@ -70,7 +69,8 @@ def gguf_path(card: ModelCard) -> Path:
 
 def look_up(path: Path) -> Known:
     """Return the facts about a GGUF; its header is read again when the file was touched. Raises AssetError."""
-    stamp = _stamp(path)
+    with _readable(path):
+        stamp = file_stamp(path)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         body = json.loads(_memory(path).read_bytes())
         if body["stamp"] == stamp:
@@ -90,10 +90,8 @@ def hash_of(path: Path) -> str:
     known = look_up(path)
     if known.sha256 is not None:
         return known.sha256
-    try:
+    with _readable(path):
         digest = file_sha256(path)
-    except OSError as error:
-        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
     _keep(path, replace(known, sha256=digest))
     return digest
 
@@ -121,14 +119,15 @@ def note_loading(path: Path, problem: str | None) -> None:
 def _keep(path: Path, known: Known) -> None:
     """Write the facts to the cache, if it can be written."""
     refusal = None if known.refused is None else {"why": known.refused, "by": _llama_version()}
-    with contextlib.suppress(AssetError):
-        body = {"stamp": _stamp(path), "shape": asdict(known.shape), "refusal": refusal, "sha256": known.sha256}
+    with contextlib.suppress(AssetError), _readable(path):
+        body = {"stamp": file_stamp(path), "shape": asdict(known.shape), "refusal": refusal, "sha256": known.sha256}
         write_atomically(_memory(path), json.dumps(body).encode())
 
 
-def _stamp(path: Path) -> dict[str, int]:
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        return file_stamp(path)
+        yield
     except OSError as error:
         raise AssetError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, Literal
 
 import msgpack
@@ -148,11 +148,22 @@ class JobResult:
 class Stats:
     """Where a run's time went. decode_tokens: of all samples together. seconds: the whole run, in the worker."""
 
-    prefill_tokens: int
-    prefill_seconds: float
-    decode_tokens: int
-    decode_seconds: float
-    seconds: float
+    prefill_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_tokens: int = 0
+    decode_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def plus(self, seconds: float, written: int, read: int) -> Stats:
+        """Add a batch, its time divided by its shares of written and read tokens."""
+        reading = seconds * read / (written + read)
+        return replace(
+            self,
+            prefill_tokens=self.prefill_tokens + read,
+            prefill_seconds=self.prefill_seconds + reading,
+            decode_tokens=self.decode_tokens + written,
+            decode_seconds=self.decode_seconds + seconds - reading,
+        )
 
 
 # A query may have 16 million characters; a frame holds the prompts of a few candidates.

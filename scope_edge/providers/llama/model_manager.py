@@ -194,10 +194,13 @@ class ModelManager:
         with self._changed:
             return tuple(model for model in self._models if model.alive)
 
-    def held(self, store: Store) -> int:
-        """Return the bytes of a store that models take."""
+    def held(self) -> dict[Store, int]:
+        """Return the bytes of each store that models take."""
+        taken: dict[Store, int] = {"gpu": 0, "memory": 0}
         with self._changed:
-            return sum(model.needs for model in self._models if model.store == store)
+            for model in self._models:
+                taken[model.store] += model.needs
+        return taken
 
     def enter(self, request: ModelRequest, until: float, gone: Callable[[], bool]) -> tuple[LoadedModel, float] | None:
         """Wait until the model is loaded and this request's turn has come; `leave` must follow.

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # A list of devices that ends at once: llama.cpp queries no device's memory. Without a list it queries all.
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)
 _ERROR = 4  # llama.cpp's log level
+# Vocabularies whose own tokenizer composes characters (NFC) first, which llama.cpp leaves to its caller.
+_COMPOSING = (b"qwen2",)
 _SAID = deque[str](maxlen=8)
 
 
@@ -73,7 +75,9 @@ class Vocabulary:
         """model: llama.cpp's handle, see `open_model`."""
         self._model = model
         self._vocab = llama_cpp.llama_model_get_vocab(model)
-        self._composes = _metadata(model).get("tokenizer.ggml.pre") in _COMPOSING
+        name = ctypes.create_string_buffer(64)
+        llama_cpp.llama_model_meta_val_str(model, b"tokenizer.ggml.pre", name, len(name))
+        self._composes = name.value in _COMPOSING
         self.size = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self._pieces: dict[int, bytes] = {}
 
@@ -220,18 +224,3 @@ def _is(kind: str, model: Any) -> bool:
     """Return whether a model is of a kind, which older builds of llama.cpp may not know."""
     ask = getattr(llama_cpp, f"llama_model_is_{kind}", None)
     return ask is not None and bool(ask(model))
-
-
-def _metadata(model: Any) -> dict[str, str]:
-    found = {}
-    room = ctypes.create_string_buffer(512)
-    for i in range(llama_cpp.llama_model_meta_count(model)):
-        llama_cpp.llama_model_meta_key_by_index(model, i, room, len(room))
-        key = room.value.decode("utf-8", "replace")
-        llama_cpp.llama_model_meta_val_str_by_index(model, i, room, len(room))
-        found[key] = room.value.decode("utf-8", "replace")
-    return found
-
-
-# Vocabularies whose own tokenizer composes characters (NFC) first, which llama.cpp leaves to its caller.
-_COMPOSING = ("qwen2",)

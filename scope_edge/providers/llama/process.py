@@ -50,7 +50,11 @@ def child_command(task: str, *arguments: str, library: str | None = None) -> lis
     Args:
         library: a folder to look for llama_cpp in before all others; None = where this process would find it.
     """
-    folders = ([library] if library else []) + safe_path()
+    here: Path | None = None
+    with contextlib.suppress(OSError):  # it may be deleted
+        here = Path.cwd()
+    folders = [entry for entry in sys.path if entry and Path(entry).is_absolute() and Path(entry) != here]
+    folders = ([library] if library else []) + folders
     # Isolated (-I): neither the current folder nor PYTHONPATH may put another llama_cpp in our way.
     return [sys.executable, "-I", str(CHILD_FOLDER / "child.py"), json.dumps(folders), task, *arguments]
 
@@ -97,15 +101,6 @@ def installed() -> bool:
         return find_spec("llama_cpp") is not None
     except ValueError:
         return False
-
-
-def safe_path() -> list[str]:
-    """Return the folders that this process imports from, without the current one."""
-    try:
-        here: Path | None = Path.cwd()
-    except OSError:  # it was deleted under us
-        here = None
-    return [entry for entry in sys.path if entry and Path(entry).is_absolute() and Path(entry) != here]
 
 
 def ending(returncode: int, stderr: bytes, doing: str) -> str:

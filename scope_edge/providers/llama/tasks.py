@@ -253,21 +253,3 @@ class LogitRows:
         self.positions += range(position, position + len(tokens))
         self.sequences += [sequence] * len(tokens)
         self.wanted += [False] * (len(tokens) - 1) + [wanted]
-
-
-@dataclass(slots=True)
-class Clock:
-    """Tokens and seconds of decoding so far."""
-
-    prefill_tokens: int = 0
-    prefill_seconds: float = 0.0
-    decode_tokens: int = 0
-    decode_seconds: float = 0.0
-
-    def count(self, seconds: float, written: int, read: int) -> None:
-        """Divide a batch's time by its shares of written and read tokens."""
-        share = read / (written + read)
-        self.prefill_tokens += read
-        self.prefill_seconds += seconds * share
-        self.decode_tokens += written
-        self.decode_seconds += seconds * (1 - share)

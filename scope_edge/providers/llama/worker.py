@@ -241,7 +241,16 @@ class Streams:
 
         def done(result: JobResult) -> None:
             self._tasks.pop(number, None)
-            self._end(number, result)
+            sample = result.samples[0] if result.samples else None
+            end = {
+                "type": "end",
+                "id": number,
+                "ending": "cancelled" if sample is None else sample.ending,
+                "tokens": 0 if sample is None else sample.tokens,
+                "prompt_tokens": result.prompt_tokens,
+                "reused_tokens": result.reused_tokens,
+            }
+            self._unsent.append(end)
 
         until = float("inf") if timeout is None else time.monotonic() + timeout
         task = self.batcher.stream(job, tell, done, until)
@@ -278,19 +287,6 @@ class Streams:
         if self._unsent:
             self._send(self._unsent)
             self._unsent = []
-
-    def _end(self, number: int, result: JobResult) -> None:
-        sample = result.samples[0] if result.samples else None
-        self._unsent.append(
-            {
-                "type": "end",
-                "id": number,
-                "ending": "cancelled" if sample is None else sample.ending,
-                "tokens": 0 if sample is None else sample.tokens,
-                "prompt_tokens": result.prompt_tokens,
-                "reused_tokens": result.reused_tokens,
-            }
-        )
 
 
 def _one_line(error: BaseException) -> str:
