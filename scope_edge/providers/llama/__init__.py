@@ -2,7 +2,7 @@
 
 The parent's side
   client.py    starts a worker, sends it requests              process.py  child processes   messages.py  requests, answers, frames
-  speed.py     the fallback configurations, and the speed cache           memory.py   where a model goes    gpus.py  the machine's GPUs
+  speed.py     the fallback configurations, and the speed cache           memory.py   where a model goes, GPUs
   gguf.py      the header of a GGUF    loadable.py  whether a GGUF can be loaded here    probe.py  how llama.cpp was built
 Device models for an application
   host.py      a conversation in, its answer as it is written             model_manager.py  loaded models, and which is loaded next

@@ -1,4 +1,4 @@
-"""The memory plan: where models go, and what the estimator may take of a machine that also holds the device model.
+"""The memory plan: where models go, and what the estimator may take of a machine that also holds the device model; its GPUs.
 
 The device model stays where it is (on a GPU, if any). The estimator goes to the GPU if both fit there, else to the processor with
 as much context as memory allows, else it does not run.
@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
+import shutil
+import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from scope_edge.providers.llama.gpus import Gpu
 from scope_edge.providers.llama.messages import AnswerFormat
 
+Maker = Literal["nvidia", "amd", "apple"]
 GIB = 2**30
 # One GPU with memory of its own, or the machine's memory (an Apple GPU's too).
 Store = Literal["gpu", "memory"]
@@ -30,6 +33,8 @@ _WORK = GIB // 2
 SPARE = GIB
 SPARE_GPU = GIB // 2
 CPU_BATCH, GPU_BATCH = 256, 1024
+_NVIDIA_SECONDS = 15.0
+_AMD = "0x1002"
 # Prompts at once, samples decoded at once, tokens of used prompts that stay cached: on the processor, and on a GPU.
 Layouts = tuple[tuple[int, int, int], tuple[int, int, int]]
 # Attention reads all cells in use: on the processor each kept prompt slows all decoding, and many samples at once win little
@@ -37,6 +42,21 @@ Layouts = tuple[tuple[int, int, int], tuple[int, int, int]]
 LIST_LAYOUTS: Layouts = ((8, 8, 0), (16, 64, GPU_CONTEXT))
 # A conversation sends its history again, which takes long to read: some of it stays cached, and slows the others a little.
 STREAM_LAYOUTS: Layouts = ((16, 8, 2048), (64, 64, GPU_CONTEXT // 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU.
+
+    memory_gb, free_gb: all of its memory, and the free part, in units of 2^30 bytes; None = unknown (an Apple GPU uses the
+    machine's). found_by: the program or file that lists it.
+    """
+
+    maker: Maker
+    name: str
+    memory_gb: float | None
+    found_by: str
+    free_gb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +263,6 @@ def usable_gpus(held_gb: float = 0.0) -> tuple[Gpu, ...]:
 
     held_gb: in 10^9 bytes, memory that the caller counts separately, so it is added to the free memory.
     """
-    from scope_edge.providers.llama.gpus import find_gpus
     from scope_edge.providers.llama.probe import has_gpu_library, probe_llama
 
     found = find_gpus()
@@ -255,3 +274,61 @@ def usable_gpus(held_gb: float = 0.0) -> tuple[Gpu, ...]:
         gpu if gpu.free_gb is None else replace(gpu, memory_gb=min(gpu.free_gb + held, gpu.memory_gb or float("inf")))
         for gpu in found
     )
+
+
+def find_gpus() -> tuple[Gpu, ...]:
+    """Return the GPUs that llama.cpp could use if built for them."""
+    return (*(tuple(_by_nvidia_smi()) or tuple(_by_nvidia_driver())), *_by_amd_driver(), *_apple())
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Return the names of the GPUs, from the kernel's drivers if possible, which starts no process."""
+    listed = (*_by_nvidia_driver(), *_by_amd_driver(), *_apple())
+    return tuple(gpu.name for gpu in listed or find_gpus())
+
+
+def read_nvidia_smi(text: str) -> Iterator[Gpu]:
+    """Parse the output of nvidia-smi, one line a GPU: name, all and free memory in MiB."""
+    for line in text.splitlines():
+        name, *memory = (part.strip() for part in line.rsplit(",", 2))
+        if len(memory) == 2 and name:
+            total, free = (int(one) / 1024 if one.isdigit() else None for one in memory)
+            yield Gpu("nvidia", name, total, "nvidia-smi", free)
+
+
+def _by_nvidia_smi() -> Iterator[Gpu]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return
+    command = [program, "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        answer = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_NVIDIA_SECONDS, check=True
+        ).stdout
+        yield from read_nvidia_smi(answer.decode("utf-8", "replace"))
+
+
+def _by_nvidia_driver(root: Path = Path("/proc/driver/nvidia/gpus")) -> Iterator[Gpu]:
+    """Yield the GPUs of the kernel's driver: containers often have it without nvidia-smi."""
+    for file in sorted(root.glob("*/information")):
+        with contextlib.suppress(OSError):
+            for line in file.read_text("utf-8", "replace").splitlines():
+                key, _, value = line.partition(":")
+                if key.strip() == "Model":
+                    yield Gpu("nvidia", value.strip(), None, str(root))
+
+
+def _by_amd_driver(root: Path = Path("/sys/class/drm"), compute: Path = Path("/dev/kfd")) -> Iterator[Gpu]:
+    """Yield AMD GPUs, if the driver's compute device exists."""
+    if not compute.exists():
+        return
+    for card in sorted(root.glob("card[0-9]*/device")):
+        with contextlib.suppress(OSError, ValueError):
+            if (card / "vendor").read_text().strip() == _AMD:
+                total, used = (int((card / f"mem_info_vram_{one}").read_text()) / 2**30 for one in ("total", "used"))
+                yield Gpu("amd", f"AMD {(card / 'device').read_text().strip()}", total, str(compute), total - used)
+
+
+def _apple() -> Iterator[Gpu]:
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        yield Gpu("apple", "Apple GPU (Metal)", None, "every Mac of this kind has one")

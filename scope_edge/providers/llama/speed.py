@@ -116,7 +116,7 @@ def _file(sha256: str, cache_dir: Path) -> Path:
 @cache
 def _machine() -> str:
     """Return the llama.cpp build, the processor with its features, and the GPUs."""
-    from scope_edge.providers.llama.gpus import gpu_names
+    from scope_edge.providers.llama.memory import gpu_names
 
     version = "none"
     with contextlib.suppress(metadata.PackageNotFoundError):

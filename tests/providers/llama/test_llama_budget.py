@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scope_edge.providers.llama import memory
-from scope_edge.providers.llama.gpus import Gpu
-from scope_edge.providers.llama.memory import GIB, SPARE, SPARE_GPU, LoadPlan, MemoryBudget, NoRoom, Store
+from scope_edge.providers.llama.memory import GIB, SPARE, SPARE_GPU, Gpu, LoadPlan, MemoryBudget, NoRoom, Store
 from scope_edge.providers.llama.messages import AnswerFormat
 
 # An 8B as Q4_K_M: 4.9 GB, 131 kB of cache a token.

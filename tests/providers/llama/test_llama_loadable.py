@@ -10,9 +10,8 @@ import pytest
 
 from scope_edge.providers.llama import loadable, memory
 from scope_edge.providers.llama.gguf import Header
-from scope_edge.providers.llama.gpus import Gpu
 from scope_edge.providers.llama.loadable import hash_of, look_up, note_loading, unloadable, why_not
-from scope_edge.providers.llama.memory import GIB, Plan, plan_device, usable_gpus
+from scope_edge.providers.llama.memory import GIB, Gpu, Plan, plan_device, usable_gpus
 from scope_edge.types import ModelCard
 
 
@@ -52,7 +51,7 @@ def test_what_does_not_fit_cannot_until_a_gpu_holds_it(path: Path, monkeypatch: 
 
 def test_memory_of_a_gpu_that_others_have_taken_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "scope_edge.providers.llama.gpus.find_gpus", lambda: (Gpu("nvidia", "A", 24.0, "test", free_gb=0.5),)
+        "scope_edge.providers.llama.memory.find_gpus", lambda: (Gpu("nvidia", "A", 24.0, "test", free_gb=0.5),)
     )
     monkeypatch.setattr("scope_edge.providers.llama.probe.installed", lambda: False)
     assert [gpu.memory_gb for gpu in usable_gpus()] == [0.5]

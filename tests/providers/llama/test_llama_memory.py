@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from scope_edge.providers.llama import memory
-from scope_edge.providers.llama.gpus import Gpu
-from scope_edge.providers.llama.memory import GIB, NoRoom, Plan, plan_estimator
+from scope_edge.providers.llama.memory import GIB, Gpu, NoRoom, Plan, plan_estimator
 from scope_edge.providers.llama.messages import AnswerFormat
 
 # Qwen3-4B as Q4_K_M: 2.5 GB, 36 layers of 8 heads with 128 + 128 numbers at two bytes, 147 kB a token.
