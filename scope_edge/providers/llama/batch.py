@@ -117,7 +117,10 @@ class Batcher:
 
     def advance(self) -> None:
         """Break off late streams and do one decode for the others. Raises the engine's errors, after which all are over."""
-        self.drop_late()
+        now = monotonic()
+        for task in (*self._waiting, *self._reading_or_writing()):
+            if now > task.until:
+                self.drop(task)
         if not self.busy:
             return
         with contextlib.ExitStack() as stack:
@@ -129,13 +132,6 @@ class Batcher:
                 for task in self._reading_or_writing():
                     self.slots.mend(task.slot)
             stack.pop_all()
-
-    def drop_late(self) -> None:
-        """Break off the streams whose time is up."""
-        now = monotonic()
-        for task in (*self._waiting, *self._reading_or_writing()):
-            if now > task.until:
-                self.drop(task)
 
     def tokens_of(self, job: Job) -> list[int]:
         """Return the prompt's tokens; in direct mode with the beginning of the answer line, which all samples share."""

@@ -17,6 +17,7 @@ from scope_edge.errors import AssetError, WorkerError
 from scope_edge.providers.llama.gguf import read_header
 from scope_edge.providers.llama.memory import explain_no_room
 from scope_edge.providers.llama.messages import AnswerFormat
+from scope_edge.providers.llama.process import llama_version
 from scope_edge.storage import assets
 from scope_edge.storage.files import file_sha256, file_stamp, write_atomically
 
@@ -75,7 +76,7 @@ def look_up(path: Path) -> Known:
         body = json.loads(_memory(path).read_bytes())
         if body["stamp"] == stamp:
             refusal = body["refusal"]
-            current = refusal is not None and refusal["by"] == _llama_version()
+            current = refusal is not None and refusal["by"] == llama_version()
             return Known(
                 AnswerFormat(**body["shape"]), stamp["size"], refusal["why"] if current else None, body["sha256"]
             )
@@ -118,7 +119,7 @@ def note_loading(path: Path, problem: str | None) -> None:
 
 def _keep(path: Path, known: Known) -> None:
     """Write the facts to the cache, if it can be written."""
-    refusal = None if known.refused is None else {"why": known.refused, "by": _llama_version()}
+    refusal = None if known.refused is None else {"why": known.refused, "by": llama_version()}
     with contextlib.suppress(AssetError), _readable(path):
         body = {"stamp": file_stamp(path), "shape": asdict(known.shape), "refusal": refusal, "sha256": known.sha256}
         write_atomically(_memory(path), json.dumps(body).encode())
@@ -135,12 +136,3 @@ def _readable(path: Path) -> Iterator[None]:
 def _memory(path: Path) -> Path:
     place = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
     return assets.user_cache_dir() / "gguf" / f"{place[:24]}.json"
-
-
-def _llama_version() -> str:
-    from importlib import metadata  # slow to import, and hardly ever needed
-
-    try:
-        return metadata.version("llama-cpp-python")
-    except metadata.PackageNotFoundError:
-        return "none"

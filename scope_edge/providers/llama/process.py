@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scope_edge.providers.llama.messages import FrameError, pack_frame, read_frame
 
@@ -103,6 +103,16 @@ def installed() -> bool:
         return False
 
 
+def llama_version() -> str:
+    """Return the version of llama-cpp-python, "none" if it is not installed."""
+    from importlib import metadata  # slow to import, and hardly ever needed
+
+    try:
+        return metadata.version("llama-cpp-python")
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
 def ending(returncode: int, stderr: bytes, doing: str) -> str:
     """Describe how a child ended, with the last line it printed: "crashed while loading (SIGSEGV); it last said …"."""
     said = stderr.decode("utf-8", "replace").strip().split("\n")[-1].strip()
@@ -156,8 +166,10 @@ class Child:
         self._lost = ""
         self._heard = time.monotonic()
         self._said = b""
-        for loop in (self._listen, self._collect, self._write):
-            threading.Thread(target=loop, daemon=True).start()
+        process = self._process
+        pipes = (self._listen, process.stdout), (self._collect, process.stderr), (self._write, process.stdin)
+        for loop, pipe in pipes:
+            threading.Thread(target=loop, args=(pipe,), daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -244,33 +256,27 @@ class Child:
         crashed = -code in _CRASHES or code > 0x8000_0000
         return WorkerExit(ending(code, self._said, "working"), crashed=crashed)
 
-    def _write(self) -> None:
+    def _write(self, pipe: IO[bytes]) -> None:
         """Write until the end, or until the worker no longer reads: the listener notices that."""
-        pipe = self._process.stdin
-        with contextlib.suppress(OSError, ValueError):
-            while pipe is not None and (raw := self._outgoing.get()) is not None:
+        with contextlib.suppress(OSError, ValueError), pipe:
+            while (raw := self._outgoing.get()) is not None:
                 pipe.write(raw)
                 pipe.flush()
-        with contextlib.suppress(OSError):
-            if pipe is not None:
-                pipe.close()
 
-    def _listen(self) -> None:
-        pipe = self._process.stdout
-        with contextlib.suppress(FrameError, OSError, ValueError):
-            while pipe is not None and (frame := read_frame(pipe)) is not None:
-                self._heard = time.monotonic()
-                if frame.get("type") != "beat":
-                    self._hand_out(frame)
-        with self._lock:
-            self._over = True
-            left = list(self._requests.values())
-            self._requests.clear()
-        for request in left:
-            request.inbox.put(None)
-        self._outgoing.put(None)
-        if pipe is not None:
-            pipe.close()
+    def _listen(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            with contextlib.suppress(FrameError, OSError, ValueError):
+                while (frame := read_frame(pipe)) is not None:
+                    self._heard = time.monotonic()
+                    if frame.get("type") != "beat":
+                        self._hand_out(frame)
+            with self._lock:
+                self._over = True
+                left = list(self._requests.values())
+                self._requests.clear()
+            for request in left:
+                request.inbox.put(None)
+            self._outgoing.put(None)
 
     def _hand_out(self, frame: dict[str, Any]) -> None:
         number = frame.get("id")
@@ -281,14 +287,11 @@ class Child:
                     del self._requests[request.number]
             request.inbox.put(frame)
 
-    def _collect(self) -> None:
+    def _collect(self, pipe: IO[bytes]) -> None:
         """Read all that the worker prints, so that it does not block, and keep the end."""
-        pipe = self._process.stderr
-        with contextlib.suppress(OSError, ValueError):
-            while pipe is not None and (more := os.read(pipe.fileno(), 4096)):
+        with contextlib.suppress(OSError, ValueError), pipe:
+            while more := os.read(pipe.fileno(), 4096):
                 self._said = (self._said + more)[-_SAID_BYTES:]
-        if pipe is not None:
-            pipe.close()
 
 
 class WorkerRequest:

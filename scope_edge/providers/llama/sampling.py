@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from scope_edge.providers.llama.native import Native
     from scope_edge.providers.llama.tasks import SampleSequence
 
-    # A sample and its row of logits.
-    Row = tuple[SampleSequence, Logits]
-
 # Members of a group.
 _GROUP = 64
 # Rows a thread reads at a time: waking it for fewer does not pay.
@@ -113,31 +110,32 @@ class Sampler:
 
     def advance(self, samples: Sequence[SampleSequence], rows: Sequence[Logits] | Logits) -> None:
         """Advance every sample by its row of logits."""
-        kinds: dict[str, list[Row]] = {"free": [], "digits": [], "word": []}
-        for wish in zip(samples, rows, strict=True):
-            kinds[wish[0].answer.state].append(wish)
-        for k, some in _grouped(kinds["free"], _choices).items():
-            self._draw_free(some, k)
-        for _, some in _grouped(kinds["digits"], lambda sample: sample.answer.digits).items():
-            _draw_digits(some)
-        if self._line is not None:
-            for sample, row in kinds["word"]:
-                sample.answer.take_word(float(row[self._line.yes]), float(row[self._line.no]))
+        # Samples with equally many candidates are drawn together.
+        groups: dict[tuple[str, int], list[tuple[SampleSequence, Logits]]] = {}
+        for sample, row in zip(samples, rows, strict=True):
+            answer, sampling = sample.answer, sample.task.job.sampling
+            top_k = sampling.top_k if sampling.temperature > 0 else 1
+            key = (answer.state, answer.digits if answer.state == "digits" else top_k)
+            groups.setdefault(key, []).append((sample, row))
+        for (state, size), members in groups.items():
+            group, logits = [sample for sample, _ in members], [row for _, row in members]
+            if state == "free":
+                for sample, token in _drawn(group, *best(logits, size, self._pool)):
+                    sample.answer.take(token, ends=self._engine.ends(token))
+            elif state == "digits":
+                _draw_digits(group, logits)
+            elif self._line is not None:
+                for sample, row in members:
+                    sample.answer.take_word(float(row[self._line.yes]), float(row[self._line.no]))
 
-    def _draw_free(self, wishes: list[Row], k: int) -> None:
-        rows = [row for _, row in wishes]
-        ids, values = best(rows, k, self._pool)
-        for sample, token in _drawn([sample for sample, _ in wishes], ids, values):
-            sample.answer.take(token, ends=self._engine.ends(token))
 
-
-def _draw_digits(wishes: list[Row]) -> None:
+def _draw_digits(samples: list[SampleSequence], rows: list[Logits]) -> None:
     """Draw for samples with equally many digits, which have the same candidates."""
-    allowed = wishes[0][0].answer.allowed()
-    some = np.stack([row[allowed] for _, row in wishes])
+    allowed = samples[0].answer.allowed()
+    some = np.stack([row[allowed] for row in rows])
     order = np.argsort(-some, axis=1, kind="stable")
     values = np.take_along_axis(some, order, axis=1).astype(np.float64)
-    for sample, token in _drawn([sample for sample, _ in wishes], allowed[order], values):
+    for sample, token in _drawn(samples, allowed[order], values):
         sample.answer.take_digit(token)
 
 
@@ -154,16 +152,3 @@ def _drawn(samples: list[SampleSequence], ids: Ints, values: Floats) -> list[tup
     uniform = np.array([sample.random.random() for sample in samples])
     tokens: list[int] = draw(ids, values, temperature, top_p, uniform).tolist()
     return list(zip(samples, tokens, strict=True))
-
-
-def _choices(sample: SampleSequence) -> int:
-    """Return the number of candidate tokens."""
-    sampling = sample.task.job.sampling
-    return sampling.top_k if sampling.temperature > 0 else 1
-
-
-def _grouped(wishes: list[Row], key: Callable[[SampleSequence], int]) -> dict[int, list[Row]]:
-    found: dict[int, list[Row]] = {}
-    for wish in wishes:
-        found.setdefault(key(wish[0]), []).append(wish)
-    return found

@@ -14,10 +14,10 @@ import platform
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from scope_edge.errors import AssetError
+from scope_edge.providers.llama.process import llama_version
 from scope_edge.storage.files import write_atomically
 
 # After this a GPU that failed is tried again: it may have been full.
@@ -118,13 +118,10 @@ def _machine() -> str:
     """Return the llama.cpp build, the processor with its features, and the GPUs."""
     from scope_edge.providers.llama.memory import gpu_names
 
-    version = "none"
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        version = metadata.version("llama-cpp-python")
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
         processor = "|".join(
             next((line for line in lines if line.startswith(name)), "") for name in ("model name", "flags", "Features")
         )
-    return f"{version}; {processor}; {', '.join(gpu_names())}"
+    return f"{llama_version()}; {processor}; {', '.join(gpu_names())}"

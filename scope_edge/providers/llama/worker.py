@@ -12,6 +12,7 @@ Streams are decoded together and may come at any time. A load or a list of jobs 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import queue
@@ -101,18 +102,14 @@ class Worker:
             self._send([body | {"id": request.get("id")}])
 
     def _listen(self) -> None:
-        while True:
-            try:
-                request = read_frame(self._requests)
-            except (FrameError, OSError):
-                request = None
-            if request is None:
-                os._exit(0)
-            with self._hearing:
-                self._queue.put(request)
-                # Last: once a decode breaks off for it, the cancel is there to be handled.
-                if request["op"] == "cancel":
-                    self._cancels.add(request["id"])
+        with contextlib.suppress(FrameError, OSError):
+            while (request := read_frame(self._requests)) is not None:
+                with self._hearing:
+                    self._queue.put(request)
+                    # Last: once a decode breaks off for it, the cancel is there to be handled.
+                    if request["op"] == "cancel":
+                        self._cancels.add(request["id"])
+        os._exit(0)
 
     def _beat(self) -> None:
         while True:

@@ -102,7 +102,7 @@ def test_a_refusal_is_remembered_until_it_loads_or_something_changes(
     assert why_not(card(path)) is None
     note_loading(path, "mine.gguf: llama.cpp cannot load it")
     with monkeypatch.context() as newer:
-        newer.setattr(loadable, "_llama_version", lambda: "99")
+        newer.setattr(loadable, "llama_version", lambda: "99")
         assert why_not(card(path)) is None, "another llama.cpp may load it"
     assert why_not(card(path)) is not None
     with path.open("ab") as file:
