@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from scope_edge.errors import AssetError, UsageError
-from scope_edge.providers.llama.messages import AnswerFormat, Sampling
+from scope_edge.providers.llama.messages import ModelShape, Sampling
 from scope_edge.storage import assets
 from scope_edge.storage.files import file_sha256, file_stamp, write_atomically
 
@@ -55,7 +55,7 @@ class Installed:
     folder: Path
     sha256: str
     size: int
-    shape: AnswerFormat
+    shape: ModelShape
     mode: Mode
     template_sha256: str
     template_from: str
@@ -220,7 +220,7 @@ def _load(folder: Path) -> Installed:
     if body.pop("format", None) != FORMAT:
         raise AssetError(f"{path}: not a manifest this release reads (format {FORMAT}); {again}, or update scope-edge")
     try:
-        shape = _record(AnswerFormat, body.pop("shape", {}))
+        shape = _record(ModelShape, body.pop("shape", {}))
         sampling = _record(Sampling, body.pop("sampling", {}))
         own = {"name": folder.name, "folder": folder, "shape": shape, "sampling": sampling}
         facts = _checked(Installed, {**body, **own})

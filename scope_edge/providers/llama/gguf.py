@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
-from scope_edge.providers.llama.messages import AnswerFormat
+from scope_edge.providers.llama.messages import ModelShape
 from scope_edge.providers.llama.process import ask_child, installed
 
 MAGIC = b"GGUF"
@@ -48,7 +48,7 @@ class Header:
         name, licence: as written there; None = missing, or not fit to be shown.
     """
 
-    shape: AnswerFormat
+    shape: ModelShape
     size: int
     name: str | None
     licence: str | None
@@ -85,7 +85,7 @@ def read_header(path: Path) -> Header:
         raise AssetError(f"{path}: {error}; get a fresh copy") from error
 
 
-def writes_text(shape: AnswerFormat) -> bool:
+def writes_text(shape: ModelShape) -> bool:
     """Return whether a model continues texts; llama.cpp also loads encoders and codecs, which do not."""
     return not _NOT_GENERATING.fullmatch(shape.architecture)
 
@@ -184,7 +184,7 @@ def _tensors(reader: _Reader, count: int) -> tuple[int, int]:
     return parameters, last
 
 
-def _shape(fields: Mapping[str, _Value], parameters: int) -> AnswerFormat:
+def _shape(fields: Mapping[str, _Value], parameters: int) -> ModelShape:
     architecture = _line(fields.get("general.architecture")) or "unknown"
 
     def of(name: str) -> _Value | None:
@@ -197,7 +197,7 @@ def _shape(fields: Mapping[str, _Value], parameters: int) -> AnswerFormat:
     # One number for all layers, or one for each.
     of_all = sum(map(int, kv_heads.numbers)) if isinstance(kv_heads, _Items) else layers * (_whole(kv_heads) or heads)
     tokens = fields.get("tokenizer.ggml.tokens")
-    return AnswerFormat(
+    return ModelShape(
         architecture=architecture,
         quantization=_FILE_TYPES.get(_whole(fields.get("general.file_type"), -1), "unknown"),
         parameters=parameters,
@@ -222,7 +222,7 @@ def _line(value: _Value | None) -> str | None:
     return text if text and len(text) <= 200 and text.isprintable() else None
 
 
-def describe_gguf(path: Path) -> AnswerFormat:
+def describe_gguf(path: Path) -> ModelShape:
     """Read the shape of a GGUF, and check in a child process, which may crash, that llama.cpp can read it (weights unread).
 
     Raises AssetError for an invalid GGUF or one that llama.cpp cannot read, MissingExtraError without llama-cpp-python.

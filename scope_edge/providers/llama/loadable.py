@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from scope_edge.errors import AssetError, WorkerError
 from scope_edge.providers.llama.gguf import read_header
 from scope_edge.providers.llama.memory import explain_no_room
-from scope_edge.providers.llama.messages import AnswerFormat
+from scope_edge.providers.llama.messages import ModelShape
 from scope_edge.providers.llama.process import llama_version
 from scope_edge.storage import assets
 from scope_edge.storage.files import file_sha256, file_stamp, write_atomically
@@ -36,7 +36,7 @@ class Known:
         sha256: None until the file was hashed.
     """
 
-    shape: AnswerFormat
+    shape: ModelShape
     size: int
     refused: str | None = None
     sha256: str | None = None
@@ -78,7 +78,7 @@ def look_up(path: Path) -> Known:
             refusal = body["refusal"]
             current = refusal is not None and refusal["by"] == llama_version()
             return Known(
-                AnswerFormat(**body["shape"]), stamp["size"], refusal["why"] if current else None, body["sha256"]
+                ModelShape(**body["shape"]), stamp["size"], refusal["why"] if current else None, body["sha256"]
             )
     header = read_header(path)
     known = Known(header.shape, header.size)

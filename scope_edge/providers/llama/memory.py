@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from scope_edge.providers.llama.messages import AnswerFormat
+from scope_edge.providers.llama.messages import ModelShape
 
 Maker = Literal["nvidia", "amd", "apple"]
 GIB = 2**30
@@ -84,7 +84,7 @@ class NoRoom:
 
 
 def plan_estimator(
-    shape: AnswerFormat,
+    shape: ModelShape,
     size: int,
     *,
     available: int | None,
@@ -126,7 +126,7 @@ def plan_estimator(
     return NoRoom(f"no room: it needs {needs / GIB:.1f} GiB{short} and {(available or 0) / GIB:.1f} GiB are free")
 
 
-def _needs(shape: AnswerFormat, size: int, context: int) -> int:
+def _needs(shape: ModelShape, size: int, context: int) -> int:
     return size + shape.kv_bytes * context + _WORK
 
 
@@ -212,7 +212,7 @@ class MemoryBudget:
         self._lock = threading.Lock()
         self._gpus: tuple[Gpu, ...] | None = None
 
-    def load_plan(self, shape: AnswerFormat, size: int, held: Mapping[Store, int]) -> LoadPlan | NoRoom:
+    def load_plan(self, shape: ModelShape, size: int, held: Mapping[Store, int]) -> LoadPlan | NoRoom:
         """Plan where a model goes. held: bytes of the loaded models, which count as free here.
 
         The estimator's share of a GPU is kept only if the model fits beside it: else the estimator goes elsewhere.
@@ -242,12 +242,12 @@ class MemoryBudget:
             return self._gpus
 
 
-def plan_device(shape: AnswerFormat, size: int) -> Plan | NoRoom:
+def plan_device(shape: ModelShape, size: int) -> Plan | NoRoom:
     """Plan where a model goes on this machine as it is now: a GPU that llama.cpp can use, else the processor."""
     return plan_estimator(shape, size, available=available_memory(), gpus=usable_gpus())
 
 
-def explain_no_room(shape: AnswerFormat, size: int) -> str | None:
+def explain_no_room(shape: ModelShape, size: int) -> str | None:
     """Return why a model has no room on this machine now; None = it has.
 
     GPUs are queried only if the processor has no room, for that takes longer than a decision.

@@ -16,7 +16,7 @@ Ending = Literal["answer", "stop", "limit", "cancelled", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerFormat:
+class ModelShape:
     """A GGUF's measures, as far as a memory plan or a user needs them.
 
     Attributes:
