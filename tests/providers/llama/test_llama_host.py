@@ -214,7 +214,7 @@ def test_no_limit_is_the_context_and_a_prompt_beyond_it_is_refused(host: DeviceH
         ((Message("tool", "42"),), Generation(5, COLD), "message 1: unknown role 'tool'"),
         ((Message("user", "\ud800"),), Generation(5, COLD), "lone surrogate"),
         (QUESTION, Generation(0, COLD), "max_tokens"),
-        (QUESTION, Generation(5, COLD, stop=("",)), "stop must be texts"),
+        (QUESTION, Generation(5, COLD, stop=("",)), "stop must be non-empty texts"),
         (QUESTION, Generation(5, COLD, deadline=float("nan")), "deadline"),
         (QUESTION, Generation(5, replace(COLD, top_k=0)), "top_k"),
         (QUESTION, Generation(5, replace(COLD, top_p=1.5)), "top_p"),
