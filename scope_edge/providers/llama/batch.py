@@ -22,7 +22,7 @@ import numpy as np
 from scope_edge.providers.llama.decoding import AnswerLine, SampleDecoder, UnfitVocabularyError, answer_line
 from scope_edge.providers.llama.messages import Job, JobResult, Layout, Stats
 from scope_edge.providers.llama.sampling import Sampler
-from scope_edge.providers.llama.tasks import LogitRows, SampleSequence, Slot, Slots, Task
+from scope_edge.providers.llama.tasks import SampleSequence, Slot, Slots, Task, batch_rows
 
 if TYPE_CHECKING:
     from scope_edge.providers.llama.native import Logits, Native
@@ -248,17 +248,23 @@ class Batcher:
 
     def _step(self) -> bool:
         """Do one decode: a step of every sample, and as much of the prompts as fits. Return False when it was given up."""
-        rows = LogitRows(self._layout.batch)
-        stepping = [sample for sample in self._samples if rows.add_sample(sample)]
-        written = len(rows.tokens)
+        rows: list[tuple[int, int, int, bool]] = []
+        stepping = []
+        for sample in self._samples:
+            pending = sample.answer.pending
+            if len(rows) + len(pending) <= self._layout.batch:
+                rows += batch_rows(pending, sample.position, sample.sequence, wanted=True)
+                stepping.append(sample)
+        written = len(rows)
         reading = self._read(rows)
-        if not rows.tokens:
+        if not rows:
             return True
         start = perf_counter()
-        logits = self._engine.decode(rows.tokens, rows.positions, rows.sequences, rows.wanted)
+        tokens, positions, sequences, wanted = zip(*rows, strict=True)
+        logits = self._engine.decode(tokens, positions, sequences, wanted)
         if logits is None:
             return False
-        self._stats = self._stats.plus(perf_counter() - start, written, len(rows.tokens) - written)
+        self._stats = self._stats.plus(perf_counter() - start, written, len(rows) - written)
         for sample in stepping:
             sample.fed()
         at = len(stepping)
@@ -271,17 +277,18 @@ class Batcher:
             self._fork(task)
         return True
 
-    def _read(self, rows: LogitRows) -> list[tuple[Task, list[int]]]:
+    def _read(self, rows: list[tuple[int, int, int, bool]]) -> list[tuple[Task, list[int]]]:
         """Put some of each prompt that is being read into the rows, and return that."""
         readers = [task for task in self._readers if task.first is None]
-        room = self._layout.batch - len(rows.tokens)
+        room = self._layout.batch - len(rows)
         if any(task.streamed for task in readers):
             room = min(room, self._layout.chunk * (1 if self._samples else _ALONE))
         found = []
         for task, size in _shares(readers, room).items():
             chunk = task.tokens[task.read : task.read + size]
-            if chunk:
-                rows.add_chunk(task, chunk)
+            if chunk and task.slot is not None:
+                ends = task.read + size == len(task.tokens)
+                rows += batch_rows(chunk, task.read, task.slot.sequence, wanted=ends)
                 found.append((task, chunk))
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -225,31 +225,10 @@ class SampleSequence:
         pending.clear()
 
 
-class LogitRows:
-    """One decode's batch: tokens with their positions and sequences, and which logits are wanted."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self.tokens: list[int] = []
-        self.positions: list[int] = []
-        self.sequences: list[int] = []
-        self.wanted: list[bool] = []
-
-    def add_sample(self, sample: SampleSequence) -> bool:
-        """Add a sample's pending tokens, the last one's logits wanted. False when it has to wait for the next batch."""
-        pending = sample.answer.pending
-        if len(self.tokens) + len(pending) > self._size:
-            return False
-        self._add(pending, sample.position, sample.sequence, wanted=True)
-        return True
-
-    def add_chunk(self, task: Task, chunk: list[int]) -> None:
-        """Add some of a prompt; logits are wanted at its end."""
-        if task.slot is not None:
-            self._add(chunk, task.read, task.slot.sequence, wanted=task.read + len(chunk) == len(task.tokens))
-
-    def _add(self, tokens: list[int], position: int, sequence: int, *, wanted: bool) -> None:
-        self.tokens += tokens
-        self.positions += range(position, position + len(tokens))
-        self.sequences += [sequence] * len(tokens)
-        self.wanted += [False] * (len(tokens) - 1) + [wanted]
+def batch_rows(
+    tokens: Sequence[int], position: int, sequence: int, *, wanted: bool
+) -> Iterator[tuple[int, int, int, bool]]:
+    """Yield a decode's rows: token, position, sequence, and whether its logits are wanted, only those of the last token."""
+    last = len(tokens) - 1
+    for i, token in enumerate(tokens):
+        yield token, position + i, sequence, wanted and i == last
