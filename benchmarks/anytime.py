@@ -40,7 +40,7 @@ from scope_edge.estimator.store import Installed
 from scope_edge.factory import open_catalog
 from scope_edge.policy.policy import PoolPolicy
 from scope_edge.policy.pool import prepared_pool
-from scope_edge.providers.llama.messages import AnswerFormat, Job, JobResult, Sample, Stats
+from scope_edge.providers.llama.messages import Job, JobResult, ModelShape, Sample, Stats
 from scope_edge.settings.config import Settings
 from scope_edge.types import EncodedQuery, Estimates, ModelCard, Preference, Query
 
@@ -165,7 +165,7 @@ def estimator(cards: tuple[ModelCard, ...], oracle: Oracle, reach: float, folder
     """The real estimator, which takes the oracle's word for it."""
     (folder / "prompt.txt").write_text(BUNDLED, "utf-8", newline="")
     hashed = hashlib.sha256(BUNDLED.encode()).hexdigest()
-    shape = AnswerFormat("oracle", "none", 0, 0, 0, 0, 0, False)
+    shape = ModelShape("oracle", "none", 0, 0, 0, 0, 0, False)
     installed = Installed(
         "oracle", folder, "", 0, shape, "direct", hashed, "bundled", "", None, None, "", samples=2, examples=1
     )

@@ -26,8 +26,14 @@ from typing import Any
 
 from scope_edge.providers.llama.client import LlamaClient
 from scope_edge.providers.llama.gguf import describe_gguf
-from scope_edge.providers.llama.gpus import find_gpus
-from scope_edge.providers.llama.memory import NoRoom, Plan, available_memory, physical_cores, plan_estimator
+from scope_edge.providers.llama.memory import (
+    NoRoom,
+    Plan,
+    available_memory,
+    find_gpus,
+    physical_cores,
+    plan_estimator,
+)
 from scope_edge.providers.llama.messages import Job, Mode, Sampling, Stats, TextPiece
 
 HEAD = "### Task\nPredict how a model will do, from how it did on similar questions.\n\n### Target Model\n"

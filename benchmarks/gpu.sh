@@ -87,7 +87,7 @@ all() {
     step "machine" 60 bash -c 'nvidia-smi --query-gpu=name,memory.total,memory.free,driver_version --format=csv,noheader
         grep -m1 "model name" /proc/cpuinfo; echo "$(nproc) cores"'
     step "what scope-edge finds" 90 "$python" -c '
-from scope_edge.providers.llama.gpus import find_gpus
+from scope_edge.providers.llama.memory import find_gpus
 from scope_edge.providers.llama.probe import probe_llama
 print(*find_gpus(), probe_llama(), sep="\n")'
     for size in "${sizes[@]}"; do

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from scope_edge.providers.llama import native
-from scope_edge.providers.llama.batch import Batcher, Layout
-from scope_edge.providers.llama.messages import Job, Mode, Sampling, TextPiece, write_frames
-from scope_edge.providers.llama.native import LoadOptions, Native
-from scope_edge.providers.llama.streams import Streams
+from scope_edge.providers.llama.batch import Batcher
+from scope_edge.providers.llama.messages import Job, Layout, LoadOptions, Mode, Sampling, TextPiece, write_frames
+from scope_edge.providers.llama.native import Native
+from scope_edge.providers.llama.worker import Streams
 
 LAYOUT = Layout(slots=64, lanes=64, batch=1024, keep=16_384, chunk=1024)
 

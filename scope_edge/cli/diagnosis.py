@@ -22,8 +22,7 @@ from scope_edge.estimator.factory import calibration, memory_plan
 from scope_edge.estimator.prompt import PromptTemplate, TextSlices
 from scope_edge.estimator.scope import SpeedEstimate, no_text
 from scope_edge.estimator.store import Installed, check_gguf, entries, find_installed
-from scope_edge.providers.llama.gpus import Gpu, Maker, find_gpus
-from scope_edge.providers.llama.memory import NoRoom
+from scope_edge.providers.llama.memory import Gpu, Maker, NoRoom, find_gpus
 from scope_edge.providers.llama.probe import LlamaBuild, probe_llama
 from scope_edge.providers.llama.speed import remembered
 from scope_edge.storage import assets

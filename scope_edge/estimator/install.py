@@ -47,7 +47,7 @@ from scope_edge.estimator.store import (
 from scope_edge.providers.llama.client import LlamaClient
 from scope_edge.providers.llama.gguf import describe_gguf, writes_text
 from scope_edge.providers.llama.memory import NoRoom
-from scope_edge.providers.llama.messages import AnswerFormat
+from scope_edge.providers.llama.messages import ModelShape
 from scope_edge.providers.llama.speed import SpeedRecord, remembered
 from scope_edge.settings.validation import check_choice
 from scope_edge.storage import assets
@@ -187,7 +187,7 @@ def _from_card(card: str, origin: str) -> _Prompt | None:
     return None if template is None else _Prompt(template, origin, mode_from_card(card))
 
 
-def _described(path: Path, origin: WeightsOrigin) -> AnswerFormat:
+def _described(path: Path, origin: WeightsOrigin) -> ModelShape:
     """Describe the GGUF. Raises AssetError (llama.cpp cannot read it, or it writes no text)."""
     try:
         shape = describe_gguf(path)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from scope_edge.errors import AssetError, UsageError
-from scope_edge.providers.llama.messages import AnswerFormat, Sampling
+from scope_edge.providers.llama.messages import ModelShape, Sampling
 from scope_edge.storage import assets
 from scope_edge.storage.files import file_sha256, file_stamp, write_atomically
 
@@ -54,7 +54,7 @@ class Installed:
     folder: Path
     sha256: str
     size: int
-    shape: AnswerFormat
+    shape: ModelShape
     mode: Mode
     template_sha256: str
     template_from: str

@@ -19,7 +19,7 @@ from scope_edge.storage import assets
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.questions import Question
     from scope_edge.providers.llama.memory import Plan
-    from scope_edge.providers.llama.messages import AnswerFormat
+    from scope_edge.providers.llama.messages import ModelShape
     from scope_edge.providers.llama.speed import SpeedRecord
     from scope_edge.types import ModelCard
 
@@ -35,7 +35,7 @@ class GgufModel:
 
     path: Path
     sha256: str
-    shape: AnswerFormat
+    shape: ModelShape
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""The models that answer: behind OpenAI-compatible endpoints, or as GGUFs on this machine."""
+"""Models that answer: behind OpenAI-compatible endpoints, or as GGUFs on this machine."""

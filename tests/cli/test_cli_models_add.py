@@ -110,7 +110,6 @@ def test_what_does_not_fit_is_added_and_not_chosen_while_it_does_not(
 ) -> None:
     with monkeypatch.context() as short:
         short.setattr("scope_edge.providers.llama.memory.available_memory", lambda: GIB // 4)
-        short.setattr("scope_edge.providers.llama.loadable.available_memory", lambda: GIB // 4)
         done = cli("models", "add", str(path), "--id", "mine", "--no-check", "--pool", "work")
         assert done.code == 0 and "not chosen while it cannot be loaded" in done.err
         refused = cli("route", QUERY, "--pool", "work", "--json")

@@ -13,7 +13,7 @@ from cli_cases import QUERY, Cli
 from repository import DOCS
 
 from scope_edge.cli.diagnosis import judge_gpu, mend
-from scope_edge.providers.llama.gpus import Gpu, _by_amd_driver, _by_nvidia_driver, _by_nvidia_smi, read_nvidia_smi
+from scope_edge.providers.llama.memory import Gpu, _by_amd_driver, _by_nvidia_driver, _by_nvidia_smi, read_nvidia_smi
 from scope_edge.providers.llama.probe import LlamaBuild
 from scope_edge.storage import assets
 

@@ -136,7 +136,7 @@ def test_nonsense_is_a_usage_error(tiny_gguf: Path, tmp_path: Path, monkeypatch:
 def test_a_hostile_current_folder_is_not_imported_from(tiny_gguf: Path, tmp_path: Path) -> None:
     for name in ("numpy", "llama_cpp", "ctypes"):
         (tmp_path / f"{name}.py").write_text("import os; os._exit(77)")
-    command = process.child_command("quantize.py", str(tiny_gguf), str(tmp_path / "out.gguf"), "7", "1")
+    command = process.child_command("quantize", str(tiny_gguf), str(tmp_path / "out.gguf"), "7", "1")
     with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
         assert child.wait() == 0
 
@@ -147,7 +147,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "never.gguf")
     code = f"""
 import subprocess, sys, time
-child = subprocess.Popen({process.child_command("quantize.py", str(tmp_path / "never.gguf"), str(tmp_path / "o"), "7", "1")!r},
+child = subprocess.Popen({process.child_command("quantize", str(tmp_path / "never.gguf"), str(tmp_path / "o"), "7", "1")!r},
                          stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
 print(child.pid, flush=True)
 time.sleep(600)

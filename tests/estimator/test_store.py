@@ -25,9 +25,9 @@ from scope_edge.estimator.store import (
     store,
     write_manifest,
 )
-from scope_edge.providers.llama.messages import AnswerFormat, Sampling
+from scope_edge.providers.llama.messages import ModelShape, Sampling
 
-SHAPE = AnswerFormat("qwen3", "Q4_K_M", 4_022_468_096, 36, 40_960, 151_936, 147_456, True)
+SHAPE = ModelShape("qwen3", "Q4_K_M", 4_022_468_096, 36, 40_960, 151_936, 147_456, True)
 
 
 @pytest.fixture(autouse=True)

@@ -166,7 +166,7 @@ def test_a_trace_shows_no_connection_to_anywhere_else(home: Path, trace: Trace) 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert trace.ran("worker.py"), "the worker is traced, too"
+    assert trace.ran("child.py"), "the worker is traced, too"
     assert not trace.outside()
 
 

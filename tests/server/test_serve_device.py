@@ -110,7 +110,7 @@ def test_a_trace_of_an_offline_server_shows_no_connection_to_anywhere_else(
         refused = server.ask(model=LARGE)
         assert refused.status == 400 and "local_only" in refused.json["error"]["message"]
         assert server.end() == 0
-    assert trace.ran("worker.py"), "the worker is traced, too"
+    assert trace.ran("child.py"), "the worker is traced, too"
     assert not trace.outside()
 
 

@@ -21,13 +21,13 @@ from scope_edge.estimator.store import Installed
 from scope_edge.policy.contenders import contenders
 from scope_edge.policy.context import weigh
 from scope_edge.policy.utility import PolicyPool
-from scope_edge.providers.llama.messages import AnswerFormat, Job, JobResult, Sample, Stats
+from scope_edge.providers.llama.messages import Job, JobResult, ModelShape, Sample, Stats
 from scope_edge.types import EncodedQuery, Preference, Query
 
 if TYPE_CHECKING:
     from scope_edge.estimator.scope import CouldWin
 
-SHAPE = AnswerFormat("qwen3", "Q4_K_M", 4_000_000_000, 36, 32768, 151_936, 147_456, True)
+SHAPE = ModelShape("qwen3", "Q4_K_M", 4_000_000_000, 36, 32768, 151_936, 147_456, True)
 DIMENSIONS = 8
 QUESTIONS = tuple(f"What is {n} times {n + 3}?" for n in range(2, 14))
 

@@ -50,7 +50,7 @@ def _bytes() -> dict[str, int]:
 
 
 class ToyEngine:
-    """`engine.Engine` over the small vocabulary of tiny_qwen3. It likes to begin lines, and answers on some of them."""
+    """`native.Native` over the small vocabulary of tiny_qwen3. It likes to begin lines, and answers on some of them."""
 
     def __init__(self, context: int) -> None:
         self.context = self.longest = context

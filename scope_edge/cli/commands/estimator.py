@@ -20,7 +20,7 @@ from scope_edge.estimator.convert.quantize import QUANTS
 
 if TYPE_CHECKING:
     from scope_edge.estimator.store import Damaged, Installed
-    from scope_edge.providers.llama.messages import AnswerFormat
+    from scope_edge.providers.llama.messages import ModelShape
     from scope_edge.providers.llama.speed import SpeedRecord
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -268,7 +268,7 @@ def _texts() -> bool:
     return any(one.texts for one in usable_anchor_sets())
 
 
-def weights(shape: AnswerFormat, size: int) -> str:
+def weights(shape: ModelShape, size: int) -> str:
     """A GGUF's weights on one line. size: in bytes."""
     return f"{one_line(shape.architecture)}, {_count(shape.parameters)}, {shape.quantization}, {_size(size)}"
 

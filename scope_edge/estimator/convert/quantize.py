@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
-from scope_edge.providers.llama.process import child_command, child_folder, ending, installed
+from scope_edge.providers.llama.process import CHILD_FOLDER, child_command, ending, installed
 from scope_edge.storage.files import check_space, whole_file
 
 Quant = Literal["Q4_K_M", "Q5_K_M", "Q8_0", "F16"]
@@ -62,7 +62,7 @@ def quantize_gguf(
     check_space(target.parent, int(size * share), str(target))
     with whole_file(target) as temporary:
         arguments = (str(source.resolve()), str(temporary.resolve()), str(kind), str(threads or 0))
-        problem = _run(child_command("quantize.py", *arguments), progress)
+        problem = _run(child_command("quantize", *arguments), progress)
         if problem is not None:
             raise AssetError(f"{source}: cannot be quantized to {quant}: llama.cpp {problem}")
 
@@ -71,7 +71,7 @@ def _run(command: list[str], progress: Callable[[int, int], None] | None) -> str
     """Run the child to its end; return the problem in words, or None."""
     # The child's input stays open and silent, so that the child ends with this process, even after a kill.
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=child_folder()
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=CHILD_FOLDER
     ) as child:
         try:
             last: deque[bytes] = deque(maxlen=8)

@@ -1,17 +1,14 @@
 """llama.cpp, which runs in child processes only: native code can crash, and a decision must come all the same.
 
 The parent's side
-  client.py    start a worker, ask it, outlive it     process.py  one worker process       messages.py  what goes over the pipes
-  speed.py     the configuration that worked here, and how fast                            memory.py    where a model goes
+  client.py    starts a worker, sends it requests              process.py  child processes   messages.py  requests, answers, frames
+  speed.py     the fallback configurations, and the speed cache           memory.py   where a model goes, GPUs
+  gguf.py      the header of a GGUF    loadable.py  whether a GGUF can be loaded here    probe.py  how llama.cpp was built
 Device models for an application
-  host.py      ask a model by its card, read its answer as it is written
-  model_manager.py  the loaded models                 scheduling.py  which is loaded next, and which are evicted for it
+  host.py      a conversation in, its answer as it is written             model_manager.py  loaded models, and which is loaded next
 The child's side
-  worker.py    requests in, answers out               warmup.py   does it compute sense, and how fast
-  streams.py   requests that come and go              native.py   the only code that calls llama.cpp
-  batch.py     many samples and streams decoded together: the heart    tasks.py  jobs under way    prompt_cache.py  cached prompts
-  sampling.py  from logits to tokens                  decoding.py a sample token by token          chat_template.py  the model's own
-Others
-  gguf.py      what a GGUF says of itself, read without llama.cpp
-  probe.py, probe_child.py, quantize.py   smaller children: what llama.cpp was built with, can it read a GGUF, its quantizer
+  child.py     the script of every child          worker.py  requests in, answers out     native.py  the only code that calls llama.cpp
+  batch.py     many samples and streams decoded together                  tasks.py    jobs, samples and cached prompts
+  sampling.py  from logits to tokens              decoding.py  one sample, token by token  chat_template.py  the model's own template
+  warmup.py    checks a loaded model and measures its speed
 """

@@ -1,8 +1,8 @@
 """A model's own chat template, around messages that stay plain text. Runs in the worker alone.
 
-A template is a Jinja program out of a file that somebody made: it runs in Jinja's sandbox. It never sees what is asked:
-each message is a stand-in while the template runs, and the result is cut at the stand-ins. So what the template wrote may be
-control tokens, and what a user wrote never is, whatever it spells.
+A template is a Jinja program from an untrusted file, so it runs in Jinja's sandbox. It never sees the messages: each is replaced
+by a placeholder while the template runs, and the result is cut at the placeholders. So the template may write control tokens, and a
+user's text never contains any, whatever it spells.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import datetime
 import json
 import secrets
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jinja2
 from jinja2.ext import Extension, loopcontrols
@@ -27,14 +27,14 @@ class TemplateError(ValueError):
 
 
 def render_chat(template: str, messages: Sequence[Message], *, bos: str = "", eos: str = "") -> tuple[TextPiece, ...]:
-    """The prompt after which the model answers. bos, eos: how its vocabulary spells the tokens of begin and end.
+    """Render the prompt. bos, eos: the vocabulary's spelling of the begin and end tokens.
 
     Raises TemplateError: the template is broken, refuses the messages, or does not write each of them out once.
     """
     mark = secrets.token_hex(12)
     # Letters and digits alone, which no template trims, escapes or takes for markup.
-    stands = [f"text{i}x{mark}" for i in range(len(messages))]
-    rows = [{"role": one.role, "content": stand} for one, stand in zip(messages, stands, strict=True)]
+    placeholders = [f"text{i}x{mark}" for i in range(len(messages))]
+    rows = [{"role": one.role, "content": placeholder} for one, placeholder in zip(messages, placeholders, strict=True)]
     try:
         text = (
             _environment()
@@ -44,40 +44,36 @@ def render_chat(template: str, messages: Sequence[Message], *, bos: str = "", eo
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise TemplateError(f"its chat template cannot be used ({' '.join(str(error).split())[:200]})") from error
     pieces: list[TextPiece] = []
-    for stand, message in zip(stands, messages, strict=True):
-        if text.count(stand) != 1:
+    for placeholder, message in zip(placeholders, messages, strict=True):
+        if text.count(placeholder) != 1:
             raise TemplateError(
-                f"its chat template writes the {message.role}'s text {text.count(stand)} times, not once"
+                f"its chat template writes the {message.role}'s text {text.count(placeholder)} times, not once"
             )
-        before, _, text = text.partition(stand)
+        before, _, text = text.partition(placeholder)
         pieces += [TextPiece(before, markup=True), TextPiece(message.text)]
     return tuple(piece for piece in (*pieces, TextPiece(text, markup=True)) if piece.text)
 
 
 class _Generation(Extension):
-    """{% generation %} ... {% endgeneration %}: marks what a model is trained on; asking it, it means nothing."""
+    """{% generation %} ... {% endgeneration %}: marks training text; ignored here."""
 
     tags = {"generation"}  # noqa: RUF012 - declared so by jinja
 
     def parse(self, parser: Parser) -> list[Node]:
-        """What stands inside."""
+        """Return the nodes inside."""
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    """As the templates' own library sets it up, or they would come out with other white space."""
+    """Return an environment set up like the templates' own library, for the same white space."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
     )
-    environment.filters["tojson"] = _tojson
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     return environment
-
-
-def _tojson(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _refuse(message: str) -> NoReturn:

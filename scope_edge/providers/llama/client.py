@@ -1,7 +1,7 @@
-"""The parent's side of the llama.cpp worker: start it, ask it, and outlive whatever becomes of it.
+"""The parent's side of the llama.cpp worker: start it, send it requests, and survive its faults.
 
-Every wait has an end. A worker that dies, hangs or is stopped is killed and reaped, the call raises `WorkerError` with the
-reason in one line, and the next call starts a new one: with the next fallback configuration when llama.cpp crashed.
+Every wait ends. A worker that dies, hangs or is stopped is killed and reaped, the call raises `WorkerError` with the reason in
+one line, and the next call starts a new worker: with the next fallback configuration when llama.cpp crashed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from scope_edge.providers.llama.messages import (
     FrameError,
     Job,
     JobResult,
+    Layout,
+    LoadOptions,
     Stats,
-    result_from_body,
+    done_from_body,
     results_from_body,
 )
 from scope_edge.providers.llama.process import (
@@ -39,23 +42,26 @@ from scope_edge.providers.llama.speed import LoadConfiguration, SpeedRecord, fal
 START_SECONDS = 600.0
 _COUNT_SECONDS = 60.0
 _POLL_SECONDS = 0.1
-_STRANGE = f"answers what no worker of scope-edge answers; look at {COMMAND_VARIABLE}"
+_STRANGE = f"does not answer like a worker of scope-edge; check {COMMAND_VARIABLE}"
 
 
 class ReplyStream:
-    """What a model says to one request. `cancel` alone may be called from another thread.
+    """A model's answer to one request, as it is written. Only `cancel` may be called from another thread.
 
     Attributes:
         ending: how it ended, None while it goes on. prompt_tokens: None until they are counted.
-        reused_tokens: of the prompt, found in the cache; known at the end. completion_tokens: so far.
+        reused_tokens: prompt tokens found in the cache, None until the end. completion_tokens: so far.
     """
 
     def __init__(
         self, request: WorkerRequest, name: str, until: float, lost: Callable[[WorkerExit], WorkerError]
     ) -> None:
-        """name: what errors speak of. until: by the monotonic clock; a worker that is late then is not waited for.
+        """Read the answers to `request`.
 
-        lost: what to make of a worker that will not answer.
+        Args:
+            name: the model's name in errors.
+            until: deadline by the monotonic clock; a worker that is late then is not waited for.
+            lost: turns a worker's exit into the error to raise.
         """
         self._request, self._name, self._until, self._lost = request, name, until, lost
         self._cancelled = False
@@ -65,7 +71,7 @@ class ReplyStream:
         self.completion_tokens = 0
 
     def next(self) -> str | None:
-        """The next piece, None at the end. Raises WorkerError; UsageError for what cannot be asked."""
+        """Return the next piece, None at the end. Raises WorkerError; UsageError for an invalid request."""
         while self.ending is None:
             if time.monotonic() > self._until + GRACE_SECONDS:
                 self.cancel()
@@ -81,7 +87,7 @@ class ReplyStream:
         return None
 
     def cancel(self) -> None:
-        """Break it off: the worker frees what it holds, and nothing of it is waited for."""
+        """Break it off: the worker frees its cells, and `next` does not wait for it."""
         if self.ending is None and not self._cancelled:
             self._cancelled = True
             self._request.cancel()
@@ -96,7 +102,7 @@ class ReplyStream:
         elif kind == "end":
             self.completion_tokens, self.reused_tokens = int(answer["tokens"]), int(answer["reused_tokens"])
             if answer["ending"] == "broken":
-                raise WorkerError(f"{self._name}: the model computes numbers that are none (not finite)")
+                raise WorkerError(f"{self._name}: the model computes invalid numbers (not finite)")
             self.ending = answer["ending"]
         else:
             raise refusal(self._name, answer)
@@ -104,9 +110,9 @@ class ReplyStream:
 
 
 def count_unloaded(path: Path, job: Job) -> int:
-    """Tokens of a job's prompt, counted in a worker that lives as long as that takes, some half a second.
+    """Count the tokens of a job's prompt in a worker of its own, which takes about half a second.
 
-    Raises WorkerError; UsageError for what the model's template refuses.
+    Raises WorkerError; UsageError when the model's template refuses the conversation.
     """
     child = None
     try:
@@ -123,7 +129,7 @@ def count_unloaded(path: Path, job: Job) -> int:
 
 
 def counted(child: Child, job: Job, name: str) -> int:
-    """Ask a worker that has read or loaded the model called `name`. Raises WorkerExit, WorkerError or UsageError."""
+    """Count in a worker that has read or loaded the model `name`. Raises WorkerExit, WorkerError or UsageError."""
     answer = child.ask({"op": "count", "job": asdict(job)}, _COUNT_SECONDS)
     if answer.get("type") != "counted":
         raise refusal(name, answer)
@@ -131,20 +137,20 @@ def counted(child: Child, job: Job, name: str) -> int:
 
 
 def refusal(name: str, answer: Mapping[str, Any]) -> WorkerError | UsageError:
-    """The error for a worker's no: of what was asked, or of what went wrong."""
+    """Return the error for a worker's refusal: the request was invalid, or something failed."""
     why = f"{name}: {answer.get('why')}"
     return UsageError(why) if answer.get("usage") else WorkerError(why)
 
 
-class LlamaClient:
-    """One model in one worker. Calls from several threads wait for each other; streams go on beside each other."""
+class LlamaClient(AbstractContextManager["LlamaClient"]):
+    """One model in one worker. Calls from several threads wait for each other; streams run side by side."""
 
     def __init__(
         self, path: Path, sha256: str, plan: Plan, *, cache_dir: Path, layouts: Layouts = LIST_LAYOUTS
     ) -> None:
-        """Nothing is started yet. The bytes of `path` must have been checked against `sha256`.
+        """Start nothing yet. The bytes of `path` must have been checked against `sha256`.
 
-        layouts: what the worker does most, lists of jobs or streams.
+        layouts: for lists of jobs or for streams, whichever the worker mostly serves.
         """
         self._path, self._sha256, self._plan, self._cache_dir = path, sha256, plan, cache_dir
         self._layouts = layouts
@@ -152,33 +158,30 @@ class LlamaClient:
         self._child: Child | None = None
         self._ready: SpeedRecord | None = None
 
-    def __enter__(self) -> LlamaClient:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
     def pid(self) -> int | None:
-        """Of the worker, None while there is none."""
+        """The worker's process id, None without a worker."""
         return None if self._child is None else self._child.pid
 
     @property
     def alive(self) -> bool:
-        """Whether there is a worker, and it runs."""
+        """Whether a worker runs."""
         child = self._child
         return child is not None and child.alive
 
     @property
     def requests(self) -> int:
-        """Requests that the worker has not ended yet, abandoned ones included."""
+        """The number of requests that the worker has not ended yet, abandoned ones included."""
         child = self._child
         return 0 if child is None else child.requests
 
     def start(self, timeout: float) -> SpeedRecord:
-        """A worker with the model loaded and warmed up, started if there is none.
+        """Start a worker, load the model and warm it up, unless that is done. Raises WorkerError.
 
-        timeout: seconds for all configurations together. Raises WorkerError.
+        timeout: seconds for all configurations together.
         """
         with self._lock:
             return self._start(timeout)
@@ -186,7 +189,7 @@ class LlamaClient:
     def measure(self, timeout: float) -> SpeedRecord:
         """Load in every configuration that may serve, remember the fastest, and leave no worker running.
 
-        Which is faster differs: repacked weights write faster on some processors and read slower on the same ones.
+        The fastest differs by machine: repacked weights write faster on some processors and read slower on the same ones.
         Raises WorkerError when none works.
         """
         deadline, best, problem = time.monotonic() + timeout, None, ""
@@ -210,29 +213,28 @@ class LlamaClient:
     def run(
         self, jobs: Sequence[Job], timeout: float | None, each: Callable[[int, JobResult], bool] | None = None
     ) -> tuple[tuple[JobResult, ...], Stats]:
-        """Run jobs, results in their order. At the end of `timeout` seconds samples under way end as "cancelled".
+        """Run jobs and return their results in order. After `timeout` seconds, samples under way end as "cancelled".
 
-        each: called with a job's number and result as soon as it is done, in this thread; once it says False, the rest is
+        each: called with a job's number and result as soon as it is done, in this thread; once it returns False, the rest is
         cancelled. Jobs that cannot be run are only among the results. Raises WorkerError.
         """
         with self._lock:
             if self._child is None:
                 self._start(timeout if timeout is not None else START_SECONDS)
-            child = self._child
-            if child is None:
-                raise WorkerError("the llama.cpp worker is not running")
+            child = self._running()
             request = {"op": "run", "jobs": [asdict(job) for job in jobs], "timeout": timeout, "each": each is not None}
             try:
-                answer = child.ask(request, timeout, None if each is None else lambda frame: each(*_done(frame)))
+                answer = child.ask(
+                    request, timeout, None if each is None else lambda frame: each(*done_from_body(frame))
+                )
                 if answer.get("type") != "results":
                     raise WorkerError(f"llama.cpp: {answer.get('why')}")
-                results = results_from_body(answer)
+                return results_from_body(answer)
             except (WorkerExit, FrameError) as error:
                 raise self._lost(child, error) from error
-            return results
 
     def stream(self, job: Job, timeout: float | None) -> ReplyStream:
-        """Begin a stream beside others, in the worker that was started; at the end of `timeout` seconds it ends as "cancelled".
+        """Begin a stream beside others in the started worker; after `timeout` seconds it ends as "cancelled".
 
         Raises WorkerError when the worker has ended.
         """
@@ -247,9 +249,9 @@ class LlamaClient:
         return ReplyStream(opened, self._path.name, until, lost)
 
     def count(self, job: Job) -> int:
-        """Tokens of a job's prompt, by the worker that was started.
+        """Count the tokens of a job's prompt in the started worker.
 
-        Raises WorkerError; UsageError for what the model's template refuses.
+        Raises WorkerError; UsageError when the model's template refuses the conversation.
         """
         child = self._running()
         try:
@@ -259,7 +261,7 @@ class LlamaClient:
                 raise self._lost(child, gone) from gone
 
     def close(self) -> None:
-        """End the worker and wait for it, whatever it is at."""
+        """End the worker, whatever it is doing, and wait for it."""
         child = self._child
         if self._lock.locked() and child is not None:
             child.end("was ended")
@@ -290,7 +292,7 @@ class LlamaClient:
         raise WorkerError(f"{self._path.name}: {problem}", refused=refused)
 
     def _load(self, how: LoadConfiguration, timeout: float) -> SpeedRecord:
-        """One try. Raises WorkerExit; crashed when another configuration may help."""
+        """Load in one configuration. Raises WorkerExit; crashed when another configuration may help."""
         if not installed():
             raise WorkerExit('llama-cpp-python is not installed; pip install "scope-edge[llama]"')
         plan, known = self._plan, speed.remembered(self._sha256, self._cache_dir)
@@ -301,20 +303,15 @@ class LlamaClient:
         request = {
             "op": "load",
             "path": str(self._path.resolve()),
-            "layout": {"slots": slots, "lanes": lanes, "batch": plan.batch, "keep": keep},
-            "options": {
-                "context": plan.context,
-                "sequences": slots + lanes,
-                "batch": plan.batch,
-                "gpu_layers": gpu_layers,
-                "repack": how.repack,
-                "threads": plan.threads,
-            },
+            "layout": asdict(Layout(slots, lanes, plan.batch, keep)),
+            "options": asdict(
+                LoadOptions(plan.context, slots + lanes, plan.batch, gpu_layers, how.repack, plan.threads)
+            ),
             "lanes": known.lanes if known and known.rung == how.name else None,
         }
         answer = child.ask(request, max(timeout, 0.0))
         if answer.get("type") != "ready":
-            # A refusal is final, unless it may have been the GPU that had no room.
+            # A refusal is final, unless the GPU may have been full.
             raise WorkerExit(str(answer.get("why", _STRANGE)), crashed=how.gpu and plan.gpu_layers != 0, refused=True)
         try:
             measured = [key for key in SpeedRecord.__dataclass_fields__ if key not in ("rung", "load_seconds")]
@@ -323,16 +320,16 @@ class LlamaClient:
             raise WorkerExit(_STRANGE) from error
         self._ready = SpeedRecord(rung=how.name, load_seconds=time.monotonic() - begun, **fields)
         if self._ready.context < plan.context:
-            raise WorkerExit(f"a context of {self._ready.context} tokens where {plan.context} were asked for")
+            raise WorkerExit(f"its context has {self._ready.context} tokens instead of {plan.context}")
         speed.remember(self._sha256, self._cache_dir, how.name, self._ready.at_best(known))
         return self._ready
 
     def _lost(self, child: Child, error: WorkerExit | FrameError) -> WorkerError:
-        """A worker failed at a request: drop it, and begin lower next time if llama.cpp crashed."""
+        """Drop a worker that failed at a request; if llama.cpp crashed, the next one starts a configuration lower."""
         why = error.why if isinstance(error, WorkerExit) else str(error)
         if "while" not in why:
             why += " while decoding"
-        if child is self._child:  # the first to notice
+        if child is self._child:  # else another thread noticed first
             self._drop(why)
             if isinstance(error, WorkerExit) and error.crashed and self._ready is not None:
                 below = [how.name for how in fallback_configurations(self._plan.gpu_layers, self._ready.rung)][1:]
@@ -344,11 +341,3 @@ class LlamaClient:
         if self._child is not None:
             self._child.end(why)
         self._child = None
-
-
-def _done(frame: dict[str, Any]) -> tuple[int, JobResult]:
-    """A job's number and its result. Raises FrameError when the frame is not that."""
-    try:
-        return int(frame["index"]), result_from_body(frame["result"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise FrameError(f"an answer of another form ({error!r})") from error

@@ -3,10 +3,10 @@
     Analysis: anything at all, {braces} mean nothing
     Predicted Performance: {len: 480, correct: yes}
 
-The analysis is free. At the marker at the start of a line (or when the analysis ends or reaches its limit, by writing the
-marker ourselves) the rest is constrained: fixed parts are written, digits are drawn among digits, and at the last word the
-logits of "yes" and "no" are read instead of drawing one. So no text has to be parsed, unless the vocabulary cannot spell the
-line piece by piece: then all of it is free text.
+The analysis is free. After the marker at the start of a line (written by this code when the analysis ends or reaches its limit)
+the rest is constrained: fixed parts are written, digits are drawn among digits, and at the last word the logits of "yes" and "no"
+are read instead of drawing one. So no text is parsed, unless the vocabulary cannot spell the line piece by piece: then all of it
+is free text.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class PlainText:
-    """Bytes of tokens in, text out."""
+    """Turns the bytes of tokens into text."""
 
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
-        """stop: texts at which it ends, and which are not shown."""
+        """Begin empty. stop: texts that end it, and are left out."""
         self._stop = stop
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._shown: list[str] = []
@@ -39,11 +39,11 @@ class PlainText:
         self.stopped = False
 
     def take(self, raw: bytes) -> None:
-        """A token's bytes. Sets `stopped` when they complete a stop string."""
+        """Add a token's bytes. Sets `stopped` when they complete a stop text."""
         self._add(self._decode(raw))
 
     def end(self) -> None:
-        """No more will come: what was held back is text after all."""
+        """End the text, with what was held back."""
         if not self.stopped:
             self._add(self._decode(b"", True))
         if not self.stopped:
@@ -51,14 +51,14 @@ class PlainText:
             self._held = ""
 
     def fresh(self) -> str:
-        """What can be shown and was not when this was last asked."""
+        """Return the text that is new since the last call."""
         text = "".join(self._shown[self._asked :])
         self._asked = len(self._shown)
         return text
 
     @property
     def text(self) -> str:
-        """All that can be shown."""
+        """All text so far, without what may become a stop text."""
         return "".join(self._shown)
 
     def _add(self, new: str) -> None:
@@ -74,19 +74,19 @@ class PlainText:
 
 
 def _begun(text: str, stop: str) -> int:
-    """How many characters at the end of `text` are the beginning of `stop`."""
+    """Return how many characters at the end of `text` are the beginning of `stop`."""
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
 
 
 MARKER = "Predicted Performance:"
 MAX_DIGITS = 5
-# The marker at the start of a line, dressed as markdown may dress it.
+# The marker at the start of a line, markdown around it allowed.
 _MARKER_LINE = re.compile(r"[\s>*_#`-]*Predicted Performance[*_`]*:", re.IGNORECASE)
 _MAX_LINE = 200
 
 
 class UnfitVocabularyError(ValueError):
-    """The vocabulary cannot spell the answer line as it must."""
+    """The vocabulary cannot spell the answer line piece by piece."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +95,7 @@ class AnswerLine:
 
     Attributes:
         marker: of `MARKER`. head: from there to the first digit. tail: from the last digit to the last word.
-        digits: ids that spell one or more ASCII digits, (n,); sizes: how many each, (n,).
+        digits: ids that spell one or more ASCII digits, (n,); sizes: how many digits each has, (n,).
         zeros: which of them begin with 0, (n,). yes, no: the last word.
     """
 
@@ -110,23 +110,21 @@ class AnswerLine:
 
 
 def answer_line(tokenize: Callable[[str], list[int]], piece: Callable[[int], bytes]) -> AnswerLine:
-    """Spell the line as the model was taught to, whatever its vocabulary. Raises UnfitVocabularyError when that fails."""
+    """Spell the line in a vocabulary's tokens. Raises UnfitVocabularyError when that fails."""
 
     def spelled(length: str, word: str) -> list[int]:
         return tokenize(f"{MARKER} {{len: {length}, correct: {word}}}")
 
     marker, seven, eight, no = tokenize(MARKER), spelled("7", "yes"), spelled("8", "yes"), spelled("7", "no")
-    at = _differ(seven, eight)
-    last = _differ(seven, no)
+    at, last = _differ(seven, eight), _differ(seven, no)
     head, tail = seven[:at], seven[at + 1 : last]
-    # Vocabularies join up to three digits; what they join is what they make one token of.
+    # Vocabularies join up to three digits into one token.
     numbers = (tokenize(f"{n:0{width}d}") for width in (1, 2, 3) for n in range(10**width))
     ids = sorted({tokens[0] for tokens in numbers if len(tokens) == 1})
-    if head[: len(marker)] != marker or not tail or seven[at] not in ids:
-        raise UnfitVocabularyError("its vocabulary does not keep the digits of an answer apart")
     many = spelled("12340", "yes")
     inner = many[at : len(many) - (len(seven) - at - 1)]
-    if many[:at] != head or not set(inner) <= set(ids):
+    fits = head[: len(marker)] == marker and tail and seven[at] in ids
+    if not fits or many[:at] != head or not set(inner) <= set(ids):
         raise UnfitVocabularyError("its vocabulary does not keep the digits of an answer apart")
     return AnswerLine(
         marker=tuple(marker),
@@ -145,7 +143,12 @@ def _differ(one: list[int], other: list[int]) -> int:
 
 
 class SampleDecoder:
-    """One sample on its way. `pending` are the tokens to feed next; `state` says what their logits are for."""
+    """One sample.
+
+    Attributes:
+        pending: tokens to feed next. state: how to use their logits, "free", "digits", "word" or "done".
+        plain: its text without an answer line. tokens: so far.
+    """
 
     def __init__(
         self,
@@ -156,13 +159,13 @@ class SampleDecoder:
         limit: int,
         stop: tuple[str, ...] = (),
     ) -> None:
-        """limit: tokens of free text. line: None for plain text, which ends at a `stop` too."""
+        """Begin empty. limit: tokens of free text. line: None for plain text, which also ends at a `stop`."""
         self._line, self._tokenize, self._piece, self._limit = line, tokenize, piece, limit
         self._text = bytearray()
-        self._plain = PlainText(stop)
+        self.plain = PlainText(stop)
         self._current = b""
         self._digits = ""
-        self._state = "free"
+        self.state = "free"
         self._ending: Ending = "cancelled"
         self._p_yes: float | None = None
         self._free = 0
@@ -170,24 +173,19 @@ class SampleDecoder:
         self.pending: list[int] = []
 
     @property
-    def state(self) -> str:
-        """ "free", "digits", "word" or "done": what to do with the next logits."""
-        return self._state
-
-    @property
     def digits(self) -> int:
-        """How many of the length are written."""
+        """The number of digits written so far."""
         return len(self._digits)
 
     def begin_answered(self) -> None:
-        """The prompt ends in the marker and the head of the line already, as in direct mode: digits come next."""
+        """Go on after the marker and the head of the line, which are in the prompt in direct mode."""
         line = self._answer_line
-        self._ending, self._state = "answer", "digits"
+        self._ending, self.state = "answer", "digits"
         for token in (*line.marker, *line.head):
             self._text += self._piece(token)
 
     def take(self, token: int, *, ends: bool) -> None:
-        """A token drawn freely."""
+        """Add a token drawn freely. ends: whether it ends the text."""
         if ends:
             return self._stop("stop")
         text = self._piece(token)
@@ -201,14 +199,14 @@ class SampleDecoder:
         self._free += 1
         self._say([token])
         self._current = line.rsplit(b"\n", 1)[-1][:_MAX_LINE]
-        if self._line is None and self._plain.stopped:
+        if self._line is None and self.plain.stopped:
             self._stop("stop")
         elif self._free >= self._limit:
             self._stop("limit")
         return None
 
     def allowed(self) -> NDArray[np.int64]:
-        """Ids that may come next among the digits: more of them, or the end of the number."""
+        """Return the ids that may come next: more digits, or the end of the number."""
         line = self._answer_line
         fits = line.sizes <= MAX_DIGITS - len(self._digits)
         if not self._digits:
@@ -216,21 +214,21 @@ class SampleDecoder:
         return np.append(line.digits[fits], line.tail[0])
 
     def take_digit(self, token: int) -> None:
-        """A token drawn from `allowed`; the number's end is written out up to the last word."""
+        """Add a token drawn from `allowed`; after the number, write the line up to the last word."""
         line = self._answer_line
         if self._digits and token == line.tail[0]:
             return self._write(list(line.tail), then="word")
         self._digits += self._piece(token).decode("ascii")
         self._say([token])
         if len(self._digits) >= MAX_DIGITS:
-            # These digits are still to be fed; the end of the number follows them at once.
+            # These digits are still pending; the end of the number follows them at once.
             self._write(list(line.tail), then="word")
         return None
 
     def take_word(self, yes: float, no: float) -> None:
-        """The logits of the last word."""
+        """Set P(yes) and the last word by their logits."""
         gap = yes - no
-        self._state = "done"
+        self.state = "done"
         if not math.isfinite(gap):
             self._ending = "broken"
             return
@@ -239,23 +237,19 @@ class SampleDecoder:
         self.tokens += 1
 
     def break_off(self, ending: Ending) -> None:
-        """End without an answer: cancelled, or numbers that are none."""
-        self._ending, self._state, self.pending = ending, "done", []
-        self._plain.end()
+        """End without an answer: cancelled, or invalid numbers."""
+        self._ending, self.state, self.pending = ending, "done", []
+        self.plain.end()
 
     def sample(self) -> Sample:
-        """What came of it."""
+        """Return the sample so far."""
         return Sample(
-            text=self._plain.text if self._line is None else self._text.decode("utf-8", "replace"),
+            text=self.plain.text if self._line is None else self._text.decode("utf-8", "replace"),
             tokens=self.tokens,
             length=int(self._digits) if self._p_yes is not None else None,
             p_yes=self._p_yes,
             ending=self._ending,
         )
-
-    def fresh(self) -> str:
-        """Plain text that can be shown since this was last asked."""
-        return self._plain.fresh()
 
     @property
     def _answer_line(self) -> AnswerLine:
@@ -264,18 +258,18 @@ class SampleDecoder:
         return self._line
 
     def _stop(self, ending: Ending) -> None:
-        """The free text is over: write the answer line ourselves, or be done."""
+        """End the free text: write the answer line, or be done."""
         self._ending = ending
         if self._line is None:
-            self.pending, self._state = [], "done"
-            self._plain.end()
+            self.pending, self.state = [], "done"
+            self.plain.end()
         else:
             before = self._tokenize("\n") if self._current.strip() else []
             self._write([*before, *self._line.marker, *self._line.head], then="digits")
 
     def _write(self, tokens: list[int], then: str) -> None:
         self._say(tokens)
-        self._state = then
+        self.state = then
 
     def _say(self, tokens: list[int]) -> None:
         self.pending += tokens
@@ -284,4 +278,4 @@ class SampleDecoder:
             raw = self._piece(token)
             self._text += raw
             if self._line is None:
-                self._plain.take(raw)
+                self.plain.take(raw)

@@ -1,4 +1,4 @@
-"""What a GGUF says of itself, read from its header with distrust: no native code, bounded in every size, weights unread.
+"""The header of a GGUF, read with distrust: without native code, bounded in every size, weights unread.
 
 The file is little-endian: "GGUF", a version, the numbers of tensors and of fields, the fields (a name, a type, a value), then a
 name, dimensions, type and offset for every tensor. llama.cpp's names of the fields.
@@ -6,7 +6,6 @@ name, dimensions, type and offset for every tensor. llama.cpp's names of the fie
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import struct
@@ -14,14 +13,11 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
-from scope_edge.providers.llama.messages import AnswerFormat
-from scope_edge.providers.llama.process import child_command, child_environment, child_folder, ending, installed
-
-if TYPE_CHECKING:
-    pass
+from scope_edge.providers.llama.messages import ModelShape
+from scope_edge.providers.llama.process import ask_child, installed
 
 MAGIC = b"GGUF"
 # Headers of real models: some 10 MB of vocabulary and merges, a thousand tensors.
@@ -38,25 +34,9 @@ _STRING, _ARRAY = 8, 9
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _NOT_GENERATING = re.compile(r".*bert.*|t5encoder|.*-embed.*|.*-embedding|clip|mmproj|wavtokenizer-dec")
 # llama.cpp's numbers of file types, the common ones.
-_FILE_TYPES = {
-    0: "F32",
-    1: "F16",
-    2: "Q4_0",
-    3: "Q4_1",
-    7: "Q8_0",
-    8: "Q5_0",
-    9: "Q5_1",
-    10: "Q2_K",
-    11: "Q3_K_S",
-    12: "Q3_K_M",
-    13: "Q3_K_L",
-    14: "Q4_K_S",
-    15: "Q4_K_M",
-    16: "Q5_K_S",
-    17: "Q5_K_M",
-    18: "Q6_K",
-    32: "BF16",
-}
+_FILE_TYPES = dict(enumerate(("F32", "F16", "Q4_0", "Q4_1")))
+_FILE_TYPES |= dict(enumerate(("Q8_0", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L"), 7))
+_FILE_TYPES |= dict(enumerate(("Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K"), 14)) | {32: "BF16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +44,11 @@ class Header:
     """A GGUF's header.
 
     Attributes:
-        shape: what it says of itself, in numbers. size: of the file, in bytes.
-        name, licence: as it says; None = it says nothing that is fit to be shown.
+        shape: the model's measures. size: of the file, in bytes.
+        name, licence: as written there; None = missing, or not fit to be shown.
     """
 
-    shape: AnswerFormat
+    shape: ModelShape
     size: int
     name: str | None
     licence: str | None
@@ -86,11 +66,11 @@ _Value = float | str | _Items
 
 
 class _FlawedError(ValueError):
-    """The header is none; the message is a part of a sentence."""
+    """The header is invalid; the message is a part of a sentence."""
 
 
 def read_header(path: Path) -> Header:
-    """The header of a GGUF. Raises AssetError for what is none, is damaged, cut off, or one part of several."""
+    """Read the header of a GGUF. Raises AssetError when it is no GGUF, damaged, cut off, or one part of several."""
     try:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))
@@ -105,13 +85,13 @@ def read_header(path: Path) -> Header:
         raise AssetError(f"{path}: {error}; get a fresh copy") from error
 
 
-def writes_text(shape: AnswerFormat) -> bool:
-    """Whether a model continues texts: encoders and codecs are loaded by llama.cpp, too, and do not."""
+def writes_text(shape: ModelShape) -> bool:
+    """Return whether a model continues texts; llama.cpp also loads encoders and codecs, which do not."""
     return not _NOT_GENERATING.fullmatch(shape.architecture)
 
 
 class _Reader:
-    """Takes what a header is made of from an open file. Raises _FlawedError at its end and at every limit."""
+    """Reads the parts of a header from an open file. Raises _FlawedError at its end and at every limit."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -120,8 +100,10 @@ class _Reader:
         self._items = 0
 
     def take(self, size: int) -> bytes:
-        self._advance(size)
-        raw = self._file.read(size)
+        self.at += size
+        if self.at <= self.size and self.at > MAX_HEADER_BYTES:
+            raise _FlawedError(f"is damaged: a header of more than {MAX_HEADER_BYTES // 2**20} MiB")
+        raw = self._file.read(size) if self.at <= self.size else b""
         if len(raw) != size:
             raise _FlawedError("ends in the middle of its header")
         return raw
@@ -134,7 +116,7 @@ class _Reader:
     def count(self, code: str, most: int, what: str) -> int:
         value = int(self.number(code))
         if value > most:
-            raise _FlawedError(f"is damaged: {value} {what}, where {most} are the most that can be")
+            raise _FlawedError(f"is damaged: {value} {what}, at most {most} are possible")
         return value
 
     def text(self, most: int) -> str:
@@ -165,16 +147,8 @@ class _Reader:
         kept = count <= _KEPT_ITEMS
         return _Items(count, struct.unpack(f"<{count}{_NUMBERS[kind]}", raw) if kept else ())
 
-    def _advance(self, size: int) -> None:
-        self.at += size
-        if self.at > self.size:
-            raise _FlawedError("ends in the middle of its header")
-        if self.at > MAX_HEADER_BYTES:
-            raise _FlawedError(f"is damaged: a header of more than {MAX_HEADER_BYTES // 2**20} MiB")
-
 
 def _read(reader: _Reader) -> Header:
-    """Raises _FlawedError, AssetError."""
     version = int(reader.number("I"))
     if version not in _VERSIONS:
         raise _FlawedError(f"is a GGUF of version {version}, where llama.cpp reads {' and '.join(map(str, _VERSIONS))}")
@@ -196,7 +170,7 @@ def _read(reader: _Reader) -> Header:
 
 
 def _tensors(reader: _Reader, count: int) -> tuple[int, int]:
-    """(weights in all, offset of the last tensor)."""
+    """Return (weights in all, offset of the last tensor)."""
     parameters = last = 0
     for _ in range(count):
         reader.text(_MAX_NAME)
@@ -210,7 +184,7 @@ def _tensors(reader: _Reader, count: int) -> tuple[int, int]:
     return parameters, last
 
 
-def _shape(fields: Mapping[str, _Value], parameters: int) -> AnswerFormat:
+def _shape(fields: Mapping[str, _Value], parameters: int) -> ModelShape:
     architecture = _line(fields.get("general.architecture")) or "unknown"
 
     def of(name: str) -> _Value | None:
@@ -223,7 +197,7 @@ def _shape(fields: Mapping[str, _Value], parameters: int) -> AnswerFormat:
     # One number for all layers, or one for each.
     of_all = sum(map(int, kv_heads.numbers)) if isinstance(kv_heads, _Items) else layers * (_whole(kv_heads) or heads)
     tokens = fields.get("tokenizer.ggml.tokens")
-    return AnswerFormat(
+    return ModelShape(
         architecture=architecture,
         quantization=_FILE_TYPES.get(_whole(fields.get("general.file_type"), -1), "unknown"),
         parameters=parameters,
@@ -236,50 +210,39 @@ def _shape(fields: Mapping[str, _Value], parameters: int) -> AnswerFormat:
 
 
 def _whole(value: _Value | None, default: int = 0) -> int:
-    """A whole number of a sane size, the largest of a list; else the default."""
+    """Return a whole number of a sane size, the largest of a list; else the default."""
     if isinstance(value, _Items):
         value = max(value.numbers, default=None)
     return int(value) if isinstance(value, int) and 0 <= value < 2**31 else default
 
 
 def _line(value: _Value | None) -> str | None:
-    """Text fit for a line, else None: anybody may have written it."""
+    """Return text that is fit for one line, else None: its source is unknown."""
     text = " ".join(value.split()) if isinstance(value, str) else ""
     return text if text and len(text) <= 200 and text.isprintable() else None
 
 
-def describe_gguf(path: Path) -> AnswerFormat:
-    """Read the shape of a GGUF, and check in a child process that llama.cpp can read it (weights unread): it may crash.
+def describe_gguf(path: Path) -> ModelShape:
+    """Read the shape of a GGUF, and check in a child process, which may crash, that llama.cpp can read it (weights unread).
 
-    Raises AssetError for what is no GGUF or one that llama.cpp cannot read, MissingExtraError without llama-cpp-python.
+    Raises AssetError for an invalid GGUF or one that llama.cpp cannot read, MissingExtraError without llama-cpp-python.
     """
     if not installed():
         raise MissingExtraError('llama-cpp-python is not installed; pip install "scope-edge[llama]"')
     shape = read_header(path).shape
     try:
-        ended = subprocess.run(
-            child_command("probe_child.py", "read", str(path.resolve())),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT_SECONDS,
-            cwd=child_folder(),
-            env=child_environment(gpu=False),
-            check=False,
-        )
+        answer, said = ask_child("read", str(path.resolve()), doing="reading it", timeout=TIMEOUT_SECONDS, gpu=False)
     except (subprocess.TimeoutExpired, OSError) as error:
         raise AssetError(f"{path}: llama.cpp could not be asked about it ({error}); try again") from error
-    try:
-        problem = json.loads(ended.stdout)["error"]
-    except (ValueError, TypeError, KeyError) as error:
-        said = ending(ended.returncode, ended.stderr, "reading it")
-        raise AssetError(f"{path}: llama.cpp {said}; get a fresh copy") from error
-    if problem is not None:
-        raise AssetError(f"{path}: {problem}; get a fresh copy or another model")
+    if answer is None or "error" not in answer:
+        raise AssetError(f"{path}: llama.cpp {said or 'gave no answer'}; get a fresh copy")
+    if answer["error"] is not None:
+        raise AssetError(f"{path}: {answer['error']}; get a fresh copy or another model")
     return shape
 
 
 def check_template(path: Path, there: bool) -> None:
-    """Raises UsageError for a GGUF without a chat template."""
+    """Raise UsageError for a GGUF without a chat template."""
     if not there:
         raise UsageError(
             f"{path}: carries no chat template, so it cannot be asked; take the instruct version of the model"

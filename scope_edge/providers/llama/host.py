@@ -1,13 +1,13 @@
-"""Device models as an application uses them: ask one, and read its answer as it is written.
+"""Device models for an application: send one a conversation, and read its answer as it is written.
 
-    with Host(cache_dir=assets.user_cache_dir()) as host:
+    with DeviceHost(cache_dir=assets.user_cache_dir()) as host:
         with host.stream(card, (Message("user", "Hello"),), Generation(200, Sampling())) as stream:
             for piece in stream:
                 ...
 
-Each model is loaded into a worker of its own when it is first asked, and stays for a while (`keep_alive`). Requests to
-one model are decoded together. A worker that dies ends the streams it had with a WorkerError and nothing else: the other models
-go on, and the next request starts a new one, with the next fallback configuration where llama.cpp crashed.
+Each model is loaded into a worker of its own by its first request, and stays for a while (`keep_alive`). Requests to one model are
+decoded together. A worker that dies ends its own streams with a WorkerError and nothing else: the other models go on, and the
+next request starts a new worker, with the next fallback configuration if llama.cpp crashed.
 """
 
 from __future__ import annotations
@@ -15,51 +15,56 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scope_edge.errors import AssetError, ScopeEdgeError, UsageError, WorkerError
-from scope_edge.providers.llama.client import START_SECONDS, LlamaClient, count_unloaded
+from scope_edge.providers.llama.client import LlamaClient, count_unloaded
 from scope_edge.providers.llama.gguf import check_template
-from scope_edge.providers.llama.loadable import gguf_path, hash_of, look_up, start_worker
-from scope_edge.providers.llama.memory import STREAM_LAYOUTS, MemoryBudget, NoRoom, Store
+from scope_edge.providers.llama.loadable import gguf_path, hash_of, look_up
+from scope_edge.providers.llama.memory import STREAM_LAYOUTS, MemoryBudget, NoRoom
 from scope_edge.providers.llama.messages import Job, Message, Sampling
-from scope_edge.providers.llama.model_manager import ModelManager
-from scope_edge.providers.llama.scheduling import ModelRequest
+from scope_edge.providers.llama.model_manager import ModelManager, ModelRequest
 from scope_edge.providers.llama.speed import remembered
 from scope_edge.settings.validation import check_amount, check_count, shown
 
 if TYPE_CHECKING:
     from scope_edge.providers.llama.client import ReplyStream
-    from scope_edge.providers.llama.model_manager import RunningModel
+    from scope_edge.providers.llama.model_manager import LoadedModel
     from scope_edge.types import ModelCard
 
+__all__ = ["DeviceHost", "DeviceStream", "Generation", "Message", "Sampling"]
+
 StreamEnding = Literal["stop", "limit", "cancelled"]
+# More than any model has, and what the worker's messages can hold.
+_MOST = 2**31 - 1
+_ROLES = ("system", "user", "assistant")
 
 
-class DeviceStream:
-    """Iterates over pieces of text. One thread reads; `close` may be called from any.
+class DeviceStream(AbstractContextManager["DeviceStream"], Iterator[str]):
+    """Iterates over pieces of text. One thread reads; `close` may be called from any thread.
 
-    Iterating raises WorkerError when the model cannot be loaded (refused=True: llama.cpp would not) or its worker dies, and
-    UsageError when it cannot be asked this: its template refuses, or the prompt is longer than its context.
+    Iterating raises WorkerError when the model cannot be loaded (refused=True: llama.cpp refused it) or its worker dies, and
+    UsageError for an unsupported conversation: the model's template refuses it, or the prompt is longer than its context.
 
     Attributes:
-        ending: None until it has ended: "stop" = the model's own end or a stop text, "limit" = max_tokens or the context,
-            "cancelled" = closed, or the deadline. Still None after an error.
+        ending: None until the end, and after an error: "stop" = the model's own end or a stop text, "limit" = max_tokens or
+            the context, "cancelled" = closed, or the deadline.
         prompt_tokens: None until they are counted. cached_tokens: of the prompt, not read again; None until the end.
-        completion_tokens: written so far, the model's own; the token that ended its turn is not among them.
-        load_seconds: waited until the model was loaded and free, 0 when it was at once; None until then.
+        completion_tokens: so far, in the model's own tokens; the token that ended its turn is not counted.
+        load_seconds: the wait until the model was loaded and free, 0 when it was; None until then.
     """
 
-    def __init__(self, models: ModelManager, ask: Callable[[], ModelRequest], job: Job, until: float) -> None:
-        """ask: what to ask for, once it is read from. until: the deadline by the monotonic clock."""
-        self._models, self._ask, self._job, self._until = models, ask, job, until
+    def __init__(self, models: ModelManager, make_request: Callable[[], ModelRequest], job: Job, until: float) -> None:
+        """Do nothing until it is read from. make_request: called then. until: the deadline by the monotonic clock."""
+        self._models, self._make_request, self._job, self._until = models, make_request, job, until
         self._turn = threading.Lock()
         self._closed = self._over = False
-        self._place: RunningModel | None = None
+        self._model: LoadedModel | None = None
         self._reply: ReplyStream | None = None
         self.ending: StreamEnding | None = None
         self.prompt_tokens: int | None = None
@@ -67,14 +72,8 @@ class DeviceStream:
         self.completion_tokens = 0
         self.load_seconds: float | None = None
 
-    def __enter__(self) -> DeviceStream:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __iter__(self) -> DeviceStream:
-        return self
 
     def __next__(self) -> str:
         with self._turn:
@@ -84,7 +83,7 @@ class DeviceStream:
         return piece
 
     def close(self) -> None:
-        """Give it up, wherever it is, and free what it holds. Nothing happens when it has ended."""
+        """Give it up at any point and free its memory. Does nothing after the end."""
         self._closed = True
         reply = self._reply
         if reply is not None and not self._over:
@@ -111,13 +110,13 @@ class DeviceStream:
         return piece
 
     def _begin(self) -> ReplyStream | None:
-        """Wait for the model, and ask it. None: given up before that."""
-        entered = self._models.enter(self._ask(), self._until, lambda: self._closed)
+        """Wait for the model and start the reply. None: given up before that."""
+        entered = self._models.enter(self._make_request(), self._until, lambda: self._closed)
         if entered is None:
             return None
-        self._place, self.load_seconds = entered
+        self._model, self.load_seconds = entered
         left = self._until - time.monotonic()
-        self._reply = self._place.worker.stream(self._job, None if left == float("inf") else max(left, 0.0))
+        self._reply = self._model.worker.stream(self._job, None if left == float("inf") else max(left, 0.0))
         if self._closed:
             self._reply.cancel()
         return self._reply
@@ -132,24 +131,19 @@ class DeviceStream:
             self._note(self._reply)
             if self._reply.ending is None:
                 self._reply.cancel()
-        if self._place is not None:
-            self._models.leave(self._place)
-            self._place = None
-
-
-# More than any model has, and what the worker's messages can hold.
-_MOST = 2**31 - 1
-_ROLES = ("system", "user", "assistant")
+        if self._model is not None:
+            self._models.leave(self._model)
+            self._model = None
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """How to answer.
+    """Options of an answer.
 
     Attributes:
         max_tokens: of the answer, in the model's own tokens; None = as many as the context holds.
         stop: texts that end the answer, and are left out of it.
-        deadline: seconds from now, waiting for the model included, after which the answer ends as "cancelled"; None = none.
+        deadline: seconds, waiting for the model included, after which the answer ends as "cancelled"; None = no deadline.
     """
 
     max_tokens: int | None
@@ -159,16 +153,16 @@ class Generation:
 
 
 def chat_job(messages: Sequence[Message], options: Generation) -> Job:
-    """A conversation as a job for the worker. Raises UsageError: nothing is said, or something that no GGUF understands."""
+    """Turn a conversation into a job for the worker. Raises UsageError for an empty or unsupported one."""
     if not messages:
         raise UsageError("a conversation needs at least one message")
     for number, message in enumerate(messages, 1):
         if message.role not in _ROLES:
-            raise UsageError(
-                f"message {number}: a GGUF knows no role {shown(message.role)}; the roles are {', '.join(_ROLES)}"
-            )
+            raise UsageError(f"message {number}: unknown role {shown(message.role)}; expected {', '.join(_ROLES)}")
         _check_text(f"message {number}", message.text)
-    for text in _stops(options.stop):
+    if isinstance(options.stop, str) or not all(isinstance(one, str) and one for one in options.stop):
+        raise UsageError(f"stop must be non-empty texts, not {shown(options.stop)}")
+    for text in options.stop:
         _check_text("stop", text)
     if options.deadline is not None and math.isnan(options.deadline):
         raise UsageError("deadline must be a number of seconds, not nan")
@@ -189,12 +183,6 @@ def _checked(sampling: Sampling) -> Sampling:
     )
 
 
-def _stops(stop: tuple[str, ...]) -> tuple[str, ...]:
-    if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
-        raise UsageError(f"stop must be texts, none of them empty, not {shown(stop)}")
-    return stop
-
-
 def _check_text(what: str, text: str) -> None:
     try:
         text.encode()
@@ -204,30 +192,24 @@ def _check_text(what: str, text: str) -> None:
         ) from error
 
 
-__all__ = ["DeviceHost", "DeviceStream", "Generation", "Message", "Sampling"]
-
-
-class DeviceHost:
-    """Owns the workers of the device models. Safe to use from several threads."""
+class DeviceHost(AbstractContextManager["DeviceHost"]):
+    """Runs the workers of the device models. Safe to use from several threads."""
 
     def __init__(
         self, *, cache_dir: Path, threads: int | None = None, keep_alive: float = 300.0, reserved_bytes: int = 0
     ) -> None:
-        """Nothing is started yet.
+        """Start nothing yet.
 
         Args:
-            cache_dir: where it is remembered how models load and how long that takes.
-            threads: cores to use; None = all of them.
-            keep_alive: seconds a model stays loaded after its last use; -1 = for ever.
-            reserved_bytes: memory that the estimator holds or will hold, which device models may not take.
+            cache_dir: of the speed cache.
+            threads: cores to use; None = all.
+            keep_alive: seconds a model stays loaded after its last use; -1 = forever.
+            reserved_bytes: memory of the estimator, loaded or not, which device models may not take.
         """
         self._threads, self._cache_dir = threads, cache_dir
         self._budget = MemoryBudget(reserved_bytes)
-        self._models = ModelManager(self._open, _start, keep_alive)
+        self._models = ModelManager(self._open, keep_alive)
         self._ahead: dict[Path, Future[str]] = {}
-
-    def __enter__(self) -> DeviceHost:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -239,58 +221,58 @@ class DeviceHost:
     @property
     def loaded(self) -> tuple[str, ...]:
         """Ids of the cards whose models are loaded, in order."""
-        return tuple(sorted(card for place in self._models.alive for card in place.cards))
+        return tuple(sorted(card for model in self._models.alive for card in model.cards))
 
     @property
     def sequences(self) -> int:
-        """Requests that workers have not ended yet, those included that nobody waits for any more."""
-        return sum(place.worker.requests for place in self._models.alive)
+        """The number of requests that workers have not ended yet, abandoned ones included."""
+        return sum(model.worker.requests for model in self._models.alive)
 
     def stream(self, card: ModelCard, messages: tuple[Message, ...], options: Generation) -> DeviceStream:
-        """An answer to a conversation, begun when it is first read from. Close it, unless it was read to its end.
+        """Return the answer to a conversation; it begins when it is first read from. Close it, unless it was read to its end.
 
-        Raises UsageError: the card's model does not run here, its file is not there or no model to be asked, the
-        conversation or an option cannot be used. AssetError: the file is no GGUF, or cannot be read.
+        Raises UsageError: the card's model does not run here, its file is missing or has no chat template, the conversation or
+        an option is invalid. AssetError: the file is no GGUF, or cannot be read.
         """
         job = chat_job(messages, options)
         path = _path(card)
         until = math.inf if options.deadline is None else time.monotonic() + options.deadline
 
-        def ask() -> ModelRequest:
+        def make_request() -> ModelRequest:
             self._look_ahead(path)
-            return self._ask(card.id, path)
+            return self._request(card.id, path)
 
-        return DeviceStream(self._models, ask, job, until)
+        return DeviceStream(self._models, make_request, job, until)
 
     def count(self, card: ModelCard, messages: tuple[Message, ...]) -> int:
-        """Tokens of the prompt that a conversation makes. Where the model is not loaded, its vocabulary alone is read.
+        """Count the tokens of a conversation's prompt. If the model is not loaded, only its vocabulary is read.
 
-        Raises what `stream` does, and UsageError for a conversation that the model's chat template refuses; WorkerError.
+        Raises what `stream` does, UsageError when the model's chat template refuses the conversation, and WorkerError.
         """
         path, job = _path(card), chat_job(messages, Generation(None, Sampling()))
-        client = next((place.worker for place in self._models.alive if place.path == path), None)
+        client = next((model.worker for model in self._models.alive if model.path == path), None)
         if client is not None:
             return client.count(job)
-        self._look_ahead(path)  # whoever counts is about to ask
+        self._look_ahead(path)  # the caller will probably send it next
         return count_unloaded(path, job)
 
     def wait_seconds(self, card: ModelCard) -> float | None:
-        """Seconds until a request to the model could begin now: 0 = it is loaded and free, None = unknown.
+        """Return the seconds until a request to the model could begin: 0 = it is loaded and free, None = unknown.
 
-        Unknown are models that were never loaded here and whose card does not say, and those that have to wait for requests
-        to others, which take as long as they take. Raises UsageError or AssetError as `stream` does.
+        It is unknown for a model that was never loaded here and whose card does not say, and for one that waits for requests to
+        other models. Raises UsageError or AssetError as `stream` does.
         """
         path = _path(card)
         known = look_up(path).sha256
         measured = None if known is None else remembered(known, self._cache_dir)
         seconds = card.load_seconds if measured is None else measured.load_seconds
         try:
-            return self._models.expected_wait(self._ask(card.id, path), seconds)
+            return self._models.expected_wait(self._request(card.id, path), seconds)
         except WorkerError:
             return None
 
     def _look_ahead(self, path: Path) -> None:
-        """Begin what takes long before a model is loaded for the first time: to hash it, and to look for GPUs."""
+        """Begin the slow steps of a first load: to hash the file, and to look for GPUs."""
         found: Future[str] = Future()
         if self._ahead.setdefault(path, found) is not found:
             return
@@ -304,40 +286,35 @@ class DeviceHost:
         for do in (look, self._budget.look):
             threading.Thread(target=do, daemon=True).start()
 
-    def _ask(self, card: str, path: Path) -> ModelRequest:
-        """A request for a model. Raises WorkerError: it would not fit if it were alone."""
+    def _request(self, card: str, path: Path) -> ModelRequest:
+        """Return a request for a model. Raises WorkerError when it would not fit even alone."""
         try:
             known = look_up(path)
         except AssetError as error:
             raise WorkerError(str(error)) from error
-        held: dict[Store, int] = {"gpu": self._models.held("gpu"), "memory": self._models.held("memory")}
-        load_plan = self._budget.load_plan(known.shape, known.size, held)
+        load_plan = self._budget.load_plan(known.shape, known.size, self._models.held())
         if isinstance(load_plan, NoRoom):
             raise WorkerError(f"{path.name}: {load_plan.why}")
         return ModelRequest(path, card, load_plan)
 
-    def _open(self, ask: ModelRequest) -> LlamaClient:
-        plan = ask.load_plan.plan
+    def _open(self, request: ModelRequest) -> LlamaClient:
+        plan = request.load_plan.plan
         if self._threads is not None:
             plan = replace(plan, threads=min(plan.threads, self._threads))
         try:
-            ahead = self._ahead.get(ask.path)
+            ahead = self._ahead.get(request.path)
             if ahead is not None:
                 ahead.exception()  # wait; the file may have changed since
-            sha256 = hash_of(ask.path)
+            sha256 = hash_of(request.path)
         except AssetError as error:
             raise WorkerError(str(error)) from error
-        return LlamaClient(ask.path, sha256, plan, cache_dir=self._cache_dir, layouts=STREAM_LAYOUTS)
-
-
-def _start(client: LlamaClient, path: Path) -> None:
-    start_worker(client, path, START_SECONDS)
+        return LlamaClient(request.path, sha256, plan, cache_dir=self._cache_dir, layouts=STREAM_LAYOUTS)
 
 
 def _path(card: ModelCard) -> Path:
-    """The GGUF of a card. Raises UsageError or AssetError."""
+    """Return the GGUF of a card. Raises UsageError or AssetError."""
     if card.where != "device" or card.gguf is None:
-        raise UsageError(f"{card.id}: its card names no gguf, so it is not run here; ask its endpoint, or add gguf")
+        raise UsageError(f"{card.id}: its card names no gguf, so it does not run here; call its endpoint, or add gguf")
     path = gguf_path(card)
     if not path.is_file():
         raise UsageError(f"{card.id}: no file {path}; write the right gguf on its card")

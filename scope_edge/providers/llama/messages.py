@@ -1,23 +1,23 @@
-"""What is asked of the llama.cpp worker and what it answers, as frozen dataclasses: the same on both sides of the pipe."""
+"""The requests to the llama.cpp worker and its answers, as frozen dataclasses, and the frames that carry them over its pipes."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, Literal
 
 import msgpack
 
-# "cot": any analysis, then the constrained answer line. "direct": the answer line at once. "text": whatever comes.
+# "cot": any analysis, then the constrained answer line. "direct": the answer line at once. "text": free text.
 Mode = Literal["cot", "direct", "text"]
-# How a sample's free text ended: at an answer, the model stopped, the token limit, the deadline, or numbers that are none.
+# How a sample's free text ended: at an answer, the model stopped, the token limit, the deadline, or invalid numbers.
 Ending = Literal["answer", "stop", "limit", "cancelled", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerFormat:
-    """What a GGUF says of itself, as far as a memory plan or a user needs it.
+class ModelShape:
+    """A GGUF's measures, as far as a memory plan or a user needs them.
 
     Attributes:
         architecture, quantization: in llama.cpp's words ("qwen3", "Q4_K_M").
@@ -37,8 +37,43 @@ class AnswerFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How to load a model.
+
+    Attributes:
+        context: cells of key-value cache, shared by all sequences. sequences: how many at once, each with at most one row of
+            logits a batch. batch: tokens decoded at once. gpu_layers: on the GPU, -1 = all.
+        repack: let llama.cpp repack weights (`use_extra_bufts`). threads: cores to compute on.
+    """
+
+    context: int
+    sequences: int
+    batch: int
+    gpu_layers: int
+    repack: bool
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a model's sequences are used: 0 ... slots - 1 hold prompts, the ones after them samples.
+
+    Attributes:
+        slots: prompts at once. lanes: samples decoded at once. batch: tokens a decode may hold.
+        keep: tokens of unused prompts that stay in the cache.
+        chunk: prompt tokens read beside a step of streams, so that it stays short; four times as many while none writes.
+    """
+
+    slots: int
+    lanes: int
+    batch: int
+    keep: int
+    chunk: int = 64
+
+
+@dataclass(frozen=True, slots=True)
 class TextPiece:
-    """A part of a prompt. markup: control tokens spelled in it count as such; never for text that a user wrote."""
+    """A part of a prompt. markup: control tokens spelled in it count as such; never for a user's text."""
 
     text: str
     markup: bool = False
@@ -46,7 +81,7 @@ class TextPiece:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one side of a conversation said. role: "system", "user" or "assistant"."""
+    """A message of a conversation. role: "system", "user" or "assistant"."""
 
     role: str
     text: str
@@ -54,7 +89,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. temperature 0 takes the likeliest. The same seed gives the same samples."""
+    """How tokens are drawn. temperature 0 takes the most probable one. The same seed gives the same samples."""
 
     temperature: float = 0.6
     top_p: float = 0.95
@@ -67,8 +102,8 @@ class Job:
     """One prompt and how often to sample it.
 
     Attributes:
-        max_tokens: of free text; the answer line comes on top. None = as many as the context holds.
-        chat: the prompt as a conversation, in place of pieces: the worker puts the model's own chat template around it.
+        max_tokens: of free text, without the answer line. None = as many as the context holds.
+        chat: the prompt as a conversation, in place of pieces: the worker applies the model's own chat template.
         stop: texts that end plain text, and are left out of it.
     """
 
@@ -88,7 +123,7 @@ class Sample:
     Attributes:
         text: everything after the prompt, the answer line included.
         tokens: generated or written into it.
-        length: the number in the answer line, None = none was reached.
+        length: the number in the answer line, None = not reached.
         p_yes: P("yes") against "no" at the end of the answer line, from the logits there; None = not reached.
     """
 
@@ -101,7 +136,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """A job's samples. reused_tokens: of the prompt's, found in the cache. problem: why there are none, in words."""
+    """A job's samples. reused_tokens: prompt tokens found in the cache. problem: why samples are missing, in words."""
 
     prompt_tokens: int
     reused_tokens: int
@@ -111,13 +146,24 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Where a run's time went. decode_tokens are those of all samples together; seconds is the whole, in the worker."""
+    """Where a run's time went. decode_tokens: of all samples together. seconds: the whole run, in the worker."""
 
-    prefill_tokens: int
-    prefill_seconds: float
-    decode_tokens: int
-    decode_seconds: float
-    seconds: float
+    prefill_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_tokens: int = 0
+    decode_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def plus(self, seconds: float, written: int, read: int) -> Stats:
+        """Add a batch, its time divided by its shares of written and read tokens."""
+        reading = seconds * read / (written + read)
+        return replace(
+            self,
+            prefill_tokens=self.prefill_tokens + read,
+            prefill_seconds=self.prefill_seconds + reading,
+            decode_tokens=self.decode_tokens + written,
+            decode_seconds=self.decode_seconds + seconds - reading,
+        )
 
 
 # A query may have 16 million characters; a frame holds the prompts of a few candidates.
@@ -126,11 +172,11 @@ _HEAD = struct.Struct("<I")
 
 
 class FrameError(ValueError):
-    """The other side sent what is no frame."""
+    """A frame is invalid or too large."""
 
 
 def pack_frame(body: Mapping[str, Any]) -> bytes:
-    """One message as it is sent. Raises FrameError when it is too large, or holds what cannot be sent."""
+    """Return a message as bytes. Raises FrameError when it is too large or cannot be encoded."""
     try:
         raw: bytes = msgpack.packb(dict(body), use_bin_type=True)
     except (UnicodeEncodeError, OverflowError) as error:
@@ -141,13 +187,13 @@ def pack_frame(body: Mapping[str, Any]) -> bytes:
 
 
 def write_frames(pipe: IO[bytes], bodies: Iterable[Mapping[str, Any]]) -> None:
-    """Send messages in one go. Raises OSError when nobody reads, FrameError when one is too large."""
+    """Send messages in one go. Raises OSError when the pipe is closed, FrameError when a message is too large."""
     pipe.write(b"".join(map(pack_frame, bodies)))
     pipe.flush()
 
 
 def read_frame(pipe: IO[bytes]) -> dict[str, Any] | None:
-    """The next message; None at the end of the stream. Raises FrameError for anything that is none."""
+    """Return the next message, None at the end of the stream. Raises FrameError for an invalid one."""
     head = pipe.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None
@@ -167,7 +213,7 @@ def read_frame(pipe: IO[bytes]) -> dict[str, Any] | None:
 
 
 def job_from_body(row: Mapping[str, Any]) -> Job:
-    """A job out of plain types. Raises KeyError or TypeError when it is not that."""
+    """Build a job from plain types. Raises KeyError or TypeError for an invalid one."""
     parts = {
         "pieces": tuple(TextPiece(**piece) for piece in row["pieces"]),
         "sampling": Sampling(**row["sampling"]),
@@ -178,13 +224,20 @@ def job_from_body(row: Mapping[str, Any]) -> Job:
 
 
 def results_from_body(body: Mapping[str, Any]) -> tuple[tuple[JobResult, ...], Stats]:
-    """What a run gave. Raises FrameError when it is not that."""
+    """Build the answer to a run. Raises FrameError for an invalid one."""
     try:
-        return tuple(map(result_from_body, body["results"])), Stats(**body["stats"])
+        return tuple(map(_result, body["results"])), Stats(**body["stats"])
     except (KeyError, TypeError) as error:
         raise FrameError(f"an answer of another form ({error!r})") from error
 
 
-def result_from_body(row: Mapping[str, Any]) -> JobResult:
-    """One job's result out of plain types. Raises KeyError or TypeError when it is not that."""
+def done_from_body(body: Mapping[str, Any]) -> tuple[int, JobResult]:
+    """Build a finished job's number and result. Raises FrameError for an invalid answer."""
+    try:
+        return int(body["index"]), _result(body["result"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FrameError(f"an answer of another form ({error!r})") from error
+
+
+def _result(row: Mapping[str, Any]) -> JobResult:
     return JobResult(**{**row, "samples": tuple(Sample(**sample) for sample in row["samples"])})

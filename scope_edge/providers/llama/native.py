@@ -1,7 +1,7 @@
 """The only code that calls llama.cpp: a loaded model with its context, tokens in, logits out. Runs in the worker alone.
 
-The low-level interface is used because the high-level one cannot switch `use_extra_bufts` off (repacked weights crash
-machines with AMX) and knows only one sequence at a time.
+It uses the low-level interface because the high-level one cannot switch `use_extra_bufts` off (repacked weights crash machines
+with AMX) and knows only one sequence at a time.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import ctypes
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp
 import numpy as np
+
+from scope_edge.providers.llama.messages import LoadOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,59 +24,16 @@ if TYPE_CHECKING:
     Logits = NDArray[np.float32]
 
 
-class Engine(Protocol):
-    """A loaded model with one context for many sequences that share a cache of `context` cells.
-
-    longest: tokens a sequence may have: beyond what the model was trained on it computes nonsense.
-    threads: cores to compute on, here as there.
-    rewinds: whether a sequence may be cut, or shared in part. A recurrent model's state knows only its own end.
-    """
-
-    context: int
-    longest: int
-    threads: int
-    rewinds: bool
-
-    def tokenize(self, text: str, *, markup: bool = False) -> list[int]: ...
-    def piece(self, token: int) -> bytes: ...
-    def ends(self, token: int) -> bool: ...
-    def share(self, source: int, target: int, length: int) -> None: ...
-    def forget(self, sequence: int, start: int = 0) -> None: ...
-    def clear(self) -> None: ...
-    def decode(
-        self, tokens: Sequence[int], positions: Sequence[int], sequences: Sequence[int], wanted: Sequence[bool]
-    ) -> Logits | None: ...
-
-
-# A list of devices that ends at once: none of them is even asked how much memory it has. Without a list all are.
+# A list of devices that ends at once: llama.cpp queries no device's memory. Without a list it queries all.
 _NO_DEVICES = (ctypes.c_void_p * 1)(None)
 _ERROR = 4  # llama.cpp's log level
+# Vocabularies whose own tokenizer composes characters (NFC) first, which llama.cpp leaves to its caller.
+_COMPOSING = (b"qwen2",)
 _SAID = deque[str](maxlen=8)
 
 
 class NativeError(RuntimeError):
     """llama.cpp refused or failed; the message is one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """How to load a model.
-
-    Attributes:
-        context: cells of key-value cache, shared by all sequences. sequences: how many there may be at once, each with at
-            most one row of logits a batch. batch: tokens decoded at once.
-        gpu_layers: on the GPU, -1 = all. On the processor attention runs without llama.cpp's fused kernel, which goes row
-            by row there where plain products take all samples of a prompt at once: 1.3 times as fast (docs/benchmarks.md).
-        repack: let llama.cpp repack weights (`use_extra_bufts`).
-        threads: cores to compute on.
-    """
-
-    context: int
-    sequences: int
-    batch: int
-    gpu_layers: int
-    repack: bool
-    threads: int
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
@@ -85,18 +43,18 @@ def _log(level: int, text: bytes | None, _: Any) -> None:
 
 
 def complaint() -> str:
-    """The first thing llama.cpp complained of, in brackets: the cause, where the later ones only pass it on."""
+    """Return llama.cpp's first error message, in brackets: it names the cause, later ones only pass it on."""
     return f" ({_SAID[0].split(': ', 1)[-1][:200]})" if _SAID else ""
 
 
 def start() -> None:
-    """Once per process, before anything else here."""
+    """Initialize llama.cpp, once per process, before all else here."""
     llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
 
 
 def open_model(path: Path, *, gpu_layers: int = 0, repack: bool = False, vocabulary_only: bool = False) -> Any:
-    """llama.cpp's handle on a GGUF. Raises NativeError with its reason."""
+    """Open a GGUF and return llama.cpp's handle. Raises NativeError with its reason."""
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = 10_000 if gpu_layers < 0 else gpu_layers
     if not gpu_layers:
@@ -117,25 +75,29 @@ class Vocabulary:
         """model: llama.cpp's handle, see `open_model`."""
         self._model = model
         self._vocab = llama_cpp.llama_model_get_vocab(model)
-        self._composes = _metadata(model).get("tokenizer.ggml.pre") in _COMPOSING
+        name = ctypes.create_string_buffer(64)
+        llama_cpp.llama_model_meta_val_str(model, b"tokenizer.ggml.pre", name, len(name))
+        self._composes = name.value in _COMPOSING
         self.size = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
         self._pieces: dict[int, bytes] = {}
 
     @property
     def chat_template(self) -> str | None:
-        """The model's chat template, in Jinja; None = it carries none."""
+        """The model's chat template, in Jinja; None = missing."""
         raw = llama_cpp.llama_model_chat_template(self._model, None)
         return raw.decode("utf-8", "replace") if raw else None
 
     @property
     def ends_of_text(self) -> tuple[str, str, bool]:
-        """How the vocabulary spells its tokens of begin and end, empty without one; and whether it wants the first."""
+        """The spelling of the begin and end tokens, empty if missing; and whether prompts must begin with the first."""
         tokens = (llama_cpp.llama_vocab_bos(self._vocab), llama_cpp.llama_vocab_eos(self._vocab))
-        bos, eos = (self._spelled(token) if token >= 0 else "" for token in tokens)
+        bos, eos = (
+            self._spelled(token, control=True).decode("utf-8", "replace") if token >= 0 else "" for token in tokens
+        )
         return bos, eos, bool(llama_cpp.llama_vocab_get_add_bos(self._vocab)) and bool(bos)
 
     def tokenize(self, text: str, *, markup: bool = False) -> list[int]:
-        """Tokens of a text, nothing added. markup: control tokens spelled in it count as such."""
+        """Return the tokens of a text, nothing added. markup: control tokens spelled in it count as such."""
         raw = (unicodedata.normalize("NFC", text) if self._composes else text).encode("utf-8", "replace")
         size = len(raw) + 8
         while True:
@@ -146,30 +108,33 @@ class Vocabulary:
             size = -count
 
     def piece(self, token: int) -> bytes:
-        """What a token spells; nothing for control tokens."""
+        """Return a token's text; empty for control tokens."""
         known = self._pieces.get(token)
         if known is None:
-            room = ctypes.create_string_buffer(256)
-            size = llama_cpp.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)
-            known = self._pieces[token] = room.raw[: max(size, 0)]
+            known = self._pieces[token] = self._spelled(token, control=False)
         return known
 
-    def _spelled(self, token: int) -> str:
-        """How a control token is spelled."""
+    def _spelled(self, token: int, *, control: bool) -> bytes:
         room = ctypes.create_string_buffer(256)
-        size = llama_cpp.llama_token_to_piece(self._vocab, token, room, len(room), 0, True)
-        return room.raw[: max(size, 0)].decode("utf-8", "replace")
+        size = llama_cpp.llama_token_to_piece(self._vocab, token, room, len(room), 0, control)
+        return room.raw[: max(size, 0)]
 
     def ends(self, token: int) -> bool:
-        """Whether a token ends the text."""
+        """Return whether a token ends the text."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
 
 class Native(Vocabulary):
-    """A model and one context for many sequences that share a cache. Not safe for use from several threads."""
+    """A model and one context for many sequences that share a cache of `context` cells. Not safe for use from several threads.
+
+    Attributes:
+        longest: tokens a sequence may have: beyond its training context a model computes nonsense.
+        threads: cores to compute on, for the code around llama.cpp, too.
+        rewinds: whether a sequence may be cut, or shared in part. A recurrent model's state knows only its own end.
+    """
 
     def __init__(self, path: Path, options: LoadOptions, cancelled: Callable[[], bool]) -> None:
-        """Load. `cancelled` is asked while decoding; once it says so, `decode` gives up. Raises NativeError."""
+        """Load. `cancelled` is called while decoding; once it returns True, `decode` gives up. Raises NativeError."""
         model = open_model(path, gpu_layers=options.gpu_layers, repack=options.repack)
         super().__init__(model)
         params = llama_cpp.llama_context_default_params()
@@ -178,6 +143,8 @@ class Native(Vocabulary):
         params.n_threads = params.n_threads_batch = options.threads
         params.no_perf = True
         if not options.gpu_layers:
+            # llama.cpp's fused attention goes row by row on the processor; plain products take all samples of a prompt at
+            # once, 1.3 times as fast (docs/benchmarks.md).
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if hasattr(params, "n_outputs_max"):  # rows of 150,000 numbers: room for a whole batch of them is 300 MB
             params.n_outputs_max = options.sequences
@@ -227,7 +194,7 @@ class Native(Vocabulary):
 
 
 class _Batch:
-    """llama.cpp's batch over arrays of ours, filled whole columns at a time."""
+    """llama.cpp's batch over numpy arrays, filled by whole columns."""
 
     def __init__(self, size: int) -> None:
         self._token, self._pos, self._seq = (np.zeros(size, np.int32) for _ in range(3))
@@ -254,21 +221,6 @@ class _Batch:
 
 
 def _is(kind: str, model: Any) -> bool:
-    """Whether a model is of a kind that older builds of llama.cpp do not know."""
+    """Return whether a model is of a kind, which older builds of llama.cpp may not know."""
     ask = getattr(llama_cpp, f"llama_model_is_{kind}", None)
     return ask is not None and bool(ask(model))
-
-
-def _metadata(model: Any) -> dict[str, str]:
-    found = {}
-    room = ctypes.create_string_buffer(512)
-    for i in range(llama_cpp.llama_model_meta_count(model)):
-        llama_cpp.llama_model_meta_key_by_index(model, i, room, len(room))
-        key = room.value.decode("utf-8", "replace")
-        llama_cpp.llama_model_meta_val_str_by_index(model, i, room, len(room))
-        found[key] = room.value.decode("utf-8", "replace")
-    return found
-
-
-# Vocabularies whose own tokenizer composes characters (NFC) first, which llama.cpp leaves to its caller.
-_COMPOSING = ("qwen2",)

@@ -1,16 +1,14 @@
-"""What llama.cpp was built with, asked of a child process: importing native code may crash or hang, the asker may not."""
+"""What llama.cpp was built with, found out in a child process: importing native code may crash or hang."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import subprocess
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from scope_edge.providers.llama.process import child_command, child_folder, ending, installed
+from scope_edge.providers.llama.process import ask_child, installed
 
 State = Literal["ok", "missing", "broken"]
 # Starting a GPU's runtime takes seconds where its driver is cold.
@@ -20,12 +18,12 @@ _KINDS = ("ggml-cuda", "ggml-hip", "ggml-vulkan", "ggml-metal", "ggml-sycl")
 
 @dataclass(frozen=True, slots=True)
 class LlamaBuild:
-    """What is known of the installed llama.cpp.
+    """The installed llama.cpp.
 
     Attributes:
         state: "missing" = not installed, "broken" = installed but did not load.
-        version: of llama-cpp-python. system_info: llama.cpp's own words on what it was built with.
-        backends: what it can compute on, from those words, "CPU" among them. gpu_offload: whether it can use a GPU.
+        version: of llama-cpp-python. system_info: llama.cpp's own description of its build.
+        backends: what it can compute on, from that description, "CPU" among them. gpu_offload: whether it can use a GPU.
         problem: what went wrong, in words; None when nothing did.
     """
 
@@ -38,7 +36,7 @@ class LlamaBuild:
 
 
 def has_gpu_library() -> bool:
-    """Whether the installed llama.cpp brings a library for GPUs of some kind. Where none lies apart it may be built in."""
+    """Return whether the installed llama.cpp brings a separate library for GPUs; it may also have one built in."""
     try:
         found = find_spec("llama_cpp")
     except ValueError:
@@ -58,42 +56,21 @@ def probe_llama(*, timeout: float = TIMEOUT_SECONDS, library: str | None = None)
     if library is None and not installed():
         return LlamaBuild("missing", problem="llama-cpp-python is not installed")
     try:
-        ended = subprocess.run(
-            child_command("probe_child.py", "build", library=library),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            cwd=child_folder(),
-            check=False,
-        )
+        answer, problem = ask_child("build", doing="loading", timeout=timeout, gpu=True, library=library)
     except subprocess.TimeoutExpired:
         return LlamaBuild("broken", problem=f"did not load within {timeout:g} seconds")
     except OSError as error:
         return LlamaBuild("broken", problem=f"no child process could be started ({error.strerror or error})")
-    return _read(ended)
-
-
-def _read(ended: subprocess.CompletedProcess[bytes]) -> LlamaBuild:
-    answer: object = None
-    with contextlib.suppress(ValueError):
-        answer = json.loads(ended.stdout)
-    if not isinstance(answer, dict):
-        return LlamaBuild("broken", problem=ending(ended.returncode, ended.stderr, "loading"))
+    if answer is None:
+        return LlamaBuild("broken", problem=problem)
     if "error" in answer:
         return LlamaBuild("broken", problem=f"cannot be imported ({answer['error']})")
     info = str(answer.get("system_info"))
-    return LlamaBuild(
-        "ok",
-        version=str(answer.get("version")),
-        system_info=info,
-        backends=backends(info),
-        gpu_offload=bool(answer.get("gpu_offload")),
-        # A crash while unloading: the worker would meet it too, at its end.
-        problem=None if ended.returncode == 0 else ending(ended.returncode, ended.stderr, "loading"),
-    )
+    # The problem is a crash while unloading, which a worker would meet at its end, too.
+    return LlamaBuild("ok", str(answer.get("version")), info, backends(info), bool(answer.get("gpu_offload")), problem)
 
 
 def backends(system_info: str) -> tuple[str, ...]:
-    """The names in "CUDA : ARCHS = 900 | CPU : SSE3 = 1 | AVX = 1 |": those before a colon."""
+    """Return the names in "CUDA : ARCHS = 900 | CPU : SSE3 = 1 | AVX = 1 |": those before a colon."""
     parts = (part.partition(" : ") for part in system_info.split("|"))
     return tuple(dict.fromkeys(name.strip() for name, colon, _ in parts if colon))

@@ -1,7 +1,4 @@
-"""Child processes that load llama.cpp: how each is started, a worker's requests and answers, and why one ended.
-
-A child is a script of this folder, run by its path. Its first argument is a JSON list: the folders to import from.
-"""
+"""Child processes that load llama.cpp: how each is started, a worker's requests and answers, and why one ended."""
 
 from __future__ import annotations
 
@@ -20,97 +17,116 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scope_edge.providers.llama.messages import FrameError, pack_frame, read_frame
 
 # CUDA, HIP and Vulkan each have a list of the devices to show.
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1", "GGML_VK_VISIBLE_DEVICES": ""}
-_FOLDER = Path(__file__).resolve().parent
+# Children start here: never in the current folder, from which native code could load things.
+CHILD_FOLDER = Path(__file__).resolve().parent
 COMMAND_VARIABLE = "SCOPE_EDGE_WORKER"
 # A worker beats twice a second, from a thread that native code does not stop. Silence of this length is a hang; a machine
-# with other things to do may silence it for a while, too.
+# under load may silence it for a while, too.
 SILENCE_SECONDS = 30.0
-# What a worker gets to hand over what it has, after its time is up.
+# Time for a worker to hand over its results after its deadline.
 GRACE_SECONDS = 2.0
-# Signals of native code that failed, as opposed to somebody killing the worker.
+# Signals of native code that failed, as opposed to a worker that was killed.
 _CRASHES = tuple(
     getattr(signal, name)
     for name in ("SIGSEGV", "SIGABRT", "SIGILL", "SIGBUS", "SIGFPE", "SIGTRAP")
     if hasattr(signal, name)
 )
 _SAID_BYTES = 4096
-# What a worker says last to a request.
+# The types of a worker's last answer to a request.
 _LAST = ("ready", "results", "counted", "end", "refused")
 # Windows: flags and numbers of a Job Object.
 _KILL_ON_JOB_CLOSE, _EXTENDED_LIMITS, _SET_QUOTA_AND_TERMINATE = 0x2000, 9, 0x0101
 
 
-def child_command(script: str, *arguments: str, library: str | None = None) -> list[str]:
-    """The command that runs `script` (a file name in this folder) with `arguments`.
+def child_command(task: str, *arguments: str, library: str | None = None) -> list[str]:
+    """Return the command that runs a task of child.py.
 
     Args:
         library: a folder to look for llama_cpp in before all others; None = where this process would find it.
     """
-    folders = ([library] if library else []) + safe_path()
+    here: Path | None = None
+    with contextlib.suppress(OSError):  # it may be deleted
+        here = Path.cwd()
+    folders = [entry for entry in sys.path if entry and Path(entry).is_absolute() and Path(entry) != here]
+    folders = ([library] if library else []) + folders
     # Isolated (-I): neither the current folder nor PYTHONPATH may put another llama_cpp in our way.
-    return [sys.executable, "-I", str(_FOLDER / script), json.dumps(folders), *arguments]
+    return [sys.executable, "-I", str(CHILD_FOLDER / "child.py"), json.dumps(folders), task, *arguments]
 
 
 def child_environment(*, gpu: bool) -> dict[str, str]:
-    """The environment of a child. gpu: whether it may see one.
+    """Return the environment of a child. gpu: whether it may see one.
 
-    llama.cpp asks every GPU it sees how much memory is left, even for a model that stays on the processor. Being asked takes
-    memory itself, and where there is none the process ends: so what needs no GPU must not see one.
+    llama.cpp queries every GPU it sees for its free memory, even for a model that stays on the processor. The query takes
+    memory itself, and without any left the process ends: so a child that needs no GPU must not see one.
     """
     return dict(os.environ) if gpu else {**os.environ, **_NO_GPU}
 
 
-def child_folder() -> Path:
-    """The folder to start a child in: never the current one, from which native code could load things."""
-    return _FOLDER
+def ask_child(
+    task: str, *arguments: str, doing: str, timeout: float, gpu: bool, library: str | None = None
+) -> tuple[dict[str, Any] | None, str | None]:
+    """Run a task that answers with one line of JSON: the answer, and how the child ended, None = well.
+
+    Args:
+        doing: what the child does, as in "loading".
+
+    Raises OSError or TimeoutExpired.
+    """
+    ended = subprocess.run(
+        child_command(task, *arguments, library=library),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout,
+        cwd=CHILD_FOLDER,
+        env=child_environment(gpu=gpu),
+        check=False,
+    )
+    answer: object = None
+    with contextlib.suppress(ValueError):
+        answer = json.loads(ended.stdout)
+    if isinstance(answer, dict):
+        return answer, ending(ended.returncode, ended.stderr, doing) if ended.returncode else None
+    return None, ending(ended.returncode, ended.stderr, doing)
 
 
 def installed() -> bool:
-    """Whether llama-cpp-python is there to be tried; it is not loaded."""
+    """Return whether llama-cpp-python is installed; it is not loaded."""
     try:
         return find_spec("llama_cpp") is not None
     except ValueError:
         return False
 
 
-def safe_path() -> list[str]:
-    """Where this process imports from, without the current folder."""
+def llama_version() -> str:
+    """Return the version of llama-cpp-python, "none" if it is not installed."""
+    from importlib import metadata  # slow to import, and hardly ever needed
+
     try:
-        here: Path | None = Path.cwd()
-    except OSError:  # it was deleted under us
-        here = None
-    return [entry for entry in sys.path if entry and Path(entry).is_absolute() and Path(entry) != here]
+        return metadata.version("llama-cpp-python")
+    except metadata.PackageNotFoundError:
+        return "none"
 
 
 def ending(returncode: int, stderr: bytes, doing: str) -> str:
-    """How a child without an answer ended, with the last thing it said: "crashed while loading (SIGSEGV); it last …".
-
-    Args:
-        doing: what it was at, as in "loading".
-    """
-    said = stderr.decode("utf-8", "replace").split("\n")
-    last = next((line.strip() for line in reversed(said) if line.strip()), "")
-    tail = f"; it last said: {last[:200]}" if last else ""
-    if returncode < 0:
-        return f"crashed while {doing} ({_signal(-returncode)}){tail}"
-    return f"ended with exit code {returncode} while {doing}{tail}"
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    """Describe how a child ended, with the last line it printed: "crashed while loading (SIGSEGV); it last said …"."""
+    said = stderr.decode("utf-8", "replace").strip().split("\n")[-1].strip()
+    tail = f"; it last said: {said[:200]}" if said else ""
+    if returncode >= 0:
+        return f"ended with exit code {returncode} while {doing}{tail}"
+    name = f"signal {-returncode}"
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(-returncode).name
+    return f"crashed while {doing} ({name}){tail}"
 
 
 class WorkerExit(Exception):
-    """Raised when a worker will not answer. crashed: native code failed, another configuration may do better. refused: it said no."""
+    """Raised when a worker will not answer. crashed: another configuration may do better. refused: the worker said no."""
 
     def __init__(self, why: str, *, crashed: bool = False, refused: bool = False) -> None:
         super().__init__(why)
@@ -121,21 +137,21 @@ class Child:
     """One worker process."""
 
     def __init__(self, *, gpu: bool) -> None:
-        """gpu: whether it may see one."""
+        """Start it. gpu: whether it may see one. Raises WorkerExit."""
         override = os.environ.get(COMMAND_VARIABLE)
         try:
-            command = shlex.split(override, posix=os.name != "nt") if override else child_command("worker.py")
+            command = shlex.split(override, posix=os.name != "nt") if override else child_command("worker")
             if not command:
-                raise ValueError("nothing but blanks")
+                raise ValueError("it is blank")
         except ValueError as error:
-            raise WorkerExit(f"{COMMAND_VARIABLE} is no command ({error})") from error
+            raise WorkerExit(f"{COMMAND_VARIABLE} is not a command ({error})") from error
         try:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                cwd=child_folder(),
+                cwd=CHILD_FOLDER,
                 env=child_environment(gpu=gpu),
             )
         except OSError as error:
@@ -150,26 +166,28 @@ class Child:
         self._lost = ""
         self._heard = time.monotonic()
         self._said = b""
-        for loop in (self._listen, self._collect, self._write):
-            threading.Thread(target=loop, daemon=True).start()
+        process = self._process
+        pipes = (self._listen, process.stdout), (self._collect, process.stderr), (self._write, process.stdin)
+        for loop, pipe in pipes:
+            threading.Thread(target=loop, args=(pipe,), daemon=True).start()
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The process id."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
     @property
     def requests(self) -> int:
-        """Requests to which it has not said its last word."""
+        """The number of requests without a last answer."""
         return len(self._requests)
 
     def open(self, body: dict[str, Any]) -> WorkerRequest:
-        """Send a request. Raises FrameError for one that cannot be sent."""
+        """Send a request. Raises FrameError when it cannot be sent."""
         with self._lock:
             number = self._count + 1
             raw = pack_frame(body | {"id": number})
@@ -180,20 +198,20 @@ class Child:
             else:
                 self._requests[number] = request
             self._heard = time.monotonic()
-            # A thread of its own writes: a worker that does not read holds up nobody.
+            # A thread of its own writes: a worker that does not read blocks no caller.
             self._outgoing.put(raw)
         return request
 
     def cancel(self, number: int) -> None:
-        """Have a request broken off."""
+        """Tell the worker to break a request off."""
         self._outgoing.put(pack_frame({"op": "cancel", "id": number}))
 
     def ask(
         self, body: dict[str, Any], timeout: float | None, told: Callable[[dict[str, Any]], bool] | None = None
     ) -> dict[str, Any]:
-        """Send a request and wait for the last word on it. Raises WorkerExit when none will come, FrameError for what is none.
+        """Send a request and return its last answer. Raises WorkerExit when none will come, FrameError when it cannot be sent.
 
-        told: gets what is said before that; once it says False, the request is cancelled.
+        told: called with earlier answers; once it returns False, the request is cancelled.
         """
         request = self.open(body)
         until = None if timeout is None else time.monotonic() + timeout
@@ -212,15 +230,12 @@ class Child:
                 request.cancel()
 
     def check(self) -> None:
-        """Raises WorkerExit when it has not been heard of for too long."""
+        """Raise WorkerExit when the worker has been silent for too long."""
         if time.monotonic() - self._heard > SILENCE_SECONDS:
             raise WorkerExit(f"has not been heard of for {SILENCE_SECONDS:g} seconds")
 
     def end(self, lost: str = "") -> None:
-        """No process is left behind: it ends with its input, or is killed; either way it is reaped.
-
-        lost: why, for those who still wait for it.
-        """
+        """Close its input, kill it if that does not end it, and reap it. lost: the reason for requests still waiting."""
         self._lost = self._lost or lost
         self._outgoing.put(None)
         try:
@@ -230,7 +245,7 @@ class Child:
             self._process.wait()
 
     def death(self) -> WorkerExit:
-        """Why there will be no answer: the output has ended."""
+        """Return why no answer will come, after the output has ended."""
         try:
             code = self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -241,33 +256,27 @@ class Child:
         crashed = -code in _CRASHES or code > 0x8000_0000
         return WorkerExit(ending(code, self._said, "working"), crashed=crashed)
 
-    def _write(self) -> None:
-        """Until there is no more to come, or nobody to read it: the listener hears of that."""
-        pipe = self._process.stdin
-        with contextlib.suppress(OSError, ValueError):
-            while pipe is not None and (raw := self._outgoing.get()) is not None:
+    def _write(self, pipe: IO[bytes]) -> None:
+        """Write until the end, or until the worker no longer reads: the listener notices that."""
+        with contextlib.suppress(OSError, ValueError), pipe:
+            while (raw := self._outgoing.get()) is not None:
                 pipe.write(raw)
                 pipe.flush()
-        with contextlib.suppress(OSError):
-            if pipe is not None:
-                pipe.close()
 
-    def _listen(self) -> None:
-        pipe = self._process.stdout
-        with contextlib.suppress(FrameError, OSError, ValueError):
-            while pipe is not None and (frame := read_frame(pipe)) is not None:
-                self._heard = time.monotonic()
-                if frame.get("type") != "beat":
-                    self._hand_out(frame)
-        with self._lock:
-            self._over = True
-            left = list(self._requests.values())
-            self._requests.clear()
-        for request in left:
-            request.inbox.put(None)
-        self._outgoing.put(None)
-        if pipe is not None:
-            pipe.close()
+    def _listen(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            with contextlib.suppress(FrameError, OSError, ValueError):
+                while (frame := read_frame(pipe)) is not None:
+                    self._heard = time.monotonic()
+                    if frame.get("type") != "beat":
+                        self._hand_out(frame)
+            with self._lock:
+                self._over = True
+                left = list(self._requests.values())
+                self._requests.clear()
+            for request in left:
+                request.inbox.put(None)
+            self._outgoing.put(None)
 
     def _hand_out(self, frame: dict[str, Any]) -> None:
         number = frame.get("id")
@@ -278,18 +287,15 @@ class Child:
                     del self._requests[request.number]
             request.inbox.put(frame)
 
-    def _collect(self) -> None:
-        """Keep the end of what the worker prints; reading it all keeps the worker from blocking on it."""
-        pipe = self._process.stderr
-        with contextlib.suppress(OSError, ValueError):
-            while pipe is not None and (more := os.read(pipe.fileno(), 4096)):
+    def _collect(self, pipe: IO[bytes]) -> None:
+        """Read all that the worker prints, so that it does not block, and keep the end."""
+        with contextlib.suppress(OSError, ValueError), pipe:
+            while more := os.read(pipe.fileno(), 4096):
                 self._said = (self._said + more)[-_SAID_BYTES:]
-        if pipe is not None:
-            pipe.close()
 
 
 class WorkerRequest:
-    """One request under way in a worker, and what is said to it."""
+    """One request under way in a worker, and its answers."""
 
     def __init__(self, child: Child, number: int) -> None:
         self._child = child
@@ -297,7 +303,7 @@ class WorkerRequest:
         self.inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 
     def next(self, seconds: float) -> dict[str, Any] | None:
-        """What comes next, None when that takes longer. Raises WorkerExit when nothing will come any more."""
+        """Return the next answer, or None after `seconds`. Raises WorkerExit when no more answers will come."""
         try:
             answer = self.inbox.get(timeout=seconds)
         except queue.Empty:
@@ -308,7 +314,7 @@ class WorkerRequest:
         return answer
 
     def cancel(self) -> None:
-        """Let the worker break it off."""
+        """Tell the worker to break it off."""
         self._child.cancel(self.number)
 
 
@@ -329,7 +335,7 @@ class _Limits(ctypes.Structure):
 
 @cache
 def _job() -> Any:
-    """The job, kept open for as long as we live: its last handle closing is what ends its processes."""
+    """Return the job, whose handle stays open: when this process ends, it closes, which ends the job's processes."""
     kernel = ctypes.windll.kernel32  # type: ignore[attr-defined]
     kernel.CreateJobObjectW.restype = ctypes.c_void_p
     job = ctypes.c_void_p(kernel.CreateJobObjectW(None, None))

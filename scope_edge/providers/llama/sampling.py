@@ -1,7 +1,6 @@
-"""Drawing tokens, for many rows of logits at once. Numpy only; exact, and far from the price of a decode.
+"""Drawing tokens from many rows of logits at once: exact, and far cheaper than a decode.
 
-A row has some 150,000 numbers. They are read once, on several cores where there are many rows; all else is done on the few
-that may be drawn.
+A row has some 150,000 numbers. They are read once, on several cores for many rows; the rest is done on the few candidates.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
     from scope_edge.providers.llama.decoding import AnswerLine
-    from scope_edge.providers.llama.native import Engine
+    from scope_edge.providers.llama.native import Native
     from scope_edge.providers.llama.tasks import SampleSequence
 
-    # A lane, and its row of logits.
-    Row = tuple[SampleSequence, Logits]
-
-# Of members.
+# Members of a group.
 _GROUP = 64
-# Rows a thread reads at a time: for fewer it is not worth waking.
+# Rows a thread reads at a time: waking it for fewer does not pay.
 _PART = 4
 
 
 def best(rows: Sequence[Logits] | Logits, k: int, pool: Executor | None = None) -> tuple[Ints, Floats]:
-    """The k largest of each of n rows of v logits, largest first, of equals the lower id: ids and values, (n, min(k, v)).
+    """Return the k largest of each of n rows of v logits, largest first, the lower id first among equals.
 
-    A row is cut into groups of 64 or some more. The k-th largest of the groups' maxima is a floor: what is below it is not among
-    the k largest, and hardly more than k are not below. A row with a NaN has nothing else for values.
+    A row is cut into groups of 64 or a few more. The k-th largest of the groups' maxima is a floor: numbers below it are not among
+    the k largest, and few more than k are not below.
 
     Args:
-        pool: threads that read rows beside each other.
+        pool: threads that read rows in parallel.
+
+    Returns:
+        Ids and values, each of shape (n, min(k, v)); all values of a row with a NaN are NaN.
     """
     size = len(rows[0])
     k, groups = min(k, size), size // _GROUP
@@ -49,7 +48,7 @@ def best(rows: Sequence[Logits] | Logits, k: int, pool: Executor | None = None) 
         ids[:, 0] = _each(np.argmax, rows, pool)
         values[:, 0] = [row[at] for row, at in zip(rows, ids[:, 0], strict=True)]
         return ids, values
-    # Of many more groups than are looked at the maxima say enough; else every number is a group of its own.
+    # With few groups, every number is a group of its own.
     tops = np.stack(_each(_tops, rows, pool)) if groups > 2 * k else np.asarray(rows)
     floors = np.partition(tops, tops.shape[1] - k, axis=1)[:, -k]
     for i, row in enumerate(rows):
@@ -61,7 +60,6 @@ def best(rows: Sequence[Logits] | Logits, k: int, pool: Executor | None = None) 
 
 
 def _each(do: Callable[[Logits], Any], rows: Sequence[Logits] | Logits, pool: Executor | None) -> list[Any]:
-    """What `do` gives for every row."""
     if pool is None or len(rows) <= _PART:
         return [do(row) for row in rows]
     parts = [rows[at : at + _PART] for at in range(0, len(rows), _PART)]
@@ -69,14 +67,14 @@ def _each(do: Callable[[Logits], Any], rows: Sequence[Logits] | Logits, pool: Ex
 
 
 def _tops(row: Logits) -> Logits:
-    """The maxima of a row's groups. Group g holds g, g + groups, g + 2 groups, ...: so they are taken of whole stretches."""
+    """Return the maxima of a row's groups. Group g holds g, g + groups, g + 2 groups, ...: so numpy compares whole stretches."""
     groups = len(row) // _GROUP
     tops: Logits = row[: len(row) // groups * groups].reshape(-1, groups).max(axis=0)
     return tops
 
 
 def _not_below(row: Logits, tops: Logits, floor: np.float32) -> Ints:
-    """Ids, ascending, of what in a row's groups is not below the floor, and of the last few, which are in no group."""
+    """Return, ascending, the ids of a row's numbers that are not below the floor, and of the last few, which are in no group."""
     groups = len(tops)
     used = len(row) // groups * groups
     chosen = np.flatnonzero(tops >= floor)
@@ -86,14 +84,14 @@ def _not_below(row: Logits, tops: Logits, floor: np.float32) -> Ints:
 
 
 def draw(ids: Ints, values: Floats, temperature: Floats, top_p: Floats, uniform: Floats) -> Ints:
-    """One id of every row: temperature (0 = the first), then top_p, then the uniform number of the row in [0, 1).
+    """Draw one id of every row: temperature (0 = the first), then top_p, then the uniform number of the row in [0, 1).
 
-    ids, values: shape (n, k), largest value first. The others, and what it returns: (n,).
+    ids, values: shape (n, k), largest value first. The other arguments and the result: (n,).
     """
     greedy = temperature <= 0
     weights = np.exp((values - values[:, :1]) / np.where(greedy, 1.0, temperature)[:, None])
     weights /= weights.sum(axis=1, keepdims=True)
-    # Kept: the smallest head whose weight reaches top_p; its first member always.
+    # Keep the smallest head whose weight reaches top_p, and always its first member.
     before = np.cumsum(weights, axis=1) - weights
     before[:, 0] = -1.0
     weights[before >= np.where(greedy, 0.0, top_p)[:, None]] = 0.0
@@ -104,65 +102,53 @@ def draw(ids: Ints, values: Floats, temperature: Floats, top_p: Floats, uniform:
 
 
 class Sampler:
-    """Draws for the lanes of one engine."""
+    """Draws tokens for the samples of one engine."""
 
-    def __init__(self, engine: Engine, line: AnswerLine | None, pool: Executor | None) -> None:
-        """line: what answers are constrained to, if they can be. pool: threads that may help."""
+    def __init__(self, engine: Native, line: AnswerLine | None, pool: Executor | None) -> None:
+        """Draw with `pool`'s threads, if any. line: the constrained answer line, None if the vocabulary cannot spell it."""
         self._engine, self._line, self._pool = engine, line, pool
 
-    def advance(self, lanes: Sequence[SampleSequence], rows: Sequence[Logits] | Logits) -> None:
-        """Give every lane what its row of logits says."""
-        kinds: dict[str, list[Row]] = {"free": [], "digits": [], "word": []}
-        for wish in zip(lanes, rows, strict=True):
-            kinds[wish[0].answer.state].append(wish)
-        for k, some in _grouped(kinds["free"], _choices).items():
-            self._draw_free(some, k)
-        for _, some in _grouped(kinds["digits"], lambda lane: lane.answer.digits).items():
-            _draw_digits(some)
-        if self._line is not None:
-            for lane, row in kinds["word"]:
-                lane.answer.take_word(float(row[self._line.yes]), float(row[self._line.no]))
+    def advance(self, samples: Sequence[SampleSequence], rows: Sequence[Logits] | Logits) -> None:
+        """Advance every sample by its row of logits."""
+        # Samples with equally many candidates are drawn together.
+        groups: dict[tuple[str, int], list[tuple[SampleSequence, Logits]]] = {}
+        for sample, row in zip(samples, rows, strict=True):
+            answer, sampling = sample.answer, sample.task.job.sampling
+            top_k = sampling.top_k if sampling.temperature > 0 else 1
+            key = (answer.state, answer.digits if answer.state == "digits" else top_k)
+            groups.setdefault(key, []).append((sample, row))
+        for (state, size), members in groups.items():
+            group, logits = [sample for sample, _ in members], [row for _, row in members]
+            if state == "free":
+                for sample, token in _drawn(group, *best(logits, size, self._pool)):
+                    sample.answer.take(token, ends=self._engine.ends(token))
+            elif state == "digits":
+                _draw_digits(group, logits)
+            elif self._line is not None:
+                for sample, row in members:
+                    sample.answer.take_word(float(row[self._line.yes]), float(row[self._line.no]))
 
-    def _draw_free(self, wishes: list[Row], k: int) -> None:
-        rows = [row for _, row in wishes]
-        ids, values = best(rows, k, self._pool)
-        for lane, token in _drawn([lane for lane, _ in wishes], ids, values):
-            lane.answer.take(token, ends=self._engine.ends(token))
 
-
-def _draw_digits(wishes: list[Row]) -> None:
-    """For lanes with equally many digits, which may go on alike."""
-    allowed = wishes[0][0].answer.allowed()
-    some = np.stack([row[allowed] for _, row in wishes])
+def _draw_digits(samples: list[SampleSequence], rows: list[Logits]) -> None:
+    """Draw for samples with equally many digits, which have the same candidates."""
+    allowed = samples[0].answer.allowed()
+    some = np.stack([row[allowed] for row in rows])
     order = np.argsort(-some, axis=1, kind="stable")
     values = np.take_along_axis(some, order, axis=1).astype(np.float64)
-    for lane, token in _drawn([lane for lane, _ in wishes], allowed[order], values):
-        lane.answer.take_digit(token)
+    for sample, token in _drawn(samples, allowed[order], values):
+        sample.answer.take_digit(token)
 
 
-def _drawn(lanes: list[SampleSequence], ids: Ints, values: Floats) -> list[tuple[SampleSequence, int]]:
-    """A token for every lane; those are broken off whose numbers are none."""
+def _drawn(samples: list[SampleSequence], ids: Ints, values: Floats) -> list[tuple[SampleSequence, int]]:
+    """Return a token for every sample; samples with invalid numbers are broken off."""
     good = np.flatnonzero(np.isfinite(values).all(axis=1))
-    if len(good) < len(lanes):
-        for i in set(range(len(lanes))).difference(good.tolist()):
-            lanes[i].answer.break_off("broken")
-        lanes, ids, values = [lanes[i] for i in good], ids[good], values[good]
-    samplings = [lane.task.job.sampling for lane in lanes]
+    if len(good) < len(samples):
+        for i in set(range(len(samples))).difference(good.tolist()):
+            samples[i].answer.break_off("broken")
+        samples, ids, values = [samples[i] for i in good], ids[good], values[good]
+    samplings = [sample.task.job.sampling for sample in samples]
     temperature = np.array([one.temperature for one in samplings])
     top_p = np.array([one.top_p for one in samplings])
-    uniform = np.array([lane.random.random() for lane in lanes])
+    uniform = np.array([sample.random.random() for sample in samples])
     tokens: list[int] = draw(ids, values, temperature, top_p, uniform).tolist()
-    return list(zip(lanes, tokens, strict=True))
-
-
-def _choices(lane: SampleSequence) -> int:
-    """Among how many tokens is drawn."""
-    sampling = lane.task.job.sampling
-    return sampling.top_k if sampling.temperature > 0 else 1
-
-
-def _grouped(wishes: list[Row], key: Callable[[SampleSequence], int]) -> dict[int, list[Row]]:
-    found: dict[int, list[Row]] = {}
-    for wish in wishes:
-        found.setdefault(key(wish[0]), []).append(wish)
-    return found
+    return list(zip(samples, tokens, strict=True))

@@ -1,7 +1,7 @@
 """How a model is loaded on this machine: fallback configurations, and the speed cache of those that worked.
 
 When llama.cpp crashes the worker restarts: as configured -> no repacking -> no GPU -> give up. Repacked weights crash every
-processor with AMX (llama.cpp issue 20824), and a GPU can be out of memory: each step takes away the likeliest cause.
+processor with AMX (llama.cpp issue 20824), and a GPU can be out of memory: each step removes the most probable cause.
 The cache is one small JSON file per model, llama.cpp build and machine; losing it costs one warm-up.
 """
 
@@ -14,10 +14,10 @@ import platform
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from scope_edge.errors import AssetError
+from scope_edge.providers.llama.process import llama_version
 from scope_edge.storage.files import write_atomically
 
 # After this a GPU that failed is tried again: it may have been full.
@@ -35,16 +35,13 @@ class LoadConfiguration:
 
 FULL = LoadConfiguration("as configured", repack=True, gpu=True)
 PLAIN = LoadConfiguration("no repacking", repack=False, gpu=True)
-# Its process sees no GPU at all (process.py): to look at one that is full ends it as well.
+# Its process sees no GPU at all (process.py): querying a full one ends it, too.
 BARE = LoadConfiguration("no GPU", repack=False, gpu=False)
 
 
 def fallback_configurations(gpu_layers: int, begin: str | None = None) -> tuple[LoadConfiguration, ...]:
-    """List the configurations to try, in order. Without a GPU the last would equal the one before.
-
-    begin: name of the one that worked last time; those before it are left out.
-    """
-    known = (FULL, PLAIN, BARE) if gpu_layers else (FULL, PLAIN)
+    """Return the configurations to try, in order. begin: name of the one that worked last; earlier ones are left out."""
+    known = (FULL, PLAIN, BARE) if gpu_layers else (FULL, PLAIN)  # without a GPU the last two would be equal
     names = [one.name for one in known]
     return known[names.index(begin) :] if begin in names else known
 
@@ -54,9 +51,8 @@ class SpeedRecord:
     """A worker that has loaded a model, and its speed.
 
     Attributes:
-        rung: name of the configuration. load_seconds: from the start of its process until it could answer, warmed up;
-            from files that were read before or not.
-        prefill_tps: prompt tokens a second. decode_tps: of `lanes` samples decoded together, all in all.
+        rung: name of the configuration. load_seconds: from the start of its process until it was warmed up.
+        prefill_tps: prompt tokens a second. decode_tps: of `lanes` samples decoded together, in total.
         context: cells of cache it really has. gpu: whether a GPU takes part.
     """
 
@@ -70,11 +66,11 @@ class SpeedRecord:
 
     @property
     def batch_prompts(self) -> int:
-        """How many prompts of eight samples it is best given at once."""
+        """The best number of prompts of eight samples in one list."""
         return max(1, self.lanes // 8)
 
     def at_best(self, before: SpeedRecord | None) -> SpeedRecord:
-        """With the better of both speeds, when it was loaded alike: other work on the machine only ever slows one down."""
+        """Return it with the better of both speeds, if it was loaded alike: other work on the machine only slows one down."""
         if before is None or before.rung != self.rung or before.gpu != self.gpu:
             return self
         prefill, decode = max(self.prefill_tps, before.prefill_tps), max(self.decode_tps, before.decode_tps)
@@ -82,12 +78,12 @@ class SpeedRecord:
 
     @property
     def prompt_seconds(self) -> float:
-        """Of a usual prompt: 1,000 tokens read, eight samples of 80 written."""
+        """Seconds of a usual prompt: 1,000 tokens read, eight samples of 80 written."""
         return 1000 / max(self.prefill_tps, 1e-6) + 640 / max(self.decode_tps, 1e-6)
 
 
 def remembered(sha256: str, cache_dir: Path) -> SpeedRecord | None:
-    """What the model was last ready with, on this machine and build; None = never measured."""
+    """Return the last measured speed of a model, on this machine and build; None = never measured."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         body = json.loads(_file(sha256, cache_dir).read_bytes())
         if body["ready"] is not None:
@@ -96,7 +92,7 @@ def remembered(sha256: str, cache_dir: Path) -> SpeedRecord | None:
 
 
 def remembered_configuration(sha256: str, cache_dir: Path) -> str | None:
-    """Name of the configuration to begin with; None = the first."""
+    """Return the name of the configuration to begin with; None = the first."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         file = _file(sha256, cache_dir)
         rung = str(json.loads(file.read_bytes())["rung"])
@@ -106,7 +102,7 @@ def remembered_configuration(sha256: str, cache_dir: Path) -> str | None:
 
 
 def remember(sha256: str, cache_dir: Path, rung: str, ready: SpeedRecord | None) -> None:
-    """Save a configuration's name and speed. A cache that cannot be written is no reason to fail."""
+    """Save a configuration's name and speed, if the cache can be written."""
     body = {"rung": rung, "ready": None if ready is None else asdict(ready)}
     with contextlib.suppress(AssetError):
         write_atomically(_file(sha256, cache_dir), json.dumps(body).encode())
@@ -119,16 +115,13 @@ def _file(sha256: str, cache_dir: Path) -> Path:
 
 @cache
 def _machine() -> str:
-    """The llama.cpp build, the processor with its abilities, and the GPUs."""
-    from scope_edge.providers.llama.gpus import gpu_names
+    """Return the llama.cpp build, the processor with its features, and the GPUs."""
+    from scope_edge.providers.llama.memory import gpu_names
 
-    version = "none"
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        version = metadata.version("llama-cpp-python")
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
         processor = "|".join(
             next((line for line in lines if line.startswith(name)), "") for name in ("model name", "flags", "Features")
         )
-    return f"{version}; {processor}; {', '.join(gpu_names())}"
+    return f"{llama_version()}; {processor}; {', '.join(gpu_names())}"

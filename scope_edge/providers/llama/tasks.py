@@ -1,38 +1,122 @@
-"""What the decoder has under way: jobs as tasks, samples as lanes, and the cells of the cache each may come to use."""
+"""The decoder's state: jobs as tasks, their samples, and the slots of the cache, where prompts stay for later ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from scope_edge.providers.llama.decoding import SampleDecoder
 from scope_edge.providers.llama.messages import Job, JobResult
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from scope_edge.providers.llama.native import Engine, Logits
-    from scope_edge.providers.llama.prompt_cache import Slot
+    from scope_edge.providers.llama.native import Logits, Native
 
 # Tokens an answer line may take beyond the free text: the marker, the line, five digits, and some room.
 LINE_TOKENS = 40
-# Cells a stream begins with beyond its prompt. It takes more as it writes, and gives way when there are none.
+# Cells a stream begins with beyond its prompt. It takes more as it writes, and gives way when all are taken.
 _FIRST_ROOM = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """slots: prompts at once. lanes: samples decoded at once. batch: tokens a decode may hold. keep: tokens of prompts that
-    nobody uses any more which stay in the cache. chunk: tokens of prompts that are read beside a step of streams, so that it
-    does not take long; four times as many while none writes. Slots are sequences 0 ... slots - 1, lanes the ones after them.
-    """
+@dataclass(slots=True)
+class Slot:
+    """A prompt's sequence and its tokens. users: samples that continue from it, and the reading of it."""
 
-    slots: int
-    lanes: int
-    batch: int
-    keep: int
-    chunk: int = 64
+    sequence: int
+    tokens: list[int] = field(default_factory=list)
+    users: int = 0
+    used_at: int = 0
+
+
+class Slots:
+    """Sequences 0 ... count - 1 of an engine: a new prompt starts with its longest cached part, and only the rest is read."""
+
+    def __init__(self, engine: Native, count: int, keep: int) -> None:
+        """Begin empty. keep: tokens of unused prompts that stay; attention reads all cells in use, so they slow all others."""
+        self._engine, self._keep = engine, keep
+        self._turn = 0
+        self._slots = [Slot(i) for i in range(count)]
+
+    def clear(self) -> None:
+        """Forget everything that the engine holds."""
+        self._engine.clear()
+        self._slots = [Slot(slot.sequence) for slot in self._slots]
+
+    def take(self, tokens: Sequence[int], need: int, in_use: int) -> Slot | None:
+        """Return a slot with a prompt's cached part and one user; None while the slots in use leave no room.
+
+        need, in_use: cells that the prompt with its samples, and all others, may need.
+        """
+        room = self._engine.context - in_use - need
+        if room < 0 or all(slot.users for slot in self._slots):
+            return None
+        source = max(self._slots, key=lambda slot: (self._shared(slot, tokens), -slot.users))
+        shared = self._shared(source, tokens)
+        target = self._target(source, shared, min(room, self._keep))
+        self._engine.forget(target.sequence, shared if target is source else 0)
+        if target is not source and shared:
+            self._engine.share(source.sequence, target.sequence, shared)
+        self._turn += 1
+        target.tokens, target.users, target.used_at = list(tokens[:shared]), 1, self._turn
+        self._trim(tokens, min(room, self._keep))
+        return target
+
+    def leave(self, slot: Slot | None) -> None:
+        """Remove one user. The tokens stay for a prompt that begins alike, until the room is needed."""
+        if slot is not None:
+            slot.users -= 1
+            self._turn += 1
+            slot.used_at = self._turn
+
+    def mend(self, slot: Slot | None) -> None:
+        """Drop what an interrupted decode may have left in a sequence."""
+        if slot is not None:
+            if not self._engine.rewinds:
+                slot.tokens = []
+            self._engine.forget(slot.sequence, len(slot.tokens))
+
+    def trim(self, room: int) -> None:
+        """Leave unused prompts at most so many tokens, the oldest going first."""
+        if sum(len(slot.tokens) for slot in self._slots if not slot.users) > room:
+            self._trim((), room)
+
+    def _shared(self, slot: Slot, tokens: Sequence[int]) -> int:
+        """Return how much of a slot serves a prompt. The last token is always read: samples start from its logits."""
+        shared = min(common(slot.tokens, tokens), len(tokens) - 1)
+        return shared if self._engine.rewinds or shared == len(slot.tokens) else 0
+
+    def _target(self, source: Slot, shared: int, keep: int) -> Slot:
+        """Return the source if overwriting it loses nothing worth keeping, else the oldest slot."""
+        rest = len(source.tokens) - shared
+        if not source.users and (rest <= 1 or rest > keep):
+            return source
+        return min((slot for slot in self._slots if not slot.users), key=lambda slot: slot.used_at)
+
+    def _trim(self, tokens: Sequence[int], keep: int) -> None:
+        """Drop unused prompts until so many tokens are left: those least like this one first, then the oldest.
+
+        Cells that prompts share count once for each prompt, so at least the promised room is free.
+        """
+        idle = [slot for slot in self._slots if not slot.users and slot.tokens]
+        idle.sort(key=lambda slot: (common(slot.tokens, tokens), slot.used_at))
+        kept = sum(len(slot.tokens) for slot in idle)
+        for slot in idle:
+            if kept <= keep:
+                break
+            kept -= len(slot.tokens)
+            self._engine.forget(slot.sequence)
+            slot.tokens, slot.used_at = [], 0
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two sequences share at their beginning."""
+    size = min(len(one), len(other))
+    if not size:
+        return 0
+    differ = np.flatnonzero(np.asarray(one[:size]) != np.asarray(other[:size]))
+    return int(differ[0]) if len(differ) else size
 
 
 @dataclass(slots=True, eq=False)
@@ -40,10 +124,10 @@ class Task:
     """A job under way.
 
     Attributes:
-        tokens: to be read. Those of the prompt; where a stream gave way, those it had written too.
-        tell, done: for a stream, called with new text and how many tokens it has written, and at its end. None: of a list.
-        number: of a stream, counted up. prompt: tokens of the prompt. limit: of free text. width: samples decoded at once, at most.
-        answers: begun samples, by number. problem: why there are none.
+        tokens: to be read: the prompt's, and those already written by a stream that gave way.
+        tell: for a stream, called with new text and the number of tokens so far; None for a job in a list.
+        done: called with the result. number: of a stream, counted up. prompt: tokens of the prompt. limit: of free text.
+        width: most samples decoded at once. answers: begun samples, by number. problem: why it cannot be run.
         yielded: how often it gave way. until: when it is broken off, by the monotonic clock.
     """
 
@@ -68,19 +152,19 @@ class Task:
 
     @property
     def streamed(self) -> bool:
-        """One sample, told as it is written, in the sequence of its own prompt: so that what comes after finds both cached."""
+        """Whether it has one sample, in the sequence of its own prompt, so that a later prompt finds both cached."""
         return self.tell is not None
 
     @property
     def held(self) -> int:
-        """Cells it uses, or may come to use without asking."""
+        """Cells it uses, or may use without asking."""
         if self.streamed:
             return len(self.tokens) + 1
         return len(self.tokens) + self.width * self.cells
 
     @property
     def claim(self) -> int:
-        """Cells there must be before it is begun. One that gave way waits for more each time, or it would soon do so again."""
+        """Free cells it needs to begin. A stream that gave way needs more each time, or it would soon give way again."""
         if not self.streamed:
             return self.held
         left = self.limit - sum(answer.tokens for answer in self.answers.values())
@@ -88,24 +172,24 @@ class Task:
 
     @property
     def cells(self) -> int:
-        """Of one sample of a job in a list."""
+        """Cells of one sample of a job in a list."""
         return self.limit + LINE_TOKENS
 
     @property
     def result(self) -> JobResult:
-        """What came of it so far."""
+        """The result so far."""
         samples = tuple(self.answers[i].sample() for i in sorted(self.answers))
         return JobResult(self.prompt, self.reused or 0, samples, self.problem)
 
     def fed(self, chunk: list[int]) -> bool:
-        """So much of the prompt was read; whether that was all."""
+        """Note that so much of the prompt was read; return whether that was all."""
         if self.slot is not None:
             self.slot.tokens += chunk
         self.read += len(chunk)
         return self.read == len(self.tokens)
 
-    def fit(self, engine: Engine, lanes: int) -> None:
-        """Set its limit and width, or say what is the problem."""
+    def fit(self, engine: Native, at_once: int) -> None:
+        """Set the limit and width, or the problem. at_once: most samples decoded together."""
         self.prompt = len(self.tokens)
         room = engine.longest - self.prompt - (0 if self.streamed else LINE_TOKENS)
         asked = self.job.max_tokens
@@ -118,7 +202,7 @@ class Task:
             self.problem = f"the prompt and its answer take {need} tokens, the context holds {engine.longest}"
         else:
             self.limit = room if asked is None else min(asked, room)
-            self.width = min(self.job.samples, lanes, (engine.context - self.prompt) // self.cells)
+            self.width = min(self.job.samples, at_once, (engine.context - self.prompt) // self.cells)
 
 
 @dataclass(slots=True, eq=False)
@@ -132,7 +216,7 @@ class SampleSequence:
     random: np.random.Generator
 
     def fed(self) -> None:
-        """Its pending tokens are in the cache."""
+        """Note that its pending tokens are in the cache."""
         pending, task = self.answer.pending, self.task
         self.position += len(pending)
         if task.streamed and task.slot is not None:
@@ -141,49 +225,10 @@ class SampleSequence:
         pending.clear()
 
 
-class LogitRows:
-    """One decode's batch: tokens with their positions and sequences, and whose logits are wanted."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self.tokens: list[int] = []
-        self.positions: list[int] = []
-        self.sequences: list[int] = []
-        self.wanted: list[bool] = []
-
-    def add_lane(self, lane: SampleSequence) -> bool:
-        """A lane's pending tokens and its wish for what follows them. False when it has to wait for the next batch."""
-        pending = lane.answer.pending
-        if len(self.tokens) + len(pending) > self._size:
-            return False
-        self._add(pending, lane.position, lane.sequence, wanted=True)
-        return True
-
-    def add_chunk(self, task: Task, chunk: list[int]) -> None:
-        """Some of a prompt; what follows is wanted at its end."""
-        if task.slot is not None:
-            self._add(chunk, task.read, task.slot.sequence, wanted=task.read + len(chunk) == len(task.tokens))
-
-    def _add(self, tokens: list[int], position: int, sequence: int, *, wanted: bool) -> None:
-        self.tokens += tokens
-        self.positions += range(position, position + len(tokens))
-        self.sequences += [sequence] * len(tokens)
-        self.wanted += [False] * (len(tokens) - 1) + [wanted]
-
-
-@dataclass(slots=True)
-class Clock:
-    """Where decoding's time goes."""
-
-    prefill_tokens: int = 0
-    prefill_seconds: float = 0.0
-    decode_tokens: int = 0
-    decode_seconds: float = 0.0
-
-    def count(self, seconds: float, written: int, read: int) -> None:
-        """Time goes to what the batch was made of."""
-        share = read / (written + read)
-        self.prefill_tokens += read
-        self.prefill_seconds += seconds * share
-        self.decode_tokens += written
-        self.decode_seconds += seconds * (1 - share)
+def batch_rows(
+    tokens: Sequence[int], position: int, sequence: int, *, wanted: bool
+) -> Iterator[tuple[int, int, int, bool]]:
+    """Yield a decode's rows: token, position, sequence, and whether its logits are wanted, only those of the last token."""
+    last = len(tokens) - 1
+    for i, token in enumerate(tokens):
+        yield token, position + i, sequence, wanted and i == last

@@ -1,8 +1,8 @@
-"""After a model is loaded: does it compute sense, and how fast is it here?
+"""The check and the measurement after a model is loaded.
 
-Finite logits, and the same numbers whether a token is decoded alone or beside others: a backend that fails either would
-answer nonsense without a word. Then speed: reading a prompt, and a step of many samples together, for more and more of them
-as long as that brings more tokens a second.
+The check: finite logits, and the same numbers for a token decoded alone and beside others; a backend that fails either would
+answer nonsense silently. The measurement: reading a prompt, and a step of many samples together, of more and more samples as long
+as that brings more tokens a second.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from scope_edge.providers.llama.sampling import best
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scope_edge.providers.llama.batch import Layout
-    from scope_edge.providers.llama.native import Engine, Logits
+    from scope_edge.providers.llama.messages import Layout
+    from scope_edge.providers.llama.native import Logits, Native
 
-# Between decoding alone and together, of the log-probability of the likeliest tokens: kernels differ in rounding, a broken
-# one is off by whole units.
+# Largest difference of the most probable tokens' log-probabilities, alone against together: kernels differ in rounding, a
+# broken one is off by whole units.
 TOLERANCE = 0.5
 _TEXT = "A model answers questions; how many of these will it get right, and how long will its answers be? " * 24
 _READ = 64
 _LANES = (8, 16, 32, 64)
 _GAIN = 1.1
 _STEP_SECONDS = 1.0
-# A GPU's first steps of a kind are slow, and all are short there: so many are measured as fit in so many seconds.
+# A GPU's first steps of a kind are slow, and all are short: it takes as many steps as fit in these seconds.
 _STEPS, _STEPS_SECONDS = (2, 10), 0.05
 
 
@@ -39,15 +39,15 @@ class WarmupError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSpeed:
-    """prefill_tps: prompt tokens a second. decode_tps: of `lanes` samples decoded together, all in all."""
+    """prefill_tps: prompt tokens a second. decode_tps: of `lanes` samples decoded together, in total."""
 
     prefill_tps: float
     decode_tps: float
     lanes: int
 
 
-def warm_up(engine: Engine, layout: Layout, *, known_lanes: int | None = None) -> MeasuredSpeed:
-    """Check and measure. known_lanes: found best before, and not searched again. Raises WarmupError."""
+def warm_up(engine: Native, layout: Layout, *, known_lanes: int | None = None) -> MeasuredSpeed:
+    """Check and measure a model. known_lanes: the best number of samples, if known. Raises WarmupError."""
     prompt = (engine.tokenize(_TEXT) or [0]) * (_READ * 8)
     engine.clear()
     _read(engine, prompt[:8], 0)  # the first decode also allocates
@@ -58,7 +58,7 @@ def warm_up(engine: Engine, layout: Layout, *, known_lanes: int | None = None) -
     if more > count and seconds < _STEP_SECONDS / 4:
         count = more
         taken = []
-        for _ in range(2):  # the better of two: whatever else the machine is doing, it can only slow one down
+        for _ in range(2):  # the better of two: other work on the machine can only slow one down
             engine.clear()
             seconds, row = _read(engine, prompt[:count], 0)
             taken.append(seconds)
@@ -80,16 +80,16 @@ def warm_up(engine: Engine, layout: Layout, *, known_lanes: int | None = None) -
     return MeasuredSpeed(count / seconds, decode_tps, lanes)
 
 
-def _read(engine: Engine, tokens: list[int], sequence: int) -> tuple[float, Logits]:
-    """Seconds to read a prompt, and the logits at its end, (1, vocabulary)."""
+def _read(engine: Native, tokens: list[int], sequence: int) -> tuple[float, Logits]:
+    """Return the seconds to read a prompt, and the logits at its end, (1, vocabulary)."""
     n = len(tokens)
     start = perf_counter()
     logits = engine.decode(tokens, range(n), [sequence] * n, [False] * (n - 1) + [True])
     return perf_counter() - start, _sound(logits)
 
 
-def _steps(engine: Engine, layout: Layout, token: int, position: int, lanes: int) -> tuple[float, Logits]:
-    """Seconds of one step of so many lanes that share sequence 0, the best of a few, and the first one's logits."""
+def _steps(engine: Native, layout: Layout, token: int, position: int, lanes: int) -> tuple[float, Logits]:
+    """Return the best seconds of a step of samples that share sequence 0, and the first step's logits."""
     sequences = range(layout.slots, layout.slots + lanes)
     for sequence in sequences:
         engine.share(0, sequence, position)
@@ -112,7 +112,7 @@ def _sound(logits: Logits | None) -> Logits:
     if logits is None:
         raise WarmupError("the warm-up was cancelled")
     if not np.isfinite(logits).all():
-        raise WarmupError("the model computes numbers that are none (not finite)")
+        raise WarmupError("the model computes invalid numbers (not finite)")
     return logits.copy()
 
 
@@ -120,11 +120,11 @@ def _compare(alone: Logits, together: Logits) -> None:
     ids = best(alone, 20)[0]
     apart = float(np.abs(_logs(together, ids[0]) - _logs(alone, ids[0])).max())
     if apart > TOLERANCE:
-        raise WarmupError(f"decoded together the same tokens get other numbers than alone (off by {apart:.2f})")
+        raise WarmupError(f"decoded together, the same tokens get other numbers than alone (off by {apart:.2f})")
 
 
 def _logs(logits: Logits, ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Log-probabilities of some tokens, (rows, ids)."""
+    """Return log-probabilities of some tokens, (rows, ids)."""
     wide = logits.astype(np.float64)
     top = wide.max(axis=1, keepdims=True)
     total = top + np.log(np.exp(wide - top).sum(axis=1, keepdims=True))

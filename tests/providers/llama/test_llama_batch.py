@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from toy_engine import ToyEngine
 
-from scope_edge.providers.llama.batch import LINE_TOKENS, Batcher, Layout
+from scope_edge.providers.llama.batch import Batcher
 from scope_edge.providers.llama.decoding import UnfitVocabularyError, answer_line
-from scope_edge.providers.llama.messages import Job, JobResult, Mode, Sample, Sampling, TextPiece
+from scope_edge.providers.llama.messages import Job, JobResult, Layout, Mode, Sample, Sampling, TextPiece
 from scope_edge.providers.llama.sampling import best, draw
+from scope_edge.providers.llama.tasks import LINE_TOKENS
 
 WORDS = re.findall(r"\w+", "the model reads a question about water and number seven then it thinks of the answer")
 ANSWER = re.compile(r"Predicted Performance: \{len: ([1-9][0-9]{0,4}), correct: (yes|no)\}$")

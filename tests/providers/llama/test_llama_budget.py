@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 from scope_edge.providers.llama import memory
-from scope_edge.providers.llama.gpus import Gpu
-from scope_edge.providers.llama.memory import GIB, SPARE, SPARE_GPU, LoadPlan, MemoryBudget, NoRoom, Store
-from scope_edge.providers.llama.messages import AnswerFormat
+from scope_edge.providers.llama.memory import GIB, SPARE, SPARE_GPU, Gpu, LoadPlan, MemoryBudget, NoRoom, Store
+from scope_edge.providers.llama.messages import ModelShape
 
 # An 8B as Q4_K_M: 4.9 GB, 131 kB of cache a token.
-SHAPE = AnswerFormat("llama", "Q4_K_M", 8_030_261_248, 32, 131_072, 128_256, 2 * 32 * 8 * 256, True)
+SHAPE = ModelShape("llama", "Q4_K_M", 8_030_261_248, 32, 131_072, 128_256, 2 * 32 * 8 * 256, True)
 SIZE = 4_900_000_000
 NOTHING: dict[Store, int] = {"gpu": 0, "memory": 0}
 

@@ -12,7 +12,7 @@ import pytest
 from scope_edge.errors import AssetError
 from scope_edge.providers.llama import gguf as gguf_module
 from scope_edge.providers.llama.gguf import read_header, writes_text
-from scope_edge.providers.llama.messages import AnswerFormat
+from scope_edge.providers.llama.messages import ModelShape
 
 gguf = pytest.importorskip("gguf")
 HUGE = 2**64 - 1
@@ -83,7 +83,7 @@ def test_a_model_whose_layers_differ_counts_the_cache_of_each(tmp_path: Path) ->
         writer.add_string("general.license", "two\nlines")
 
     found = read_header(written(tmp_path, fields=fields))
-    assert found.shape == AnswerFormat("llama", "Q4_K_M", 96, 3, 512, 0, 2 * (4 + 2 + 0) * (16 + 16), False)
+    assert found.shape == ModelShape("llama", "Q4_K_M", 96, 3, 512, 0, 2 * (4 + 2 + 0) * (16 + 16), False)
     assert found.licence == "two lines" and found.name is None
 
 
@@ -147,7 +147,7 @@ def test_whatever_is_damaged_it_is_read_or_refused(tiny_gguf: Path, tmp_path: Pa
 
 def test_encoders_write_no_text(tiny_gguf: Path) -> None:
     assert writes_text(read_header(tiny_gguf).shape)
-    assert not writes_text(AnswerFormat("nomic-bert", "F16", 1, 1, 1, 1, 1, True))
+    assert not writes_text(ModelShape("nomic-bert", "F16", 1, 1, 1, 1, 1, True))
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

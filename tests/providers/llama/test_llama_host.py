@@ -27,8 +27,8 @@ from scope_edge.providers.llama import loadable, memory
 from scope_edge.providers.llama.host import DeviceHost, DeviceStream, Generation, Message, Sampling
 from scope_edge.providers.llama.loadable import look_up
 from scope_edge.providers.llama.memory import CONTEXT, GIB, SPARE, available_memory
+from scope_edge.providers.llama.model_manager import STAY
 from scope_edge.providers.llama.process import COMMAND_VARIABLE, installed
-from scope_edge.providers.llama.scheduling import STAY
 from scope_edge.settings.config import Settings
 from scope_edge.types import ModelCard
 
@@ -87,7 +87,7 @@ def workers() -> list[psutil.Process]:
     found = []
     for one in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):  # it has just been reaped
-            if one.status() == psutil.STATUS_ZOMBIE or "worker.py" in " ".join(one.cmdline()):
+            if one.status() == psutil.STATUS_ZOMBIE or "child.py" in " ".join(one.cmdline()):
                 found.append(one)
     return found
 
@@ -211,10 +211,10 @@ def test_no_limit_is_the_context_and_a_prompt_beyond_it_is_refused(host: DeviceH
     ("messages", "options", "complaint"),
     [
         ((), Generation(5, COLD), "at least one message"),
-        ((Message("tool", "42"),), Generation(5, COLD), "message 1: a GGUF knows no role 'tool'"),
+        ((Message("tool", "42"),), Generation(5, COLD), "message 1: unknown role 'tool'"),
         ((Message("user", "\ud800"),), Generation(5, COLD), "lone surrogate"),
         (QUESTION, Generation(0, COLD), "max_tokens"),
-        (QUESTION, Generation(5, COLD, stop=("",)), "stop must be texts"),
+        (QUESTION, Generation(5, COLD, stop=("",)), "stop must be non-empty texts"),
         (QUESTION, Generation(5, COLD, deadline=float("nan")), "deadline"),
         (QUESTION, Generation(5, replace(COLD, top_k=0)), "top_k"),
         (QUESTION, Generation(5, replace(COLD, top_p=1.5)), "top_p"),
@@ -388,7 +388,7 @@ def test_a_deadline_ends_an_answer_where_it_is(host: DeviceHost, cards: list[Mod
 def test_a_deadline_holds_while_the_model_is_loaded(
     host: DeviceHost, cards: list[ModelCard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = tmp_path / "worker.py"
+    slow = tmp_path / "child.py"
     code = "import sys, time; time.sleep(4); sys.path.insert(0, {!r}); from scope_edge.providers.llama import worker; worker.main()"
     slow.write_text(code.format(str(ROOT)))
     monkeypatch.setenv(COMMAND_VARIABLE, f"{sys.executable} {slow}")

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from scope_edge.providers.llama import loadable
+from scope_edge.providers.llama import loadable, memory
 from scope_edge.providers.llama.gguf import Header
-from scope_edge.providers.llama.gpus import Gpu
 from scope_edge.providers.llama.loadable import hash_of, look_up, note_loading, unloadable, why_not
-from scope_edge.providers.llama.memory import GIB, Plan, plan_device, usable_gpus
+from scope_edge.providers.llama.memory import GIB, Gpu, Plan, plan_device, usable_gpus
 from scope_edge.types import ModelCard
 
 
@@ -41,10 +40,10 @@ def test_what_is_not_there_or_damaged_cannot(path: Path) -> None:
 
 
 def test_what_does_not_fit_cannot_until_a_gpu_holds_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loadable, "available_memory", lambda: GIB // 4)
-    monkeypatch.setattr(loadable, "usable_gpus", lambda: ())
+    monkeypatch.setattr(memory, "available_memory", lambda: GIB // 4)
+    monkeypatch.setattr(memory, "usable_gpus", lambda: ())
     assert "no room" in (why_not(card(path)) or "")
-    monkeypatch.setattr(loadable, "usable_gpus", lambda: (Gpu("nvidia", "A", 24.0, "test"),))
+    monkeypatch.setattr(memory, "usable_gpus", lambda: (Gpu("nvidia", "A", 24.0, "test"),))
     assert why_not(card(path)) is None
     plan = plan_device(look_up(path).shape, path.stat().st_size)
     assert isinstance(plan, Plan) and plan.gpu_layers == -1
@@ -52,7 +51,7 @@ def test_what_does_not_fit_cannot_until_a_gpu_holds_it(path: Path, monkeypatch: 
 
 def test_memory_of_a_gpu_that_others_have_taken_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "scope_edge.providers.llama.gpus.find_gpus", lambda: (Gpu("nvidia", "A", 24.0, "test", free_gb=0.5),)
+        "scope_edge.providers.llama.memory.find_gpus", lambda: (Gpu("nvidia", "A", 24.0, "test", free_gb=0.5),)
     )
     monkeypatch.setattr("scope_edge.providers.llama.probe.installed", lambda: False)
     assert [gpu.memory_gb for gpu in usable_gpus()] == [0.5]
@@ -75,8 +74,8 @@ def test_a_header_is_read_once_and_again_when_the_file_was_touched(path: Path, m
     with path.open("ab") as file:
         file.write(bytes(32))
     assert look_up(path).size == first.size + 32 and len(read) == 2
-    for memory in (path.parent / "cache" / "gguf").iterdir():
-        memory.write_text("{")
+    for cached in (path.parent / "cache" / "gguf").iterdir():
+        cached.write_text("{")
     assert look_up(path).shape == first.shape
 
 
@@ -103,7 +102,7 @@ def test_a_refusal_is_remembered_until_it_loads_or_something_changes(
     assert why_not(card(path)) is None
     note_loading(path, "mine.gguf: llama.cpp cannot load it")
     with monkeypatch.context() as newer:
-        newer.setattr(loadable, "_llama_version", lambda: "99")
+        newer.setattr(loadable, "llama_version", lambda: "99")
         assert why_not(card(path)) is None, "another llama.cpp may load it"
     assert why_not(card(path)) is not None
     with path.open("ab") as file:

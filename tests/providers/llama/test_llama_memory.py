@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from scope_edge.providers.llama import memory
-from scope_edge.providers.llama.gpus import Gpu
-from scope_edge.providers.llama.memory import GIB, NoRoom, Plan, plan_estimator
-from scope_edge.providers.llama.messages import AnswerFormat
+from scope_edge.providers.llama.memory import GIB, Gpu, NoRoom, Plan, plan_estimator
+from scope_edge.providers.llama.messages import ModelShape
 
 # Qwen3-4B as Q4_K_M: 2.5 GB, 36 layers of 8 heads with 128 + 128 numbers at two bytes, 147 kB a token.
-SHAPE = AnswerFormat("qwen3", "Q4_K_M", 4_022_468_096, 36, 40_960, 151_936, 2 * 36 * 8 * 256, True)
+SHAPE = ModelShape("qwen3", "Q4_K_M", 4_022_468_096, 36, 40_960, 151_936, 2 * 36 * 8 * 256, True)
 SIZE = 2_500_000_000
 RTX_8 = Gpu("nvidia", "RTX 4060", 8.0, "test")
 RTX_24 = Gpu("nvidia", "RTX 4090", 24.0, "test")

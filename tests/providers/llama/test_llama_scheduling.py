@@ -1,4 +1,4 @@
-"""Who is loaded when not all fit: the rules of scheduling.py, one by one, with no clock and no process."""
+"""Which is loaded when not all fit: the rules of model_manager.py, one by one, with no clock and no process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scope_edge.providers.llama.memory import LoadPlan, Plan, Store
-from scope_edge.providers.llama.scheduling import STAY, LoadedModel, ModelRequest, in_the_way, may_start, next_load
+from scope_edge.providers.llama.model_manager import STAY, LoadedModel, ModelRequest, in_the_way, may_start, next_load
 
 
 def ask(name: str, needs: int, room: int = 10, store: Store = "memory") -> ModelRequest:
@@ -22,28 +22,28 @@ def place(name: str, needs: int, running: int = 0, stays: float = 0.0, used: flo
 
 def test_what_fits_beside_the_others_is_loaded_at_once() -> None:
     turn = next_load([ask("b", 4)], [place("a", 6, running=3, stays=99)], now=0)
-    assert turn is not None and turn.leaving == ()
+    assert turn is not None and turn.evicted == ()
 
 
 def test_the_least_recently_used_goes_and_no_more_than_it_takes() -> None:
     places = [place("new", 3, used=3), place("old", 3, used=1), place("middle", 3, used=2)]
     turn = next_load([ask("b", 4)], places, now=5)
-    assert turn is not None and [one.path.name for one in turn.leaving] == ["old"]
+    assert turn is not None and [one.path.name for one in turn.evicted] == ["old"]
     turn = next_load([ask("b", 7)], places, now=5)
-    assert turn is not None and [one.path.name for one in turn.leaving] == ["old", "middle"]
+    assert turn is not None and [one.path.name for one in turn.evicted] == ["old", "middle"]
 
 
 def test_nobody_goes_in_vain() -> None:
     places = [place("small", 1, used=1), place("large", 8, used=2)]
     turn = next_load([ask("b", 7)], places, now=5)
-    assert turn is not None and [one.path.name for one in turn.leaving] == ["large"]
+    assert turn is not None and [one.path.name for one in turn.evicted] == ["large"]
 
 
 def test_one_with_running_requests_never_goes_and_idle_ones_go_first() -> None:
     busy = place("busy", 6, running=1)
     assert next_load([ask("b", 6)], [busy], now=1e9) is None
     turn = next_load([ask("b", 4)], [busy, place("idle", 4, used=99)], now=100)
-    assert turn is not None and [one.path.name for one in turn.leaving] == ["idle"]
+    assert turn is not None and [one.path.name for one in turn.evicted] == ["idle"]
 
 
 def test_one_that_was_just_loaded_stays_a_while_even_unused() -> None:
@@ -68,7 +68,7 @@ def test_who_comes_later_is_loaded_before_only_when_that_takes_nothing_from_the_
     first = ask("b", 6)
     small, large = ask("s", 3), ask("l", 5)
     turn = next_load([first, small], [busy], now=1)
-    assert turn is not None and turn.ask is small and turn.leaving == ()
+    assert turn is not None and turn.request is small and turn.evicted == ()
     assert next_load([first, large], [place("a", 5, running=1)], now=1) is None, "b and l do not fit together"
 
 
@@ -83,7 +83,7 @@ def test_what_is_leaving_still_takes_its_bytes() -> None:
 def test_stores_do_not_mind_each_other() -> None:
     busy = place("a", 10, running=1, stays=99)
     turn = next_load([ask("b", 10, store="gpu")], [busy], now=1)
-    assert turn is not None and turn.leaving == ()
+    assert turn is not None and turn.evicted == ()
 
 
 @dataclass
@@ -118,11 +118,11 @@ class World:
                 self.waits.append(self.now - since)
         turn = next_load([one for one, _ in self.waiting], self.places, self.now)
         if turn is not None:
-            assert all(one.running == 0 for one in turn.leaving), "thrown out while it answers"
-            self.places = [one for one in self.places if one not in turn.leaving]
-            self.places.append(LoadedModel(turn.ask.path, "memory", turn.ask.load_plan.plan.needs))
+            assert all(one.running == 0 for one in turn.evicted), "thrown out while it answers"
+            self.places = [one for one in self.places if one not in turn.evicted]
+            self.places.append(LoadedModel(turn.request.path, "memory", turn.request.load_plan.plan.needs))
             assert sum(one.needs for one in self.places) <= 10, "more than there is"
-            self.ready_at[turn.ask.path] = self.now + 1.0
+            self.ready_at[turn.request.path] = self.now + 1.0
             self.loads += 1
         self.now += 0.1
 

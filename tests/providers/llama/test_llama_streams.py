@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_engine import ToyEngine
 
-from scope_edge.providers.llama.batch import Batcher, Layout
+from scope_edge.providers.llama.batch import Batcher
 from scope_edge.providers.llama.decoding import PlainText
-from scope_edge.providers.llama.messages import Job, JobResult, Sampling, TextPiece
+from scope_edge.providers.llama.messages import Job, JobResult, Layout, Sampling, TextPiece
 from scope_edge.providers.llama.tasks import Task
 
 WORDS = re.findall(r"\w+", "the model reads a question about water and number seven then it thinks of the answer")
