@@ -1,4 +1,4 @@
-"""What each setting may be: its type, and the check that an option, a variable and a line of the file all go through."""
+"""The type and the check of every setting. An option, a variable and a line of the file all go through the same check."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from scope_edge.settings.validation import (
     check_flag,
     check_keep_alive,
     check_name,
+    check_positive,
     shown,
 )
 from scope_edge.types import Fallback, PolicyName
@@ -32,13 +33,6 @@ def _choice(type_: Any) -> Callable[[str, object], str]:
 
 def _at_least_one(name: str, value: object) -> int:
     return check_count(name, value, least=1)
-
-
-def _above_zero(name: str, value: object) -> float:
-    number = check_amount(name, value)
-    if number == 0:
-        raise UsageError(f"{name} must be above 0")
-    return number
 
 
 def _verify(name: str, value: object) -> int:
@@ -71,7 +65,7 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "threads": _at_least_one,
     "offline": check_flag,
     "privacy": _choice(Privacy),
-    "silence_seconds": _above_zero,
+    "silence_seconds": check_positive,
     "verify": _verify,
     "journal": _choice(JournalChoice),
     "journal_text": check_flag,
@@ -83,7 +77,7 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "stick": check_amount,
     "use_server": check_flag,
 }
-# What a profile may set: anything but which profile holds.
+# Settings that a profile may hold.
 PROFILED = tuple(key for key in CHECKS if key != "profile")
 TEXTS = (
     "profile",

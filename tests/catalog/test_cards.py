@@ -56,7 +56,7 @@ def refused(file: Path, text: str) -> str:
 
 def aliases() -> dict[str, dict[str, object]]:
     table: dict[str, dict[str, object]] = tomllib.loads(
-        (ROOT / "scope_edge" / "learning" / "aliases.toml").read_text()
+        (ROOT / "scope_edge" / "training" / "aliases.toml").read_text()
     )["models"]
     return table
 

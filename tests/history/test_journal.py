@@ -186,8 +186,8 @@ WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from journal_cases import recorded
-from scope_edge.assemble import open_journal
-from scope_edge.config import Settings
+from scope_edge.factory import open_journal
+from scope_edge.settings.config import Settings
 journal = open_journal(Settings())
 print(" ".join(recorded(journal) for _ in range(25)))
 """

@@ -240,7 +240,7 @@ def test_limits_are_accepted_exactly_when_finite_and_not_negative(value: float) 
 def test_loading_settings_and_cards_imports_nothing_heavy(file: Path) -> None:
     heavy = ("numpy", "msgpack", "onnxruntime", "tokenizers", "hnswlib", "llama_cpp", "tomlkit")
     code = (
-        "import sys, scope_edge.catalog, scope_edge.config, scope_edge.pools; scope_edge.config.load_settings();"
+        "import sys, scope_edge.catalog.cards, scope_edge.settings.config as config; config.load_settings();"
         f" sys.exit(','.join(m for m in {heavy!r} if m in sys.modules) or None)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -288,8 +288,8 @@ def test_an_unknown_profile_is_named_with_where_it_was_asked_for(file: Path, mon
     ("text", "words"),
     [
         ("alpha = 1\n[profiles.work]\nalpha = 2\n", "line 3: alpha must be a number from 0"),
-        ("[profiles.work]\nalhpa = 1\n", "line 2: alhpa is nothing profile work can set; did you mean alpha?"),
-        ('[profiles.work]\nprofile = "home"\n', "line 2: profile is nothing profile work can set"),
+        ("[profiles.work]\nalhpa = 1\n", "line 2: alhpa cannot be set in profile work; did you mean alpha?"),
+        ('[profiles.work]\nprofile = "home"\n', "line 2: profile cannot be set in profile work"),
         ("profiles = 3\n", "line 1: profiles must be tables of settings"),
         ("[profiles]\nwork = 3\n", "line 2: profile work must be a table of settings"),
     ],

@@ -118,7 +118,7 @@ def test_a_network_that_is_gone_is_one_line_and_the_part_is_kept(hub: Hub, monke
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_download_killed_in_the_middle_goes_on_where_it_stopped(hub: Hub, place: Path) -> None:
     hub.stalls["model.safetensors"] = 21 * 1024 * 1024
-    code = f"from scope_edge.remote import *; fetch(look_up({ID!r}), ['model.safetensors'])"
+    code = f"from scope_edge.storage.hub import *; fetch(look_up({ID!r}), ['model.safetensors'])"
     child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ}, stderr=subprocess.DEVNULL)
     part = place / "cache" / "hub" / "models--someone--SCOPE" / COMMIT / "model.safetensors.part"
     deadline = time.monotonic() + 60
@@ -250,7 +250,7 @@ def test_offline_refuses_before_any_connection(hub: Hub, monkeypatch: pytest.Mon
 
 
 def test_the_hubs_own_offline_variable_is_respected(hub: Hub) -> None:
-    code = f"from scope_edge.remote import look_up; look_up({ID!r})"
+    code = f"from scope_edge.storage.hub import look_up; look_up({ID!r})"
     child = [sys.executable, "-c", code]
     ended = subprocess.run(child, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
     assert "UsageError: someone/SCOPE is not downloaded: HF_HUB_OFFLINE is set" in ended.stderr
@@ -299,7 +299,7 @@ def test_what_reads_like_a_hub_id(text: str, is_one: bool) -> None:
 def test_the_client_is_imported_with_everything_else_off() -> None:
     code = (
         "import os; before = dict(os.environ)\n"
-        "from scope_edge import remote; remote._client()\n"
+        "from scope_edge.storage import hub; hub._client()\n"
         "from huggingface_hub import constants as c\n"
         "assert c.HF_HUB_DISABLE_TELEMETRY and c.HF_HUB_DISABLE_IMPLICIT_TOKEN and getattr(c, 'HF_HUB_DISABLE_XET', True)\n"
         "assert dict(os.environ) == before, 'the environment is as it was'\n"

@@ -23,7 +23,7 @@ SECRET = "what nobody else is to read " * 20
 WRITER = """
 import sys
 from pathlib import Path
-from scope_edge.database import Database
+from scope_edge.storage.sqlite import Database
 database = Database(Path(sys.argv[1]), (("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)",),), "mend", patience=60)
 for i in range(int(sys.argv[2])):
     with database.writing() as link:
@@ -246,7 +246,7 @@ def test_the_log_is_overwritten_before_it_is_cut_off(path: Path) -> None:
     size = log.stat().st_size
     assert b"nobody else" in log.read_bytes()
     with database.reading() as link:
-        assert database._log_overwritten(link)
+        assert database._overwrite_log(link)
     assert log.stat().st_size >= size and b"nobody else" not in log.read_bytes()
 
 
