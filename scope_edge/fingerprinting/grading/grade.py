@@ -1,4 +1,4 @@
-"""One grader a kind of anchor. A reply is right or it is not; whoever names two answers has given none."""
+"""One grader for each kind of anchor. A reply is right or wrong; a reply that names two answers is wrong."""
 
 from __future__ import annotations
 
@@ -24,13 +24,8 @@ _CAUSE = re.compile(
 
 
 def grade(spec: AnchorSpec, text: str | None) -> float | None:
-    """How right a reply is, in [0, 1]. None when there is no reply at all: what failed on the way is missing, not wrong.
-
-    A refusal and an empty reply are replies, and wrong.
-    """
-    if text is None:
-        return None
-    return float(_GRADERS[spec.kind](spec, text))
+    """Grade a reply in [0, 1]. None without a reply: a failed call is missing, not wrong; a refusal or empty reply is wrong."""
+    return None if text is None else float(_GRADERS[spec.kind](spec, text))
 
 
 def _choice(spec: AnchorSpec, text: str) -> bool:
@@ -44,7 +39,7 @@ def _choice(spec: AnchorSpec, text: str) -> bool:
 
 
 def _letters(text: str, letters: str, options: Mapping[str, str]) -> set[str]:
-    """The options that a statement names, by letter or by their text."""
+    """Return the letters of the options that a statement names, by letter or text."""
     whole = options.get(_folded(text))
     if whole:
         return {whole}
@@ -65,7 +60,7 @@ def _letters(text: str, letters: str, options: Mapping[str, str]) -> set[str]:
 
 
 def _loose(text: str, letters: str) -> set[str]:
-    """Letters that stand alone in a sentence; a bare "A" or "I" may be a word, so these only in brackets or after "option"."""
+    """Return letters that stand alone in a sentence; "A" may be a word: it counts only in brackets or after "option"."""
     marked = re.findall(rf"\(([{letters}])\)|\b(?:[Oo]ption|[Cc]hoice)\s+([{letters}])\b", text)
     alone = re.findall(rf"(?<![\w'’°.-])([{letters.replace('A', '')}])(?![\w'’-])", text)
     listed = re.search(
@@ -86,7 +81,7 @@ def _short(spec: AnchorSpec, text: str) -> bool:
 
 
 def _folded(text: str, exact: bool = False) -> str:
-    """A text without accents, articles, punctuation and capitals: what two spellings share. `exact`: only spaces are."""
+    """Return a text without accents, articles, punctuation and capitals. exact: only spaces are normalized."""
     if exact:
         return " ".join(visible(text).split())
     plain = unicodedata.normalize("NFKD", visible(text))
@@ -107,9 +102,9 @@ def _number(spec: AnchorSpec, text: str) -> bool:
 def _json(spec: AnchorSpec, text: str) -> bool:
     key = json.loads(spec.key)
     text = answer_part(spec, text)
-    for candidate in [body for _, body in reversed(fences(text))]:
+    for _, candidate in reversed(fences(text)):
         try:
-            return _same(_parsed(candidate), key)
+            return _same(_DECODER.decode(candidate), key)
         except (ValueError, RecursionError):
             continue
     values = _values(text)
@@ -117,24 +112,19 @@ def _json(spec: AnchorSpec, text: str) -> bool:
 
 
 def _values(text: str) -> list[Any]:
-    """Every JSON object and list that stands in a text, one after the other."""
+    """Return every JSON object and list in a text, in order."""
     found: list[Any] = []
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
     at = 0
     for _ in range(_MOST_STARTS):
-        start = re.compile(r"[\[{]").search(text, at)
+        start = _START.search(text, at)
         if start is None:
             break
         try:
-            value, at = decoder.raw_decode(text, start.start())
+            value, at = _DECODER.raw_decode(text, start.start())
             found.append(value)
         except (ValueError, RecursionError):
             at = start.end()
     return found
-
-
-def _parsed(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -148,8 +138,12 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+_START = re.compile(r"[\[{]")
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
 def _same(found: Any, key: Any) -> bool:
-    """Whether two values are the same: types count, the order of keys does not, 2 and 2.0 are one number."""
+    """Return whether two values are the same: types count, the order of keys does not, 2 and 2.0 are one number."""
     if isinstance(found, bool) or isinstance(key, bool):
         return found is key
     if isinstance(found, (int, float)) and isinstance(key, (int, float)):
@@ -159,11 +153,6 @@ def _same(found: Any, key: Any) -> bool:
     if isinstance(found, list) and isinstance(key, list):
         return len(found) == len(key) and all(map(_same, found, key))
     return type(found) is type(key) and bool(found == key)
-
-
-def _rules(spec: AnchorSpec, text: str) -> bool:
-    # The whole reply is what was asked for. A repeated prompt is part of it, and breaks the rules.
-    return obeys(visible(text), spec.rules)
 
 
 def _output(spec: AnchorSpec, text: str) -> bool:
@@ -193,7 +182,8 @@ _GRADERS: Mapping[Kind, Callable[[AnchorSpec, str], bool]] = {
     "short": _short,
     "number": _number,
     "json": _json,
-    "rules": _rules,
+    # The whole reply counts: a repeated prompt breaks the rules.
+    "rules": lambda spec, text: obeys(visible(text), spec.rules),
     "output": _output,
     "line": _line,
 }

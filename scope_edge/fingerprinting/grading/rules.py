@@ -1,4 +1,4 @@
-"""Rules that a reply can be checked against without reading it. A word is a run of letters, digits, ' and -."""
+"""Rules on the form of a reply. A word is a run of letters, digits, ' and -."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _END = re.compile(r"(?<![.!?])[.!?]+[\"')\]]*(?=\s|\Z)")
-# No rule asks for anything as long as this.
-LONGEST = 10_000
+# Every rule asks for less than this.
+_LONGEST = 10_000
 
 
 def obeys(text: str, rules: Sequence[tuple[str, Any]]) -> bool:
-    """Whether a reply obeys every rule. Raises ValueError for a rule that does not exist."""
+    """Return whether a reply obeys every rule. Raises ValueError for an unknown rule."""
     for name, _ in rules:
         if name not in _RULES:
             raise ValueError(f"no rule is called {name!r}")
-    return len(text) <= LONGEST and all(_RULES[name](text, value) for name, value in rules)
+    return len(text) <= _LONGEST and all(_RULES[name](text, value) for name, value in rules)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in small letters."""
+    """Return the words of a text in small letters."""
     return [found.group().lower() for found in _WORD.finditer(text)]
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a text that hold something, trimmed."""
+    """Return the lines of a text that are not blank, trimmed."""
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
@@ -40,14 +40,19 @@ def _sentences(text: str, bounds: int | Sequence[int]) -> bool:
     return not _WORD.search(rest) and _between(sum(_WORD.search(one) is not None for one in ended), bounds)
 
 
+def _alone(wanted: str) -> re.Pattern[str]:
+    """Match a text that is not a part of a longer word."""
+    return re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)", re.IGNORECASE)
+
+
 def _has(text: str, wanted: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", text, re.IGNORECASE) is not None
+    return _alone(wanted).search(text) is not None
 
 
 def _in_order(text: str, wanted: Sequence[str]) -> bool:
     at = 0
     for one in wanted:
-        found = re.compile(rf"(?<!\w){re.escape(one)}(?!\w)", re.IGNORECASE).search(text, at)
+        found = _alone(one).search(text, at)
         if found is None:
             return False
         at = found.end()
@@ -55,9 +60,7 @@ def _in_order(text: str, wanted: Sequence[str]) -> bool:
 
 
 def _times(text: str, counts: Mapping[str, int]) -> bool:
-    return all(
-        len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)) == n for word, n in counts.items()
-    )
+    return all(len(_alone(word).findall(text)) == n for word, n in counts.items())
 
 
 def _initials(parts: Sequence[str], wanted: str) -> bool:
@@ -75,7 +78,7 @@ _RULES: Mapping[str, Callable[[str, Any], bool]] = {
     "words_by_line": lambda text, counts: [len(words(line)) for line in lines(text)] == list(counts),
     "word_lengths": lambda text, counts: [len(word) for word in words(text)] == list(counts),
     "times": _times,
-    # What must and must not stand in it.
+    # Required and forbidden text.
     "require": lambda text, wanted: all(_has(text, one) for one in wanted),
     "require_any": lambda text, wanted: any(_has(text, one) for one in wanted),
     "forbid": lambda text, unwanted: not any(_has(text, one) for one in unwanted),
