@@ -26,7 +26,8 @@ _LOOK_SECONDS = 0.5
 class SpendingBudget:
     """The money a run has spent and may have spent. Threads may share it.
 
-    The cap is on the second: it holds whatever becomes of the calls under way. spent: on answers, in US dollars.
+    The cap is on the second: it holds whatever becomes of the calls under way. spent: on answers; reserved: for calls without
+    an answer, in US dollars.
     """
 
     def __init__(self, card: ModelCard, log: AnswerLog, max_usd: float | None) -> None:
@@ -37,15 +38,15 @@ class SpendingBudget:
                 f"the price of {card.id} is not known, so spending cannot be limited; write usd_in and usd_out on its card,"
                 " or leave out --max-usd"
             )
-        self._log, self._limit = log, max_usd
-        self._lock = threading.Lock()
+        self.log, self._limit = log, max_usd
+        self.lock = threading.Lock()
         self.spent = sum(answer.usd or 0.0 for answer in log.answers.values())
-        self._reserved = log.unanswered_usd
+        self.reserved = log.unanswered_usd
 
     @property
     def at_most(self) -> float:
         """The money spent on answers, and what calls without an answer may have cost."""
-        return self.spent + self._reserved
+        return self.spent + self.reserved
 
     def worst_usd(self, question: Question, max_tokens: int) -> float | None:
         """Return the most that one call about a question can cost, in US dollars; None = unknown price."""
@@ -55,43 +56,35 @@ class SpendingBudget:
         """Return whether a call that costs up to `usd` keeps to the limit."""
         return self._limit is None or usd is None or self.at_most + usd <= self._limit
 
-    def reserve(self, anchor: str, usd: float | None) -> bool:
-        """Log a call about an anchor that may cost `usd`, unless it could exceed the limit; return whether it is allowed."""
-        with self._lock:
-            if not self.allows(usd):
-                return False
-            self._reserved += usd or 0.0
-        self._log.calls(anchor, usd)
-        return True
-
-    def release(self, anchor: str, usd: float | None) -> None:
-        """Log that the last call about an anchor, which reserved `usd`, cost nothing."""
-        with self._lock:
-            self._reserved -= usd or 0.0
-        self._log.fails(anchor)
-
-    def settle(self, reserved: float | None, cost: float | None) -> None:
-        """Count the cost of an answered call."""
-        with self._lock:
-            self._reserved -= reserved or 0.0
-            self.spent += cost or 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class CallMeter:
-    """The calls about one anchor, as a `CostHook`. usd: the most that one may cost."""
+    """The calls about one anchor, as a `CostHook`. usd: the most that one may cost; None = unknown price."""
 
     budget: SpendingBudget
     anchor: str
     usd: float | None
 
     def begin(self) -> bool:
-        """Log the call, unless it could exceed the limit."""
-        return self.budget.reserve(self.anchor, self.usd)
+        """Log the call and reserve its cost, unless it could exceed the limit; return whether it is allowed."""
+        with self.budget.lock:
+            if not self.budget.allows(self.usd):
+                return False
+            self.budget.reserved += self.usd or 0.0
+        self.budget.log.calls(self.anchor, self.usd)
+        return True
 
     def unbilled(self) -> None:
         """Log that the last call cost nothing."""
-        self.budget.release(self.anchor, self.usd)
+        with self.budget.lock:
+            self.budget.reserved -= self.usd or 0.0
+        self.budget.log.fails(self.anchor)
+
+    def settle(self, cost: float | None) -> None:
+        """Count the cost of the last call, which was answered."""
+        with self.budget.lock:
+            self.budget.reserved -= self.usd or 0.0
+            self.budget.spent += cost or 0.0
 
 
 class EndpointAsker:
@@ -147,15 +140,16 @@ class EndpointAsker:
 
     def _answer(self, question: Question) -> LoggedAnswer:
         """Return the answer, or why it is missing. Raises RemoteError, AssetError."""
-        most = self._budget.worst_usd(question, self._max_tokens)
+        worst = self._budget.worst_usd(question, self._max_tokens)
+        meter = CallMeter(self._budget, question.anchor, worst)
         try:
-            reply = self._client.ask(question.prompt, self._max_tokens, CallMeter(self._budget, question.anchor, most))
+            reply = self._client.ask(question.prompt, self._max_tokens, meter)
         except NoAnswerError as error:
             if error.hopeless:
                 raise
             return LoggedAnswer(question.anchor, None, str(error))
         answer = self._counted(question, reply)
-        self._budget.settle(most, answer.usd)
+        meter.settle(answer.usd)
         return answer
 
     def _counted(self, question: Question, reply: ChatReply) -> LoggedAnswer:

@@ -197,11 +197,9 @@ def _complete(repo: HubRepo, file: HubFile) -> bool:
     """Return whether the file is here and intact. A damaged one is deleted."""
     target = repo.folder / file.path
     try:
-        if _defect(target, file, None) is None:
+        if target.exists() and _defect(target, file, None) is None:
             return True
-        target.unlink()
-    except FileNotFoundError:
-        pass
+        target.unlink(missing_ok=True)
     except OSError as error:
         raise RemoteError(f"{target}: cannot be read ({error.strerror or error}); check its permissions") from error
     return False

@@ -10,10 +10,9 @@ from scope_edge.errors import UsageError
 from scope_edge.estimation.anchor_spec import AnchorSpec
 from scope_edge.fingerprinting.fresh.draws import Draws, QuestionDraft, QuestionTemplate
 from scope_edge.fingerprinting.fresh.numbers import NUMBERS
-from scope_edge.fingerprinting.fresh.quantities import QUANTITIES
 from scope_edge.fingerprinting.fresh.reasoning import REASONING
 
-TEMPLATES: Mapping[str, QuestionTemplate] = {one.id: one for one in (*NUMBERS, *QUANTITIES, *REASONING)}
+TEMPLATES: Mapping[str, QuestionTemplate] = {one.id: one for one in (*NUMBERS, *REASONING)}
 
 
 def fresh_specs(specs: Sequence[AnchorSpec], seed: int) -> tuple[AnchorSpec, ...]:
