@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -61,11 +61,9 @@ class AnswerLog:
         self.answers: dict[str, LoggedAnswer] = {}
         self._open_calls: dict[str, list[float]] = {}
         self._lock, self._closed = threading.Lock(), False
-        try:
+        with self._translated("opened"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
-        except OSError as error:
-            raise self._failed("opened", error) from error
         if not _locked(self._file):
             os.close(self._file)
             raise UsageError(f"{model} is being asked by another run already; wait for it, or end it")
@@ -106,24 +104,20 @@ class AnswerLog:
             self._forget(answer.anchor)
 
     def _begin(self, head: str, again: bool) -> None:
-        try:
+        with self._translated("read"):
             if os.fstat(self._file).st_size > _MAX_BYTES:
-                raise AssetError(f"{self.path}: too large for a journal of answers; remove it")
+                raise AssetError(f"{self.path}: too large for a log of answers; remove it")
             raw = b"" if again else self.path.read_bytes()
-        except OSError as error:
-            raise self._failed("read", error) from error
         whole = raw[: raw.rfind(b"\n") + 1]
         lines = whole.decode("utf-8", "replace").split("\n")
         if lines[0] != head:
             whole, lines = b"", []
         for line in lines[1:]:
             self._read(line)
-        try:
+        with self._translated("written"):
             # An incomplete last line is removed; the rest stays untouched.
             os.ftruncate(self._file, len(whole))
             os.lseek(self._file, 0, os.SEEK_END)
-        except OSError as error:
-            raise self._failed("written", error) from error
         if not whole:
             self._write(json.loads(head))
 
@@ -154,18 +148,24 @@ class AnswerLog:
             if self._closed:
                 raise AssetError(f"{self.path}: is closed; nothing more is written")
             end = os.lseek(self._file, 0, os.SEEK_END)
-            try:
-                written = 0
-                while written < len(line):
-                    written += os.write(self._file, line[written:])
-                os.fsync(self._file)
-            except OSError as error:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._file, end)
-                raise self._failed("written", error) from error
+            with self._translated("written"):
+                try:
+                    while line:
+                        line = line[os.write(self._file, line) :]
+                    os.fsync(self._file)
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(self._file, end)
+                    raise
 
-    def _failed(self, done: str, error: OSError) -> AssetError:
-        return AssetError(f"{self.path}: cannot be {done} ({error.strerror or error}); check permissions and space")
+    @contextlib.contextmanager
+    def _translated(self, step: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise AssetError(
+                f"{self.path}: cannot be {step} ({error.strerror or error}); check permissions and space"
+            ) from error
 
 
 def file_name(model: str) -> str:

@@ -84,12 +84,6 @@ class LocalAsker:
         self._ready: SpeedRecord | None = None
         self._tokens, self._seconds = 0, 0.0
 
-    def __enter__(self) -> LocalAsker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
-
     @property
     def speed(self) -> GenerationSpeed:
         """The speed measured so far."""
@@ -101,14 +95,15 @@ class LocalAsker:
     def ask(self, next_question: Callable[[], Question | None], record: Callable[[LoggedAnswer], bool]) -> None:
         """Ask `next_question` until it returns None, or `record`, which gets every answer, returns False.
 
-        The first questions are asked one by one, to measure the speed of a single answer, the rest together. Raises
-        WorkerError.
+        The first questions are asked one by one, to measure the speed of a single answer, the rest together. The worker ends
+        with this call. Raises WorkerError.
         """
-        while self._tokens < _TIMED_TOKENS:
-            question = next_question()
-            if question is None or not self._run([question], record):
-                return
-        self._run(list(iter(next_question, None)), record)
+        with self._client:
+            while self._tokens < _TIMED_TOKENS:
+                question = next_question()
+                if question is None or not self._run([question], record):
+                    return
+            self._run(list(iter(next_question, None)), record)
 
     def _run(self, questions: list[Question], record: Callable[[LoggedAnswer], bool]) -> bool:
         """Ask questions together; return whether to continue. A worker that dies is restarted for the remaining ones."""

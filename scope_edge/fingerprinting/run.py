@@ -316,8 +316,8 @@ class Fingerprinting:
         if not session.open:
             return GenerationSpeed()
         if self._gguf is not None:
-            with LocalAsker(self._gguf, max_tokens=options.max_tokens, threads=self._threads) as local:
-                local.ask(session.next_question, session.record)
+            local = LocalAsker(self._gguf, max_tokens=options.max_tokens, threads=self._threads)
+            local.ask(session.next_question, session.record)
             return local.speed
         with ChatClient(self._card, options.patience, offline=self._offline) as client:
             asker = EndpointAsker(
