@@ -164,13 +164,17 @@ def embedding_columns(encoded: EncodedQuery) -> dict[str, bytes]:
 
 def entry_of(row: tuple[Any, ...], file: str) -> Entry:
     """Read an entry from a row of `COLUMNS`. Raises AssetError when it cannot be read."""
-    id, written, query, *circumstances, decision, run, text, embedded, correct, tokens = row
+    id, written, query, state, model, pool, profile, worth, decision, run, text, embedded, correct, tokens = row
     where = f"{file}: entry {id}"
     return Entry(
-        id,
-        datetime.fromtimestamp(written, timezone.utc),
-        query.hex(),
-        *circumstances,
+        id=id,
+        time=datetime.fromtimestamp(written, timezone.utc),
+        query=query.hex(),
+        state=state,
+        model=model,
+        pool=pool,
+        profile=profile,
+        value_of_time=worth,
         decision=read_decision(decision, where),
         run=read_run(run, where),
         text=None if text is None else text.decode("utf-8", "surrogatepass"),

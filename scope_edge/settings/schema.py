@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, get_args
 
 from scope_edge.errors import UsageError
@@ -28,11 +29,7 @@ Provider = Literal["cpu", "cuda", "coreml", "directml"]
 
 
 def _choice(type_: Any) -> Callable[[str, object], str]:
-    return lambda name, value: check_choice(name, value, get_args(type_))
-
-
-def _at_least_one(name: str, value: object) -> int:
-    return check_count(name, value, least=1)
+    return partial(check_choice, choices=get_args(type_))
 
 
 def _verify(name: str, value: object) -> int:
@@ -41,6 +38,7 @@ def _verify(name: str, value: object) -> int:
     raise UsageError(f"{name} must be 2 (a second answer to compare with) or 0 (none), not {shown(value)}")
 
 
+_at_least_one = partial(check_count, least=1)
 # Setting -> its check: (name, value) -> the value as stored. Each raises UsageError.
 CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "profile": check_name,
@@ -79,15 +77,5 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
 }
 # Settings that a profile may hold.
 PROFILED = tuple(key for key in CHECKS if key != "profile")
-TEXTS = (
-    "profile",
-    "pool",
-    "policy",
-    "index",
-    "fallback",
-    "estimator",
-    "estimator_name",
-    "provider",
-    "journal",
-    "privacy",
-)
+# Settings whose variables are never read as numbers.
+TEXTS = tuple(key for key, check in CHECKS.items() if getattr(check, "func", check) in (check_name, check_choice))
