@@ -174,7 +174,7 @@ def _transfer(hub: Any, url: str, part: _Part, size: int) -> None:
         try:
             hub.file_download.http_get(url, part, resume_size=begun, headers=headers, expected_size=size)
         except _failures(hub) as error:
-            if getattr(error, "response", None) is not None or part.seek(0, os.SEEK_END) <= begun:
+            if getattr(error, "response", None) is not None or not begun < part.seek(0, os.SEEK_END) <= size:
                 raise
 
 
