@@ -31,6 +31,7 @@ Progress = Callable[[str, int, int], None]
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,200})?")
 _TIMEOUT = 20.0
+_ATTEMPTS = 20  # for one file, in one call
 # The client reads these while it is imported: plain downloads only, no output.
 _CLIENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -160,12 +161,12 @@ def _download(repo: HubRepo, file: HubFile, progress: Progress | None) -> None:
 
 
 def _transfer(hub: Any, url: str, part: _Part, size: int) -> None:
-    """Append the missing bytes; after a broken connection, continue as long as every attempt brings more of them."""
+    """Append the missing bytes; continue after a broken connection as long as more bytes have come."""
     # A file that is compressed on the way cannot be continued in the middle.
     headers = {"user-agent": f"scope-edge/{__version__}", "accept-encoding": "identity"}
     if token := _token():
         headers["authorization"] = f"Bearer {token}"
-    while True:
+    for attempt in range(1, _ATTEMPTS + 1):
         begun = part.seek(0, os.SEEK_END)
         if begun > size:  # part of another file, or from a server that ignores ranges
             begun = part.truncate(0)
@@ -173,8 +174,10 @@ def _transfer(hub: Any, url: str, part: _Part, size: int) -> None:
             return
         try:
             hub.file_download.http_get(url, part, resume_size=begun, headers=headers, expected_size=size)
+            return
         except _failures(hub) as error:
-            if getattr(error, "response", None) is not None or not begun < part.seek(0, os.SEEK_END) <= size:
+            answered = getattr(error, "response", None) is not None
+            if answered or attempt == _ATTEMPTS or part.seek(0, os.SEEK_END) == begun:
                 raise
 
 
