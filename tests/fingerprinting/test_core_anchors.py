@@ -171,7 +171,7 @@ def test_it_is_small_and_compared_with_the_routing_data() -> None:
 def test_routing_never_loads_it() -> None:
     assert "core-250" not in {anchors.name for anchors in load_anchor_sets()}
     script = (
-        "import sys, json, scope_edge.factory, scope_edge.estimation.irt, scope_edge.router\n"
+        "import sys, json, scope_edge.factory, scope_edge.estimation.irt, scope_edge.estimation.fingerprints, scope_edge.router\n"
         "print(json.dumps([m for m in sys.modules if m.startswith(('scope_edge.fingerprinting.grading', 'scope_edge.estimation.core_set', "
         "'scope_edge.fingerprinting.fresh'))]))"
     )

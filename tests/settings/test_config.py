@@ -240,7 +240,7 @@ def test_limits_are_accepted_exactly_when_finite_and_not_negative(value: float) 
 def test_loading_settings_and_cards_imports_nothing_heavy(file: Path) -> None:
     heavy = ("numpy", "msgpack", "onnxruntime", "tokenizers", "hnswlib", "llama_cpp", "tomlkit")
     code = (
-        "import sys, scope_edge.catalog.cards, scope_edge.settings.config as config; config.load_settings();"
+        "import sys, scope_edge.catalog.cards, scope_edge.settings.config as config, scope_edge.catalog.edit; config.load_settings();"
         f" sys.exit(','.join(m for m in {heavy!r} if m in sys.modules) or None)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
