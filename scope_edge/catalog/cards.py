@@ -1,8 +1,8 @@
 """The catalog: every known model card, bundled or the user's own, and the pools a decision may choose from.
 
-A user's `[models."id"]` table is laid over the bundled card of that id field by field, or makes a new card. What is not
-known stays None: a card without prices is unpriced, never free. Prices of models on the device are 0 because the card says
-so (electricity is not counted).
+A user's `[models."id"]` table overrides the bundled card of that id field by field, or makes a new card. Unknown facts stay
+None: a card without prices is unpriced, never free. Prices of models on the device are 0 because the card says so
+(electricity is not counted).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-from scope_edge.catalog.endpoint import Endpoint, is_loopback, is_private, parse_endpoint
+from scope_edge.catalog.endpoint import is_loopback, is_private, parse_endpoint
 from scope_edge.errors import AssetError, ConfigError, UsageError
-from scope_edge.settings.validation import check_amount, check_choice, check_name, label, suggestion
+from scope_edge.settings.validation import check_amount, check_choice, check_name, check_positive, label, suggestion
 from scope_edge.storage import assets
 from scope_edge.types import ModelCard, Where
 
@@ -30,10 +30,10 @@ else:
 
 CARDS = "models/cards.toml"
 STATUSES = ("available", "retired", "unknown")
-# What a request may ask of a model beside text: tools to call, an answer of a given form, what it sends along.
+# What a request may need besides text: tools to call, an answer of a given form, attachments.
 FEATURES = ("tools", "json", "images", "audio", "files")
 _PRICES = ("usd_in", "usd_out")
-# Names under which local servers list models that in truth run at a vendor's (Ollama: `name:size-cloud`, `name:cloud`).
+# Endings of names under which local servers list models that run at a vendor (Ollama: `name:size-cloud`, `name:cloud`).
 FORWARDED = ("-cloud", ":cloud")
 
 
@@ -42,11 +42,10 @@ class Catalog:
     """All model cards and pools, checked.
 
     Attributes:
-        cards: every card, bundled ones first, in the files' order.
-        pools: pool name -> model ids, in the order a tie is decided by.
-        active_pool: what `pool()` gives when nothing is named: a pool's name, or model ids joined by commas.
+        cards: every card, bundled cards first, in the files' order.
+        pools: pool name -> model ids, in the order that breaks ties.
+        active_pool: the default of `pool()`: a pool's name, or model ids joined by commas.
         own_cards, own_pools: ids and names that the user's settings file adds or changes.
-        by_id: the cards again, by id.
     """
 
     cards: tuple[ModelCard, ...]
@@ -57,17 +56,17 @@ class Catalog:
     by_id: Mapping[str, ModelCard]
 
     def card(self, model: str) -> ModelCard:
-        """The card of one model. Raises UsageError naming the nearest ids."""
+        """Return the card of one model. Raises UsageError naming the nearest ids."""
         found = self.by_id.get(model)
         if found is None:
             raise UsageError(f"unknown model {model!r}{nearest(model, self.by_id)}; `scope-edge models list` shows all")
         return found
 
     def pool(self, selection: str | Sequence[str] | None = None) -> tuple[ModelCard, ...]:
-        """The cards of a pool, in order: by its name, or for model ids given as a list or joined by commas.
+        """Return the cards of a pool, in order: by its name, or for model ids given as a list or joined by commas.
 
-        Nothing given means the active pool. A pool's name wins over a model of the same name. Retired models are not
-        left out: see `is_retired`. Raises UsageError: unknown pool or model, a model named twice, nothing in it.
+        The default is the active pool. A pool's name wins over a model of the same name. Retired models are included:
+        see `is_retired`. Raises UsageError: unknown pool or model, a model named twice, an empty pool.
         """
         chosen = self.active_pool if selection is None else selection
         ids = self._listed(chosen) if isinstance(chosen, str) else tuple(chosen)
@@ -102,9 +101,9 @@ def load_catalog(
     *,
     file: Path = Path(),
 ) -> Catalog:
-    """Lay the user's cards and pools over the bundled ones. file: the settings file, which errors name.
+    """Load the bundled cards and pools, overridden by the user's. file: the settings file, which errors name.
 
-    Raises AssetError (bundled cards missing or damaged) or ConfigError (a card or pool of the user's cannot be used).
+    Raises AssetError (bundled cards missing or damaged) or ConfigError (a card or pool of the user's is invalid).
     """
     bundled = _bundled()
     raw: dict[str, dict[str, Any]] = bundled["models"]
@@ -115,21 +114,20 @@ def load_catalog(
         twin = folded.setdefault(id.lower(), id)
         if twin != id:
             raise ConfigError(f"{where}: differs from {twin} in capitals only; write {twin}, or another name")
-        cards[id] = _card(id, _laid_over(raw.get(id, {}), fields), where)
+        cards[id] = _card(id, _overridden(raw.get(id, {}), fields), where)
     ordered = tuple(cards[id] for id in dict.fromkeys((*raw, *models)))
     listed = {name: tuple(ids) for name, ids in bundled["pools"].items()} | dict(pools)
     return Catalog(ordered, listed, active_pool, frozenset(models), frozenset(pools), cards)
 
 
 def is_retired(card: ModelCard, on: date | None = None) -> bool:
-    """Whether the model can no longer be called on that day (default today): it says so, or its announced day has come."""
-    if card.status == "retired":
-        return True
-    return card.retires is not None and card.retires <= (on or date.today()).isoformat()
+    """Return whether the model can no longer be called on that day (default: today)."""
+    announced = card.retires is not None and card.retires <= (on or date.today()).isoformat()
+    return announced or card.status == "retired"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Like `suggestion`, for model ids and pools: also finds ids that contain the word, and names up to three."""
+    """Suggest up to three model ids or pools near to a word, or that contain it; see `suggestion`."""
     import difflib
 
     names = list(known)
@@ -148,22 +146,19 @@ def _bundled() -> dict[str, Any]:
     return body
 
 
-def _laid_over(bundled: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The user's fields over the bundled ones. A fact that rested on one the user changed goes with it."""
-    kept = dict(bundled)
+def _overridden(bundled: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Override bundled fields by the user's. A fact that depends on a changed field is dropped."""
     moved = "where" in own and own["where"] != bundled.get("where")
-    if moved:
-        for name in _PRICES:
-            kept.pop(name, None)
+    dropped: tuple[str, ...] = _PRICES if moved else ()
     if moved or any(name in own for name in _PRICES):
-        for name in ("price_as_of", "price_source"):
-            kept.pop(name, None)
-    return kept | dict(own)
+        dropped += ("price_as_of", "price_source")
+    return {name: value for name, value in bundled.items() if name not in dropped} | dict(own)
 
 
 def _card(id: str, fields: Mapping[str, Any], where: str) -> ModelCard:
     """Check every field of a card and make it; `where` names the file and table. Raises ConfigError."""
-    _check_id(id, where)
+    if not id.isprintable() or not id.strip() or re.search(r"[\s,]", id) or len(id) > 200:
+        raise ConfigError(f"{where}: a model id is 1 to 200 characters with no space and no comma, not {id[:60]!r}")
     if "where" not in fields:
         raise ConfigError(f'{where}: does not say where it runs; add where = "device" or where = "cloud"')
     values: dict[str, Any] = {}
@@ -182,14 +177,13 @@ def _card(id: str, fields: Mapping[str, Any], where: str) -> ModelCard:
     if len(missing) == 1:
         raise ConfigError(f"{where}: half a price; add {missing[0]}, or remove the other (unknown prices are left out)")
     card = ModelCard(id=id, **values)
-    fault = _misplaced(card)
-    if fault is not None:
-        raise ConfigError(f"{where}: {fault}")
+    if conflict := _conflict(card):
+        raise ConfigError(f"{where}: {conflict}")
     return card
 
 
-def _misplaced(card: ModelCard) -> str | None:
-    """What a card says of where and how its model is called that cannot be so, and what to write instead; None = nothing."""
+def _conflict(card: ModelCard) -> str | None:
+    """Return which fields on where and how the model is called contradict each other, and what to write instead, or None."""
     if card.where == "device" and any(name.lower().endswith(FORWARDED) for name in (card.id, card.served_as or "")):
         return 'a name ending in -cloud runs at a vendor, never on the device; write where = "cloud"'
     if card.gguf is not None and card.endpoint is not None:
@@ -200,21 +194,14 @@ def _misplaced(card: ModelCard) -> str | None:
         return "a gguf is asked for text alone here; remove supports"
     if card.endpoint is None and (card.served_as is not None or card.key_env is not None):
         return "served_as and key_env belong to an endpoint; add endpoint, or remove them"
-    return None if card.endpoint is None else _astray(card, parse_endpoint(card.endpoint))
-
-
-def _astray(card: ModelCard, endpoint: Endpoint) -> str | None:
-    """As `_misplaced`, for a card with an endpoint."""
+    if card.endpoint is None:
+        return None
+    endpoint = parse_endpoint(card.endpoint)
     if card.key_env is not None and endpoint.scheme == "http" and not is_private(endpoint.host):
         return "a key would be sent to the endpoint in the clear; write https:// in the endpoint"
     if card.where == "device" and not is_loopback(endpoint.host):
         return f'{endpoint.host} is another machine; write where = "cloud"'
     return None
-
-
-def _check_id(id: str, where: str) -> None:
-    if not id.isprintable() or not id.strip() or re.search(r"[\s,]", id) or len(id) > 200:
-        raise ConfigError(f"{where}: a model id is 1 to 200 characters with no space and no comma, not {id[:60]!r}")
 
 
 def _text(name: str, value: object) -> str:
@@ -224,7 +211,7 @@ def _text(name: str, value: object) -> str:
 
 
 def _key_env(name: str, value: object) -> str:
-    # In capitals, which keys are not. What does not look like a variable's name may be the key itself: it is not repeated.
+    # In capitals, which keys are not. A value that does not look like a variable may be the key itself: it is not repeated.
     if isinstance(value, str) and re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", value):
         return value
     raise UsageError(
@@ -239,14 +226,11 @@ def _features(name: str, value: object) -> tuple[str, ...]:
 
 
 def features_of(text: str) -> tuple[str, ...]:
-    """What a model can do beside text, as a user lists it with commas. Raises UsageError."""
-    found = [piece.strip() for piece in text.split(",") if piece.strip()]
-    for one in found:
-        if one not in FEATURES:
-            raise UsageError(
-                f"{one!r} is nothing a card can say{suggestion(one, FEATURES)}; what is: {', '.join(FEATURES)}"
-            )
-    return tuple(dict.fromkeys(found))
+    """Read a user's comma-separated list of features. Raises UsageError."""
+    found = dict.fromkeys(piece.strip() for piece in text.split(",") if piece.strip())
+    if unknown := next((one for one in found if one not in FEATURES), None):
+        raise UsageError(f"{unknown!r} is not a feature{suggestion(unknown, FEATURES)}; they are {', '.join(FEATURES)}")
+    return tuple(found)
 
 
 def _day(name: str, value: object) -> str:
@@ -258,17 +242,10 @@ def _day(name: str, value: object) -> str:
 
 
 def _as_of(name: str, value: object) -> str:
-    """A date, or the month or year alone where the source tells no more."""
+    # The month or the year alone is enough where the source gives no more.
     if isinstance(value, str) and re.fullmatch(r"\d{4}(-(0[1-9]|1[0-2]))?", value):
         return value
     return _day(name, value)
-
-
-def _above_zero(name: str, value: object) -> float:
-    number = check_amount(name, value)
-    if number == 0:
-        raise UsageError(f"{name} must be above 0, not {value!r}")
-    return number
 
 
 def _tokens(name: str, value: object) -> int:
@@ -285,12 +262,12 @@ _CARD_CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "usd_out": check_amount,
     "price_as_of": _as_of,
     "price_source": _text,
-    "token_factor": _above_zero,
+    "token_factor": check_positive,
     "context_tokens": _tokens,
-    "parameters_b": _above_zero,
-    "size_gb": _above_zero,
-    "tokens_per_second": _above_zero,
-    "prompt_tokens_per_second": _above_zero,
+    "parameters_b": check_positive,
+    "size_gb": check_positive,
+    "tokens_per_second": check_positive,
+    "prompt_tokens_per_second": check_positive,
     "load_seconds": check_amount,
     "status": lambda name, value: check_choice(name, value, STATUSES),
     "retires": _day,

@@ -1,6 +1,7 @@
-"""Edits to the user's settings file: cards, pools, which one is active, profiles. Comments and layout of the file are kept.
+"""Edits to the user's settings file: cards, pools, the active pool, profiles. Comments and layout of the file are kept.
 
-The bundled pools cannot be changed: the first edit of one copies it into the user's file, where it overrides the bundled one.
+The first edit of a bundled pool copies it into the user's file, where it overrides the bundled one. Every edit raises
+ConfigError when the settings file cannot be read or written.
 """
 
 from __future__ import annotations
@@ -22,28 +23,21 @@ if TYPE_CHECKING:
 
 
 def use_pool(name: str) -> tuple[str, ...]:
-    """Make a pool the active one; give its model ids.
-
-    Raises UsageError (no such pool, or nothing in it) or ConfigError (the settings file cannot be read or written).
-    """
+    """Make a pool the active one; return its model ids. Raises UsageError (unknown or empty pool)."""
     settings, catalog = _loaded()
     if name not in catalog.pools:
         raise UsageError(
             f"unknown pool {name!r}{nearest(name, catalog.pools)}; the pools are {', '.join(sorted(catalog.pools))}"
         )
     ids = tuple(card.id for card in catalog.pool(name))
-
-    def edit(document: TOMLDocument) -> None:
-        document["pool"] = name
-
-    _edit(settings.file, edit)
+    _edit(settings.file, lambda document: document.update({"pool": name}))
     return ids
 
 
 def add_to_pool(model: str, pool: str) -> tuple[str, ...]:
-    """Put a model at the end of a pool, which is made if there is none of that name; give the pool's model ids.
+    """Append a model to a pool, which is made if missing; return the pool's model ids.
 
-    Raises UsageError (unknown model, already in the pool) or ConfigError (the settings file cannot be read or written).
+    Raises UsageError (unknown model, already in the pool).
     """
     settings, catalog = _loaded()
     _check_pool_name(pool)
@@ -56,10 +50,7 @@ def add_to_pool(model: str, pool: str) -> tuple[str, ...]:
 
 
 def remove_from_pool(model: str, pool: str) -> tuple[str, ...]:
-    """Take a model out of a pool; give the model ids that are left.
-
-    Raises UsageError (unknown pool, not in it) or ConfigError (the settings file cannot be read or written).
-    """
+    """Remove a model from a pool; return the remaining model ids. Raises UsageError (unknown pool, not in it)."""
     settings, catalog = _loaded()
     before = catalog.pools.get(pool)
     if before is None:
@@ -73,10 +64,10 @@ def remove_from_pool(model: str, pool: str) -> tuple[str, ...]:
 
 
 def add_card(model: str, fields: Mapping[str, Any], pool: str | None, *, replace: bool = False) -> Catalog:
-    """Write a card, and the model at the end of a pool (None = none), in one step; give the catalog as it is then.
+    """Write a card, and append the model to a pool unless `pool` is None, in one step; return the new catalog.
 
-    replace: a card of the user's that is there is written anew. Raises UsageError (there is one, no name for a pool),
-    ConfigError (the card cannot be so, the settings file cannot be read or written).
+    replace: overwrite an existing card of the user's. Raises UsageError (it exists, invalid name of a pool), ConfigError
+    (invalid card).
     """
     import tomlkit
 
@@ -88,7 +79,7 @@ def add_card(model: str, fields: Mapping[str, Any], pool: str | None, *, replace
         )
     if pool is not None:
         _check_pool_name(pool)
-    # The card is checked before anything is written, in the words that a card in the file is refused with.
+    # The card is checked before anything is written, with the messages of a card in the file.
     load_catalog({**settings.models, model: dict(fields)}, settings.pools, settings.pool, file=settings.file)
 
     def edit(document: TOMLDocument) -> None:
@@ -105,17 +96,16 @@ def add_card(model: str, fields: Mapping[str, Any], pool: str | None, *, replace
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Removed:
-    """What became of a card. pools: the model was taken out of. bundled: whether a bundled card of that id holds again."""
+    """A removed card. pools: those the model was removed from. bundled: whether a bundled card of that id applies again."""
 
     pools: tuple[str, ...]
     bundled: bool
 
 
 def remove_card(model: str) -> Removed:
-    """Take a card of the user's out of the settings file, and the model out of the user's pools.
+    """Remove a card of the user's from the settings file, and the model from the user's pools.
 
-    Where it lay over a bundled card, that one holds again and the pools stay as they are. Raises UsageError (no such card,
-    or a bundled one), ConfigError (the settings file cannot be read or written).
+    If it overrode a bundled card, that one applies again and the pools stay. Raises UsageError (unknown or bundled card).
     """
     settings, catalog = _loaded()
     if model not in settings.models:
@@ -132,10 +122,8 @@ def remove_card(model: str) -> Removed:
             _own_list(document, catalog, name).remove(model)
         listed = [one.strip() for one in str(document.get("pool", "")).split(",")]
         if not bundled and model in listed and document["pool"] not in catalog.pools:
-            left = ",".join(one for one in listed if one != model)
-            if left:
-                document["pool"] = left
-            else:
+            document["pool"] = ",".join(one for one in listed if one != model)
+            if not document["pool"]:
                 del document["pool"]
 
     _edit(settings.file, edit)
@@ -143,29 +131,22 @@ def remove_card(model: str) -> Removed:
 
 
 def update_card(model: str, facts: Mapping[str, float]) -> None:
-    """Write numbers on a card of the user's. Raises ConfigError: no such card there, or the file cannot be read or written."""
+    """Write numbers on a card of the user's. Raises ConfigError, also if the card is missing."""
     settings = load_settings()
     if model not in settings.models:
         raise ConfigError(f'{settings.file}: has no card [models."{model}"] to write on')
-
-    def edit(document: TOMLDocument) -> None:
-        cards = document["models"]
-        for name, value in facts.items():
-            cards[model][name] = value
-
-    _edit(settings.file, edit)
+    _edit(settings.file, lambda document: document["models"][model].update(facts))
 
 
 def check_profile_name(name: str) -> str:
-    """A name a profile may have. Raises UsageError."""
+    """Check the name of a profile. Raises UsageError."""
     return check_name("the profile's name", name)
 
 
 def save_profile(name: str, values: Mapping[str, Any]) -> Path:
-    """Write a profile, in the place of one of that name; give the settings file.
+    """Write a profile, replacing one of that name; return the settings file.
 
-    values: setting -> value, as `config.PROFILED` names them. Raises UsageError (a name or value that cannot be), ConfigError
-    (the settings file cannot be read or written).
+    values: setting -> value, of the settings in `schema.PROFILED`. Raises UsageError (invalid name or value).
     """
     name, path = check_profile_name(name), load_settings().file
     checked = {key: CHECKS[key](key, value) for key, value in values.items()}
@@ -195,7 +176,7 @@ def _loaded() -> tuple[Settings, Catalog]:
 
 
 def _own_list(document: TOMLDocument, catalog: Catalog, pool: str) -> Array:
-    """The pool's list in the user's file, copied there from the bundled pool if it is not there yet."""
+    """Return the pool's list in the user's file, copied from the bundled pool if missing."""
     import tomlkit
     from tomlkit.items import Array
 
@@ -205,7 +186,7 @@ def _own_list(document: TOMLDocument, catalog: Catalog, pool: str) -> Array:
         ids.extend(catalog.pools.get(pool, ()))
         pools[pool] = ids
     found = pools[pool]
-    assert isinstance(found, Array)  # config.py has read it as a list
+    assert isinstance(found, Array)  # settings/config.py has read it as a list
     return found
 
 

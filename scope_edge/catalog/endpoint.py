@@ -1,4 +1,4 @@
-"""Addresses of OpenAI-compatible servers: what one may look like, and how far away it is. Nothing here connects."""
+"""Addresses of OpenAI-compatible servers: their form, and whether they are on this machine. Nothing here connects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A server's base address without a slash at its end, and its parts. host: in small letters, no brackets."""
+    """A server's base address without a final slash, and its parts. host: in small letters, no brackets."""
 
     url: str
     scheme: str
@@ -25,12 +25,12 @@ class Endpoint:
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """What two addresses share when they are one server."""
+        """Equal for two addresses of one server."""
         return self.scheme, self.host, self.port
 
 
 def parse_endpoint(value: object, name: str = "endpoint") -> Endpoint:
-    """An address such as https://api.openai.com/v1. Raises UsageError, which does not repeat a name and key in it."""
+    """Read an address such as https://api.openai.com/v1. Raises UsageError, which does not repeat a name and key in it."""
     wanted = f"{name} must be an address such as https://HOST/v1 or http://127.0.0.1:11434/v1"
     if not isinstance(value, str) or not value.isascii() or any(one.isspace() for one in value):
         raise UsageError(f"{wanted}, not {str(value)[:40]!r}")
@@ -41,22 +41,15 @@ def parse_endpoint(value: object, name: str = "endpoint") -> Endpoint:
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise UsageError(f"{wanted}, not {value[:80]!r}") from error
-    if (
-        parts.scheme not in _PORTS
-        or not host
-        or parts.query
-        or parts.fragment
-        or "?" in value
-        or not value.isprintable()
-    ):
+    if parts.scheme not in _PORTS or not host or parts.fragment or "?" in value or not value.isprintable():
         raise UsageError(f"{wanted}, not {value.partition('?')[0][:80]!r}")
-    # What people copy is often the address of one method.
+    # People often copy the address of one method.
     url = value.rstrip("/").removesuffix("/chat/completions").rstrip("/")
     return Endpoint(url, parts.scheme, host, _PORTS[parts.scheme] if port is None else port)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
+    """Return whether a host is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     address = _address(host)
@@ -64,13 +57,13 @@ def is_loopback(host: str) -> bool:
 
 
 def is_private(host: str) -> bool:
-    """Whether a host is this machine or one of a network at home, by its number; a name tells nothing."""
+    """Return whether a host is this machine or has the address of a private network; a name never counts."""
     address = _address(host)
     return is_loopback(host) or (address is not None and address.is_private)
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
-    import ipaddress  # few cards have an address, and routing is to start fast
+    import ipaddress  # few cards have an address, and routing must start fast
 
     try:
         return ipaddress.ip_address(host)

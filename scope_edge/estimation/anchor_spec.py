@@ -34,7 +34,7 @@ class AnchorSpec:
         accept: other spellings of a short answer; other right letters never. exact: whether its capitals count.
         relative, absolute: how far a number may be off; the larger of both holds.
         units: (unit, factor): what a number may be followed by, and what it is then multiplied by.
-        rules: (name, value), see `scope_edge.fingerprinting.grading.rules`; all must hold.
+        rules: (name, value), see `scope_edge.fingerprinting.grading.grade`; all must hold.
         fresh: made by a template: `scope_edge.fingerprinting.fresh.fresh_anchor` makes others like it.
     """
 

@@ -1,7 +1,7 @@
-"""The journal of a fingerprint: one line a call or answer, on disk before anything else happens.
+"""The log of a fingerprint's answers: one line for each call or answer, on disk before anything else happens.
 
-Killed at any moment, a run loses the answers that were on their way and nothing else; the next one reads what is here and
-asks only the rest. A call is written down before it is made, so that a cap on spending also counts calls whose answer was lost.
+A killed run loses only the answers under way; the next run reads the log and asks the rest. A call is logged before it is
+made, so that a cap on spending also counts calls whose answer was lost.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from scope_edge.errors import AssetError, UsageError
+from scope_edge.settings.validation import check_amount
 from scope_edge.storage import assets
 from scope_edge.types import Counted
 
@@ -29,12 +29,12 @@ _MAX_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class LoggedAnswer:
-    """What came of one question.
+    """The answer to one question.
 
     Attributes:
-        anchor: its id. text: the reply; None = there is none, and then `problem` says why.
-        cut: ended by the limit on tokens. prompt_tokens, completion_tokens: in own tokens; counted: by whom.
-        seconds: from the call to the answer; None = asked among others. usd: what it cost; None = not known.
+        anchor: its id. text: the reply; None = missing, and then `problem` says why.
+        cut: ended by the limit on tokens. prompt_tokens, completion_tokens: own tokens; counted: how they were counted.
+        seconds: from the call to the answer; None = asked among others. usd: its cost; None = unknown.
     """
 
     anchor: str
@@ -49,23 +49,21 @@ class LoggedAnswer:
 
 
 class AnswerLog:
-    """One model's answers under one way of asking. Open, it is locked against another run. Threads may write."""
+    """One model's answers under the same conditions. An open log is locked against other runs. Threads may write."""
 
-    def __init__(self, model: str, asked: Mapping[str, Any], *, again: bool = False) -> None:
-        """asked: whatever an answer depends on; another way of asking has a journal of its own. again: begin anew.
+    def __init__(self, model: str, conditions: Mapping[str, Any], *, again: bool = False) -> None:
+        """conditions: everything that an answer depends on; other conditions have another log. again: start over.
 
         Raises AssetError (cannot be read or written), UsageError (another run has it open).
         """
-        head = json.dumps({"format": FORMAT, "model": model, **asked}, sort_keys=True)
+        head = json.dumps({"format": FORMAT, "model": model, **conditions}, sort_keys=True)
         self.path = assets.user_data_dir() / FOLDER / f"{file_name(model)}-{_digest(head)}.jsonl"
         self.answers: dict[str, LoggedAnswer] = {}
         self._open_calls: dict[str, list[float]] = {}
         self._lock, self._closed = threading.Lock(), False
-        try:
+        with self._translated("opened"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
-        except OSError as error:
-            raise self._failed("opened", error) from error
         if not _locked(self._file):
             os.close(self._file)
             raise UsageError(f"{model} is being asked by another run already; wait for it, or end it")
@@ -82,61 +80,57 @@ class AnswerLog:
 
     @property
     def unanswered_usd(self) -> float:
-        """What the calls may have cost at most whose answer never came, in US dollars."""
+        """The most that calls without an answer may have cost, in US dollars."""
         return sum(sum(calls) for calls in self._open_calls.values())
 
     def calls(self, anchor: str, usd: float | None) -> None:
-        """A call is about to be made that may cost so much. Raises AssetError."""
+        """Log that a call about an anchor is about to be made, which may cost `usd`. Raises AssetError."""
         self._note(anchor, usd or 0.0)
         self._write({"call": anchor, "usd": usd})
 
     def fails(self, anchor: str) -> None:
-        """The last call about an anchor came to nothing and cost nothing. Raises AssetError."""
+        """Log that the last call about an anchor failed and cost nothing. Raises AssetError."""
         self._forget(anchor)
         self._write({"free": anchor})
 
     def add(self, answer: LoggedAnswer) -> None:
-        """What came of a question. Raises AssetError."""
+        """Log an answer, or why it is missing. Raises AssetError."""
+        self._take(answer)
+        self._write({name: value for name, value in asdict(answer).items() if value not in (None, False)})
+
+    def _take(self, answer: LoggedAnswer) -> None:
         if answer.text is not None:
             self.answers[answer.anchor] = answer
             self._forget(answer.anchor)
-        self._write({name: value for name, value in asdict(answer).items() if value not in (None, False)})
 
     def _begin(self, head: str, again: bool) -> None:
-        try:
+        with self._translated("read"):
             if os.fstat(self._file).st_size > _MAX_BYTES:
-                raise AssetError(f"{self.path}: too large for a journal of answers; remove it")
+                raise AssetError(f"{self.path}: too large for a log of answers; remove it")
             raw = b"" if again else self.path.read_bytes()
-        except OSError as error:
-            raise self._failed("read", error) from error
         whole = raw[: raw.rfind(b"\n") + 1]
         lines = whole.decode("utf-8", "replace").split("\n")
         if lines[0] != head:
             whole, lines = b"", []
         for line in lines[1:]:
             self._read(line)
-        try:
-            # What was cut off in the middle of a line goes; the rest stays untouched.
+        with self._translated("written"):
+            # An incomplete last line is removed; the rest stays untouched.
             os.ftruncate(self._file, len(whole))
             os.lseek(self._file, 0, os.SEEK_END)
-        except OSError as error:
-            raise self._failed("written", error) from error
         if not whole:
             self._write(json.loads(head))
 
     def _read(self, line: str) -> None:
-        """Take in one line; one that makes no sense counts as not there, and its question is asked again."""
-        try:
+        """Read one line; an invalid one is ignored, and its question is asked again."""
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError, UsageError):
             body: dict[str, Any] = dict(json.loads(line))
             if "call" in body:
-                self._note(str(body["call"]), _number(body["usd"]) or 0.0)
+                self._note(str(body["call"]), _amount(body, "usd") or 0.0)
             elif "free" in body:
                 self._forget(str(body["free"]))
-            elif (answer := _answer(body)).text is not None:
-                self.answers[answer.anchor] = answer
-                self._forget(answer.anchor)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return
+            else:
+                self._take(_answer(body))
 
     def _note(self, anchor: str, usd: float) -> None:
         with self._lock:
@@ -150,26 +144,32 @@ class AnswerLog:
     def _write(self, body: Mapping[str, Any]) -> None:
         line = (json.dumps(body, sort_keys=True) + "\n").encode("ascii")
         with self._lock:
-            # A thread may still be asking when a run is interrupted: by now the number may be another file's.
+            # A thread may still be asking after a run was interrupted: the descriptor may belong to another file by now.
             if self._closed:
                 raise AssetError(f"{self.path}: is closed; nothing more is written")
             end = os.lseek(self._file, 0, os.SEEK_END)
-            try:
-                written = 0
-                while written < len(line):
-                    written += os.write(self._file, line[written:])
-                os.fsync(self._file)
-            except OSError as error:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._file, end)
-                raise self._failed("written", error) from error
+            with self._translated("written"):
+                try:
+                    while line:
+                        line = line[os.write(self._file, line) :]
+                    os.fsync(self._file)
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(self._file, end)
+                    raise
 
-    def _failed(self, done: str, error: OSError) -> AssetError:
-        return AssetError(f"{self.path}: cannot be {done} ({error.strerror or error}); check permissions and space")
+    @contextlib.contextmanager
+    def _translated(self, step: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise AssetError(
+                f"{self.path}: cannot be {step} ({error.strerror or error}); check permissions and space"
+            ) from error
 
 
 def file_name(model: str) -> str:
-    """A model's id as (part of) a file's name; two ids never give the same."""
+    """Return a model's id as (part of) a file name; different ids give different names."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model)[:80].strip(".-") or "model"
     return plain if plain == model and plain.islower() else f"{plain}-{_digest(model)}"
 
@@ -179,43 +179,32 @@ def _digest(text: str) -> str:
 
 
 def _answer(body: Mapping[str, Any]) -> LoggedAnswer:
-    """An answer out of a line. Raises KeyError, TypeError or ValueError."""
-    text, counted = body.get("text"), body.get("counted")
-    if (
-        not isinstance(body["anchor"], str)
-        or not isinstance(text, str | None)
-        or counted not in (None, *get_args(Counted))
-    ):
+    """Read an answer from a line. Raises KeyError, TypeError or UsageError."""
+    anchor, text, counted = body["anchor"], body.get("text"), body.get("counted")
+    if not isinstance(anchor, str) or not isinstance(text, str | None) or counted not in (None, *get_args(Counted)):
         raise TypeError("not an answer")
-    numbers = {name: _number(body.get(name)) for name in ("prompt_tokens", "completion_tokens", "seconds", "usd")}
+    numbers = {name: _amount(body, name) for name in ("prompt_tokens", "completion_tokens", "seconds", "usd")}
     problem = None if text is not None else str(body.get("problem", ""))
-    return LoggedAnswer(body["anchor"], text, problem, bool(body.get("cut")), counted=counted, **numbers)
+    return LoggedAnswer(anchor, text, problem, bool(body.get("cut")), counted=counted, **numbers)
 
 
-def _number(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
-        return float(value)
-    raise ValueError("not a number")
+def _amount(body: Mapping[str, Any], name: str) -> float | None:
+    return None if body.get(name) is None else check_amount(name, body[name])
 
 
 def _locked(file: int) -> bool:
-    """Lock an open file for this process; False when another one has it. The lock goes with the process."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        # Far behind the end, so that it can still be read.
-        os.lseek(file, 2**40, os.SEEK_SET)
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    import fcntl
-
+    """Lock an open file for this process, until it ends; return False when another process has it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if sys.platform == "win32":
+            import msvcrt
+
+            # Far behind the end, so that it can still be read.
+            os.lseek(file, 2**40, os.SEEK_SET)
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

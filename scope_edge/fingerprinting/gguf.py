@@ -1,20 +1,21 @@
-"""Questions to a GGUF, in the llama.cpp worker: through its own chat template, many decoded together."""
+"""Questions to a GGUF in the llama.cpp worker, through its own chat template, many decoded together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import UsageError, WorkerError
 from scope_edge.fingerprinting.answer_log import LoggedAnswer
 from scope_edge.providers.llama.client import START_SECONDS, LlamaClient
-from scope_edge.providers.llama.gguf import check_template
+from scope_edge.providers.llama.gguf import check_template, describe_gguf
 from scope_edge.providers.llama.loadable import gguf_path, start_worker
-from scope_edge.providers.llama.memory import plan_device
+from scope_edge.providers.llama.memory import NoRoom, plan_device
 from scope_edge.providers.llama.messages import Job, JobResult, Message, Sampling
 from scope_edge.storage import assets
+from scope_edge.storage.files import file_sha256
 
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.questions import Question
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
     from scope_edge.providers.llama.speed import SpeedRecord
     from scope_edge.types import ModelCard
 
-# Decoded by one sample alone before its speed is believed.
+# Tokens decoded by single answers before their speed is reported.
 _TIMED_TOKENS = 32
 _ATTEMPTS = 3
-_ROOM = 64  # for the template around a question
+_TEMPLATE_TOKENS = 64  # around a question
 
 
 @dataclass(frozen=True, slots=True)
 class GgufModel:
-    """The file of a card, and what it says of itself."""
+    """The GGUF of a card, with its hash and what its header says."""
 
     path: Path
     sha256: str
@@ -40,21 +41,18 @@ class GgufModel:
 
 @dataclass(frozen=True, slots=True)
 class GenerationSpeed:
-    """Measured: tokens a second of one answer alone and of a prompt; seconds to load. None = too little was read."""
+    """Measured tokens a second of a single answer and of a prompt; seconds to load. None = too little was measured."""
 
-    tokens_per_second: float | None
-    prompt_tokens_per_second: float | None
-    load_seconds: float | None
+    tokens_per_second: float | None = None
+    prompt_tokens_per_second: float | None = None
+    load_seconds: float | None = None
 
 
 def look_at(card: ModelCard, progress: Callable[[int, int], None] | None = None) -> GgufModel:
-    """The GGUF of a card, hashed. progress: bytes read, bytes in all.
+    """Read and hash the GGUF of a card. progress: called with (bytes read, total bytes).
 
-    Raises UsageError (not there, no chat template), AssetError (no GGUF, cannot be read), MissingExtraError.
+    Raises UsageError (missing, no chat template), AssetError (no GGUF, cannot be read), MissingExtraError.
     """
-    from scope_edge.providers.llama.gguf import describe_gguf
-    from scope_edge.storage.files import file_sha256
-
     path = gguf_path(card)
     if not path.is_file():
         raise UsageError(f"{card.id}: no file {path}; write the right gguf on its card")
@@ -67,13 +65,12 @@ def look_at(card: ModelCard, progress: Callable[[int, int], None] | None = None)
 
 
 def open_worker(gguf: GgufModel, threads: int | None) -> tuple[LlamaClient, Plan]:
-    """A worker for it, not started yet, and how it will be loaded. Raises WorkerError: there is no room for it."""
-    from scope_edge.providers.llama.memory import NoRoom
-
+    """Return a worker that is not started yet, and its plan for loading. Raises WorkerError: not enough memory."""
     plan = plan_device(gguf.shape, gguf.path.stat().st_size)
     if isinstance(plan, NoRoom):
         raise WorkerError(f"{gguf.path.name}: {plan.why}")
-    plan = _threaded(plan, threads)
+    if threads is not None:
+        plan = replace(plan, threads=min(plan.threads, threads))
     return LlamaClient(gguf.path, gguf.sha256, plan, cache_dir=assets.user_cache_dir()), plan
 
 
@@ -81,53 +78,44 @@ class LocalAsker:
     """Asks one GGUF."""
 
     def __init__(self, gguf: GgufModel, *, max_tokens: int, threads: int | None) -> None:
-        """Nothing is loaded yet. Raises WorkerError: there is no room for it."""
+        """Load nothing yet. Raises WorkerError: not enough memory."""
         self._gguf, self._max_tokens = gguf, max_tokens
         self._client, self._plan = open_worker(gguf, threads)
         self._ready: SpeedRecord | None = None
         self._tokens, self._seconds = 0, 0.0
 
-    def __enter__(self) -> LocalAsker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
-
     @property
     def speed(self) -> GenerationSpeed:
-        """As measured so far."""
+        """The speed measured so far."""
         alone = self._tokens / self._seconds if self._tokens >= _TIMED_TOKENS and self._seconds > 0 else None
-        ready = self._ready
-        return GenerationSpeed(alone, ready.prefill_tps if ready else None, ready.load_seconds if ready else None)
+        if self._ready is None:
+            return GenerationSpeed(alone)
+        return GenerationSpeed(alone, self._ready.prefill_tps, self._ready.load_seconds)
 
-    def ask(self, following: Callable[[], Question | None], take: Callable[[LoggedAnswer], bool]) -> None:
-        """Ask what `following` gives until it gives None, or `take`, which gets every answer, says False.
+    def ask(self, next_question: Callable[[], Question | None], record: Callable[[LoggedAnswer], bool]) -> None:
+        """Ask `next_question` until it returns None, or `record`, which gets every answer, returns False.
 
-        The first ones one by one, to see how fast a single answer is; then all together. Raises WorkerError.
+        The first questions are asked one by one, to measure the speed of a single answer, the rest together. The worker ends
+        with this call. Raises WorkerError.
         """
-        while self._tokens < _TIMED_TOKENS:
-            question = following()
-            if question is None:
-                return
-            if not self._run([question], take):
-                return
-        rest: list[Question] = []
-        while (question := following()) is not None:
-            rest.append(question)
-        self._run(rest, take)
+        with self._client:
+            while self._tokens < _TIMED_TOKENS:
+                question = next_question()
+                if question is None or not self._run([question], record):
+                    return
+            self._run(list(iter(next_question, None)), record)
 
-    def _run(self, questions: list[Question], take: Callable[[LoggedAnswer], bool]) -> bool:
-        """Ask these together; whether there is to be more. A worker that dies is started again for what is left."""
+    def _run(self, questions: list[Question], record: Callable[[LoggedAnswer], bool]) -> bool:
+        """Ask questions together; return whether to continue. A worker that dies is restarted for the remaining ones."""
         left = {question.anchor: question for question in questions}
-        for attempt in range(1, _ATTEMPTS + 1):
+        for _ in range(_ATTEMPTS - 1):
             try:
-                return self._once(left, take)
+                return self._run_once(left, record)
             except WorkerError:
-                if attempt == _ATTEMPTS:
-                    raise
-        return False
+                continue
+        return self._run_once(left, record)
 
-    def _once(self, left: dict[str, Question], take: Callable[[LoggedAnswer], bool]) -> bool:
+    def _run_once(self, left: dict[str, Question], record: Callable[[LoggedAnswer], bool]) -> bool:
         self._ready = start_worker(self._client, self._gguf.path, START_SECONDS)
         asked = list(left.values())
         more = True
@@ -135,31 +123,24 @@ class LocalAsker:
         def each(index: int, result: JobResult) -> bool:
             nonlocal more
             del left[asked[index].anchor]
-            more = take(_answer(asked[index], result)) and more
+            more = record(_answer(asked[index], result)) and more
             return more
 
         results, stats = self._client.run([self._job(one) for one in asked], None, each)
         if len(asked) == 1:
             self._tokens += stats.decode_tokens
             self._seconds += stats.decode_seconds
-        for question, result in zip(asked, results, strict=True):
-            # What could not be run at all is told of at the end.
+        for index, (question, result) in enumerate(zip(asked, results, strict=True)):
+            # Jobs that could not run at all are reported at the end.
             if more and question.anchor in left:
-                del left[question.anchor]
-                more = take(_answer(question, result))
+                each(index, result)
         return more
 
     def _job(self, question: Question) -> Job:
-        room = min(self._gguf.shape.context or self._plan.context, self._plan.context)
-        fits = room - int(question.prompt_tokens_high) - _ROOM
-        tokens = max(1, min(self._max_tokens, fits))
+        context = min(self._gguf.shape.context or self._plan.context, self._plan.context)
+        left = context - int(question.prompt_tokens_high) - _TEMPLATE_TOKENS
+        tokens = max(1, min(self._max_tokens, left))
         return Job((), 1, "text", tokens, Sampling(temperature=0.0), (Message("user", question.prompt),))
-
-
-def _threaded(plan: Plan, threads: int | None) -> Plan:
-    from dataclasses import replace
-
-    return plan if threads is None else replace(plan, threads=min(plan.threads, threads))
 
 
 def _answer(question: Question, result: JobResult) -> LoggedAnswer:

@@ -1,4 +1,4 @@
-"""What a run is asked for and what it tells: plain records."""
+"""A run's options and reports, and a model's ability and rank as its answers come in."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from scope_edge.estimation.irt import IrtModel
     from scope_edge.types import Floats, ModelCard
 
-# A model's ability on one anchor set with its standard error, and its place among the models that are known.
-
-_COVERAGE = 0.9  # of the prior's bound on tokens, which is not looked at here
+_COVERAGE = 0.9  # of the bound on tokens, which is not used here
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class FieldAbility:
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """rank: 1 = most able of `of` models, itself included. better, worse: the nearest ones, nearest first."""
+    """rank: 1 = most able of `of` models, itself included. better, worse: ids of the nearest models, nearest first."""
 
     rank: int
     of: int
@@ -49,23 +47,23 @@ class Rank:
 
 
 class PoolRanking:
-    """Fits one model again and again as its answers come in, and says what is best asked next. Milliseconds each."""
+    """Fits one model whenever an answer comes in, and selects the next anchor. Milliseconds each."""
 
     def __init__(self, anchors: AnchorSet, population: Population, others: Sequence[Fingerprint] = ()) -> None:
-        """others: what is known of the model from other anchor sets."""
+        """others: the model's fingerprints on other anchor sets."""
         self._anchors, self._population, self._others = anchors, population, tuple(others)
         rows, offsets = query_row(anchors.map_difficulty, anchors.domains, anchors.traits, population)
         self._row, self._offset = rows.mean(axis=0), float(offsets.mean())
-        self._telling = ItemSelector(anchors, population)
+        self._selector = ItemSelector(anchors, population)
 
-    def of(self, correct: Floats) -> FieldAbility:
-        """After outcomes (n,), NaN where there is none."""
+    def ability(self, correct: Floats) -> FieldAbility:
+        """Estimate ability after outcomes (n,), NaN where missing."""
         mean, covariance = self._fit(correct)
         return FieldAbility(float(self._row @ mean) + self._offset, float(self._row @ covariance @ self._row) ** 0.5)
 
-    def following(self, correct: Floats, open_: NDArray[np.bool_], under_way: Sequence[int]) -> int:
-        """Which of the open anchors, (n,) and at least one, tells most after these outcomes and those under way."""
-        return self._telling.following(*self._fit(correct), open_.astype(np.float64), 1, under_way)[0]
+    def next_item(self, correct: Floats, open_: NDArray[np.bool_], under_way: Sequence[int]) -> int:
+        """Select the most informative of the open anchors, (n,) and at least one, after these outcomes and those under way."""
+        return self._selector.following(*self._fit(correct), open_.astype(np.float64), 1, under_way)[0]
 
     def _fit(self, correct: Floats) -> tuple[Floats, Floats]:
         own = Fingerprint("", self._anchors, correct, np.full(len(correct), np.nan))
@@ -77,13 +75,11 @@ def place_among(
     cards: Sequence[ModelCard],
     fingerprints: Mapping[str, Sequence[Fingerprint]],
     anchors: AnchorSet,
-    basis: IrtModel,
+    irt: IrtModel,
 ) -> Rank:
-    """Where a model stands among cards with a fingerprint, by what each is expected to get right of a set's questions."""
-    known = [card for card in cards if card.id != model.id and fingerprints.get(card.id)]
-    pool = [model, *known]
-    prior = IrtEstimator(basis, pool, fingerprints, coverage=_COVERAGE)
-    share = prior.on(anchors).p_correct.mean(axis=0)
+    """Rank a model among the cards with a fingerprint, by the share of a set's questions it is expected to get right."""
+    pool = [model, *(card for card in cards if card.id != model.id and fingerprints.get(card.id))]
+    share = IrtEstimator(irt, pool, fingerprints, coverage=_COVERAGE).on(anchors).p_correct.mean(axis=0)
     order = np.argsort(-share, kind="stable").tolist()
     at = order.index(0)
     names = [pool[i].id for i in order]
@@ -95,14 +91,14 @@ Ended = Literal["all", "precision", "max_usd"]
 
 @dataclass(frozen=True, slots=True)
 class FingerprintOptions:
-    """How a model is to be asked.
+    """How a model is asked.
 
     Attributes:
-        anchors: name of the anchor set. limit: answers there are to be, of the questions that tell most; None = all.
+        anchors: name of the anchor set. limit: stop after so many answers, most informative questions first; None = all.
         precision: stop once ability's standard error is this small, in log-odds; None = never.
-        max_usd: what all calls together may cost at most. max_tokens: of one answer.
+        max_usd: cap on the cost of all calls. max_tokens: of one answer.
         concurrency: calls at once (endpoints). patience: with an endpoint.
-        again: forget earlier answers. seed: other than 0, questions made by templates get other numbers.
+        again: forget earlier answers. seed: if not 0, questions made by templates get other numbers.
     """
 
     anchors: str = CORE
@@ -123,8 +119,8 @@ class Projection:
     Attributes:
         how: where the questions go, in words. questions: those with an answer and those an average model would be asked now,
             in the set's order. answered: anchors with an answer.
-        usd: expected; usd_most: of the dearest questions, with every answer as long as it may be. None = the price is not known.
-        seconds: expected; None = speed not known. spent_usd: by earlier runs, calls without an answer included.
+        usd: expected; usd_most: of the dearest questions, with every answer as long as allowed. None = unknown price.
+        seconds: expected; None = unknown speed. spent_usd: by earlier runs, calls without an answer included.
     """
 
     model: str
@@ -147,7 +143,7 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class FingerprintProgress:
-    """How far a run is. seconds_left: at the pace so far, None before there is one. usd: spent on answers."""
+    """The progress of a run. seconds_left: at the pace so far, None before the first answer. usd: spent on answers."""
 
     done: int
     total: int
@@ -158,15 +154,15 @@ class FingerprintProgress:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What came of it.
+    """The result of a run.
 
     Attributes:
-        ended: why no more was asked: all were, ability is precise enough, or the next call could exceed the cap.
-        asked: questions put in this run. answered: with an answer, those of earlier runs included.
+        ended: why it ended: all questions were asked, ability is precise enough, or the next call could exceed the cap.
+        asked: questions of this run. answered: with an answer, those of earlier runs included.
         missing: anchor -> why it has no answer. cut: answers ended by the limit on tokens.
         correct: mean over the answers. fields: field -> (mean, answers).
-        prompt_tokens, completion_tokens: in all, own tokens. counted: by whom -> answers.
-        usd: spent on answers; usd_most: with calls that got no answer. None = the price is not known.
+        prompt_tokens, completion_tokens: total own tokens. counted: how tokens were counted -> answers.
+        usd: spent on answers; usd_most: with calls that got no answer. None = unknown price.
         seconds: of this run. speed: measured in it. fingerprint: the pack that was written.
         card: whether the speed was written on the user's card.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     State = Ending | Literal["routed", "no choice"]
 
-# What is easily read out and typed (Crockford's base 32); o, i and l are read as the digits they look like.
+# Easy to read out and to type (Crockford's base 32); o, i and l are read as the digits they look like.
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
 _LOOKALIKES = str.maketrans("oil", "011")
 _ID_LENGTH = 6
 
-# Format 1. What is here is never changed: see database.py.
+# Format 1. A released step never changes: see storage/sqlite.py.
 STEPS = (
     (
         """CREATE TABLE entries (
@@ -54,12 +54,12 @@ COLUMNS = "id, time, query, state, model, pool, profile, value_of_time, decision
 
 @dataclass(frozen=True, slots=True)
 class JournalOptions:
-    """What is written down of a decision, for how long, and under which names.
+    """What the journal records of a decision, and for how long.
 
     Attributes:
         choice: no decision, those that are run, or all. text, embedding: with the query's.
-        days, mb: older entries go, and the oldest beyond that size.
-        pool, profile, value_of_time: in force, written beside each entry.
+        days, mb: older entries are deleted, and the oldest beyond that size.
+        pool, profile, value_of_time: in force, recorded with each entry.
     """
 
     choice: JournalChoice = "run"
@@ -74,7 +74,7 @@ class JournalOptions:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What the user said of an answer. correct in [0, 1]; tokens: own tokens, None = not said."""
+    """The user's judgement of an answer. correct in [0, 1]; tokens: own tokens, None = not given."""
 
     correct: float
     tokens: float | None
@@ -82,12 +82,12 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One decision, and what became of it.
+    """One decision, and its run if there was one.
 
     Attributes:
-        time: when it was written down, UTC. query: keyed hash of its text, hex: equal for equal texts.
-        state: the run's ending; routed: chosen and not run; no choice: nothing kept to the limits.
-        model: who answered; else the choice. pool, profile: in force then.
+        time: when it was recorded, UTC. query: keyed hash of its text, hex: equal for equal texts.
+        state: the run's ending; routed: chosen and not run; no choice: no model kept to the limits.
+        model: the one that answered; else the choice. pool, profile: in force then.
         text: of the query; None = not kept. embedded: whether its embedding is kept.
     """
 
@@ -106,8 +106,7 @@ class Entry:
     feedback: Feedback | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The documented JSON object of an entry (docs/json.md)."""
-        run = self.run
+        """Return the documented JSON object of an entry (docs/json.md)."""
         return {
             "id": self.id,
             "time": self.time.isoformat(timespec="seconds"),
@@ -118,32 +117,29 @@ class Entry:
             "profile": self.profile,
             "text": self.text,
             "embedded": self.embedded,
-            "feedback": None
-            if self.feedback is None
-            else {"correct": self.feedback.correct, "tokens": self.feedback.tokens},
-            "run": None if run is None else run_body(run),
+            "feedback": None if self.feedback is None else asdict(self.feedback),
+            "run": None if self.run is None else run_body(self.run),
             "decision": self.decision.as_dict(),
         }
 
 
 def new_id() -> str:
-    """One of a billion."""
+    """Return a random id, one of a billion."""
     return "".join(secrets.choice(_LETTERS) for _ in range(_ID_LENGTH))
 
 
 def typed_id(text: str) -> str:
-    """An id, or the beginning of one, as it was typed."""
+    """Normalize an id, or the beginning of one, as a user typed it."""
     return text.strip().lower().translate(_LOOKALIKES)
 
 
 def row_of(query: Query, decision: Decision, run: Run | None, options: JournalOptions) -> dict[str, Any]:
-    """The columns of a new entry, but for its id, the query's hash and its embedding."""
+    """Return the columns of a new entry, without its id, the query's hash and its embedding."""
     kept = options.text
-    answered = None if run is None else run.model
     return {
         "time": time.time(),
         "state": run.ending if run is not None else "no choice" if decision.choice is None else "routed",
-        "model": answered or decision.choice,
+        "model": (run and run.model) or decision.choice,
         "pool": options.pool,
         "profile": options.profile,
         "value_of_time": options.value_of_time,
@@ -154,7 +150,7 @@ def row_of(query: Query, decision: Decision, run: Run | None, options: JournalOp
 
 
 def embedding_columns(encoded: EncodedQuery) -> dict[str, bytes]:
-    """The columns of what the encoder made of a query, and of what the map reads off its text beside that."""
+    """Return the columns of a query's embedding and of the features of its text that the map reads."""
     import numpy as np
 
     from scope_edge.estimation.difficulty import text_features
@@ -167,7 +163,7 @@ def embedding_columns(encoded: EncodedQuery) -> dict[str, bytes]:
 
 
 def entry_of(row: tuple[Any, ...], file: str) -> Entry:
-    """An entry out of a row of `COLUMNS`. Raises AssetError when it cannot be read."""
+    """Read an entry from a row of `COLUMNS`. Raises AssetError when it cannot be read."""
     id, written, query, state, model, pool, profile, worth, decision, run, text, embedded, correct, tokens = row
     where = f"{file}: entry {id}"
     return Entry(

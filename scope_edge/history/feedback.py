@@ -1,4 +1,4 @@
-"""An entry of the journal judged: right or wrong, an anchor of the user's from then on; and the judgement taken back."""
+"""Feedback on entries of the journal: a judged answer becomes an anchor of the user's, until the feedback is undone."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What was taken in, or back.
+    """Feedback that was recorded or undone.
 
-    tokens: own tokens, None = not known. total: answers judged by now. before: None = a first word.
-    known: whether the model has a fingerprint; of one that has none nothing is expected, so nothing can be corrected yet.
+    tokens: own tokens, None = unknown. total: answers judged so far. before: the replaced judgement, None at first.
+    known: whether the model has a fingerprint; without one, no estimate can be corrected yet.
     """
 
     id: str
@@ -40,9 +40,9 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """entries: of the journal that are gone; None = all, of one that could not be read. anchors: made of feedback.
+    """entries: how many were deleted; None = all, of an unreadable journal. anchors: deleted anchors made of feedback.
 
-    wiped: whether nothing of the entries is left in the files.
+    wiped: whether the files are free of the entries.
     """
 
     entries: int | None
@@ -59,10 +59,10 @@ def give(
     tokens: float | None = None,
     text: str | None = None,
 ) -> Given:
-    """Judge an entry's answer; said again, it replaces what was said before.
+    """Judge an entry's answer, replacing an earlier judgement.
 
-    tokens: own tokens of the answer; None = as the journal has them, if the answer was whole. text: the query's, needed
-    where the journal kept neither text nor embedding. Raises UsageError (no such entry, no answer, no or another text),
+    tokens: own tokens of the answer; None = the journal's number, if the answer was complete. text: the query's, needed if
+    the journal kept neither text nor embedding. Raises UsageError (no such entry, no answer, missing or wrong text),
     AssetError.
     """
     entry = journal.entry(id)
@@ -83,55 +83,49 @@ def give(
         tokens=math.nan if tokens is None else tokens / factor,
         prompt_tokens=_prompt_tokens(entry, model) / factor,
     )
-    with journal.telling({entry.id: Feedback(correct, tokens)}):
-        held = _usable()
-        before = next((other.correct for other in held if other.id == one.id), None)
-        said = [*(other for other in held if other.id != one.id), one]
-        record(said)
-    return Given(entry.id, model, correct, tokens, len(said), before, model in fingerprint_names())
+    with journal.updating({entry.id: Feedback(correct, tokens)}):
+        kept = _usable()
+        before = next((other.correct for other in kept if other.id == one.id), None)
+        records = [*(other for other in kept if other.id != one.id), one]
+        record(records)
+    return Given(entry.id, model, correct, tokens, len(records), before, model in fingerprint_names())
 
 
 def undo(journal: Journal, id: str) -> Given:
-    """Take back what was said of an entry, whether or not the journal still has it. Raises UsageError, AssetError."""
-    held = _usable()
-    known = next((one.id for one in held if one.id == typed_id(id)), None) or journal.entry(id).id
-    with journal.telling({known: None}):
-        held = _usable()
-        taken = next((one for one in held if one.id == known), None)
-        if taken is None:
-            raise UsageError(f"nothing was said of {known}, so there is nothing to take back")
-        left = [one for one in held if one.id != known]
-        record(left)
-    return Given(known, taken.model, taken.correct, None, len(left), taken.correct)
+    """Undo the feedback on an entry, whether or not the journal still has it. Raises UsageError, AssetError."""
+    known = next((one.id for one in _usable() if one.id == typed_id(id)), None) or journal.entry(id).id
+    with journal.updating({known: None}):
+        kept = _usable()
+        undone = next((one for one in kept if one.id == known), None)
+        if undone is None:
+            raise UsageError(f"{known} has no feedback to undo")
+        record([one for one in kept if one.id != known])
+    return Given(known, undone.model, undone.correct, None, len(kept) - 1, undone.correct)
 
 
 def forget_feedback(
     journal: Journal, chosen: Callable[[FeedbackRecord], bool] | None = None
 ) -> tuple[FeedbackRecord, ...]:
-    """Take back what was said of some answers, or all of it, a file that cannot be used included. Raises AssetError."""
+    """Delete the chosen feedback, or all of it, an unusable file included. Raises AssetError."""
     held = load_feedback()
     gone = tuple(one for one in held.said if chosen is None or chosen(one))
     if gone or (chosen is None and held.ignored is not None):
-        with journal.telling(dict.fromkeys((one.id for one in gone), None)):
+        with journal.updating(dict.fromkeys((one.id for one in gone), None)):
             record([] if chosen is None else [one for one in load_feedback().said if not chosen(one)])
     return gone
 
 
 def purge(journal: Journal, *, older_than: datetime | None = None, keep_feedback: bool = False) -> Forgotten:
-    """Delete entries of the journal, all or older ones, and what was learned from them. Raises AssetError."""
+    """Delete entries of the journal, all or older ones, and their feedback. Raises AssetError."""
     purged = journal.purge(older_than=older_than)
-    if keep_feedback:
-        gone: tuple[FeedbackRecord, ...] = ()
-    elif older_than is None:
-        gone = forget_feedback(journal)
-    else:
-        limit = older_than.timestamp()
-        gone = forget_feedback(journal, lambda one: one.time < limit)
+    limit = math.inf if older_than is None else older_than.timestamp()
+    chosen = None if older_than is None else lambda one: one.time < limit
+    gone = () if keep_feedback else forget_feedback(journal, chosen)
     return Forgotten(None if purged.ids is None else len(purged.ids), len(gone), purged.wiped)
 
 
 def _judged(entry: Entry) -> str:
-    """The model whose answer is judged. Raises UsageError when there was none."""
+    """Return the model whose answer is judged. Raises UsageError when it is missing."""
     if entry.run is not None and entry.run.model is None:
         raise UsageError(f"no model answered {entry.id}, so there is nothing to judge")
     if entry.model is None:
@@ -140,15 +134,14 @@ def _judged(entry: Entry) -> str:
 
 
 def _embedding(journal: Journal, entry: Entry, text: str | None) -> tuple[Vector, Vector, Floats]:
-    """The query's unit vector, state and features: as kept, or of its text. Raises UsageError when that is another one's."""
+    """Return the query's unit vector, state and features, as kept or of its text. Raises UsageError for a wrong text."""
     if text is not None:
         known = journal.hash_of(text)
         if known is None or not hmac.compare_digest(known.hex(), entry.query):
             raise UsageError(f"that is not the text of {entry.id}: the journal's hash of it is another one")
+    elif (kept := journal.embedding(entry.id)) is not None:
+        return kept
     else:
-        kept = journal.embedding(entry.id)
-        if kept is not None:
-            return kept
         text = entry.text
     if text is None:
         raise UsageError(
@@ -171,7 +164,7 @@ def _prompt_tokens(entry: Entry, model: str) -> float:
 
 
 def _usable() -> tuple[FeedbackRecord, ...]:
-    """What was said. Raises AssetError when it cannot be used: it is not to be written over."""
+    """Return the feedback. Raises AssetError when its file is unusable: it must not be overwritten."""
     held = load_feedback()
     if held.ignored is not None:
         raise AssetError(held.ignored)

@@ -1,7 +1,7 @@
-"""Entries written, found and purged. What goes wrong with the journal never makes a decision fail.
+"""The journal: entries written, found and purged.
 
-`record` notes why nothing was written (`problem`), and the caller says so; everything else raises, for there somebody asked
-for the journal itself.
+A decision never fails because of the journal: `record` keeps the reason in `problem`, and the caller reports it. All other
+methods raise.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import AssetError, DamagedError, UsageError
@@ -39,45 +38,14 @@ if TYPE_CHECKING:
 
     from scope_edge.types import Decision, EncodedQuery, Floats, Query, Run, Vector
 
-# The keyed hash of a query: who has the key knows a query again; who has not cannot even confirm a guess by it.
-
-_BYTES = 32
-
-
-def keyed_hash(text: str, key: bytes) -> bytes:
-    """HMAC-SHA-256 of a text, however its words are spaced: quoting in a shell changes no more than that."""
-    return hmac.new(key, " ".join(text.split()).encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
-
-
-def read_key(path: Path) -> bytes | None:
-    """The key; None = there is none yet. Raises AssetError."""
-    try:
-        found = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
-    if len(found) != _BYTES:
-        raise AssetError(
-            f"{path}: damaged ({len(found)} bytes, not {_BYTES}); `scope-edge log purge` begins the journal anew"
-        )
-    return found
-
-
-def make_key(path: Path) -> bytes:
-    """Write a new key, for the user alone; the caller sees to it that no other process makes one meanwhile. Raises AssetError."""
-    key = secrets.token_bytes(_BYTES)
-    write_atomically(path, key, private=True)
-    return key
-
-
 FOLDER, FILE, KEY = "journal", "journal.sqlite", "journal.key"
+_KEY_BYTES = 32
 _MEND = "`scope-edge log purge` begins it anew"
-# Entries between two looks at whether some are too old or too many.
+# Entries between two checks whether some are too old or too many.
 _BETWEEN = 200
 _DAY = 86_400
 _EVER = 1_000_000  # days
-# Of all entries, the share that goes at once when the file is over its limit.
+# The share of all entries that is deleted at once when the file is over its limit.
 _SHARE = 0.1
 LAST = "last"
 # Other entries of the same query that are named.
@@ -86,9 +54,9 @@ _SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """ids: of the entries that are gone; None = all, of a journal that could not be read.
+    """ids: of the deleted entries; None = all, of a journal that could not be read.
 
-    wiped: whether nothing of them is left in the files; False = another process was reading, and has to be ended first.
+    wiped: whether the files are free of them; False = another process was reading and must end first.
     """
 
     ids: tuple[str, ...] | None
@@ -104,18 +72,17 @@ class Journal(SqliteStore):
         self._options = options or JournalOptions()
         self._written = 0
         self.problem: str | None = None
-        """Why the last decision could not be recorded, in one line; None when it could."""
+        """Why the last decision could not be recorded, in one line, or None."""
 
     @property
     def file(self) -> str:
-        """Where it is."""
+        """Its path."""
         return str(self._database.path)
 
     def record(self, query: Query, decision: Decision, run: Run | None, *, encoded: EncodedQuery | None) -> str:
-        """Write down a decision and what became of it; its id, or "" where nothing is written down.
+        """Record a decision and its run (None = not run); return the entry's id, or "" if nothing was recorded.
 
-        run: None = nothing was run. encoded: the query's embedding is kept only if the user wants it kept. Never raises for
-        anything the journal lacks: see `problem`.
+        encoded: the embedding is kept only with the setting. Never raises AssetError: see `problem`.
         """
         if self._options.choice == "off":
             return ""
@@ -136,25 +103,26 @@ class Journal(SqliteStore):
         text: str | None = None,
         since: datetime | None = None,
     ) -> tuple[Entry, ...]:
-        """The latest entries, latest first. before: an entry's id; those written before it. text: those of this very query.
+        """Return the latest entries, latest first. before: only those before the entry of this id. text: of this very query.
 
         Raises UsageError (no such entry), AssetError.
         """
-        wanted: list[tuple[str, Any]] = []
+        wanted: dict[str, Any] = {}
         if before is not None:
-            wanted.append(("number < (SELECT number FROM entries WHERE id = ?)", self.entry(before).id))
+            wanted["number < (SELECT number FROM entries WHERE id = ?)"] = self.entry(before).id
         if model is not None:
-            wanted.append(("model = ?", model))
+            wanted["model = ?"] = model
         if text is not None:
-            wanted.append(("query = ?", self.hash_of(text) or b""))
+            wanted["query = ?"] = self.hash_of(text) or b""
         if since is not None:
-            wanted.append(("time >= ?", since.timestamp()))
-        where = " AND ".join(condition for condition, _ in wanted) or "1"
-        rows = self._rows(f"WHERE {where} ORDER BY number DESC LIMIT ?", (*(v for _, v in wanted), _most(limit)))
+            wanted["time >= ?"] = since.timestamp()
+        where = " AND ".join(wanted) or "1"
+        most = -1 if limit is None else limit
+        rows = self._rows(f"WHERE {where} ORDER BY number DESC LIMIT ?", (*wanted.values(), most))
         return tuple(entry_of(row, self.file) for row in rows)
 
     def entry(self, id: str) -> Entry:
-        """One entry, by its id, the beginning of it, or "last". Raises UsageError (none, or several), AssetError."""
+        """Return an entry by its id, the beginning of it, or "last". Raises UsageError (no or several matches), AssetError."""
         if id == LAST:
             rows = self._rows("ORDER BY number DESC LIMIT 1", ())
         else:
@@ -168,7 +136,7 @@ class Journal(SqliteStore):
         return entry_of(rows[0], self.file)
 
     def same_query(self, entry: Entry) -> tuple[str, ...]:
-        """The ids of other entries of the same query, latest first. Raises AssetError."""
+        """Return the ids of other entries of the same query, latest first. Raises AssetError."""
         with self._database.reading() as link:
             rows = link.execute(
                 "SELECT id FROM entries WHERE query = ? AND id != ? ORDER BY number DESC LIMIT ?",
@@ -177,7 +145,7 @@ class Journal(SqliteStore):
         return tuple(id for (id,) in rows)
 
     def embedding(self, id: str) -> tuple[Vector, Vector, Floats] | None:
-        """A query's unit vector, state and the raw features of its text, as they were kept; None = they were not."""
+        """Return a query's unit vector, state and the raw features of its text, or None if they were not kept."""
         import numpy as np
 
         with self._database.reading() as link:
@@ -188,15 +156,15 @@ class Journal(SqliteStore):
         return vector, state, features.astype(np.float64)
 
     def hash_of(self, text: str) -> bytes | None:
-        """The keyed hash of a text; None while there is no key, so that no entry can be of it. Raises AssetError."""
-        key = read_key(self._folder / KEY)
-        return None if key is None else keyed_hash(text, key)
+        """Return the keyed hash of a text; None without a key, and so without entries. Raises AssetError."""
+        key = self._key()
+        return None if key is None else _keyed_hash(text, key)
 
     @contextlib.contextmanager
-    def telling(self, changes: Mapping[str, Feedback | None]) -> Iterator[None]:
-        """Write feedback beside entries, or take it away; the block goes along with it, in one process at a time.
+    def updating(self, changes: Mapping[str, Feedback | None]) -> Iterator[None]:
+        """Write feedback to entries, or delete it, in one transaction with the block: one process at a time.
 
-        An entry that was purged in the meantime is no error: what was learned from it stays without it.
+        An entry that was purged meanwhile is no error: its feedback stays without it.
         """
         with self._database.writing() as link:
             for id, feedback in changes.items():
@@ -205,9 +173,9 @@ class Journal(SqliteStore):
             yield
 
     def purge(self, *, older_than: datetime | None = None) -> Purged:
-        """Delete the entries written before a moment, or all of them, and the key with them; nothing of them is left.
+        """Delete the entries before a time, or all of them and the key, leaving no trace in the files.
 
-        All of a journal that is damaged can be purged, too: its files are overwritten. Raises AssetError.
+        A damaged journal can be purged as a whole: its files are overwritten. Raises AssetError.
         """
         if not self._database.path.exists():
             return Purged((), True)
@@ -230,16 +198,19 @@ class Journal(SqliteStore):
         if encoded is not None and self._options.embedding:
             columns |= embedding_columns(encoded)
         with self._database.writing() as link:
-            # Made while nobody else writes: two processes that begin together must have one key.
-            key = read_key(self._folder / KEY) or make_key(self._folder / KEY)
-            id = _inserted(link, {**columns, "query": keyed_hash(query.text, key)})
+            # Made inside the transaction: two processes that begin together must share one key.
+            key = self._key()
+            if key is None:
+                key = secrets.token_bytes(_KEY_BYTES)
+                write_atomically(self._folder / KEY, key, private=True)
+            id = _insert(link, {**columns, "query": _keyed_hash(query.text, key)})
             if self._written % _BETWEEN == 0:
                 self._prune(link)
             self._written += 1
         return id
 
     def _prune(self, link: sqlite3.Connection) -> None:
-        """Let go of what is older than the settings allow, and of the oldest while there is too much."""
+        """Delete entries older than the settings allow, and the oldest while the file is too large."""
         days, most = self._options.days, self._options.mb * 1e6
         link.execute("DELETE FROM entries WHERE time < ?", (time.time() - min(days, _EVER) * _DAY,))
         while (count := _one(link, "SELECT count(*) FROM entries")) > 1 and _used(link) > most:
@@ -250,16 +221,35 @@ class Journal(SqliteStore):
         link.execute("PRAGMA incremental_vacuum").fetchall()
 
     def _rows(self, rest: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        """Rows of `COLUMNS`. A journal that was never written is empty: looking makes no file."""
+        """Read rows of `COLUMNS`. A journal without a file is empty: reading makes no file."""
         if not self._database.path.exists():
             return []
         with self._database.reading() as link:
-            found: list[tuple[Any, ...]] = link.execute(f"SELECT {COLUMNS} FROM entries {rest}", values).fetchall()
+            return link.execute(f"SELECT {COLUMNS} FROM entries {rest}", values).fetchall()
+
+    def _key(self) -> bytes | None:
+        """Read the key of the hashes, None before the first entry. Raises AssetError."""
+        path = self._folder / KEY
+        try:
+            found = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise AssetError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+        if len(found) != _KEY_BYTES:
+            raise AssetError(
+                f"{path}: damaged ({len(found)} bytes, not {_KEY_BYTES}); `scope-edge log purge` begins the journal anew"
+            )
         return found
 
 
-def _inserted(link: sqlite3.Connection, columns: dict[str, Any]) -> str:
-    """Write a row under an id that no other has."""
+def _keyed_hash(text: str, key: bytes) -> bytes:
+    # Without the key, not even a guess at the query can be confirmed. Spacing does not count: quoting in a shell changes it.
+    return hmac.new(key, " ".join(text.split()).encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
+
+
+def _insert(link: sqlite3.Connection, columns: dict[str, Any]) -> str:
+    """Insert a row under a new id; return the id."""
     names = ", ".join(columns)
     places = ", ".join("?" for _ in columns)
     while True:
@@ -273,7 +263,7 @@ def _inserted(link: sqlite3.Connection, columns: dict[str, Any]) -> str:
 
 
 def _used(link: sqlite3.Connection) -> int:
-    """Bytes that entries take in the file."""
+    """Return the bytes of the file that entries use."""
     pages = _one(link, "PRAGMA page_count") - _one(link, "PRAGMA freelist_count")
     return pages * _one(link, "PRAGMA page_size")
 
@@ -281,7 +271,3 @@ def _used(link: sqlite3.Connection) -> int:
 def _one(link: sqlite3.Connection, statement: str) -> int:
     ((value,),) = link.execute(statement)
     return int(value)
-
-
-def _most(limit: int | None) -> int:
-    return -1 if limit is None else limit

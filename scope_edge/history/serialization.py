@@ -1,8 +1,8 @@
-"""Decisions and runs as the journal writes them, and back.
+"""Decisions and runs as JSON in the journal.
 
-Unless embeddings are kept, the anchors nearest to a query lose their names: ten of them are its embedding in small. Unless
-texts are kept, so do the sentences a language model wrote about it, and what a server's error repeats of it. Numbers have
-three digits, as many as are ever shown.
+Unless embeddings are kept, the nearest anchors lose their names: ten of them nearly give the embedding away. Unless texts are
+kept, a language model's sentences about the query are left out, and quotations of it in a server's errors. Numbers have three
+digits, as many as are ever shown.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from scope_edge.types import (
 _DIGITS = 3
 _ROUNDED = ("p_correct", "p_low", "p_high", "tokens", "tokens_hi", "prompt_tokens", "usd", "usd_hi", "seconds")
 _LONGEST_ERROR = 300
-# So many characters in a row that a query and an error share are taken for a quotation.
+# So many shared characters in a row are a quotation.
 _QUOTED = 16
-# Shorter than this, a query is a part of many words.
+# A shorter query is a part of many words.
 _LEAST = 4
 _MARK = "[...]"
 
 
 def decision_text(decision: Decision, *, with_text: bool, with_embedding: bool) -> str:
-    """A decision as JSON."""
+    """Return a decision as JSON."""
     body = decision.as_dict()
     body["candidates"] = [_candidate(one, with_text) for one in body["candidates"]]
     if not with_embedding:
@@ -46,18 +46,18 @@ def decision_text(decision: Decision, *, with_text: bool, with_embedding: bool) 
 
 
 def read_decision(text: str, where: str) -> Decision:
-    """A decision out of `decision_text`. Raises AssetError naming `where`."""
+    """Read a decision from the JSON of `decision_text`. Raises AssetError naming `where`."""
     try:
         body: dict[str, Any] = json.loads(text)
-        flips = body.pop("flip_alpha")
+        flips, bound = body.pop("flip_alpha"), body.pop("bound")
         return Decision(
             query_id=body.pop("id", None),
-            bound=None if (bound := body.pop("bound")) is None else BindingConstraint(**bound),
+            bound=bound and BindingConstraint(**bound),
             estimator=EstimatorReport(**body.pop("estimator")),
             candidates=tuple(Candidate(**one) for one in body.pop("candidates")),
             neighbors=tuple(Neighbor(**one) for one in body.pop("neighbors")),
-            flip_below=None if flips["below"] is None else AlphaSwitch(**flips["below"]),
-            flip_above=None if flips["above"] is None else AlphaSwitch(**flips["above"]),
+            flip_below=flips["below"] and AlphaSwitch(**flips["below"]),
+            flip_above=flips["above"] and AlphaSwitch(**flips["above"]),
             degraded=tuple(body.pop("degraded")),
             warnings=tuple(body.pop("warnings")),
             **body,
@@ -67,7 +67,7 @@ def read_decision(text: str, where: str) -> Decision:
 
 
 def run_text(run: Run, query: str, *, with_text: bool) -> str:
-    """A run as JSON. query: what its errors shall not repeat, unless texts are kept."""
+    """Return a run as JSON. query: removed from its errors, unless texts are kept."""
     body = run_body(run)
     for attempt in body["attempts"]:
         message = attempt["error"][:_LONGEST_ERROR]
@@ -76,7 +76,7 @@ def run_text(run: Run, query: str, *, with_text: bool) -> str:
 
 
 def read_run(text: str | None, where: str) -> Run | None:
-    """A run out of `run_text`; None stays None. Raises AssetError naming `where`."""
+    """Read a run from the JSON of `run_text`; None stays None. Raises AssetError naming `where`."""
     if text is None:
         return None
     try:
@@ -87,7 +87,7 @@ def read_run(text: str | None, where: str) -> Run | None:
 
 
 def without(query: str, message: str) -> str:
-    """A message with what it quotes of a query left out."""
+    """Return a message without its quotations of a query."""
     width = min(_QUOTED, len(query))
     if width < _LEAST:
         return message
@@ -102,7 +102,7 @@ def without(query: str, message: str) -> str:
 def _candidate(body: Mapping[str, Any], with_text: bool) -> dict[str, Any]:
     found = {**body, **{name: _rounded(body[name]) for name in _ROUNDED}}
     if body["utility"] is not None and body["p_correct"] is not None:
-        # What it is worth less than its p: of two rounded numbers, the difference would be lost.
+        # The difference to p is rounded: between two rounded numbers it would be lost.
         found["utility"] = found["p_correct"] - (_rounded(body["p_correct"] - body["utility"]) or 0.0)
     if not with_text:
         found["rationale"] = None

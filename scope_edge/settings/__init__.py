@@ -1,1 +1,1 @@
-"""The settings file, its schema, and the checks that every value goes through."""
+"""The settings file, its schema and checks."""

@@ -1,10 +1,9 @@
 """Settings: defaults < the user's settings file < a profile in it < environment variables SCOPE_EDGE_* < arguments.
 
-The file is TOML at `assets.user_config_file()` and may be absent. Besides the keys of `Settings` it may hold the user's own
-model cards (`[models."id"]`) and pools (`[pools]`), which catalog.py reads, and profiles (`[profiles.NAME]`): settings that
-hold together, when one asks for them by name. Anything it says that cannot be used is refused in one line that names the
-file (or variable), the key, the value, what is allowed and, for a typo, the nearest key. The checks are the CLI's too, so
-that an option and a line of the file are refused for the same reasons.
+The file is TOML at `assets.user_config_file()` and may be missing. Besides the keys of `Settings` it may hold the user's own
+model cards (`[models."id"]`) and pools (`[pools]`), which catalog/cards.py reads, and profiles (`[profiles.NAME]`): named
+groups of settings. An invalid entry raises a one-line error that names the file (or variable), the key, the value, what is
+allowed and, for a typo, the nearest key.
 """
 
 from __future__ import annotations
@@ -39,10 +38,9 @@ else:
     import tomli as tomllib
 
 PREFIX = "SCOPE_EDGE_"
-# Variables of this prefix that other rooms read.
+# Variables of this prefix that other packages read.
 _OTHER_VARIABLES = ("ASSETS", "CACHE_DIR", "CONFIG", "DATA_DIR", "ROUTING_DATA")
 MAX_FILE_BYTES = 1024 * 1024
-# The pool that is in force where nobody has chosen another.
 DEFAULT_POOL = "default"
 _TABLES = ("models", "pools", "profiles")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -50,33 +48,32 @@ _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every setting with its value, checked.
+    """Every setting with its checked value.
 
     Attributes:
-        profile: which of the file's profiles is in force; None = none.
+        profile: name of the active profile of the file; None = no profile.
         alpha: 0 = cheapest, 1 = most accurate. pool: name of the active pool, or model ids joined by commas.
         index: "auto" searches exactly below 20,000 vectors and by HNSW above. top_k: neighbors shown.
         max_tokens, max_usd, max_seconds: limits for one query; None = no limit.
-        value_of_time: US dollars a second of waiting is worth. coverage: of the upper bound on tokens.
+        value_of_time: the value of a second of waiting, in US dollars. coverage: of the upper bound on tokens.
         estimator: "prior" never runs a language model, "gguf" always, "auto" when one is installed and fast enough here.
-        estimator_name: which installed one; None = the newest.
-        estimate_seconds, estimate_tokens: what it may take for one query; None = no limit, except that "auto" takes 2 s.
+        estimator_name: which installed estimator; None = the newest.
+        estimate_seconds, estimate_tokens: its limits for one query; None = no limit, except 2 s for "auto".
         keep_alive: seconds a device model stays loaded after its last use; -1 = for ever.
         provider: where the encoder runs. threads: cores to use; None = all of them.
-        offline: no connection leaves the machine: nothing is downloaded, also what is asked for by name, and only models on
-            the device may be chosen.
-        privacy: "patterns" keeps queries with an e-mail address or what looks like a key on the device.
-        silence_seconds: how long a model's server may send nothing before it is given up on.
-        verify: 2 has a model on the device answer twice, and asks another where it contradicts itself; 0 = off.
-        journal: write down no decision, those that are run, or all. journal_text, journal_embedding: with the query's.
-        journal_days, journal_mb: older entries go, and the oldest beyond that size.
-        max_usd_day, max_usd_month: caps on what cloud models may be paid in all; None = no cap.
-        stick: the utility that another model must be better by before a running conversation goes over to it (server).
-        use_server: `route` and `ask` leave the work to a server of the user's own that runs.
-        models, pools, profiles: the user's own cards, as written, pools, and profiles, their values checked; by name.
-        file: the settings file these were read from, whether or not it exists.
-        origin: key -> where its value came from (the file, "profile NAME", a variable or "argument"); a key at its default
-            is not in it.
+        offline: no connection leaves the machine: nothing is downloaded, and only models on the device may be chosen.
+        privacy: "patterns" keeps queries with an e-mail address or a likely key on the device.
+        silence_seconds: how long a model's server may be silent before the call is given up.
+        verify: 2 = a model on the device answers twice, and another model is asked if the answers differ; 0 = off.
+        journal: record no decision, those that are run, or all. journal_text, journal_embedding: with the query's.
+        journal_days, journal_mb: older entries are deleted, and the oldest beyond that size.
+        max_usd_day, max_usd_month: caps on the total spent on cloud models; None = no cap.
+        stick: the gain in utility at which a running conversation moves to another model (server).
+        use_server: `route` and `ask` use the user's own server if it runs.
+        models, pools, profiles: the user's own cards, as written, pools, and profiles with checked values; by name.
+        file: the settings file, whether or not it exists.
+        origin: key -> where its value came from (the file, "profile NAME", a variable or "argument"); keys at their default
+            are missing.
     """
 
     profile: str | None = None
@@ -120,11 +117,11 @@ class Settings:
 
     @property
     def offline_by(self) -> str | None:
-        """What has set `offline`; None where it is not set."""
+        """The origin of `offline`, None if it is not set."""
         return self.origin.get("offline", "the caller") if self.offline else None
 
     def preference(self, *, exclude: tuple[str, ...] = ()) -> Preference:
-        """What these settings ask of one decision."""
+        """Return the preference of these settings for one decision."""
         return Preference(
             alpha=self.alpha,
             budget=Budget(self.max_tokens, self.max_usd, self.max_seconds),
@@ -136,23 +133,20 @@ class Settings:
 
 
 def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
-    """Read the settings that hold now. `overrides` are arguments: they win; None among them means "not given".
+    """Read the current settings. `overrides` are arguments: they win; None among them means "not given".
 
-    Raises ConfigError (the file or a variable cannot be used) or UsageError (an argument cannot).
+    Raises ConfigError (the file or a variable is invalid) or UsageError (an argument is).
     """
     path = assets.user_config_file()
     written = read_file(path)
     models, pools = _own_models(path, written.pop("models", {})), _own_pools(path, written.pop("pools", {}))
     profiles = _own_profiles(path, written.pop("profiles", {}))
-    # What wins comes last. The profile that the others name goes between the file and them.
+    arguments = {key: value for key, value in (overrides or {}).items() if value is not None}
+    # The last layer wins. The profile that they name goes between the file and the other two.
     layers = [
         {key: (_from_file(path, key, value), str(path)) for key, value in written.items()},
         {key: (_from_variable(name, key, text), name) for name, (key, text) in _environment().items()},
-        {
-            key: (_from_argument(key, value), "argument")
-            for key, value in (overrides or {}).items()
-            if value is not None
-        },
+        {key: (_from_argument(key, value), "argument") for key, value in arguments.items()},
     ]
     name, asked = next((layer["profile"] for layer in reversed(layers) if "profile" in layer), (None, ""))
     if name is not None:
@@ -165,7 +159,7 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The settings file as TOML reads it; empty when there is none. Raises ConfigError naming the line where known."""
+    """Read the settings file as TOML; a missing file is empty. Raises ConfigError naming the line where known."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
@@ -197,10 +191,10 @@ def parse(raw: bytes, path: Path) -> dict[str, Any]:
 
 
 def _from_file(path: Path, key: str, value: object, profile: str | None = None) -> object:
-    """A checked value of the file, or of a profile in it. Raises ConfigError."""
+    """Return a checked value of the file, or of a profile in it. Raises ConfigError."""
     place, known = _place(path, key, profile), (*CHECKS, *_TABLES) if profile is None else PROFILED
     if key not in known or key not in CHECKS:
-        what = "is not a setting" if profile is None else f"is nothing profile {label(profile)} can set"
+        what = "is not a setting" if profile is None else f"cannot be set in profile {label(profile)}"
         raise ConfigError(f"{place}: {label(key)} {what}{suggestion(key, known)}; the settings are {', '.join(known)}")
     try:
         return CHECKS[key](key, value)
@@ -215,7 +209,7 @@ def _from_argument(key: str, value: object) -> object:
 
 
 def _environment() -> dict[str, tuple[str, str]]:
-    """Variable -> (setting, text). Other SCOPE_EDGE_* variables have other readers; a near miss of a setting has none."""
+    """Return variable -> (setting, text). Raises ConfigError for a near miss; other SCOPE_EDGE_* variables are ignored."""
     settings = {PREFIX + key.upper(): key for key in CHECKS}
     found: dict[str, tuple[str, str]] = {}
     for variable, text in os.environ.items():
@@ -280,7 +274,7 @@ def _own_profiles(path: Path, table: object) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _chosen_profile(profiles: Mapping[str, Mapping[str, Any]], name: str, asked: str, path: Path) -> Mapping[str, Any]:
-    """The profile of that name, which `asked` (the file, a variable, "argument") names. Raises UsageError or ConfigError."""
+    """Return the profile that `asked` (the file, a variable, "argument") names. Raises UsageError or ConfigError."""
     if name in profiles:
         return profiles[name]
     known = f"; the profiles are {', '.join(map(label, profiles))}" if profiles else ""
@@ -291,7 +285,7 @@ def _chosen_profile(profiles: Mapping[str, Mapping[str, Any]], name: str, asked:
 
 
 def _place(path: Path, key: str, profile: str | None = None) -> str:
-    """The file, and the line where exactly one line begins with `key`: one of the profile's table, where one is named."""
+    """Return the file, with the line if exactly one line (of the profile's table) begins with `key`."""
     with contextlib.suppress(OSError):
         lines = path.read_text("utf-8", errors="replace").splitlines()
         inside = lines if profile is None else _table_lines(lines, profile)
@@ -303,7 +297,7 @@ def _place(path: Path, key: str, profile: str | None = None) -> str:
 
 
 def _table_lines(lines: list[str], profile: str) -> list[str]:
-    """The lines with all but those of a profile's table made empty."""
+    """Return the lines, those outside a profile's table emptied."""
     head = re.compile(rf"""\s*\[\s*profiles\s*\.\s*["']?{re.escape(profile)}["']?\s*\]""")
     within, found = False, []
     for line in lines:

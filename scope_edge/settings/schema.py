@@ -1,8 +1,9 @@
-"""What each setting may be: its type, and the check that an option, a variable and a line of the file all go through."""
+"""The type and the check of every setting. An option, a variable and a line of the file all go through the same check."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, get_args
 
 from scope_edge.errors import UsageError
@@ -15,6 +16,7 @@ from scope_edge.settings.validation import (
     check_flag,
     check_keep_alive,
     check_name,
+    check_positive,
     shown,
 )
 from scope_edge.types import Fallback, PolicyName
@@ -27,18 +29,7 @@ Provider = Literal["cpu", "cuda", "coreml", "directml"]
 
 
 def _choice(type_: Any) -> Callable[[str, object], str]:
-    return lambda name, value: check_choice(name, value, get_args(type_))
-
-
-def _at_least_one(name: str, value: object) -> int:
-    return check_count(name, value, least=1)
-
-
-def _above_zero(name: str, value: object) -> float:
-    number = check_amount(name, value)
-    if number == 0:
-        raise UsageError(f"{name} must be above 0")
-    return number
+    return partial(check_choice, choices=get_args(type_))
 
 
 def _verify(name: str, value: object) -> int:
@@ -47,6 +38,7 @@ def _verify(name: str, value: object) -> int:
     raise UsageError(f"{name} must be 2 (a second answer to compare with) or 0 (none), not {shown(value)}")
 
 
+_at_least_one = partial(check_count, least=1)
 # Setting -> its check: (name, value) -> the value as stored. Each raises UsageError.
 CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "profile": check_name,
@@ -71,7 +63,7 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "threads": _at_least_one,
     "offline": check_flag,
     "privacy": _choice(Privacy),
-    "silence_seconds": _above_zero,
+    "silence_seconds": check_positive,
     "verify": _verify,
     "journal": _choice(JournalChoice),
     "journal_text": check_flag,
@@ -83,17 +75,7 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "stick": check_amount,
     "use_server": check_flag,
 }
-# What a profile may set: anything but which profile holds.
+# Settings that a profile may hold.
 PROFILED = tuple(key for key in CHECKS if key != "profile")
-TEXTS = (
-    "profile",
-    "pool",
-    "policy",
-    "index",
-    "fallback",
-    "estimator",
-    "estimator_name",
-    "provider",
-    "journal",
-    "privacy",
-)
+# Settings whose variables are never read as numbers.
+TEXTS = tuple(key for key, check in CHECKS.items() if getattr(check, "func", check) in (check_name, check_choice))

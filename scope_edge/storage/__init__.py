@@ -1,1 +1,1 @@
-"""Files: bundled assets, packs, SQLite databases, downloads from the hub."""
+"""Files: bundled assets, atomic writes, packs, SQLite databases, downloads from the hub."""

@@ -1,4 +1,4 @@
-"""Where bundled and user files live. Bundled files are handed out as bytes whose sha256 was checked against a manifest.
+"""Locations of bundled and user files. Bundled files are returned as bytes whose sha256 was checked against a manifest.
 
 Bundled names are relative to the bundled root, for instance `models/encoder/encoder.onnx`. The root is inside the
 package when installed from a wheel and the repository's top when run from a checkout.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,7 +29,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One manifest entry: where a bundled file comes from and what it must be. `facts` holds what the build recorded."""
+    """One manifest entry: a bundled file's origin, size and hash. `facts` holds what the build recorded."""
 
     name: str
     sha256: str
@@ -40,7 +40,7 @@ class Asset:
 
 
 def bundled_root() -> Path:
-    """The folder that holds models/ and anchors/. SCOPE_EDGE_ASSETS overrides it. Raises AssetError when there is none."""
+    """Return the folder with models/ and anchors/. SCOPE_EDGE_ASSETS overrides it. Raises AssetError when missing."""
     override = os.environ.get("SCOPE_EDGE_ASSETS")
     for root in (Path(override),) if override else (_PACKAGE / "data", _PACKAGE.parent):
         if (root / _MANIFESTS[0]).is_file():
@@ -51,14 +51,14 @@ def bundled_root() -> Path:
 
 
 def manifest() -> Mapping[str, Asset]:
-    """Every bundled file by name. Raises AssetError when a manifest is missing or malformed."""
+    """Return every bundled file by name. Raises AssetError when a manifest is missing or malformed."""
     root = bundled_root()
     return {name: asset for path in _MANIFESTS for name, asset in _entries(root, path).items()}
 
 
 @cache
 def _entries(root: Path, path: str) -> Mapping[str, Asset]:
-    """The files of one manifest: models/ can be used before anchors/ has been built from it."""
+    """Read one manifest: models/ can be used before anchors/ has been built from it."""
     folder = path.split("/")[0]
     entries: dict[str, Asset] = {}
     try:
@@ -72,7 +72,7 @@ def _entries(root: Path, path: str) -> Mapping[str, Asset]:
 
 
 def asset(name: str) -> Asset:
-    """What a bundled file must be. Raises AssetError: no manifest lists it."""
+    """Return the manifest entry of a bundled file. Raises AssetError: no manifest lists it."""
     listed = f"{name.split('/')[0]}/manifest.toml"
     found = _entries(bundled_root(), listed).get(name) if listed in _MANIFESTS else None
     if found is None:
@@ -81,69 +81,55 @@ def asset(name: str) -> Asset:
 
 
 def read(name: str) -> bytes:
-    """The bytes of a bundled file, checked. Raises AssetError: unknown name, missing file, wrong size or hash."""
-    path, entry = bundled_root() / name, asset(name)
-    try:
-        # One byte more than promised is enough to know that a file grew, however large it is.
-        with path.open("rb") as file:
-            blob = file.read(entry.size + 1)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    _verify(path, entry, len(blob), hashlib.sha256(blob).hexdigest())
-    return blob
+    """Return the checked bytes of a bundled file. Raises AssetError: unknown name, missing file, wrong size or hash."""
+    # One byte more than promised is enough to know that a file grew, however large it is.
+    return b"".join(_checked(name, asset(name).size + 1))
 
 
 def check(name: str) -> None:
     """Raise AssetError where `read` would; nothing is kept."""
+    for _ in _checked(name, _BLOCK):
+        pass
+
+
+def _checked(name: str, block: int) -> Iterator[bytes]:
+    """Yield a bundled file in blocks. Raises AssetError at its end when size or hash are wrong."""
     path, entry = bundled_root() / name, asset(name)
     seen, size = hashlib.sha256(), 0
     try:
         with path.open("rb") as file:
-            while size <= entry.size and (block := file.read(_BLOCK)):
-                seen.update(block)
-                size += len(block)
+            while size <= entry.size and (piece := file.read(block)):
+                seen.update(piece)
+                size += len(piece)
+                yield piece
     except OSError as error:
-        raise _unreadable(path, error) from error
-    _verify(path, entry, size, seen.hexdigest())
-
-
-def _unreadable(path: Path, error: OSError) -> AssetError:
-    return AssetError(f"{path}: cannot be read ({error.strerror or error}); reinstall scope-edge")
-
-
-def _verify(path: Path, entry: Asset, size: int, digest: str) -> None:
+        raise AssetError(f"{path}: cannot be read ({error.strerror or error}); reinstall scope-edge") from error
     if size != entry.size:
         found = "more" if size > entry.size else str(size)
         raise AssetError(f"{path}: expected {entry.size} bytes, found {found}; reinstall scope-edge")
-    if digest != entry.sha256:
+    if (digest := seen.hexdigest()) != entry.sha256:
         raise AssetError(f"{path}: expected sha256 {entry.sha256[:12]}…, found {digest[:12]}…; reinstall scope-edge")
 
 
 def user_config_file() -> Path:
-    """The user's settings file (may not exist). SCOPE_EDGE_CONFIG overrides it."""
+    """Return the user's settings file (may not exist). SCOPE_EDGE_CONFIG overrides it."""
     override = os.environ.get("SCOPE_EDGE_CONFIG")
-    if override:
-        return Path(override)
-    import platformdirs
-
-    return Path(platformdirs.user_config_dir("scope-edge", appauthor=False)) / "config.toml"
+    return Path(override) if override else _platform_dir("config") / "config.toml"
 
 
 def user_data_dir() -> Path:
-    """Where the user's own fingerprints live (may not exist). SCOPE_EDGE_DATA_DIR overrides it."""
+    """Return the folder of the user's own fingerprints (may not exist). SCOPE_EDGE_DATA_DIR overrides it."""
     override = os.environ.get("SCOPE_EDGE_DATA_DIR")
-    if override:
-        return Path(override)
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("scope-edge", appauthor=False))
+    return Path(override) if override else _platform_dir("data")
 
 
 def user_cache_dir() -> Path:
-    """Where files that can be rebuilt live (may not exist). SCOPE_EDGE_CACHE_DIR overrides it."""
+    """Return the folder of files that can be rebuilt (may not exist). SCOPE_EDGE_CACHE_DIR overrides it."""
     override = os.environ.get("SCOPE_EDGE_CACHE_DIR")
-    if override:
-        return Path(override)
+    return Path(override) if override else _platform_dir("cache")
+
+
+def _platform_dir(kind: str) -> Path:
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("scope-edge", appauthor=False))
+    return Path(getattr(platformdirs, f"user_{kind}_dir")("scope-edge", appauthor=False))

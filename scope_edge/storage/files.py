@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, what identifies a file, and the space it needs."""
+"""Atomic writes, file hashes and stamps, and free space."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from scope_edge.errors import AssetError
 
 _BLOCK = 4 * 1024 * 1024
-# Left free on the disk: a disk filled to the last byte troubles everything else on it.
+# Left free on the disk: a disk filled to the last byte troubles every other program.
 _SPARE = 64 * 2**20
 
 
@@ -25,9 +25,9 @@ def write_atomically(path: Path, blob: bytes, *, private: bool = False) -> None:
 
 @contextlib.contextmanager
 def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
-    """Yield an empty temporary file beside `target`; it replaces `target` when the block ends well, else it is removed.
+    """Yield an empty temporary file beside `target`; it replaces `target` when the block succeeds, else it is removed.
 
-    A reader or a crash never sees half a file. private: only the user may read it, from the first byte on.
+    No reader ever sees half a file, not even after a crash. private: only the user may read it, from the first byte on.
     Raises AssetError when it cannot be written (an OSError from the block included).
     """
     import tempfile  # only for writing: routing reads
@@ -42,7 +42,9 @@ def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if not private:
-            temporary.chmod(0o666 & ~_umask())
+            mask = os.umask(0o022)  # it can only be read by setting it
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
         temporary.replace(target)
     except OSError as error:
         raise AssetError(
@@ -53,22 +55,15 @@ def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    """The process's file mode mask; it can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
 def file_sha256(path: Path, progress: Callable[[int, int], None] | None = None) -> str:
-    """The sha256 of a file of any size, hex: see `file_digest`."""
+    """Return the sha256 of a file of any size, hex: see `file_digest`."""
     return file_digest(path, hashlib.sha256(), progress)
 
 
 def file_digest(path: Path, digest: Any, progress: Callable[[int, int], None] | None = None) -> str:
     """Feed a file of any size to a hash of hashlib's; return it in hex. Raises OSError.
 
-    progress: called with (bytes read, bytes in all).
+    progress: called with (bytes read, total bytes).
     """
     done, size = 0, path.stat().st_size
     with path.open("rb") as file:
@@ -81,13 +76,13 @@ def file_digest(path: Path, digest: Any, progress: Callable[[int, int], None] | 
 
 
 def file_stamp(path: Path) -> dict[str, int]:
-    """What changes when a file does. Raises OSError."""
+    """Return what changes when a file does. Raises OSError."""
     stat = path.stat()
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
 
 
 def check_space(folder: Path, size: int, what: str) -> None:
-    """Raise AssetError, which begins with `what`, when the disk of a folder (existing or not) has no room for `size` bytes."""
+    """Raise AssetError, beginning with `what`, when the disk of a folder (existing or not) has no room for `size` bytes."""
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     free = shutil.disk_usage(there).free
     if free < size + _SPARE:
@@ -98,5 +93,5 @@ def check_space(folder: Path, size: int, what: str) -> None:
 
 
 def in_words(size: int) -> str:
-    """Bytes in words: "2.5 GB", "12 MB" (thousands, as disks are sold)."""
+    """Return bytes in words: "2.5 GB", "12 MB" (thousands, as disks are sold)."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

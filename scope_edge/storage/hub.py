@@ -1,9 +1,9 @@
-"""Downloads from the Hugging Face hub. Beside chat/transport.py the only file that opens a connection to the internet.
+"""Downloads from the Hugging Face hub. Only this file and providers/openai/transport.py open connections to the internet.
 
-A revision is resolved to a commit first, and that commit's files are fetched. `hf_hub_download` is not used: since its
-release 1 it deletes what an interrupted download has got so far, and a checkpoint has gigabytes. `http_get`, which it is made
-of, continues a part. A part becomes a file only when its hash is the hub's. The client's cache, accelerators, telemetry and
-stored login stay unused: the token comes from the variable HF_TOKEN alone. HF_ENDPOINT names another hub.
+A revision is resolved to a commit first, and the files of that commit are fetched. `hf_hub_download` is not used: since
+release 1 it deletes what an interrupted download has received, and a checkpoint has gigabytes. `http_get`, which it is made
+of, continues a partial file. A partial file gets its name only when its hash is the hub's. The client's cache, accelerators,
+telemetry and stored login stay unused: the token comes from the variable HF_TOKEN alone. HF_ENDPOINT names another hub.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from io import FileIO
+from io import BufferedWriter, FileIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,14 +26,13 @@ from scope_edge.storage import assets
 from scope_edge.storage.files import check_space, file_digest
 
 Kind = Literal["model", "dataset"]
-# (what is being done, bytes done, bytes in all)
+# (current step in words, bytes done, total bytes)
 Progress = Callable[[str, int, int], None]
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,200})?")
 _TIMEOUT = 20.0
-# Of one file, in one call.
-_ATTEMPTS = 20
-# The client reads these while it is imported: plain downloads only, nothing printed.
+_ATTEMPTS = 20  # for one file, in one call
+# The client reads these while it is imported: plain downloads only, no output.
 _CLIENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_XET": "1",
@@ -47,7 +46,7 @@ _CLIENT = {
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a commit; size in bytes. sha256: hex, None where the hub keeps it in git; blob: then its git hash."""
+    """A file of a commit; size in bytes. sha256: hex, or None for a file kept in git, which has `blob`, its git hash."""
 
     path: str
     size: int
@@ -57,7 +56,7 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class HubRepo:
-    """A repository at one commit. licence: as its card says, None = says nothing."""
+    """A repository at one commit. licence: from its card, None if missing."""
 
     id: str
     kind: Kind
@@ -67,27 +66,27 @@ class HubRepo:
 
     @property
     def folder(self) -> Path:
-        """Where its files are downloaded to, in the cache folder."""
+        """The download folder, in the cache."""
         return assets.user_cache_dir() / "hub" / f"{self.kind}s--{self.id.replace('/', '--')}" / self.commit
 
     def missing_bytes(self, paths: Iterable[str]) -> int:
-        """What is left to download of these files, in bytes."""
+        """Return how many bytes of these files are left to download."""
         sizes = {file.path: file.size for file in self.files}
         parts = (self.folder / f"{path}{ending}" for path in paths for ending in ("", ".part"))
         return max(0, sum(sizes[path] for path in paths) - sum(one.stat().st_size for one in parts if one.is_file()))
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text reads like OWNER/NAME or OWNER/NAME@REVISION."""
+    """Return whether a text looks like OWNER/NAME or OWNER/NAME@REVISION."""
     return bool(_ID.fullmatch(text))
 
 
 def look_up(source: str, kind: Kind = "model", *, offline: str | None = None) -> HubRepo:
-    """List what a repository holds at a revision (OWNER/NAME@REVISION; by default its main branch), pinned to a commit.
+    """List the files of a repository at a revision (OWNER/NAME@REVISION; default: main branch), pinned to a commit.
 
-    offline: what forbids connections (the setting's origin); None = they are allowed.
+    offline: the origin of the setting that forbids connections; None = they are allowed.
 
-    Raises UsageError (not an id, offline, no such repository or revision), RemoteError (no connection, refused, a senseless
+    Raises UsageError (not an id, offline, unknown repository or revision), RemoteError (no connection, refused, invalid
     answer), MissingExtraError.
     """
     if not is_hub_id(source):
@@ -104,21 +103,21 @@ def look_up(source: str, kind: Kind = "model", *, offline: str | None = None) ->
     if not re.fullmatch(r"[0-9a-f]{40}", str(info.sha)):
         raise RemoteError(f"{name}: {endpoint()} names no commit ({str(info.sha)[:60]!r}); is HF_ENDPOINT a hub?")
     licence = (getattr(info, "card_data", None) or {}).get("license")
-    licences = licence if isinstance(licence, (list, tuple)) else [licence] if licence else []
-    return HubRepo(name, kind, info.sha, files, ", ".join(map(str, licences)) or None)
+    if isinstance(licence, (list, tuple)):
+        licence = ", ".join(map(str, licence))
+    return HubRepo(name, kind, info.sha, files, str(licence) if licence else None)
 
 
 def fetch(repo: HubRepo, paths: Iterable[str], progress: Progress | None = None) -> Path:
-    """Download files of a repository; return the folder they are in, under their paths. Complete files stay.
+    """Download files of a repository into its folder, under their paths; return the folder. Complete files stay.
 
-    Interrupted at any point, killed included, the next call goes on where this one stopped.
+    After an interruption at any point, even a kill, the next call continues where this one stopped.
     Raises UsageError (a path that is not in the repository), RemoteError (no connection, refused, damaged on the way),
     AssetError (no space), MissingExtraError.
     """
     by_path, wanted = {file.path: file for file in repo.files}, list(paths)
-    for path in wanted:
-        if path not in by_path:
-            raise UsageError(f"{repo.id}@{repo.commit[:12]}: has no file {path!r}; see its page on the hub")
+    if unknown := next((path for path in wanted if path not in by_path), None):
+        raise UsageError(f"{repo.id}@{repo.commit[:12]}: has no file {unknown!r}; see its page on the hub")
     missing = [path for path in wanted if not _complete(repo, by_path[path])]
     check_space(repo.folder, repo.missing_bytes(missing), f"{repo.id}: the download")
     for path in missing:
@@ -127,14 +126,14 @@ def fetch(repo: HubRepo, paths: Iterable[str], progress: Progress | None = None)
 
 
 def discard(repo: HubRepo) -> None:
-    """Delete what was downloaded of a repository's commit. What cannot be deleted stays."""
+    """Delete the downloaded files of a repository's commit; files that cannot be deleted stay."""
     shutil.rmtree(repo.folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         repo.folder.parent.rmdir()
 
 
 def endpoint() -> str:
-    """The hub's address: HF_ENDPOINT, or the public one. Raises UsageError."""
+    """Return the hub's address: HF_ENDPOINT, or the public hub. Raises UsageError."""
     address = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or "https://huggingface.co"
     if not re.fullmatch(r"https?://[\w.:\[\]-]+(/[\w./-]*)?", address):
         raise UsageError(f"HF_ENDPOINT: {address!r} is not an address; write https://HOST, or unset it")
@@ -142,7 +141,7 @@ def endpoint() -> str:
 
 
 def _download(repo: HubRepo, file: HubFile, progress: Progress | None) -> None:
-    """Continue a file's part or begin one, check the hash, and only then give it its name."""
+    """Continue or begin a file's part, check its hash, and only then give it its name."""
     target = repo.folder / file.path
     part = target.with_name(f"{target.name}.part")
     with _translated(repo.id, repo.kind, repo.commit) as hub:
@@ -154,7 +153,7 @@ def _download(repo: HubRepo, file: HubFile, progress: Progress | None) -> None:
                 return
             with _Part(part, file, progress) as sink:
                 _transfer(hub, url, sink, file.size)
-            problem = _wrong(part, file, progress)
+            problem = _defect(part, file, progress)
             if problem is not None:
                 part.unlink()
                 raise RemoteError(f"{repo.id}: {file.path} came damaged ({problem}); it was deleted, run it again")
@@ -162,14 +161,14 @@ def _download(repo: HubRepo, file: HubFile, progress: Progress | None) -> None:
 
 
 def _transfer(hub: Any, url: str, part: _Part, size: int) -> None:
-    """Append what is missing of a file, and go on after a broken connection as long as more has come."""
-    # Compressed on the way, a file cannot be continued in the middle.
+    """Append the missing bytes; continue after a broken connection as long as more bytes have come."""
+    # A file that is compressed on the way cannot be continued in the middle.
     headers = {"user-agent": f"scope-edge/{__version__}", "accept-encoding": "identity"}
     if token := _token():
         headers["authorization"] = f"Bearer {token}"
     for attempt in range(1, _ATTEMPTS + 1):
         begun = part.seek(0, os.SEEK_END)
-        if begun > size:  # another file's part, or from a server that ignores ranges
+        if begun > size:  # part of another file, or from a server that ignores ranges
             begun = part.truncate(0)
         if begun == size:
             return
@@ -182,38 +181,35 @@ def _transfer(hub: Any, url: str, part: _Part, size: int) -> None:
                 raise
 
 
-class _Part(FileIO):
-    """What is there of a file, to append to: unbuffered, so that a kill loses nothing, and reported as it grows."""
+class _Part(BufferedWriter):
+    """A partial file to append to: flushed with every chunk, so that a kill loses nothing, and reported as it grows."""
 
     def __init__(self, path: Path, file: HubFile, progress: Progress | None) -> None:
-        super().__init__(path, "ab")
+        super().__init__(FileIO(path, "ab"))
         self._file, self._progress = file, progress
 
     def write(self, chunk: Any) -> int:
-        view = memoryview(chunk)
-        while view:
-            view = view[super().write(view) :]
+        count = super().write(chunk)
+        self.flush()
         if self._progress is not None:
             self._progress(f"downloading {self._file.path}", self.tell(), self._file.size)
-        return len(chunk)
+        return count
 
 
 def _complete(repo: HubRepo, file: HubFile) -> bool:
-    """Whether the file is there and is what the hub has. A damaged one is deleted."""
+    """Return whether the file is here and intact. A damaged one is deleted."""
     target = repo.folder / file.path
     try:
-        if _wrong(target, file, None) is None:
+        if target.exists() and _defect(target, file, None) is None:
             return True
-        target.unlink()
-    except FileNotFoundError:
-        pass
+        target.unlink(missing_ok=True)
     except OSError as error:
         raise RemoteError(f"{target}: cannot be read ({error.strerror or error}); check its permissions") from error
     return False
 
 
-def _wrong(path: Path, file: HubFile, progress: Progress | None) -> str | None:
-    """What is wrong with a downloaded file, in words; None = nothing. Raises OSError."""
+def _defect(path: Path, file: HubFile, progress: Progress | None) -> str | None:
+    """Return what is wrong with a downloaded file, in words, or None. Raises OSError."""
     size = path.stat().st_size
     if size != file.size:
         return f"{size} bytes where the hub says {file.size}"
@@ -229,7 +225,7 @@ def _token() -> str | None:
 
 
 def _file(name: str, sibling: Any) -> HubFile:
-    """A file of the hub's answer. Raises RemoteError: its size or hash is missing, or its path leads out of the folder."""
+    """Read a file of the hub's answer. Raises RemoteError: its size or hash is missing, or its path leaves the folder."""
     path, size, lfs = str(sibling.rfilename), sibling.size, sibling.lfs
     sha256 = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
     steps = path.split("/")
@@ -242,7 +238,7 @@ def _file(name: str, sibling: Any) -> HubFile:
 
 def _client() -> Any:
     """Import the hub's client with everything but plain downloads off. Raises MissingExtraError."""
-    before = {name: os.environ.get(name) for name in _CLIENT}
+    before = {name: os.environ[name] for name in _CLIENT if name in os.environ}
     os.environ.update(_CLIENT)
     try:
         import huggingface_hub
@@ -256,7 +252,7 @@ def _client() -> Any:
     finally:
         for name in _CLIENT:
             del os.environ[name]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
+        os.environ.update(before)
     client: Any = huggingface_hub
     client.utils.logging.set_verbosity_error()
     return client
@@ -264,7 +260,7 @@ def _client() -> Any:
 
 @contextlib.contextmanager
 def _translated(name: str, kind: Kind, revision: str) -> Iterator[Any]:
-    """Yield the client, and raise its errors in our words: the one place that knows them."""
+    """Yield the client; raise its errors as ours."""
     hub = _client()
     errors = hub.errors
     page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{name}"
@@ -288,12 +284,12 @@ def _translated(name: str, kind: Kind, revision: str) -> Iterator[Any]:
 
 
 def _failures(hub: Any) -> tuple[type[Exception], ...]:
-    """What goes wrong on the way: errors of httpx in the client's newer versions, of requests in its older ones."""
+    """Return the errors of a transfer: httpx's in the client's newer versions, those of requests in older ones."""
     return (OSError, *hub.errors.HfHubHTTPError.__bases__)
 
 
 def _reason(error: Exception) -> str:
-    """Why a download failed, with what to do. Never the request's headers: they hold the token."""
+    """Say why a download failed and what to do. The request's headers are never shown: they hold the token."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     again = "run it again to go on where it stopped"
     if status in (401, 403):

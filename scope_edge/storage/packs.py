@@ -1,4 +1,4 @@
-"""The pack: one small binary container for bank, fingerprints and caches.
+"""The pack: one small binary container for the bank, fingerprints and caches.
 
 Layout (little endian): magic `SCOPEPAK`, u16 format version, u16 kind length, kind (ASCII), u64 body length, sha256 of
 the body (32 bytes), body (msgpack). Arrays inside the body are a msgpack extension type: dtype, shape, raw bytes.
@@ -30,25 +30,19 @@ _DTYPES = ("<f4", "<f8", "<f2", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8",
 
 
 def write_pack(path: Path, kind: str, body: Mapping[str, Any], *, private: bool = False) -> None:
-    """Write `body` (plain types and numpy arrays) to `path`, whole or not at all. Raises AssetError.
-
-    private: only the user may read the file.
-    """
+    """Write `body` (plain types and numpy arrays) to `path` atomically. private: only the user may read it. Raises AssetError."""
     write_atomically(path, pack(kind, body), private=private)
 
 
 def pack(kind: str, body: Mapping[str, Any]) -> bytes:
-    """The bytes of a pack, as `write_pack` writes them."""
+    """Return the bytes of a pack, as `write_pack` writes them."""
     raw: bytes = msgpack.packb(dict(body), default=_encode_array, use_bin_type=True)
     name = kind.encode("ascii")
     return _HEAD.pack(MAGIC, FORMAT, len(name)) + name + _BODY.pack(len(raw), hashlib.sha256(raw).digest()) + raw
 
 
 def read_pack(path: Path, kind: str, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Read and check a pack of `kind`; arrays come back as read-only numpy views.
-
-    Raises PackError, in one line naming the file, what was expected, what was found and what to do.
-    """
+    """Read and check a pack of `kind`; arrays come back as read-only numpy views. Raises PackError."""
     try:
         size = path.stat().st_size
         if size > max_bytes:
@@ -64,7 +58,7 @@ def read_pack(path: Path, kind: str, *, max_bytes: int = MAX_BYTES) -> dict[str,
 def unpack(blob: bytes, kind: str, where: str, *, verified: bool = False) -> dict[str, Any]:
     """Check and decode the bytes of a pack of `kind`; `where` is named in errors. Raises PackError.
 
-    `verified` says that a hash of the whole file was checked already, as `assets.read` does: not again, then.
+    verified: a hash of the whole file was checked already, as `assets.read` does, so the body's is not.
     """
     if len(blob) < _HEAD.size or blob[:8] != MAGIC:
         raise PackError(
@@ -116,5 +110,4 @@ def _decode_array(code: int, data: bytes) -> np.ndarray[Any, Any]:
     dtype, shape = msgpack.unpackb(data[2 : 2 + length])
     if dtype not in _DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
         raise ValueError(f"array of unknown type {dtype!r} or shape {shape!r}")
-    array: np.ndarray[Any, Any] = np.frombuffer(data, dtype=dtype, offset=2 + length).reshape(shape)
-    return array
+    return np.frombuffer(data, dtype=dtype, offset=2 + length).reshape(shape)

@@ -1,11 +1,11 @@
-"""SQLite files of the user's: private to them, shared by processes and threads, whole after a crash. The only room with sqlite3.
+"""The user's SQLite files: private, shared by processes and threads, intact after a crash. Only this file imports sqlite3.
 
-A file is in WAL mode: readers and a writer do not wait for each other, and what was committed outlives the process, however
-that ends. Writers take turns (BEGIN IMMEDIATE); one that has waited for `patience` seconds gives up with an error. A power
-failure may cost the last transactions, unless they were asked to be durable; it damages nothing.
+A file is in WAL mode: readers and a writer do not wait for each other, and committed data survives the process, however
+it ends. Writers take turns (BEGIN IMMEDIATE); a writer that has waited for `patience` seconds raises an error. A power
+failure may lose the last transactions that were not durable; it damages nothing.
 
-How a file grows with releases: `steps` are lists of statements; step n makes format n+1 of format n, and PRAGMA user_version
-counts. A step that was released is never changed, only followed by another. A file of a newer release is left alone.
+Migrations: `steps` are lists of statements; step n turns format n into format n+1, and PRAGMA user_version counts. A released
+step never changes; another one follows it. A file of a newer release is left alone.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from scope_edge.errors import AssetError, DamagedError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# "SEdg": tells a file of ours from any other program's.
+# "SEdg": marks a file as ours.
 APPLICATION = 0x53456467
 _AT_ONCE = 1 << 24
 _BESIDE = ("-wal", "-shm", "-journal")
 _SETTINGS = (
-    "secure_delete = ON",  # what is deleted is overwritten with zeros
-    "temp_store = MEMORY",  # VACUUM would copy what is left into a file elsewhere
+    "secure_delete = ON",  # deleted rows are overwritten with zeros
+    "temp_store = MEMORY",  # VACUUM would copy the rest into a file elsewhere
     "trusted_schema = OFF",
     "cell_size_check = ON",
     "auto_vacuum = INCREMENTAL",
 )
-# Connections of a process that forked, or to a file that was replaced: closing them could touch what is in use.
+# Connections of a process that forked, or to a file that was replaced: closing them could touch a file in use.
 _ABANDONED: list[sqlite3.Connection] = []
 
 
 class Database:
-    """One file, opened when it is first used. Threads may share it, and so may what a process forks into.
+    """One file, opened on first use. Threads and forked processes may share it.
 
-    mend: what a user can do about a file that cannot be used; it ends the error's one line.
+    mend: how a user can repair an unusable file; it ends the one-line error.
     """
 
     def __init__(self, path: Path, steps: Sequence[Sequence[str]], mend: str, *, patience: float = 5.0) -> None:
@@ -54,29 +54,24 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for a statement that changes nothing. Raises AssetError, DamagedError."""
+        """Yield the connection, for statements that change nothing. Raises AssetError, DamagedError."""
         with self._lock, self._translated():
             yield self._connection()
 
     @contextlib.contextmanager
     def writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        """A transaction, committed at the end of the block, or undone if the block raises. Raises as `reading`.
+        """Yield a transaction, committed at the end of the block, or undone if the block raises. Raises as `reading`.
 
-        durable: it is on the disk when this returns, and outlives a power failure.
+        durable: it is on the disk when this returns, and survives a power failure.
         """
         with self._lock, self._translated():
             link = self._connection()
             link.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            link.execute("BEGIN IMMEDIATE")
-            try:
+            with _transaction(link):
                 yield link
-                link.execute("COMMIT")
-            finally:
-                if link.in_transaction:
-                    link.rollback()
 
     def close(self) -> None:
-        """Let go of the file; the next use opens it again."""
+        """Close the file; the next use opens it again."""
         with self._lock:
             if self._link is not None and self._opened_as == self._now():
                 self._link.close()
@@ -85,39 +80,33 @@ class Database:
             self._link = None
 
     def wipe(self) -> bool:
-        """Leave nothing of what was deleted, neither in the file nor in its log; False while somebody else is reading.
+        """Erase deleted rows from the file and its log; return False while another process is reading.
 
-        Deleted rows are zeros already. The log holds pages as they were before: it is begun anew, overwritten with zeros
+        In the file they are zeros already. The log holds earlier copies of pages: it is restarted, overwritten with zeros
         over all its length, and cut off.
         """
         with self._lock, self._translated():
             link = self._connection()
-            if not self._log_overwritten(link):
+            if not self._overwrite_log(link):
                 return False
             link.execute("VACUUM")
             return _checkpoint(link, "TRUNCATE")
 
-    def _log_overwritten(self, link: sqlite3.Connection) -> bool:
-        """Begin the log anew and write zeros over all of it."""
+    def _overwrite_log(self, link: sqlite3.Connection) -> bool:
         if not _checkpoint(link, "RESTART"):
             return False
-        log = Path(f"{self.path}-wal")
-        link.execute("BEGIN IMMEDIATE")
-        try:
+        size = Path(f"{self.path}-wal").stat().st_size
+        with _transaction(link):
             link.execute("CREATE TABLE zeros (zeros BLOB)")
-            for _ in range(0, log.stat().st_size, _AT_ONCE):
-                link.execute("INSERT INTO zeros VALUES (zeroblob(?))", (min(log.stat().st_size, _AT_ONCE),))
-            link.execute("COMMIT")
-        finally:
-            if link.in_transaction:
-                link.rollback()
+            for _ in range(0, size, _AT_ONCE):
+                link.execute("INSERT INTO zeros VALUES (zeroblob(?))", (min(size, _AT_ONCE),))
         link.execute("DROP TABLE zeros")
         return True
 
     def destroy(self, *others: Path) -> None:
         """Overwrite and delete the file, all that SQLite keeps beside it, and `others`. Raises AssetError.
 
-        For a file that cannot be used: another process that has it open would go on writing to what is gone.
+        For an unusable file: another process that has it open would go on writing to the deleted file.
         """
         with self._lock, self._translated():
             self.close()
@@ -125,7 +114,7 @@ class Database:
                 shred(path)
 
     def _connection(self) -> sqlite3.Connection:
-        """The connection: made anew in a forked child, and when the file is another one by now."""
+        """Return the connection; open another in a forked child and when the file was replaced."""
         if self._link is None or self._opened_as != self._now():
             self.close()
             self._link = self._open()
@@ -157,29 +146,23 @@ class Database:
             time.sleep(0.01)
 
     def _set_up(self, link: sqlite3.Connection) -> None:
-        link.execute("PRAGMA application_id")  # fails for what is no database, before anything is changed
+        link.execute("PRAGMA application_id")  # fails on a file that is no database, before anything is changed
         if sys.platform != "win32":
-            # By its name: opening the file to do so would drop SQLite's locks on it.
-            self.path.chmod(0o600)
+            self.path.chmod(0o600)  # by its name: opening the file would drop SQLite's locks on it
         for setting in _SETTINGS:
             link.execute(f"PRAGMA {setting}")
         if self._version(link) == len(self._steps):
             return
         link.execute("PRAGMA journal_mode = WAL")
-        link.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(link):
             for step in self._steps[self._version(link) :]:
                 for statement in step:
                     link.execute(statement)
             link.execute(f"PRAGMA application_id = {APPLICATION}")
             link.execute(f"PRAGMA user_version = {len(self._steps)}")
-            link.execute("COMMIT")
-        finally:
-            if link.in_transaction:
-                link.rollback()
 
     def _version(self, link: sqlite3.Connection) -> int:
-        """The format of the file. Raises DamagedError: not ours, or newer."""
+        """Return the file's format. Raises DamagedError: not ours, or newer."""
         ((version,),) = link.execute("PRAGMA user_version")
         ((application,),) = link.execute("PRAGMA application_id")
         ((tables,),) = link.execute("SELECT count(*) FROM sqlite_master")
@@ -212,9 +195,9 @@ class Database:
 
 
 class SqliteStore:
-    """What is kept in one file. Threads may share one; processes may each have their own.
+    """A context manager over one file. Threads may share one; processes may each have their own.
 
-    Nothing is read or made before it is used, so opening one cannot fail. A context manager: its end lets go of the file.
+    The file is opened on first use, so making one cannot fail.
     """
 
     def __init__(self, database: Database) -> None:
@@ -227,12 +210,12 @@ class SqliteStore:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; the next use opens it again."""
+        """Close the file; the next use opens it again."""
         self._database.close()
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only the user may look into. Raises AssetError when it is somebody else's, OSError."""
+    """Make a folder that only the user may read. Raises AssetError when it belongs to another user, OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if sys.platform == "win32":
         return
@@ -244,7 +227,7 @@ def make_private(folder: Path) -> None:
 
 
 def shred(path: Path) -> None:
-    """Overwrite a file with zeros and delete it; none is fine. What a disk keeps behind its own back, nobody can reach."""
+    """Overwrite a file with zeros and delete it, if it exists. Copies that the disk itself keeps are out of reach."""
     try:
         with path.open("r+b") as file:
             left = path.stat().st_size
@@ -257,8 +240,19 @@ def shred(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _transaction(link: sqlite3.Connection) -> Iterator[None]:
+    link.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        link.execute("COMMIT")
+    finally:
+        if link.in_transaction:
+            link.rollback()
+
+
 def _checkpoint(link: sqlite3.Connection, mode: str) -> bool:
-    """Move the log into the file; whether all of it could be."""
+    """Move the log into the file; return whether all of it was moved."""
     ((busy, _, _),) = link.execute(f"PRAGMA wal_checkpoint({mode})")
     return not busy
 

@@ -49,7 +49,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def prepared(server: Server | None, wishes: FingerprintOptions = ALL, **fields: Any) -> Fingerprinting:
+def prepared(server: Server | None, options: FingerprintOptions = ALL, **fields: Any) -> Fingerprinting:
     """A card for the server, and a run of it. Prices: $1 and $10 per million tokens."""
     card: dict[str, Any] = {"where": "cloud", "usd_in": 1.0, "usd_out": 10.0, "key_env": "VENDOR_KEY"}
     if server is not None:
@@ -57,11 +57,11 @@ def prepared(server: Server | None, wishes: FingerprintOptions = ALL, **fields: 
     card |= fields
     lines = [f"{name} = {json.dumps(value)}" for name, value in card.items() if value is not None]
     Path(os.environ["SCOPE_EDGE_CONFIG"]).write_text("\n".join(['[models."mine"]', *lines, ""]), "utf-8")
-    return Fingerprinting(open_catalog(load_settings()), "mine", wishes)
+    return Fingerprinting(open_catalog(load_settings()), "mine", options)
 
 
-def fingerprint(server: Server, wishes: FingerprintOptions = ALL, **fields: Any) -> Summary:
-    return prepared(server, wishes, **fields).run()
+def fingerprint(server: Server, options: FingerprintOptions = ALL, **fields: Any) -> Summary:
+    return prepared(server, options, **fields).run()
 
 
 def prompt(anchor: str) -> str:
@@ -183,12 +183,12 @@ def test_what_gets_no_answer_is_missing_and_asked_again_next_time() -> None:
 
 
 def test_three_in_a_row_without_an_answer_end_it_and_keep_what_there_is() -> None:
-    wishes = FingerprintOptions(limit=12, patience=RetryPolicy(attempts=1))
+    options = FingerprintOptions(limit=12, patience=RetryPolicy(attempts=1))
     with serving(ABLE) as server, faulty(server, [None] * 5 + ["500"] * 3) as front:
         with pytest.raises(RemoteError, match="3 questions in a row"):
-            fingerprint(front, wishes)
+            fingerprint(front, options)
         assert len(front.calls) == 8 and "mine" not in load_fingerprints()[1]
-        again = fingerprint(front, wishes)
+        again = fingerprint(front, options)
     assert (again.asked, again.answered) == (7, 12) and max(server.asked.values()) == 1
 
 
@@ -219,14 +219,14 @@ def test_the_cap_on_spending_is_never_passed() -> None:
 
 
 def test_calls_whose_answer_was_lost_count_towards_the_cap() -> None:
-    wishes = FingerprintOptions(limit=20, max_usd=0.04, max_tokens=400, patience=RetryPolicy(attempts=20))
+    options = FingerprintOptions(limit=20, max_usd=0.04, max_tokens=400, patience=RetryPolicy(attempts=20))
     with serving(lambda *_: Said("I cannot say.", 100, 400)) as server, faulty(server, ["lost"] * 99) as front:
         with pytest.raises(RemoteError):
-            fingerprint(front, wishes)
+            fingerprint(front, options)
         calls = len(server.calls)
         assert calls * 0.0041 <= 0.04
         with pytest.raises((BudgetError, RemoteError)):
-            fingerprint(front, wishes)
+            fingerprint(front, options)
         assert len(server.calls) == calls, "a second run knows what the first may have spent"
 
 

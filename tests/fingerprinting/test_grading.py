@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scope_edge.fingerprinting.grading import AnchorSpec, grade, prompt_of
+from scope_edge.fingerprinting.grading.grade import obeys
 from scope_edge.fingerprinting.grading.numbers import read_number
-from scope_edge.fingerprinting.grading.rules import obeys
 
 OPTIONS = ("vitamin A", "vitamin C", "the gas constant", "a B cell")
 CHOICE = AnchorSpec("c", "f", 1, "choice", "Which one?", "B", options=OPTIONS)

@@ -200,7 +200,7 @@ def test_what_was_not_answered_cannot_be_judged(journal: Journal) -> None:
     for id in (failed, none):
         with pytest.raises(UsageError, match="nothing to judge"):
             give(journal, open_catalog(Settings()), id, 1.0)
-    with pytest.raises(UsageError, match="nothing was said of"):
+    with pytest.raises(UsageError, match="has no feedback to undo"):
         undo(journal, failed)
     with pytest.raises(UsageError, match="no entry"):
         undo(journal, "zzzzzz")

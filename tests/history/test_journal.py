@@ -285,10 +285,10 @@ def test_purging_what_was_never_written_makes_nothing(folder: Path) -> None:
 def test_feedback_stands_beside_its_entry_and_only_if_what_goes_along_succeeds() -> None:
     journal = open_()
     id = recorded(journal)
-    with journal.telling({id: Feedback(1.0, 55.0)}):
+    with journal.updating({id: Feedback(1.0, 55.0)}):
         pass
     assert journal.entry(id).feedback == Feedback(1.0, 55.0)
-    with pytest.raises(AssetError), journal.telling({id: None}):
+    with pytest.raises(AssetError), journal.updating({id: None}):
         raise AssetError("the pack could not be written")
     assert journal.entry(id).feedback == Feedback(1.0, 55.0)
 

@@ -288,8 +288,8 @@ def test_an_unknown_profile_is_named_with_where_it_was_asked_for(file: Path, mon
     ("text", "words"),
     [
         ("alpha = 1\n[profiles.work]\nalpha = 2\n", "line 3: alpha must be a number from 0"),
-        ("[profiles.work]\nalhpa = 1\n", "line 2: alhpa is nothing profile work can set; did you mean alpha?"),
-        ('[profiles.work]\nprofile = "home"\n', "line 2: profile is nothing profile work can set"),
+        ("[profiles.work]\nalhpa = 1\n", "line 2: alhpa cannot be set in profile work; did you mean alpha?"),
+        ('[profiles.work]\nprofile = "home"\n', "line 2: profile cannot be set in profile work"),
         ("profiles = 3\n", "line 1: profiles must be tables of settings"),
         ("[profiles]\nwork = 3\n", "line 2: profile work must be a table of settings"),
     ],

@@ -246,7 +246,7 @@ def test_the_log_is_overwritten_before_it_is_cut_off(path: Path) -> None:
     size = log.stat().st_size
     assert b"nobody else" in log.read_bytes()
     with database.reading() as link:
-        assert database._log_overwritten(link)
+        assert database._overwrite_log(link)
     assert log.stat().st_size >= size and b"nobody else" not in log.read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""What templates are made of: numbers drawn from a seed, the same on every machine and Python, and the draft they fill."""
+"""Numbers drawn from a seed, the same on every machine and Python, and the templates that use them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ class Draws:
         self._count = 0
 
     def whole(self, low: int, high: int) -> int:
-        """An integer from low to high, both included."""
+        """Draw an integer from low to high, both included."""
         self._count += 1
         digest = hashlib.sha256(f"{self._name}:{self._count}".encode()).digest()
-        # 64 bits over a small range: what is uneven about it is far below what anyone could see.
+        # 64 bits over a small range: the bias is far too small to matter.
         return low + int.from_bytes(digest[:8], "big") % (high - low + 1)
 
     def pick(self, values: Sequence[T]) -> T:
-        """One of the values."""
+        """Draw one of the values."""
         return values[self.whole(0, len(values) - 1)]
 
     def some(self, values: Sequence[T], n: int) -> list[T]:
-        """n different ones of the values, in drawn order."""
+        """Draw n different values, in drawn order."""
         left = list(values)
         return [left.pop(self.whole(0, len(left) - 1)) for _ in range(n)]
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionDraft:
-    """What a template made of its draws.
+    """A filled template.
 
     Attributes:
-        tempting: plausible wrong answers. facts: the drawn numbers, for whoever works the key out another way.
+        tempting: plausible wrong answers. facts: the drawn numbers, for checking the key another way.
         more: further fields of `AnchorSpec`.
     """
 
@@ -54,7 +54,7 @@ class QuestionDraft:
 
 @dataclass(frozen=True, slots=True)
 class QuestionTemplate:
-    """A question with blanks, and how to fill them and work out the key."""
+    """A question with blanks. fill: fills them and works out the key."""
 
     id: str
     field: str

@@ -1,4 +1,4 @@
-"""Grading: what an anchor asks, and whether a reply answers it. Nothing a model wrote is ever executed."""
+"""Grading a reply to an anchor. Nothing that a model wrote is ever executed."""
 
 from scope_edge.estimation.anchor_spec import AnchorSpec, prompt_of
 from scope_edge.fingerprinting.grading.grade import grade

@@ -1,13 +1,13 @@
-"""Do two answers to one question say the same? Decided by the graders, as if the one were the key of the other.
+"""Agreement of two answers to one question, decided by the graders: one answer is the key of the other.
 
-    1. Two JSON values are compared as the grader of JSON does.
-    2. Where one announces its answer ("Answer: 42", a boxed one) or is a few words on one line, that answer is the key: a
-       number is graded as a number, the rest as a short text. Two code blocks are compared as the graders of output and JSON do.
-    3. Else both are free text: they differ where their closing lines name different numbers, and else agree when the cosine of
-       their embeddings is at least `LEAST_COSINE`. That compares what they are about more than what they claim: two essays that
+    1. Two JSON values are compared by the grader of JSON.
+    2. If one announces its answer ("Answer: 42", a boxed answer) or is a few words on one line, that answer is the key: a
+       number is graded as a number, other text as a short text. Two code blocks are compared by the graders of output and JSON.
+    3. Else both are free text: they differ if their closing lines name different numbers, and else agree if the cosine of
+       their embeddings is at least `LEAST_COSINE`. That compares their topics more than their claims: two essays that
        contradict each other in one word pass.
 
-Thoughts that a model wrote before its answer do not count, and an empty answer agrees with nothing.
+Thoughts before an answer do not count, and an empty answer agrees with no other.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ def agree(first: str, second: str, encode: Callable[[Query], EncodedQuery]) -> b
     if one[0] in "[{" and other[0] in "[{":
         return _graded_json(one, other)
     for a, b in ((one, other), (other, one)):
-        key = _final(a)
-        if key is not None:
+        if (key := _final(a)) is not None:
             return _same_answer(key, b)
     if fences(one) and fences(other):
         return _graded("output", fences(one)[-1][1], other) or _graded_json(fences(one)[-1][1], other)
@@ -50,7 +49,7 @@ def agree(first: str, second: str, encode: Callable[[Query], EncodedQuery]) -> b
 
 
 def _final(text: str) -> str | None:
-    """Return the answer that a reply announces, or all of a reply of a few words; None = neither."""
+    """Return the answer that a reply announces, or all of a reply of a few words, or None."""
     announced = stated(text)
     if announced is not None:
         return bare(announced[1]) or None
@@ -77,5 +76,4 @@ def _graded_json(key: str, reply: str) -> bool:
 
 
 def _closing(text: str) -> str:
-    """Return the last line with content."""
     return next(iter(statements(text)), "")

@@ -1,8 +1,9 @@
-"""Where in a reply its answer stands. The last stated answer wins; what was thought aloud is not an answer."""
+"""Finding the answer in a reply. The last stated answer wins; thoughts are not an answer."""
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import TYPE_CHECKING
 
 from scope_edge.estimation.anchor_spec import LETTERS, ending_of
@@ -10,10 +11,12 @@ from scope_edge.estimation.anchor_spec import LETTERS, ending_of
 if TYPE_CHECKING:
     from scope_edge.estimation.anchor_spec import AnchorSpec
 
-# Of a longer reply only the end is read: that is where the answer is.
+# Of a longer reply only the end is read: the answer is there.
 MAX_CHARACTERS = 60_000
-# And of one statement the beginning.
+# Of a statement only the beginning is read.
 _STATEMENT = 1_000
+# LaTeX around plain text.
+WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathit|operatorname)\s*\{([^{}]*)\}")
 _THOUGHT = re.compile(r"<(/?)(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
 _SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000\t]")
 _INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad]")
@@ -30,13 +33,13 @@ _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
 def visible(text: str) -> str:
-    """A reply without its thoughts and invisible characters, with one kind of space, quote and minus."""
-    text = _spoken(text.replace("\r\n", "\n").replace("\r", "\n"))
+    """Return a reply without thoughts and invisible characters, with one kind of space, quote and minus."""
+    text = _without_thoughts(text.replace("\r\n", "\n").replace("\r", "\n"))
     return _INVISIBLE.sub("", _SPACES.sub(" ", text)).translate(_QUOTES).strip()
 
 
-def _spoken(text: str) -> str:
-    """What stands outside of thoughts. One that was never begun began with the reply, one never ended goes on to its end."""
+def _without_thoughts(text: str) -> str:
+    # A thought without a beginning begins with the reply; a thought without an end goes on to the reply's end.
     kept: list[str] = []
     at, open_tags = 0, 0
     for tag in _THOUGHT.finditer(text):
@@ -52,21 +55,21 @@ def _spoken(text: str) -> str:
 
 
 def answer_part(spec: AnchorSpec, text: str) -> str:
-    """The visible reply without the prompt, should the model have repeated it."""
+    """Return the visible reply without a repetition of the prompt."""
     text = visible(text)[-MAX_CHARACTERS:]
     for echoed in (spec.question, ending_of(spec)):
         if echoed:
             text = text.replace(visible(echoed), "")
     listed = [f"({letter}) {visible(option)}" for letter, option in zip(LETTERS, spec.options, strict=False)]
     lines = text.split("\n")
-    # One option written out is an answer; several are the list read aloud.
+    # One option written out is an answer; several are a copy of the list.
     if sum(line.strip() in listed for line in lines) > 1:
         lines = [line for line in lines if line.strip() not in listed]
     return "\n".join(lines).strip()
 
 
 def fences(text: str) -> list[tuple[int, str]]:
-    """(where it ends, what it holds) of every code block of a text; one never ended goes on to the text's end."""
+    """Return (end, content) of every code block of a text; a block that is not closed goes on to the text's end."""
     found: list[tuple[int, str]] = []
     begun, mark, at = 0, "", 0
     for line in text.split("\n"):
@@ -82,7 +85,7 @@ def fences(text: str) -> list[tuple[int, str]]:
 
 
 def stated(text: str) -> tuple[int, str] | None:
-    """(where it begins, the text) of the last answer that is announced as such; None where none is."""
+    """Return (start, text) of the last answer that is announced as such, or None."""
     marker, box = _last(_MARKER, text), _last(_BOXED, text)
     if box is not None and (marker is None or box.start() > marker.start()):
         return box.start(), _braced(text, box.end())
@@ -95,14 +98,11 @@ def stated(text: str) -> tuple[int, str] | None:
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    last = None
-    for found in pattern.finditer(text):
-        last = found
-    return last
+    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
 
 
 def statements(text: str) -> list[str]:
-    """Where to look for the answer, best place first: what is announced, else the last line, then the first."""
+    """Return where to look for the answer, best first: the announced answer, else the last line and the first."""
     announced = stated(text)
     if announced is not None:
         return [announced[1][:_STATEMENT]]
@@ -111,7 +111,7 @@ def statements(text: str) -> list[str]:
 
 
 def block(text: str) -> str:
-    """The code of a reply: its last code block, unless an answer is announced after it; else what is stated."""
+    """Return the last code block of a reply, unless an answer is announced after it; else the stated answer."""
     blocks, announced = fences(text), stated(text)
     if blocks and (announced is None or announced[0] < blocks[-1][0]):
         return blocks[-1][1].rstrip("\n")
@@ -119,14 +119,13 @@ def block(text: str) -> str:
 
 
 def bare(text: str) -> str:
-    """A statement without markdown, LaTeX wrapping, quotes and final punctuation around it."""
-    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|mathit|operatorname)\s*\{([^{}]*)\}", r"\1", text)
-    text = re.sub(r"\\[()\[\],;!]|\$", "", text)
+    """Return a statement without markdown, LaTeX wrapping, quotes and final punctuation around it."""
+    text = re.sub(r"\\[()\[\],;!]|\$", "", WRAPPED.sub(r"\1", text))
     return text.strip("*_`\"' \n").rstrip(".!;,:*_`\"' \n")
 
 
 def _braced(text: str, start: int) -> str:
-    """What stands between an opening brace just before `start` and its closing one."""
+    """Return the text between an opening brace just before `start` and its closing brace."""
     depth = 1
     for at in range(start, min(len(text), start + 2000)):
         depth += {"{": 1, "}": -1}.get(text[at], 0)

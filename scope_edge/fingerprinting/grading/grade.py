@@ -1,21 +1,25 @@
-"""One grader a kind of anchor. A reply is right or it is not; whoever names two answers has given none."""
+"""One grader for each kind of anchor. A reply is right or wrong; a reply that names two answers is wrong."""
 
 from __future__ import annotations
 
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.estimation.anchor_spec import LETTERS
 from scope_edge.fingerprinting.grading.answers import answer_part, bare, block, fences, statements, visible
 from scope_edge.fingerprinting.grading.numbers import near, plain_number, read_number
-from scope_edge.fingerprinting.grading.rules import obeys
 
 if TYPE_CHECKING:
     from scope_edge.estimation.anchor_spec import AnchorSpec, Kind
 
+# A word of a rule is a run of letters, digits, ' and -.
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_END = re.compile(r"(?<![.!?])[.!?]+[\"')\]]*(?=\s|\Z)")
+# Every rule asks for less than this.
+_LONGEST = 10_000
 _MOST_STARTS = 200
 _CLOSE = 1e-9
 _CAUSE = re.compile(
@@ -24,13 +28,8 @@ _CAUSE = re.compile(
 
 
 def grade(spec: AnchorSpec, text: str | None) -> float | None:
-    """How right a reply is, in [0, 1]. None when there is no reply at all: what failed on the way is missing, not wrong.
-
-    A refusal and an empty reply are replies, and wrong.
-    """
-    if text is None:
-        return None
-    return float(_GRADERS[spec.kind](spec, text))
+    """Grade a reply in [0, 1]. None without a reply: a failed call is missing, not wrong; a refusal or empty reply is wrong."""
+    return None if text is None else float(_GRADERS[spec.kind](spec, text))
 
 
 def _choice(spec: AnchorSpec, text: str) -> bool:
@@ -44,7 +43,7 @@ def _choice(spec: AnchorSpec, text: str) -> bool:
 
 
 def _letters(text: str, letters: str, options: Mapping[str, str]) -> set[str]:
-    """The options that a statement names, by letter or by their text."""
+    """Return the letters of the options that a statement names, by letter or text."""
     whole = options.get(_folded(text))
     if whole:
         return {whole}
@@ -65,7 +64,7 @@ def _letters(text: str, letters: str, options: Mapping[str, str]) -> set[str]:
 
 
 def _loose(text: str, letters: str) -> set[str]:
-    """Letters that stand alone in a sentence; a bare "A" or "I" may be a word, so these only in brackets or after "option"."""
+    """Return letters that stand alone in a sentence; "A" may be a word: it counts only in brackets or after "option"."""
     marked = re.findall(rf"\(([{letters}])\)|\b(?:[Oo]ption|[Cc]hoice)\s+([{letters}])\b", text)
     alone = re.findall(rf"(?<![\w'’°.-])([{letters.replace('A', '')}])(?![\w'’-])", text)
     listed = re.search(
@@ -86,7 +85,7 @@ def _short(spec: AnchorSpec, text: str) -> bool:
 
 
 def _folded(text: str, exact: bool = False) -> str:
-    """A text without accents, articles, punctuation and capitals: what two spellings share. `exact`: only spaces are."""
+    """Return a text without accents, articles, punctuation and capitals. exact: only spaces are normalized."""
     if exact:
         return " ".join(visible(text).split())
     plain = unicodedata.normalize("NFKD", visible(text))
@@ -107,9 +106,9 @@ def _number(spec: AnchorSpec, text: str) -> bool:
 def _json(spec: AnchorSpec, text: str) -> bool:
     key = json.loads(spec.key)
     text = answer_part(spec, text)
-    for candidate in [body for _, body in reversed(fences(text))]:
+    for _, candidate in reversed(fences(text)):
         try:
-            return _same(_parsed(candidate), key)
+            return _same(_DECODER.decode(candidate), key)
         except (ValueError, RecursionError):
             continue
     values = _values(text)
@@ -117,24 +116,19 @@ def _json(spec: AnchorSpec, text: str) -> bool:
 
 
 def _values(text: str) -> list[Any]:
-    """Every JSON object and list that stands in a text, one after the other."""
+    """Return every JSON object and list in a text, in order."""
     found: list[Any] = []
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
     at = 0
     for _ in range(_MOST_STARTS):
-        start = re.compile(r"[\[{]").search(text, at)
+        start = _START.search(text, at)
         if start is None:
             break
         try:
-            value, at = decoder.raw_decode(text, start.start())
+            value, at = _DECODER.raw_decode(text, start.start())
             found.append(value)
         except (ValueError, RecursionError):
             at = start.end()
     return found
-
-
-def _parsed(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -148,8 +142,12 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+_START = re.compile(r"[\[{]")
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
 def _same(found: Any, key: Any) -> bool:
-    """Whether two values are the same: types count, the order of keys does not, 2 and 2.0 are one number."""
+    """Return whether two values are the same: types count, the order of keys does not, 2 and 2.0 are one number."""
     if isinstance(found, bool) or isinstance(key, bool):
         return found is key
     if isinstance(found, (int, float)) and isinstance(key, (int, float)):
@@ -159,11 +157,6 @@ def _same(found: Any, key: Any) -> bool:
     if isinstance(found, list) and isinstance(key, list):
         return len(found) == len(key) and all(map(_same, found, key))
     return type(found) is type(key) and bool(found == key)
-
-
-def _rules(spec: AnchorSpec, text: str) -> bool:
-    # The whole reply is what was asked for. A repeated prompt is part of it, and breaks the rules.
-    return obeys(visible(text), spec.rules)
 
 
 def _output(spec: AnchorSpec, text: str) -> bool:
@@ -193,7 +186,101 @@ _GRADERS: Mapping[Kind, Callable[[AnchorSpec, str], bool]] = {
     "short": _short,
     "number": _number,
     "json": _json,
-    "rules": _rules,
+    # The whole reply counts: a repeated prompt breaks the rules.
+    "rules": lambda spec, text: obeys(visible(text), spec.rules),
     "output": _output,
     "line": _line,
+}
+
+
+# Rules on the form of a reply.
+
+
+def obeys(text: str, rules: Sequence[tuple[str, Any]]) -> bool:
+    """Return whether a reply obeys every rule. Raises ValueError for an unknown rule."""
+    for name, _ in rules:
+        if name not in _RULES:
+            raise ValueError(f"no rule is called {name!r}")
+    return len(text) <= _LONGEST and all(_RULES[name](text, value) for name, value in rules)
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text in small letters."""
+    return [found.group().lower() for found in _WORD.finditer(text)]
+
+
+def lines(text: str) -> list[str]:
+    """Return the lines of a text that are not blank, trimmed."""
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _between(count: int, bounds: int | Sequence[int]) -> bool:
+    low, high = (bounds, bounds) if isinstance(bounds, int) else bounds
+    return low <= count <= high
+
+
+def _sentences(text: str, bounds: int | Sequence[int]) -> bool:
+    *ended, rest = _END.split(text)
+    return not _WORD.search(rest) and _between(sum(_WORD.search(one) is not None for one in ended), bounds)
+
+
+def _alone(wanted: str) -> re.Pattern[str]:
+    """Match a text that is not a part of a longer word."""
+    return re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)", re.IGNORECASE)
+
+
+def _has(text: str, wanted: str) -> bool:
+    return _alone(wanted).search(text) is not None
+
+
+def _in_order(text: str, wanted: Sequence[str]) -> bool:
+    at = 0
+    for one in wanted:
+        found = _alone(one).search(text, at)
+        if found is None:
+            return False
+        at = found.end()
+    return True
+
+
+def _times(text: str, counts: Mapping[str, int]) -> bool:
+    return all(len(_alone(word).findall(text)) == n for word, n in counts.items())
+
+
+def _initials(parts: Sequence[str], wanted: str) -> bool:
+    return [part[:1].lower() for part in parts] == list(wanted.lower())
+
+
+_RULES: Mapping[str, Callable[[str, Any], bool]] = {
+    # Counts: a number, or [least, most].
+    "words": lambda text, n: _between(len(words(text)), n),
+    "lines": lambda text, n: _between(len(lines(text)), n),
+    "sentences": _sentences,
+    "paragraphs": lambda text, n: _between(len([p for p in re.split(r"\n[ ]*\n", text) if p.strip()]), n),
+    "characters": lambda text, n: _between(len(text), n),
+    "words_each_line": lambda text, n: all(_between(len(words(line)), n) for line in lines(text)),
+    "words_by_line": lambda text, counts: [len(words(line)) for line in lines(text)] == list(counts),
+    "word_lengths": lambda text, counts: [len(word) for word in words(text)] == list(counts),
+    "times": _times,
+    # Required and forbidden text.
+    "require": lambda text, wanted: all(_has(text, one) for one in wanted),
+    "require_any": lambda text, wanted: any(_has(text, one) for one in wanted),
+    "forbid": lambda text, unwanted: not any(_has(text, one) for one in unwanted),
+    "forbid_characters": lambda text, unwanted: not set(text.lower()) & set(unwanted.lower()),
+    "only_words": lambda text, allowed: set(words(text)) <= set(allowed),
+    "order": _in_order,
+    "distinct_words": lambda text, yes: (len(set(words(text))) == len(words(text))) is yes,
+    "letters": lambda text, wanted: set(wanted) <= set(text.lower()),
+    "times_characters": lambda text, counts: all(text.count(character) == n for character, n in counts.items()),
+    "ascending_lines": lambda text, yes: (lines(text) == sorted(lines(text))) is yes,
+    "ascending_words": lambda text, yes: (words(text) == sorted(words(text))) is yes,
+    # Form.
+    "starts": lambda text, wanted: text.startswith(wanted),
+    "ends": lambda text, wanted: text.endswith(wanted),
+    "case": lambda text, wanted: text == (text.upper() if wanted == "upper" else text.lower()),
+    "line_initials": lambda text, wanted: _initials(lines(text), wanted),
+    "word_initials": lambda text, wanted: _initials(words(text), wanted),
+    "each_line_starts": lambda text, wanted: all(line.startswith(wanted) for line in lines(text)),
+    "numbered": lambda text, yes: all(line.startswith(f"{i}. ") for i, line in enumerate(lines(text), 1)) is yes,
+    "matches": lambda text, pattern: re.fullmatch(pattern, text) is not None,
 }

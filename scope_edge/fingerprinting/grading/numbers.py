@@ -6,21 +6,18 @@ import re
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from scope_edge.fingerprinting.grading.answers import WRAPPED
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MAX_EXPONENT = 400
 _MAX_LENGTH = 400
-_WORDS = {
-    word: Fraction(value)
-    for value, word in enumerate(
-        re.findall(
-            r"\w+",
-            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-            "eighteen nineteen twenty",
-        )
-    )
-}
+_NAMES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
+    "nineteen twenty"
+)
+_WORDS = {word: Fraction(value) for value, word in enumerate(re.findall(r"\w+", _NAMES))}
 _VULGAR = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"}
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _NUMBER = re.compile(
@@ -35,7 +32,7 @@ _NUMBER = re.compile(
     re.VERBOSE,
 )
 _UNIT = re.compile(r"[ ]?(%|[A-Za-zµμ°Ωº][A-Za-z0-9µμ°Ω/·*^²³⁻¹-]*)")
-# What certainly is a unit: after a number that was asked for in another one it makes the answer a wrong one.
+# Known units: after a number that was asked for in another unit, they make the answer wrong.
 _UNITS = frozenset(
     re.findall(
         r"\S+",
@@ -46,11 +43,10 @@ _UNITS = frozenset(
 )
 
 
-def tidy(text: str) -> str:
-    """A statement with LaTeX, markdown and raised digits turned into plain characters."""
-    text = text[:_MAX_LENGTH]
-    text = re.sub(r"\\d?t?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r" \1/\2", text)
-    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|operatorname)\s*\{([^{}]*)\}", r" \1", text)
+def _plain(text: str) -> str:
+    """Turn LaTeX, markdown and raised digits of a statement into plain characters."""
+    text = re.sub(r"\\d?t?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r" \1/\2", text[:_MAX_LENGTH])
+    text = WRAPPED.sub(r" \1", text)
     text = text.replace("{,}", ",").replace("\\times", "×").replace("\\cdot", "·").replace("\\approx", "≈")
     text = re.sub(r"\\[,;:! ]|~", " ", text.replace("\\%", "%").replace("^\\circ", "°"))
     text = re.sub(r"\\[()\[\]]|[$€£¥{}`]", "", text).replace("\\", "")
@@ -63,12 +59,12 @@ def tidy(text: str) -> str:
 
 
 def read_number(statement: str, units: Mapping[str, float]) -> Fraction | None:
-    """The one number a statement names, in the unit asked for; None where it names none or several different ones.
+    """Return the one number that a statement names, in the wanted unit; None for no number or several different ones.
 
-    `units`: (unit, factor to the unit asked for). Empty: whatever follows the number is not looked at, but percent is.
+    units: unit -> factor to the wanted unit. Empty: any unit after the number is ignored, except percent.
     """
-    text = re.split(r"[=≈≃≅]", tidy(statement))[-1]
-    # What stands in brackets after a number is a remark: "120 km (75 miles)".
+    text = re.split(r"[=≈≃≅]", _plain(statement))[-1]
+    # Brackets after a number hold a remark: "120 km (75 miles)".
     for candidate in (re.sub(r"(?<=\S)\s*\([^()]*\)", "", text), text):
         found = list(_NUMBER.finditer(candidate))
         values = {_in_unit(one, candidate, units) for one in found}
@@ -78,7 +74,7 @@ def read_number(statement: str, units: Mapping[str, float]) -> Fraction | None:
 
 
 def plain_number(text: str) -> Fraction:
-    """The number of a key. Raises ValueError."""
+    """Read the number of a key. Raises ValueError."""
     found = _NUMBER.fullmatch(text.strip())
     value = _value(found) if found else None
     if value is None:
@@ -87,7 +83,7 @@ def plain_number(text: str) -> Fraction:
 
 
 def near(found: Fraction, key: Fraction, relative: float, absolute: float) -> bool:
-    """Whether a number is the key's, within the larger tolerance; for fractions at least what 12 digits of them lose."""
+    """Return whether a number is the key's, within the larger tolerance; for fractions at least the loss of 12 digits."""
     least = 0.0 if key.denominator == 1 else 1e-12
     allowed = max(Fraction(absolute), abs(key) * Fraction(max(relative, least)))
     return abs(found - key) <= allowed
