@@ -300,7 +300,7 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
 
 
 def test_a_bug_is_one_line_and_a_traceback_for_those_who_ask(tmp_path: Path) -> None:
-    code = "import scope_edge.assemble as a, scope_edge.cli as c\na.load_flow = lambda *_: 1 / 0\nc.main()"
+    code = "import scope_edge.factory as a, scope_edge.cli as c\na.load_pipeline = lambda *_: 1 / 0\nc.main()"
     args = [sys.executable, "-c", code, "route", "Why?"]
     env = user(tmp_path)
     done = subprocess.run(args, env=env, capture_output=True, text=True, check=False)

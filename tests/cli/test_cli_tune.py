@@ -83,7 +83,7 @@ def test_limits_of_a_query_count(cli: Cli) -> None:
 
 def test_limits_that_nothing_keeps_to_are_named_as_the_reason(cli: Cli) -> None:
     ended = cli("tune", "--alphas", "1", "--max-tokens", "1", "--max-usd-per-1k", "5")
-    assert ended.code == 3 and "nothing keeps to the limits of a single query" in ended.out
+    assert ended.code == 3 and "no model keeps to the limits of a single query" in ended.out
 
 
 def test_a_profile_with_a_blank_in_its_name_is_shown_as_it_must_be_typed(cli: Cli) -> None:

@@ -1,4 +1,4 @@
-"""A decision for people: the choice, why, the candidates, what would flip it, and with --explain how it came about."""
+"""A decision as text: the choice, the reason, the candidates, the alphas that would change it, and with --explain more."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ _EXCLUDED = {
     "max_usd": "over usd",
     "max_seconds": "over seconds",
 }
-_EVIDENCE = {"strong": "strong", "weak": "weak", "none": "none"}
-# A pool may have a thousand models; those at the end of the order are not what a person looks for.
+# A pool may have a thousand models; the last ones are rarely of interest.
 _ROWS = 20
 _NARROWEST = 6
 
 
 def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float) -> str:
-    """The whole answer as text with colour codes, lines at most `width` wide where what they hold allows it."""
+    """Return the decision as text with colour codes, its lines at most `width` wide if possible."""
     lines = [*_headline(decision), "", *_candidates(decision, width, explain)]
     lines += ["", *_flips(decision)] if decision.feasible else []
     if explain:
@@ -41,21 +40,21 @@ def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float
 
 
 def one_line_of(decision: Decision, model: str | None) -> str:
-    """A decision in one line, as one who reads the answer wants it: who answers, where, how likely right, for how much."""
+    """Return a decision in one line, for the reader of the answer: model, place, chance of being right, cost."""
     row = next((one for one in decision.candidates if one.model == model), None)
     if row is None:
-        return model or "nobody answers"
+        return model or "no model answers"
     parts = [f"{row.model}, {PLACES[row.where]}"]
     if row.p_correct is not None:
         parts.append(f"{format.percent(row.p_correct)}% likely to be right")
     parts.append(_price(row))
     instead = f" (chosen: {decision.choice})" if model != decision.choice else ""
-    over = "; nothing keeps to the limits" if decision.over_budget else ""
+    over = "; no model keeps to the limits" if decision.over_budget else ""
     return ", ".join(parts) + instead + over
 
 
 def infeasible(bound: BindingConstraint | None) -> str:
-    """One line on the limit that left nothing to choose, and the smallest value of it that would do."""
+    """Return one line on the limit that leaves no model, and the smallest value of it that suffices."""
     return explain_infeasible(bound, lambda name: f"--{name.replace('_', '-')}")
 
 
@@ -72,12 +71,12 @@ def _headline(decision: Decision) -> Iterator[str]:
 
 def _why(decision: Decision, chosen: Candidate) -> str:
     if chosen.p_correct is None:
-        return f"How likely it is to be right is not known; {_price(chosen)}."
+        return f"How likely it is to be right is unknown; {_price(chosen)}."
     own = f"{format.percent(chosen.p_correct)}% likely to be right, {_price(chosen)}"
     rivals = [one for one in decision.candidates if one.excluded_by is None and one.p_correct is not None]
     best = max(rivals, key=lambda one: one.p_correct or 0.0, default=chosen)
     if best.model == chosen.model or (best.p_correct or 0.0) <= chosen.p_correct:
-        return f"{own}; none that may be chosen is more accurate."
+        return f"{own}; no other model in the pool is predicted to be more accurate."
     more = f"{own}; the most accurate, {best.model}, is at {format.percent(best.p_correct)}%"
     if best.usd is None or chosen.usd is None:
         return f"{more}, {_price(best)}."
@@ -112,7 +111,7 @@ def _candidates(decision: Decision, width: int, explain: bool) -> Iterator[str]:
 
 
 def _columns(rows: Sequence[Candidate], choice: str | None, level: int, explain: bool) -> list[Column]:
-    """The table's columns; each level shows less than the one before."""
+    """Return the table's columns; each level shows less than the one before."""
     timed = any(row.seconds is not None for row in rows)
     marks = [
         ("> " if row.model == choice else "  ") + format.clipped(row.model, 40 if level < 6 else 20) for row in rows
@@ -150,7 +149,7 @@ def _utility(value: float | None) -> str:
 def _note(row: Candidate) -> str:
     if row.excluded_by is not None:
         return _EXCLUDED.get(row.excluded_by, row.excluded_by)
-    return _EVIDENCE[row.evidence]
+    return row.evidence
 
 
 def _faded(line: str, row: Candidate) -> str:
@@ -168,19 +167,15 @@ def _explanation(decision: Decision, value_of_time: float) -> Iterator[str]:
     if decision.policy == "paper":
         yield "policy paper: U = alpha p + (1 - alpha) (1 - c)^gamma, blended with the outcomes on the nearest anchors"
     elif not decision.feasible:
-        yield "policy scope-edge: nothing keeps to the limits, so nothing was weighed"
+        yield "policy scope-edge: no model keeps to the limits, so none was weighed"
     elif decision.alpha == 0:
-        yield "policy scope-edge: at alpha 0 the cheapest wins, ties by how likely it is to be right"
+        yield "policy scope-edge: at alpha 0 the cheapest wins; ties go to the one most likely to be right"
     else:
-        yield "policy scope-edge: utility = p - lambda x cost; of those within 0.005 of the best the cheapest wins"
+        yield "policy scope-edge: utility = p - lambda x cost; of the models within 0.005 of the best, the cheapest wins"
         yield from _exchange(decision, value_of_time)
     report = decision.estimator
-    ran = (
-        f", {format.plural(report.prompts_run, 'prompt')} run and {report.prompts_saved} saved"
-        if report.prompts_run
-        else ""
-    )
-    yield f"estimates: {one_line(report.name)}{ran}"
+    prompts = f", {format.plural(report.prompts_run, 'prompt')} run and {report.prompts_saved} saved"
+    yield f"estimates: {one_line(report.name)}{prompts if report.prompts_run else ''}"
     if decision.timings_ms:
         yield "milliseconds: " + ", ".join(f"{step} {value:.3g}" for step, value in decision.timings_ms.items())
     for row in decision.candidates:
@@ -189,7 +184,7 @@ def _explanation(decision: Decision, value_of_time: float) -> Iterator[str]:
 
 
 def _exchange(decision: Decision, value_of_time: float) -> Iterator[str]:
-    """What alpha made a dollar worth, read back from the dearest candidate, where rounding hurts least."""
+    """Give the value of a dollar at this alpha, computed from the dearest candidate, where rounding matters least."""
     priced = [(cost, row) for row in decision.candidates if (cost := _cost(row, value_of_time)) and _weighed(row)]
     if not priced:
         return
@@ -197,11 +192,11 @@ def _exchange(decision: Decision, value_of_time: float) -> Iterator[str]:
     lam = ((row.p_correct or 0.0) - (row.utility or 0.0)) / cost
     if lam > 1e-9 and math.isfinite(lam):
         yield (
-            f"at alpha {decision.alpha:g} lambda is {lam:.3g} per dollar: {format.usd(0.01 / lam)} more per query must buy"
-            " one point of accuracy"
+            f"at alpha {decision.alpha:g} lambda is {lam:.3g} per dollar: each {format.usd(0.01 / lam)} more per query must"
+            " bring one point of accuracy"
         )
     else:
-        yield f"at alpha {decision.alpha:g} lambda is 0: cost decides between equals only"
+        yield f"at alpha {decision.alpha:g} lambda is 0: cost decides only between equals"
 
 
 def _cost(row: Candidate, value_of_time: float) -> float | None:
@@ -217,23 +212,24 @@ def _weighed(row: Candidate) -> bool:
 def _neighbors(decision: Decision, width: int) -> Iterator[str]:
     yield click.style("nearest anchors", bold=True)
     rows = decision.neighbors
-    yield from format.table(
+    named = any(row.anchor for row in rows)  # an entry of the journal may lack the names
+    yield from format.grid(
+        (">  similarity", "category", "source", "anchor" if named else ""),
         [
-            Column("  similarity", [f"{row.similarity:.3f}" for row in rows], right=True),
-            Column("category", [format.clipped(one_line(row.category), 30) for row in rows]),
-            Column("source", [format.clipped(one_line(row.source), 20) for row in rows]),
-            # An entry of the journal may have them without their names.
-            Column(
-                "anchor" if any(row.anchor for row in rows) else "",
-                [format.clipped(one_line(row.anchor), max(width - 56, 20)) for row in rows],
-            ),
-        ]
+            (
+                f"{row.similarity:.3f}",
+                format.clipped(one_line(row.category), 30),
+                format.clipped(one_line(row.source), 20),
+                format.clipped(one_line(row.anchor), max(width - 56, 20)),
+            )
+            for row in rows
+        ],
     )
 
 
 def _notices(decision: Decision) -> Iterator[str]:
     if decision.truncated:
-        yield _notice("truncated") + "the query is longer than the encoder reads; its end did not count"
+        yield _notice("truncated") + "the query is longer than the encoder reads; its end was ignored"
     for text in decision.degraded:
         yield _notice("degraded") + one_line(text)
     for text in decision.warnings:
