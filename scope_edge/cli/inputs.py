@@ -89,7 +89,7 @@ def query_options(verb: str) -> Callable[[Command], Command]:
                 "--system",
                 metavar="TEXT",
                 callback=_checked,
-                help="A system prompt. It costs tokens, but is not routed by.",
+                help="A system prompt for the model. Only its length counts for the choice.",
             ),
             click.option("--file", metavar="F", type=click.Path(), help=f"{verb.capitalize()} the text of a file."),
             click.argument("texts", metavar="[TEXT | -]", nargs=-1),

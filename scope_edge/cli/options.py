@@ -1,10 +1,10 @@
-"""Options and option types of the commands. They check values like the settings file does; the shell can complete them."""
+"""Options and option types that commands share. Values are checked as in the settings file; the shell can complete them."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -20,6 +20,14 @@ else:
     AnyParamType = click.ParamType
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Decorator(Protocol):
+    """What adds an option to a command."""
+
+    def __call__(self, command: Command, /) -> Command: ...
+
+
 Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 # A sweep of more alphas than this shows nothing that fewer would not.
@@ -141,33 +149,29 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmati
 
 def setting_option(
     key: str, metavar: str, help: str, complete: Completion | None = None, choices: tuple[str, ...] = ()
-) -> Callable[[Command], Command]:
+) -> Decorator:
     """Return an option that overrides a setting for one run. choices: the setting's values, if they are words."""
     flag = f"--{key.replace('_', '-')}"
     return click.option(flag, metavar=metavar, type=Setting(key, choices), shell_complete=complete, help=help)
 
 
-def pool_option(help: str = "A pool's name, or model ids joined by commas.  [default: default]") -> Any:
+def pool_option(help: str = "A pool's name, or model ids joined by commas.  [default: default]") -> Decorator:
     """Return the option --pool, checked as the setting."""
     return setting_option("pool", "POOL", help, complete_selection)
 
 
-def profile_option(help: str) -> Any:
+def profile_option(help: str) -> Decorator:
     """Return the option --profile, checked as the setting."""
     return setting_option("profile", "NAME", help, complete_profile)
 
 
-def count_option(
-    flag: str, help: str, low: int = 1, high: int | None = None, default: int | None = None
-) -> Callable[[Command], Command]:
+def count_option(flag: str, help: str, low: int = 1, high: int | None = None, default: int | None = None) -> Decorator:
     """Return an option that takes a whole number N from `low` to `high`."""
     kind = click.IntRange(low, high)
     return click.option(flag, metavar="N", type=kind, default=default, show_default=default is not None, help=help)
 
 
-def amount_option(
-    flag: str, metavar: str, help: str, default: float | None = None, *, zero: bool = False
-) -> Callable[[Command], Command]:
+def amount_option(flag: str, metavar: str, help: str, default: float | None = None, *, zero: bool = False) -> Decorator:
     """Return an option that takes a number above 0, or from 0 on if `zero` is true."""
     kind = click.FloatRange(min=0, min_open=not zero)
     return click.option(flag, metavar=metavar, type=kind, default=default, show_default=default is not None, help=help)

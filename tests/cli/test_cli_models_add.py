@@ -67,6 +67,11 @@ def test_a_gguf_says_most_of_its_card_itself(cli: Cli, path: Path) -> None:
     assert row["evidence"] == "none" and row["excluded_by"] is None
 
 
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("memory", "loadable"):
+        monkeypatch.setattr(f"scope_edge.providers.llama.{module}.available_memory", lambda: GIB // 4)
+
+
 def test_options_win_over_what_was_read_and_a_relative_path_is_kept_whole(
     cli: Cli, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,7 +93,7 @@ def test_an_estimate_writes_nothing_and_its_exit_code_says_whether_it_fits(
 ) -> None:
     done = cli("models", "add", str(path), "--estimate-only")
     assert done.code == 0 and re.search(r"memory +0\.5 GiB on the processor", done.out)
-    monkeypatch.setattr("scope_edge.providers.llama.loadable.available_memory", lambda: GIB // 4)
+    little_memory(monkeypatch)
     short = cli("models", "add", str(path), "--estimate-only", "--json")
     assert short.code == 3 and short.json["fits"] is False and "no room" in short.json["why"]
     assert not (cli.folder / "config.toml").exists()
@@ -109,9 +114,9 @@ def test_what_does_not_fit_is_added_and_not_chosen_while_it_does_not(
     cli: Cli, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as short:
-        short.setattr("scope_edge.providers.llama.loadable.available_memory", lambda: GIB // 4)
+        little_memory(short)
         done = cli("models", "add", str(path), "--id", "mine", "--no-check", "--pool", "work")
-        assert done.code == 0 and "not chosen while it cannot be loaded" in done.err
+        assert done.code == 0 and "not chosen as long as it cannot be loaded" in done.err
         refused = cli("route", QUERY, "--pool", "work", "--json")
         assert refused.code == 3 and refused.json["bound"]["limit"] == "cannot_load"
         assert any("mine cannot be loaded: no room" in text for text in refused.json["warnings"])

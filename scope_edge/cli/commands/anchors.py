@@ -43,7 +43,10 @@ def command() -> None:
 @command.command("list")
 @json_array_option
 def list_anchors(as_json: bool) -> None:
-    """List the anchor sets, and the models that you measured or imported on each."""
+    """List the anchor sets.
+
+    For each, the models that you measured or imported are listed.
+    """
     from scope_edge.management.remove import list_sets
 
     rows = list_sets()

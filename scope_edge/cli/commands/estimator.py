@@ -84,9 +84,13 @@ def command() -> None:
     help="Quantization. Default: Q4_K_M; a .gguf file is not changed.",
 )
 @click.option(
-    "--prompt-template", type=_FILE, metavar="FILE", help="The prompt it was trained with (docs/estimator.md)."
+    "--prompt-template",
+    "template_file",
+    type=_FILE,
+    metavar="FILE",
+    help="The prompt it was trained with (docs/estimator.md).",
 )
-@click.option("--card", type=_FILE, metavar="FILE", help="A model card that contains the prompt.")
+@click.option("--card", "card_file", type=_FILE, metavar="FILE", help="A model card that contains the prompt.")
 @click.option(
     "--mode",
     type=click.Choice(["cot", "direct"]),
@@ -96,16 +100,7 @@ def command() -> None:
 @click.option("--no-measure", is_flag=True, help="Do not start it to measure its speed.")
 @click.pass_context
 def install_estimator(
-    context: click.Context,
-    /,
-    source: str,
-    name: str | None,
-    quant: Any,
-    prompt_template: Path | None,
-    card: Path | None,
-    mode: Any,
-    no_anchors: bool,
-    no_measure: bool,
+    context: click.Context, /, source: str, no_anchors: bool, no_measure: bool, **options: Any
 ) -> None:
     """Install an estimator.
 
@@ -117,11 +112,10 @@ def install_estimator(
     from scope_edge.estimator.install import InstallOptions, install, measure
     from scope_edge.fingerprinting.importing.scope_dataset import DATASETS, is_paper_model
 
-    if name is not None and not name.strip():
+    if options["name"] is not None and not options["name"].strip():
         raise UsageError("--name is blank; give a name or leave the option out")
     with ProgressLine() as progress:
-        options = InstallOptions(name, quant, prompt_template, card, mode, load_settings().offline_by)
-        entry = install(source, options, progress)
+        entry = install(source, InstallOptions(**options, offline=load_settings().offline_by), progress)
         ready: SpeedRecord | None = None
         if not no_measure:
             progress("measuring its speed", 0, 0)
@@ -176,9 +170,9 @@ def list_estimators(as_json: bool) -> None:
 @click.argument("name", required=False, shell_complete=_complete)
 @json_option
 def show_estimator(name: str | None, as_json: bool) -> None:
-    """Show an estimator's weights, prompt template, mode and speed; by default the newest's.
+    """Show an estimator, by default the newest.
 
-    Its files are checked against their hashes.
+    Shows its weights, prompt template, mode and speed. Its files are checked against their hashes.
     """
     from scope_edge.estimator.install import measured
 
@@ -194,7 +188,7 @@ def show_estimator(name: str | None, as_json: bool) -> None:
 @command.command("measure")
 @click.argument("name", required=False, shell_complete=_complete)
 def measure_estimator(name: str | None) -> None:
-    """Measure the speed of an estimator on this machine, by default the newest.
+    """Measure an estimator's speed, by default the newest's.
 
     With `--estimator auto`, the speed decides whether `route` uses it. Measure while the machine is otherwise idle.
     """

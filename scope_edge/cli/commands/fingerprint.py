@@ -32,7 +32,7 @@ Examples:
 
 \b
 Exit codes:
-  0 ok   1 the GGUF's worker failed   2 usage   3 --max-usd would be exceeded   4 some questions got no answer
+  0 ok   1 the GGUF's worker failed   2 usage   3 --max-usd would be or was exceeded   4 some questions got no answer
   5 the model does not answer, or a missing or damaged file   130 interrupted
 """
 
@@ -56,7 +56,7 @@ Exit codes:
     metavar="N",
     type=click.IntRange(min=0),
     default=0,
-    help="The seed of the numbers in questions made from templates.",
+    help="The seed that draws the numbers in questions made from templates.",
 )
 @click.option("--again", is_flag=True, help="Discard earlier answers and ask every question.")
 @click.option("--dry-run", is_flag=True, help="Show questions, cost and time; ask nothing.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,9 +32,9 @@ _NAMES = {"day": "today", "month": "this month"}
 @click.command("spend", epilog=_SPEND_EPILOG)
 @json_option
 def spend(as_json: bool) -> None:
-    """Show what was spent in the cloud today and this month, and what is left of the caps.
+    """Show spending in the cloud, and the rest of the caps.
 
-    The caps are the settings max_usd_day and max_usd_month. "Reserved" is the most that running calls may cost. If a process
+    The table has today and this month. The caps are the settings max_usd_day and max_usd_month. "Reserved" is the most that running calls may cost. If a process
     dies before a call is settled, the amount stays reserved until the end of the day or month.
     """
     with open_ledger(load_settings()) as ledger:
@@ -123,23 +123,13 @@ _ENDINGS = {
 @click.option("--text", metavar="TEXT", help="Only entries of exactly this query; - = standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array, with --why one object (docs/json.md).")
 @click.pass_context
-def command(
-    context: click.Context,
-    why: str | None,
-    limit: int | None,
-    before: str | None,
-    model: str | None,
-    since: datetime | None,
-    text: str | None,
-    as_json: bool,
-) -> None:
+def command(context: click.Context, /, why: str | None, as_json: bool, **filters: Any) -> None:
     """Show past decisions, the latest first; explain one; show spending; delete entries.
 
     An id may be shortened as long as it is unambiguous; "last" is the latest entry. `scope-edge ask` and `scope-edge serve`
     write the journal, `scope-edge route` only with the setting journal = "all" (docs/journal.md).
     """
-    filters = {"--limit": limit, "--before": before, "--model": model, "--since": since, "--text": text}
-    given = [name for name, value in filters.items() if value is not None]
+    given = [f"--{name}" for name, value in filters.items() if value is not None]
     if context.invoked_subcommand is not None:
         if given or why is not None or as_json:
             name = context.invoked_subcommand
@@ -151,7 +141,8 @@ def command(
         if why is not None:
             _explain(journal, why, as_json)
             return
-        entries = journal.entries(limit or 20, before, model, text=query_text(text), since=since)
+        filters |= {"text": query_text(filters["text"]), "limit": filters["limit"] or 20}
+        entries = journal.entries(**filters)
     if as_json:
         out_json([entry.as_dict() for entry in entries])
     elif entries:
@@ -171,9 +162,9 @@ command.add_command(spend)
 @yes_option
 @json_option
 def purge_log(older_than: datetime | None, keep_feedback: bool, yes: bool, as_json: bool) -> None:
-    """Delete entries, by default all of them, and overwrite their space on the disk.
+    """Delete entries and overwrite them on the disk.
 
-    The anchors made of your feedback on them are deleted as well, unless --keep-feedback is given. Deleting all entries also
+    All entries are deleted unless --older-than is given. The anchors made of your feedback on them are deleted as well, unless --keep-feedback is given. Deleting all entries also
     deletes the key of the hashes, and replaces a damaged journal. The record of spending is kept.
     """
     from scope_edge.history.feedback import purge

@@ -43,9 +43,9 @@ Exit codes:
 @click.argument("b", shell_complete=complete_model)
 @json_option
 def compare_models(a: str, b: str, as_json: bool) -> None:
-    """Show where one model is better than another, by category, and how certain that is.
+    """Show where one model is better than another.
 
-    The first table compares them on the anchors that both were measured on. The second shows what to expect on a fair sample
+    The tables have a row for each category, with the certainty of the difference. The first table compares them on the anchors that both were measured on. The second shows what to expect on a fair sample
     of the bundled sets' questions. A 95% interval is about one row: of 20 rows, one may be wrong by chance.
     """
     from scope_edge.management.compare import compare
@@ -90,7 +90,7 @@ Examples:
 
 \b
 Exit codes:
-  0 ok   2 usage, or a bundled card   5 a file that cannot be removed
+  0 ok   2 usage, or a bundled card   5 a file cannot be removed
 """
 
 
@@ -168,9 +168,9 @@ Exit codes:
 @json_option
 @click.pass_context
 def test_model(context: click.Context, /, model: str, timeout: float, as_json: bool) -> None:
-    """Ask a model one short question, in the way its card describes.
+    """Ask a model one short question.
 
-    Prints the answer with its time and tokens, or the problem. The exit code says whether the model works.
+    The model is called as its card says. Prints the answer with its time and tokens, or the problem. The exit code says whether the model works.
     """
     from scope_edge.management.trial import try_model
 

@@ -53,7 +53,7 @@ Exit codes:
 @click.option(
     "--where",
     type=click.Choice(["device", "cloud"]),
-    help="Where it runs. Default: a GGUF on the device, a server's model in the cloud, since a local server may forward.",
+    help="Where it runs. Default: device for a GGUF, cloud for a server, since even a local server may forward requests.",
 )
 @amount_option("--usd-in", "USD", "US dollars per million prompt tokens.", zero=True)
 @amount_option("--usd-out", "USD", "US dollars per million completion tokens.", zero=True)
