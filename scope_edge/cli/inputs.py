@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from scope_edge.cli import format
 from scope_edge.cli.options import AnyParamType, Command
 from scope_edge.cli.run import complain
 from scope_edge.errors import UsageError
@@ -146,6 +147,15 @@ def _in_utf8(text: str, name: str) -> str:
     except UnicodeEncodeError as error:
         raise UsageError(f"{name}: not UTF-8 (at character {error.start}); convert it, or put it in a file") from error
     return text
+
+
+def confirmed(question: str, yes: bool) -> bool:
+    """Ask for confirmation on a terminal. Raises UsageError if there is no terminal and --yes is not given."""
+    if yes:
+        return True
+    if not format.is_terminal(sys.stdin):
+        raise UsageError(f"{question}? Without a terminal this cannot be confirmed; give --yes")
+    return click.confirm(f"{question}?", err=True)
 
 
 class Moment(AnyParamType):

@@ -140,33 +140,35 @@ class ProgressLine:
     """
 
     def __init__(self) -> None:
-        self._shown = is_terminal(sys.stderr)
-        self._what, self._next = "", 0.0
+        self._visible = is_terminal(sys.stderr)
+        self._what, self._next, self._written = "", 0.0, False
 
     def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._what:
+        if self._written:
             self._write("")
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Show the line at most ten times a second, but every new step and every end."""
-        now = time.monotonic()
-        if not self._shown or (what == self._what and now < self._next and done < total):
-            return
-        self._what, self._next = what, now + _SECONDS_BETWEEN
+        """Show a step of which `done` of `total` is finished."""
         share = f"{100 * min(done / total, 1):3.0f} %" if total > 0 else ""
         size = f" of {total / 1e9:.1f} GB" if total >= 1e8 else ""
-        self._write(clipped(one_line(what), screen_width() - 20) + f": {share}{size}")
+        text = clipped(one_line(what), screen_width() - 20) + f": {share}{size}"
+        self.show(text, always=what != self._what or done >= total)
+        self._what = what
 
     def count(self, done: int, total: int, word: str, seconds_left: float | None, *more: str) -> None:
         """Show "3 of 9 questions, about 2 minutes left", and `more`."""
-        if not self._shown:
-            return
         left = [] if seconds_left is None else [f"about {duration(seconds_left)} left"]
-        self._what = ", ".join([f"{done} of {plural(total, word)}", *left, *more])
-        self._write(clipped(one_line(self._what), screen_width() - 1))
+        self.show(", ".join([f"{done} of {plural(total, word)}", *left, *more]), always=True)
+
+    def show(self, text: str, *, always: bool = False) -> None:
+        """Show a text, at most ten times a second unless `always` is true."""
+        now = time.monotonic()
+        if self._visible and (always or now >= self._next):
+            self._next, self._written = now + _SECONDS_BETWEEN, True
+            self._write(clipped(one_line(text), screen_width() - 1))
 
     def _write(self, line: str) -> None:
         # If standard error is closed, the line is not needed.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from scope_edge.cli import format
-from scope_edge.cli.commands.models import confirmed, print_removed
+from scope_edge.cli.inputs import confirmed
 from scope_edge.cli.options import complete_model, json_array_option, yes_option
 from scope_edge.cli.output import one_line, out, out_json, print_table
 from scope_edge.cli.run import complain
+
+if TYPE_CHECKING:
+    from scope_edge.management.remove import RemovalSummary
 
 _EPILOG = """\b
 Examples:
@@ -108,3 +112,17 @@ def forget_model(model: str, anchor_set: str | None, answers: bool, yes: bool) -
         out(f"the fingerprints of {model} were not deleted")
         return
     print_removed(forget(model, anchor_set, answers=answers))
+
+
+def print_removed(gone: RemovalSummary) -> None:
+    """Print what was deleted, and what was kept."""
+    if gone.fingerprints:
+        models = format.plural(len({model for model, _ in gone.fingerprints}), "model")
+        sets = ", ".join(dict.fromkeys(name for _, name in gone.fingerprints))
+        out(f"{format.plural(len(gone.fingerprints), 'fingerprint')} of {models} deleted, on {one_line(sets)}")
+    out(format.plural(len(gone.files), "file") + " deleted or rewritten")
+    if gone.left:
+        files = ", ".join(map(str, gone.left))
+        out(
+            f"the answers are kept, so that `scope-edge fingerprint` can use them again; --answers deletes them: {files}"
+        )

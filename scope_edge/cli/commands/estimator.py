@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from scope_edge.cli import format
 from scope_edge.cli.commands.imports import report
-from scope_edge.cli.commands.models import confirmed
+from scope_edge.cli.inputs import confirmed
 from scope_edge.cli.options import json_array_option, json_option, yes_option
 from scope_edge.cli.output import ProgressLine, one_line, out, out_json, print_facts, print_table
 from scope_edge.cli.run import complain

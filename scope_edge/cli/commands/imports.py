@@ -77,7 +77,7 @@ def report(done: Imported, sha256: str | None = None) -> None:
 
         complain(
             f"{plural(len(done.strangers), 'model')} without a card cannot be chosen;"
-            f' a table [models."{done.strangers[0]}"] in {load_settings().file} is a card (docs/models.md)',
+            f' add one as a table [models."{done.strangers[0]}"] in {load_settings().file} (docs/models.md)',
             0,
         )
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scope_edge.cli import format
-from scope_edge.cli.commands.models import confirmed
-from scope_edge.cli.inputs import Moment, query_text
+from scope_edge.cli.inputs import Moment, confirmed, query_text
 from scope_edge.cli.options import complete_model, count_option, json_option, yes_option
 from scope_edge.cli.output import one_line, out, out_json, print_table
 from scope_edge.errors import UsageError
@@ -32,9 +31,9 @@ _NAMES = {"day": "today", "month": "this month"}
 @click.command("spend", epilog=_SPEND_EPILOG)
 @json_option
 def spend(as_json: bool) -> None:
-    """Show spending in the cloud, and the rest of the caps.
+    """Show spending today and this month, and what the caps leave.
 
-    The table has today and this month. The caps are the settings max_usd_day and max_usd_month. "Reserved" is the most that running calls may cost. If a process
+    The caps are the settings max_usd_day and max_usd_month. "Reserved" is the most that running calls may cost. If a process
     dies before a call is settled, the amount stays reserved until the end of the day or month.
     """
     with open_ledger(load_settings()) as ledger:
@@ -164,8 +163,9 @@ command.add_command(spend)
 def purge_log(older_than: datetime | None, keep_feedback: bool, yes: bool, as_json: bool) -> None:
     """Delete entries and overwrite them on the disk.
 
-    All entries are deleted unless --older-than is given. The anchors made of your feedback on them are deleted as well, unless --keep-feedback is given. Deleting all entries also
-    deletes the key of the hashes, and replaces a damaged journal. The record of spending is kept.
+    All entries are deleted unless --older-than is given. The anchors made of your feedback on them are deleted as well,
+    unless --keep-feedback is given. Deleting all entries also deletes the key of the hashes, and replaces a damaged journal.
+    The record of spending is kept.
     """
     from scope_edge.history.feedback import purge
 

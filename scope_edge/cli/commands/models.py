@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,19 +10,20 @@ import click
 
 from scope_edge.catalog.cards import is_retired
 from scope_edge.cli import format
+from scope_edge.cli.commands.anchors import print_removed
 from scope_edge.cli.commands.models_add import add, called, price, prices
 from scope_edge.cli.format import Column
+from scope_edge.cli.inputs import confirmed
 from scope_edge.cli.options import amount_option, complete_model, json_array_option, json_option, yes_option
 from scope_edge.cli.output import ProgressLine, one_line, out, out_json, print_facts
 from scope_edge.cli.run import complain
-from scope_edge.errors import AssetError, UsageError
+from scope_edge.errors import AssetError
 from scope_edge.factory import open_catalog
 from scope_edge.settings.config import load_settings
 
 if TYPE_CHECKING:
     from scope_edge.catalog.cards import Catalog
     from scope_edge.management.compare import FieldDifference
-    from scope_edge.management.remove import RemovalSummary
     from scope_edge.management.trial import Trial
     from scope_edge.types import ModelCard
 
@@ -45,8 +45,9 @@ Exit codes:
 def compare_models(a: str, b: str, as_json: bool) -> None:
     """Show where one model is better than another.
 
-    The tables have a row for each category, with the certainty of the difference. The first table compares them on the anchors that both were measured on. The second shows what to expect on a fair sample
-    of the bundled sets' questions. A 95% interval is about one row: of 20 rows, one may be wrong by chance.
+    The tables have a row for each category. The first compares the models on the anchors that both were measured on, the
+    second shows what to expect on a fair sample of the bundled sets' questions. A 95% interval is about one row: of 20 rows,
+    one may be wrong by chance.
     """
     from scope_edge.management.compare import compare
 
@@ -126,29 +127,6 @@ def remove_model(model: str, fingerprints: bool, yes: bool) -> None:
         complain(f"the active pool {empty} is empty now; `scope-edge pool use default` activates the bundled one", 0)
 
 
-def confirmed(question: str, yes: bool) -> bool:
-    """Ask for confirmation on a terminal. Raises UsageError if there is no terminal and --yes is not given."""
-    if yes:
-        return True
-    if not format.is_terminal(sys.stdin):
-        raise UsageError(f"{question}? Without a terminal this cannot be confirmed; give --yes")
-    return click.confirm(f"{question}?", err=True)
-
-
-def print_removed(gone: RemovalSummary) -> None:
-    """Print what was deleted, and what was kept."""
-    if gone.fingerprints:
-        models = format.plural(len({model for model, _ in gone.fingerprints}), "model")
-        sets = ", ".join(dict.fromkeys(name for _, name in gone.fingerprints))
-        out(f"{format.plural(len(gone.fingerprints), 'fingerprint')} of {models} deleted, on {one_line(sets)}")
-    out(format.plural(len(gone.files), "file") + " deleted or rewritten")
-    if gone.left:
-        files = ", ".join(map(str, gone.left))
-        out(
-            f"the answers are kept, so that `scope-edge fingerprint` can use them again; --answers deletes them: {files}"
-        )
-
-
 # Characters of an answer to show.
 _SHOWN = 200
 _TEST_EPILOG = """\b
@@ -170,7 +148,8 @@ Exit codes:
 def test_model(context: click.Context, /, model: str, timeout: float, as_json: bool) -> None:
     """Ask a model one short question.
 
-    The model is called as its card says. Prints the answer with its time and tokens, or the problem. The exit code says whether the model works.
+    The model is called as its card says. Prints the answer with its time and tokens, or the problem; the exit code says
+    whether the model works.
     """
     from scope_edge.management.trial import try_model
 

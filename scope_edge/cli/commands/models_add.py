@@ -11,17 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scope_edge.catalog.cards import check_key_env
+from scope_edge.catalog.endpoint import is_loopback, parse_endpoint
 from scope_edge.cli import format
 from scope_edge.cli.commands.pool import active_pool
 from scope_edge.cli.options import Features, amount_option, complete_pool, number
 from scope_edge.cli.output import one_line, out, out_json, print_facts
 from scope_edge.cli.run import complain
 from scope_edge.errors import AssetError, ScopeEdgeError, UsageError
-from scope_edge.settings.validation import join_some
+from scope_edge.management import add as drafts
+from scope_edge.management.add import CardDraft, CardOverrides, Fit, estimate_fit, is_address
+from scope_edge.providers.llama.memory import NoRoom, Plan
+from scope_edge.settings.config import load_settings
+from scope_edge.settings.validation import check_amount, join_some
 
 if TYPE_CHECKING:
     from scope_edge.catalog.cards import Catalog
-    from scope_edge.management.add import CardDraft, CardOverrides, Fit
     from scope_edge.providers.openai.responses import Served
     from scope_edge.types import ModelCard
 
@@ -82,8 +87,6 @@ def add(context: click.Context, /, source: str | None, **options: Any) -> None:
     SOURCE is a GGUF file or the address of an OpenAI-compatible server. The file or the server is asked for the model's
     details, you for the rest if this is a terminal. For a key, name its environment variable; the key is never written.
     """
-    from scope_edge.catalog.cards import check_key_env
-    from scope_edge.management.add import CardOverrides, estimate_fit, is_address
 
     # Before the name is used, and so printed: it may be the key itself.
     if options["key_env"] is not None:
@@ -151,7 +154,6 @@ class _Options:
 
 def _wanted(fit: Fit | None, chosen: _Options) -> bool:
     """Ask whether to add a model that cannot be loaded now; return true for any other."""
-    from scope_edge.providers.llama.memory import Plan
 
     if fit is None or isinstance(fit.plan, Plan) or not chosen.guided:
         return True
@@ -159,37 +161,30 @@ def _wanted(fit: Fit | None, chosen: _Options) -> bool:
 
 
 def _from_file(fit: Fit, said: CardOverrides, chosen: _Options) -> CardDraft:
-    from scope_edge.management.add import check_gguf, draft_gguf
-
     if chosen.check:
-        check_gguf(fit)
-    return draft_gguf(fit, _called(draft_gguf(fit, said).id, said, chosen))
+        drafts.check_gguf(fit)
+    return drafts.draft_gguf(fit, _called(drafts.draft_gguf(fit, said).id, said, chosen))
 
 
 def _from_server(address: str, said: CardOverrides, chosen: _Options) -> CardDraft:
-    from scope_edge.catalog.cards import check_key_env
-    from scope_edge.catalog.endpoint import is_loopback, parse_endpoint
-    from scope_edge.management.add import draft_endpoint, listing_card, may_be_device, pick
-
     if said.key_env is None and not is_loopback(parse_endpoint(address).host):
         question = "Environment variable that holds its key (empty: no key needed)"
         variable = chosen.ask(question, check=lambda text: check_key_env("that", text))
         said = replace(said, key_env=variable or None)
-    listed = _listed(listing_card(address, said)) if chosen.check else None
-    served = pick(listed, said.served_as or _chosen(listed, address, chosen), address)
-    if said.where is None and may_be_device(address, served.name):
+    listed = _listed(drafts.listing_card(address, said)) if chosen.check else None
+    served = drafts.pick(listed, said.served_as or _chosen(listed, address, chosen), address)
+    if said.where is None and drafts.may_be_device(address, served.name):
         question = "Does it run on this machine? A local server may forward requests to another"
         said = replace(said, where="device" if chosen.confirm(question, default=False) else None)
-    said = _called(draft_endpoint(address, served, said).id, said, chosen)
+    said = _called(drafts.draft_endpoint(address, served, said).id, said, chosen)
     if said.where != "device" and said.usd_in is None and said.usd_out is None:
         said = _priced(said, chosen)
-    return draft_endpoint(address, served, said)
+    return drafts.draft_endpoint(address, served, said)
 
 
 def _listed(card: Any) -> Sequence[Served] | None:
     """Return the models that the server lists. Raises RemoteError, UsageError, MissingExtraError."""
     from scope_edge.providers.openai.client import ChatClient, RetryPolicy
-    from scope_edge.settings.config import load_settings
 
     with ChatClient(card, RetryPolicy(timeout=30.0, attempts=1), offline=load_settings().offline) as client:
         return client.served()
@@ -197,13 +192,12 @@ def _listed(card: Any) -> Sequence[Served] | None:
 
 def _chosen(listed: Sequence[Served] | None, address: str, chosen: _Options) -> str | None:
     """Return the name of one of the server's models, asking for it if there are several."""
-    from scope_edge.management.add import pick
 
     if listed is not None and len(listed) == 1:
         return None
     if chosen.guided and listed:
         click.echo(f"It serves {one_line(join_some([one.name for one in listed], _SHOWN))}.", err=True)
-    return chosen.ask("Which model", check=lambda name: pick(listed, name, address)) or None
+    return chosen.ask("Which model", check=lambda name: drafts.pick(listed, name, address)) or None
 
 
 def _called(proposed: str, said: CardOverrides, chosen: _Options) -> CardOverrides:
@@ -211,8 +205,6 @@ def _called(proposed: str, said: CardOverrides, chosen: _Options) -> CardOverrid
 
 
 def _priced(said: CardOverrides, chosen: _Options) -> CardOverrides:
-    from scope_edge.settings.validation import check_amount
-
     def amount(text: str) -> float:
         return check_amount("the price", number(text.lstrip("$")))
 
@@ -232,7 +224,6 @@ def _write(draft: CardDraft, fit: Fit | None, pool: str | None, chosen: _Options
     if chosen.as_json:
         out_json({"id": draft.id, **draft.fields, "pool": pool, "fit": None if fit is None else _fit_body(fit)})
         return
-    from scope_edge.settings.config import load_settings
 
     card = catalog.card(draft.id)
     out(f"{click.style(card.id, bold=True)} was added")
@@ -255,9 +246,7 @@ def _write(draft: CardDraft, fit: Fit | None, pool: str | None, chosen: _Options
 
 def _hints(model: str, fit: Fit | None, catalog: Catalog) -> list[str]:
     """Return hints about the new card and the next step."""
-    from scope_edge.catalog.endpoint import is_loopback, parse_endpoint
     from scope_edge.estimation.fingerprints import fingerprint_names
-    from scope_edge.providers.llama.memory import NoRoom
     from scope_edge.providers.llama.process import installed
 
     card, found = catalog.card(model), []
@@ -286,7 +275,6 @@ def _hints(model: str, fit: Fit | None, catalog: Catalog) -> list[str]:
 
 def _estimated(fit: Fit, as_json: bool) -> int:
     """Print whether a GGUF fits. Return the exit code."""
-    from scope_edge.providers.llama.memory import NoRoom
 
     if as_json:
         out_json(_fit_body(fit))
@@ -315,7 +303,6 @@ def called(card: ModelCard) -> str:
 
 def _fit_facts(fit: Fit) -> dict[str, str]:
     from scope_edge.cli.commands.estimator import weights
-    from scope_edge.providers.llama.memory import Plan
 
     shape = fit.header.shape
     return {
@@ -327,8 +314,6 @@ def _fit_facts(fit: Fit) -> dict[str, str]:
 
 
 def _fit_body(fit: Fit) -> dict[str, Any]:
-    from scope_edge.providers.llama.memory import Plan
-
     plan = fit.plan if isinstance(fit.plan, Plan) else None
     return {
         "path": str(fit.path),

@@ -6,21 +6,18 @@ router needs them, a few ahead of the printed ones.
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BufferedIOBase
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from scope_edge.cli.commands.route import SOME_FAILED
-from scope_edge.cli.format import is_terminal, plural
+from scope_edge.cli.format import plural
 from scope_edge.cli.inputs import local_router, opened
 from scope_edge.cli.lines import MAX_LINE_BYTES, LineReader, check_keys, parse_line, within_limit
-from scope_edge.cli.output import Interruptions, out_json, out_line
+from scope_edge.cli.output import Interruptions, ProgressLine, out_json, out_line
 from scope_edge.cli.run import complain
 from scope_edge.errors import UsageError
 from scope_edge.pipeline import check_query
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 _WAITING = 1000
 # --quiet prints this for a line without a choice, so that lines in and out match.
 NO_CHOICE = "-"
-_PROGRESS_SECONDS = 0.2
 # How long to wait for the next line before deciding on the lines already read.
 _GRACE_SECONDS = 0.01
 
@@ -46,41 +42,6 @@ class FailedLine:
     line: int
     id: str | int | None
     error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A line that was sent to the router."""
-
-    line: int
-    id: str | int | None
-
-
-@dataclass(slots=True)
-class _Progress:
-    """Counts, and a line on standard error that shows them on a terminal."""
-
-    done: int = 0
-    failed: int = 0
-    started: float = field(default_factory=monotonic)
-    shown: float = 0.0
-    visible: bool = field(default_factory=lambda: is_terminal(sys.stderr))
-
-    def count(self, failed: bool) -> None:
-        self.done += 1
-        self.failed += failed
-        now = monotonic()
-        if self.visible and now - self.shown >= _PROGRESS_SECONDS:
-            self.shown = now
-            rate = self.done / max(now - self.started, 1e-9)
-            failures = f", {self.failed} failed" if self.failed else ""
-            click.echo(f"\r\x1b[K{plural(self.done, 'line')}, {rate:.0f} a second{failures}", err=True, nl=False)
-
-    def end(self) -> None:
-        if self.visible:
-            click.echo("\r\x1b[K", err=True, nl=False)
-        if self.failed:
-            complain(f"{self.failed} of {plural(self.done, 'line')} could not be routed", SOME_FAILED)
 
 
 def route_lines(
@@ -95,15 +56,16 @@ def route_lines(
         router.prepare("", exclude=exclude)
         stream = _Stream(file, name, router, {"exclude": exclude, "system": system}, quiet)
         try:
-            with stream.interruptions:
+            with stream.progress, stream.interruptions:
                 stream.run()
         finally:
-            stream.progress.end()
-    return SOME_FAILED if stream.progress.failed else 0
+            if stream.failed:
+                complain(f"{stream.failed} of {plural(stream.done, 'line')} could not be routed", SOME_FAILED)
+    return SOME_FAILED if stream.failed else 0
 
 
 class _Stream:
-    """One run over a file: `waiting` are the lines read and not yet printed, in order."""
+    """One run over a file. `waiting` has the lines read and not yet printed, in order: an id if the line is being routed."""
 
     def __init__(
         self, file: BufferedIOBase, name: str, router: Router, options: Mapping[str, Any], quiet: bool
@@ -111,8 +73,9 @@ class _Stream:
         """options: for lines that do not give them."""
         self.router, self.options, self.quiet = router, options, quiet
         self.lines = LineReader(file, name, MAX_LINE_BYTES)
-        self.waiting: deque[Sent | FailedLine] = deque()
-        self.progress = _Progress()
+        self.waiting: deque[str | int | FailedLine | None] = deque()
+        self.progress, self.started = ProgressLine(), monotonic()
+        self.done = self.failed = 0
         self.interruptions = Interruptions()
         self.ended = False
 
@@ -120,8 +83,9 @@ class _Stream:
         while not self.ended:
             for decision in self.router.decide_many(self.requests()):
                 self.print_failed()
-                sent = self.waiting.popleft()
-                self.print_decision(decision, sent.id)
+                id = self.waiting.popleft()
+                assert not isinstance(id, FailedLine)  # those were printed
+                self.print_decision(decision, id)
                 self.print_failed()
             self.print_failed()
 
@@ -148,7 +112,7 @@ class _Stream:
                 if len(self.waiting) > _WAITING:
                     return
                 continue
-            self.waiting.append(Sent(line, id))
+            self.waiting.append(id)
             yield request
 
     def request(self, fields: dict[str, Any]) -> tuple[Query, Preference]:
@@ -180,7 +144,7 @@ class _Stream:
                 complain(f"line {failed.line}: {failed.error}", SOME_FAILED)
             else:
                 out_json({"line": failed.line, "id": failed.id, "error": failed.error})
-        self.progress.count(failed=True)
+        self.count(failed=True)
 
     def print_decision(self, decision: Decision, id: str | int | None) -> None:
         with self.interruptions.held():
@@ -188,7 +152,14 @@ class _Stream:
                 out_line(decision.choice or NO_CHOICE)
             else:
                 out_json(decision.as_dict() if id is None else {"id": id, **decision.as_dict()})
-        self.progress.count(failed=False)
+        self.count(failed=False)
+
+    def count(self, *, failed: bool) -> None:
+        self.done += 1
+        self.failed += failed
+        rate = self.done / max(monotonic() - self.started, 1e-9)
+        failures = f", {self.failed} failed" if self.failed else ""
+        self.progress.show(f"{plural(self.done, 'line')}, {rate:.0f} a second{failures}")
 
 
 def _id(value: object) -> str | int | None:
