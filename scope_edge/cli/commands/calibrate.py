@@ -91,11 +91,11 @@ def _calibrate_prior(settings: Settings, dry_run: bool, anyway: bool, as_json: b
 
     pool = open_catalog(settings).pool()
     with ProgressLine() as progress:
-        kept = calibrate_own(pool, settings.coverage, dry_run=dry_run, anyway=anyway, progress=progress)
+        result = calibrate_own(pool, settings.coverage, dry_run=dry_run, anyway=anyway, progress=progress)
     if as_json:
-        out_json(_prior_body(kept))
+        out_json(_prior_body(result))
     else:
-        out("\n".join(_prior_lines(kept, settings.coverage, dry_run)))
+        out("\n".join(_prior_lines(result, settings.coverage, dry_run)))
 
 
 def _forget(as_json: bool) -> None:
@@ -108,21 +108,21 @@ def _forget(as_json: bool) -> None:
         out(f"removed {file()}; estimates are no longer corrected" if there else "no calibration is stored")
 
 
-def _prior_body(kept: StoredCalibration) -> dict[str, Any]:
-    found = kept.calibrated
+def _prior_body(result: StoredCalibration) -> dict[str, Any]:
+    found = result.calibrated
     return {
         "models": list(found.full.models),
         "helps": list(found.helps),
         "fitted": {name: getattr(found.full, name) for name in ("slope", "intercept", "widening")},
         "before": {name: asdict(one) for name, one in found.before.items()},
         "after": {name: asdict(one) for name, one in found.after.items()},
-        "stored": kept.stored,
-        "file": str(kept.where),
+        "stored": result.stored,
+        "file": str(result.where),
     }
 
 
-def _prior_lines(kept: StoredCalibration, coverage: float, dry_run: bool) -> Iterator[str]:
-    found = kept.calibrated
+def _prior_lines(result: StoredCalibration, coverage: float, dry_run: bool) -> Iterator[str]:
+    found = result.calibrated
     yield f"{found.before['all'].outcomes} outcomes that you measured, each predicted, and corrected, without it"
     yield ""
     names = [name for name in found.before if name != "all"] if len(found.before) > 2 else []
@@ -136,8 +136,8 @@ def _prior_lines(kept: StoredCalibration, coverage: float, dry_run: bool) -> Ite
     yield f"logit p = {full.intercept:+.2f} {full.slope:+.2f} logit(prior): {_verdict(found, 'probability')}"
     bound = f"upper bound on tokens, to cover {100 * coverage:g} %: {full.widening:.2f} times as far from the median"
     yield f"{bound}: {_verdict(found, 'length')}"
-    if kept.stored:
-        yield f"stored in {kept.where}; `scope-edge calibrate --forget` removes it"
+    if result.stored:
+        yield f"stored in {result.where}; `scope-edge calibrate --forget` removes it"
     elif dry_run:
         yield "nothing was stored (--dry-run)"
     else:

@@ -251,20 +251,16 @@ def _loaded() -> tuple[Catalog, Mapping[str, tuple[str, ...]] | None]:
 
 
 def _body(card: ModelCard, catalog: Catalog, fingerprints: Mapping[str, tuple[str, ...]] | None) -> dict[str, Any]:
+    from scope_edge.providers.llama.loadable import why_not
+
     return {
         **asdict(card),
         "retired": is_retired(card),
         "own": card.id in catalog.own_cards,
         "fingerprints": None if fingerprints is None else list(fingerprints.get(card.id, ())),
         "pools": [name for name, ids in catalog.pools.items() if card.id in ids],
-        "cannot_load": _cannot_load(card),
+        "cannot_load": None if card.gguf is None else why_not(card),
     }
-
-
-def _cannot_load(card: ModelCard) -> str | None:
-    from scope_edge.providers.llama.loadable import why_not
-
-    return None if card.gguf is None else why_not(card)
 
 
 def _columns(
@@ -288,9 +284,7 @@ def _columns(
 
 
 def _status(card: ModelCard) -> str:
-    if is_retired(card):
-        return "retired"
-    return f"until {card.retires}" if card.retires else card.status
+    return "retired" if is_retired(card) else f"until {card.retires}" if card.retires else card.status
 
 
 def _facts(card: ModelCard, body: Mapping[str, Any]) -> dict[str, str]:

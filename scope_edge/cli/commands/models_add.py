@@ -87,36 +87,34 @@ def add(context: click.Context, /, source: str | None, **options: Any) -> None:
     SOURCE is a GGUF file or the address of an OpenAI-compatible server. The file or the server is asked for the model's
     details, you for the rest if this is a terminal. For a key, name its environment variable; the key is never written.
     """
-
     # Before the name is used, and so printed: it may be the key itself.
     if options["key_env"] is not None:
         check_key_env("--key-env", options["key_env"])
-
-    chosen = _Options(options)
+    dialog = _Dialog(options)
     question = "A GGUF file, or the address of a server such as http://127.0.0.1:11434/v1"
-    source = source or chosen.ask(question, check=lambda text: is_address(text) or estimate_fit(Path(text)))
+    source = source or dialog.ask(question, check=lambda text: is_address(text) or estimate_fit(Path(text)))
     if not source:
         raise UsageError("nothing to add; give a GGUF file, or the address of a server")
-    said = CardOverrides(**{name: options[name] for name in CardOverrides.__dataclass_fields__})
-    pool = None if chosen.no_pool or chosen.estimate_only else chosen.pool or active_pool()
+    overrides = CardOverrides(**{name: options[name] for name in CardOverrides.__dataclass_fields__})
+    pool = None if dialog.no_pool or dialog.estimate_only else dialog.pool or active_pool()
     if is_address(source):
-        if chosen.estimate_only:
+        if dialog.estimate_only:
             raise UsageError("--estimate-only is for a GGUF; leave it out for a server")
-        draft, fit = _from_server(source, said, chosen), None
+        draft, fit = _from_server(source, overrides, dialog), None
     else:
         fit = estimate_fit(Path(source))
-        if chosen.estimate_only:
-            context.exit(_estimated(fit, chosen.as_json))
-        draft = _from_file(fit, said, chosen)
-    if not _wanted(fit, chosen):
+        if dialog.estimate_only:
+            context.exit(_print_estimate(fit, dialog.as_json))
+        draft = _from_file(fit, overrides, dialog)
+    if not _confirm_fit(fit, dialog):
         out("nothing was added")
         return
-    if pool is not None and chosen.pool is None and not chosen.confirm(f"Add it to pool {pool}", default=True):
+    if pool is not None and dialog.pool is None and not dialog.confirm(f"Add it to pool {pool}", default=True):
         pool = None
-    _write(draft, fit, pool, chosen)
+    _write(draft, fit, pool, dialog)
 
 
-class _Options:
+class _Dialog:
     """The options about the procedure. Questions are asked only on a terminal, and not with --yes or --json."""
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -152,37 +150,36 @@ class _Options:
         return click.confirm(question, default=default, err=True) if self.guided else default
 
 
-def _wanted(fit: Fit | None, chosen: _Options) -> bool:
+def _confirm_fit(fit: Fit | None, dialog: _Dialog) -> bool:
     """Ask whether to add a model that cannot be loaded now; return true for any other."""
-
-    if fit is None or isinstance(fit.plan, Plan) or not chosen.guided:
+    if fit is None or isinstance(fit.plan, Plan) or not dialog.guided:
         return True
-    return chosen.confirm(f"It cannot be loaded now: {fit.plan.why}. Add it anyway?", default=False)
+    return dialog.confirm(f"It cannot be loaded now: {fit.plan.why}. Add it anyway?", default=False)
 
 
-def _from_file(fit: Fit, said: CardOverrides, chosen: _Options) -> CardDraft:
-    if chosen.check:
+def _from_file(fit: Fit, overrides: CardOverrides, dialog: _Dialog) -> CardDraft:
+    if dialog.check:
         drafts.check_gguf(fit)
-    return drafts.draft_gguf(fit, _called(drafts.draft_gguf(fit, said).id, said, chosen))
+    return drafts.draft_gguf(fit, _with_id(drafts.draft_gguf(fit, overrides).id, overrides, dialog))
 
 
-def _from_server(address: str, said: CardOverrides, chosen: _Options) -> CardDraft:
-    if said.key_env is None and not is_loopback(parse_endpoint(address).host):
+def _from_server(address: str, overrides: CardOverrides, dialog: _Dialog) -> CardDraft:
+    if overrides.key_env is None and not is_loopback(parse_endpoint(address).host):
         question = "Environment variable that holds its key (empty: no key needed)"
-        variable = chosen.ask(question, check=lambda text: check_key_env("that", text))
-        said = replace(said, key_env=variable or None)
-    listed = _listed(drafts.listing_card(address, said)) if chosen.check else None
-    served = drafts.pick(listed, said.served_as or _chosen(listed, address, chosen), address)
-    if said.where is None and drafts.may_be_device(address, served.name):
+        variable = dialog.ask(question, check=lambda text: check_key_env("that", text))
+        overrides = replace(overrides, key_env=variable or None)
+    listed = _list_served(drafts.listing_card(address, overrides)) if dialog.check else None
+    served = drafts.pick(listed, overrides.served_as or _choose_model(listed, address, dialog), address)
+    if overrides.where is None and drafts.may_be_device(address, served.name):
         question = "Does it run on this machine? A local server may forward requests to another"
-        said = replace(said, where="device" if chosen.confirm(question, default=False) else None)
-    said = _called(drafts.draft_endpoint(address, served, said).id, said, chosen)
-    if said.where != "device" and said.usd_in is None and said.usd_out is None:
-        said = _priced(said, chosen)
-    return drafts.draft_endpoint(address, served, said)
+        overrides = replace(overrides, where="device" if dialog.confirm(question, default=False) else None)
+    overrides = _with_id(drafts.draft_endpoint(address, served, overrides).id, overrides, dialog)
+    if overrides.where != "device" and overrides.usd_in is None and overrides.usd_out is None:
+        overrides = _with_prices(overrides, dialog)
+    return drafts.draft_endpoint(address, served, overrides)
 
 
-def _listed(card: Any) -> Sequence[Served] | None:
+def _list_served(card: Any) -> Sequence[Served] | None:
     """Return the models that the server lists. Raises RemoteError, UsageError, MissingExtraError."""
     from scope_edge.providers.openai.client import ChatClient, RetryPolicy
 
@@ -190,41 +187,39 @@ def _listed(card: Any) -> Sequence[Served] | None:
         return client.served()
 
 
-def _chosen(listed: Sequence[Served] | None, address: str, chosen: _Options) -> str | None:
+def _choose_model(listed: Sequence[Served] | None, address: str, dialog: _Dialog) -> str | None:
     """Return the name of one of the server's models, asking for it if there are several."""
-
     if listed is not None and len(listed) == 1:
         return None
-    if chosen.guided and listed:
+    if dialog.guided and listed:
         click.echo(f"It serves {one_line(join_some([one.name for one in listed], _SHOWN))}.", err=True)
-    return chosen.ask("Which model", check=lambda name: drafts.pick(listed, name, address)) or None
+    return dialog.ask("Which model", check=lambda name: drafts.pick(listed, name, address)) or None
 
 
-def _called(proposed: str, said: CardOverrides, chosen: _Options) -> CardOverrides:
-    return said if said.id is not None else replace(said, id=chosen.ask("Id of the model", proposed))
+def _with_id(proposed: str, overrides: CardOverrides, dialog: _Dialog) -> CardOverrides:
+    return overrides if overrides.id is not None else replace(overrides, id=dialog.ask("Id of the model", proposed))
 
 
-def _priced(said: CardOverrides, chosen: _Options) -> CardOverrides:
+def _with_prices(overrides: CardOverrides, dialog: _Dialog) -> CardOverrides:
     def amount(text: str) -> float:
         return check_amount("the price", number(text.lstrip("$")))
 
     prices: list[float] = []
     for what in ("prompt", "completion"):
-        text = chosen.ask(f"US dollars per million {what} tokens (empty: unknown)", check=amount)
+        text = dialog.ask(f"US dollars per million {what} tokens (empty: unknown)", check=amount)
         if not text:
-            return said
+            return overrides
         prices.append(amount(text))
-    return replace(said, usd_in=prices[0], usd_out=prices[1])
+    return replace(overrides, usd_in=prices[0], usd_out=prices[1])
 
 
-def _write(draft: CardDraft, fit: Fit | None, pool: str | None, chosen: _Options) -> None:
+def _write(draft: CardDraft, fit: Fit | None, pool: str | None, dialog: _Dialog) -> None:
     from scope_edge.catalog.edit import add_card
 
-    catalog = add_card(draft.id, draft.fields, pool, replace=chosen.replace)
-    if chosen.as_json:
+    catalog = add_card(draft.id, draft.fields, pool, replace=dialog.replace)
+    if dialog.as_json:
         out_json({"id": draft.id, **draft.fields, "pool": pool, "fit": None if fit is None else _fit_body(fit)})
         return
-
     card = catalog.card(draft.id)
     out(f"{click.style(card.id, bold=True)} was added")
     print_facts(
@@ -255,7 +250,7 @@ def _hints(model: str, fit: Fit | None, catalog: Catalog) -> list[str]:
             "it counts as cloud, since a local server may forward; `--where device --replace` if it runs on this machine"
         )
     if fit is not None and isinstance(fit.plan, NoRoom):
-        found.append(f"it is not chosen as long as it cannot be loaded: {fit.plan.why}")
+        found.append(f"it is not dialog as long as it cannot be loaded: {fit.plan.why}")
     if fit is not None and not installed():
         found.append('it needs llama-cpp-python to run; pip install "scope-edge[llama]"')
     known: tuple[str, ...] = ()
@@ -273,9 +268,8 @@ def _hints(model: str, fit: Fit | None, catalog: Catalog) -> list[str]:
     return found
 
 
-def _estimated(fit: Fit, as_json: bool) -> int:
+def _print_estimate(fit: Fit, as_json: bool) -> int:
     """Print whether a GGUF fits. Return the exit code."""
-
     if as_json:
         out_json(_fit_body(fit))
     else:

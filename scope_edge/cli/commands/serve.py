@@ -90,22 +90,7 @@ Exit codes:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object once it listens (docs/json.md).")
 @click.pass_context
 def command(
-    context: click.Context,
-    /,
-    host: str,
-    port: int,
-    names: tuple[str, ...],
-    at_once: int,
-    queue: int,
-    connections: int,
-    grace: float,
-    max_body: float,
-    no_auth: bool,
-    preload: bool,
-    until_eof: bool,
-    show_token: bool,
-    as_json: bool,
-    **overrides: Any,
+    context: click.Context, /, until_eof: bool, show_token: bool, as_json: bool, no_auth: bool, **options: Any
 ) -> None:
     """Serve the models, and the router, at an OpenAI-compatible address on this machine.
 
@@ -124,11 +109,14 @@ def command(
     from scope_edge.server.state import Bounds
     from scope_edge.settings.config import load_settings
 
-    settings = load_settings(overrides)
-    bounds = Bounds(at_once, queue, int(max_body * 2**20), connections)
-    options = ServerOptions(host, port, names, not no_auth, grace, bounds, preload)
+    overrides = {key: options.pop(key) for key in ("alpha", "local_only", "pool", "profile", "keep_alive")}
+    body_bytes = int(options.pop("max_body") * 2**20)
+    bounds = Bounds(options.pop("at_once"), options.pop("queue"), body_bytes, options.pop("connections"))
+    served = ServerOptions(**options, auth=not no_auth, bounds=bounds)
     until = _end_of_input() if until_eof else None
-    done = serve(settings, overrides, options, lambda where: _announce(where, options.auth, as_json), until)
+    done = serve(
+        load_settings(overrides), overrides, served, lambda where: _announce(where, served.auth, as_json), until
+    )
     if not done:
         # A call that ignores its cancellation must not keep the process; its cost stays reserved.
         flush()

@@ -154,7 +154,7 @@ def _forecast(
     """Forecast at the alphas to show, at the one in force, and at those where a goal may end."""
     from scope_edge.tuning.outlook import GRID, forecast_pool
 
-    look = partial(
+    forecast = partial(
         forecast_pool,
         open_catalog(settings),
         settings.preference(),
@@ -164,12 +164,12 @@ def _forecast(
         match=None if goal is None else goal.match,
     )
     if queries is None:
-        return look()
+        return forecast()
     with ProgressLine() as progress:
-        return look(traffic=_reader(queries, settings, progress))
+        return forecast(traffic=_traffic_reader(queries, settings, progress))
 
 
-def _reader(path: str, settings: Settings, progress: ProgressLine) -> Callable[[DifficultyMap], Traffic]:
+def _traffic_reader(path: str, settings: Settings, progress: ProgressLine) -> Callable[[DifficultyMap], Traffic]:
     def read(fitted: DifficultyMap) -> Traffic:
         from scope_edge.cli.lines import read_queries
         from scope_edge.tuning.traffic import own_traffic

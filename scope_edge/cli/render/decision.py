@@ -59,7 +59,7 @@ def infeasible(bound: BindingConstraint | None) -> str:
 
 
 def _headline(decision: Decision) -> Iterator[str]:
-    chosen = _chosen(decision)
+    chosen = next((row for row in decision.candidates if row.model == decision.choice), None)
     if chosen is None:
         yield click.style("no choice", bold=True) + ": " + infeasible(decision.bound)
         return
@@ -104,7 +104,10 @@ def _candidates(decision: Decision, width: int, explain: bool) -> Iterator[str]:
     head, *lines = format.table(columns)
     yield click.style(head, dim=True)
     for row, line in zip(rows, lines, strict=True):
-        yield click.style(line, bold=True) if row.model == decision.choice else _faded(line, row)
+        if row.model == decision.choice:
+            yield click.style(line, bold=True)
+        else:
+            yield click.style(line, dim=True) if row.excluded_by is not None else line
     left = len(decision.candidates) - len(rows)
     if left:
         yield f"  and {format.plural(left, 'more model')}; --explain shows all"
@@ -130,7 +133,11 @@ def _columns(rows: Sequence[Candidate], choice: str | None, level: int, explain:
         columns.append(Column("seconds", [format.seconds(row.seconds) for row in rows], right=True))
     if explain and level < 1:
         columns.append(Column("prompt", [format.count(row.prompt_tokens) for row in rows], right=True))
-        columns.append(Column("utility", [_utility(row.utility) for row in rows], right=True))
+        columns.append(
+            Column(
+                "utility", [format.UNKNOWN if row.utility is None else f"{row.utility:.4g}" for row in rows], right=True
+            )
+        )
     columns.append(Column("evidence" if level < 2 else "", [_note(row) for row in rows]))
     return columns
 
@@ -142,18 +149,10 @@ def _chance(row: Candidate, band: bool) -> str:
     return f"{text} ({100 * row.p_low:.0f}-{100 * row.p_high:.0f})"
 
 
-def _utility(value: float | None) -> str:
-    return format.UNKNOWN if value is None else f"{value:.4g}"
-
-
 def _note(row: Candidate) -> str:
     if row.excluded_by is not None:
         return _EXCLUDED.get(row.excluded_by, row.excluded_by)
     return row.evidence
-
-
-def _faded(line: str, row: Candidate) -> str:
-    return click.style(line, dim=True) if row.excluded_by is not None else line
 
 
 def _flips(decision: Decision) -> Iterator[str]:
@@ -185,11 +184,15 @@ def _explanation(decision: Decision, value_of_time: float) -> Iterator[str]:
 
 def _exchange(decision: Decision, value_of_time: float) -> Iterator[str]:
     """Give the value of a dollar at this alpha, computed from the dearest candidate, where rounding matters least."""
-    priced = [(cost, row) for row in decision.candidates if (cost := _cost(row, value_of_time)) and _weighed(row)]
+    priced = [
+        (cost, row.p_correct - row.utility)
+        for row in decision.candidates
+        if (cost := _cost(row, value_of_time)) and row.p_correct is not None and row.utility is not None
+    ]
     if not priced:
         return
-    cost, row = max(priced, key=lambda pair: pair[0])
-    lam = ((row.p_correct or 0.0) - (row.utility or 0.0)) / cost
+    cost, difference = max(priced)
+    lam = difference / cost
     if lam > 1e-9 and math.isfinite(lam):
         yield (
             f"at alpha {decision.alpha:g} lambda is {lam:.3g} per dollar: each {format.usd(0.01 / lam)} more per query must"
@@ -203,10 +206,6 @@ def _cost(row: Candidate, value_of_time: float) -> float | None:
     if row.usd is None or not value_of_time:
         return row.usd
     return None if row.seconds is None else row.usd + row.seconds * value_of_time
-
-
-def _weighed(row: Candidate) -> bool:
-    return row.p_correct is not None and row.utility is not None
 
 
 def _neighbors(decision: Decision, width: int) -> Iterator[str]:
@@ -228,17 +227,8 @@ def _neighbors(decision: Decision, width: int) -> Iterator[str]:
 
 
 def _notices(decision: Decision) -> Iterator[str]:
-    if decision.truncated:
-        yield _notice("truncated") + "the query is longer than the encoder reads; its end was ignored"
-    for text in decision.degraded:
-        yield _notice("degraded") + one_line(text)
-    for text in decision.warnings:
-        yield _notice("warning") + one_line(text)
-
-
-def _notice(kind: str) -> str:
-    return click.style(f"{kind}:", fg="magenta", bold=True) + " "
-
-
-def _chosen(decision: Decision) -> Candidate | None:
-    return next((row for row in decision.candidates if row.model == decision.choice), None)
+    notices = [("truncated", "the query is longer than the encoder reads; its end was ignored")] * decision.truncated
+    notices += [("degraded", one_line(text)) for text in decision.degraded]
+    notices += [("warning", one_line(text)) for text in decision.warnings]
+    for kind, text in notices:
+        yield click.style(f"{kind}:", fg="magenta", bold=True) + f" {text}"
