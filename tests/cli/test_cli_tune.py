@@ -58,7 +58,7 @@ def test_saving_again_replaces_the_profile_and_nothing_else(cli: Cli) -> None:
 def test_a_wish_that_cannot_be_ends_with_3_names_the_nearest_and_writes_nothing(cli: Cli) -> None:
     ended = cli("tune", "--max-tokens-per-query", "1", "--save", "work")
     assert ended.code == 3
-    assert "no alpha does that" in ended.out and "nearest: alpha" in ended.out and "the fewest" in ended.out
+    assert "no alpha reaches that" in ended.out and "nearest: alpha" in ended.out and "the fewest" in ended.out
     assert "no profile was written" in ended.complaint
     assert not (cli.folder / "config.toml").exists()
     body = cli("tune", "--max-tokens-per-query", "1", "--json")
