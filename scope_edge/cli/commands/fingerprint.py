@@ -68,11 +68,14 @@ def command(context: click.Context, /, model: str, dry_run: bool, as_json: bool,
     MODEL is the id of a card that says how to call the model: an endpoint, or a GGUF (docs/models.md). Every answer is saved
     at once: the same command continues an interrupted run.
     """
+    from scope_edge.fingerprinting.progress import FingerprintOptions
     from scope_edge.fingerprinting.run import Fingerprinting
+    from scope_edge.providers.openai.client import RetryPolicy
 
     settings = load_settings()
     with ProgressLine() as reading:
-        chosen = _options(**options)
+        patience = RetryPolicy(options.pop("timeout"), options.pop("attempts"), options.pop("rate"))
+        chosen = FingerprintOptions(patience=patience, **options)
         prepared = Fingerprinting(
             open_catalog(settings), model, chosen, reading, threads=settings.threads, offline=settings.offline
         )
@@ -89,13 +92,6 @@ def command(context: click.Context, /, model: str, dry_run: bool, as_json: bool,
     else:
         out("\n".join(_lines(summary)))
     context.exit(CAPPED if summary.ended == "max_usd" else SOME_MISSING if summary.missing else 0)
-
-
-def _options(*, rate: float | None, timeout: float, attempts: int, **rest: Any) -> Any:
-    from scope_edge.fingerprinting.progress import FingerprintOptions
-    from scope_edge.providers.openai.client import RetryPolicy
-
-    return FingerprintOptions(patience=RetryPolicy(timeout, attempts, rate), **rest)
 
 
 def _run(prepared: Fingerprinting) -> Summary:
