@@ -250,7 +250,7 @@ def _hints(model: str, fit: Fit | None, catalog: Catalog) -> list[str]:
             "it counts as cloud, since a local server may forward; `--where device --replace` if it runs on this machine"
         )
     if fit is not None and isinstance(fit.plan, NoRoom):
-        found.append(f"it is not dialog as long as it cannot be loaded: {fit.plan.why}")
+        found.append(f"it is not chosen as long as it cannot be loaded: {fit.plan.why}")
     if fit is not None and not installed():
         found.append('it needs llama-cpp-python to run; pip install "scope-edge[llama]"')
     known: tuple[str, ...] = ()
