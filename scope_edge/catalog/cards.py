@@ -210,8 +210,9 @@ def _text(name: str, value: object) -> str:
     raise UsageError(f"{name} must be text on one line, not {value!r}")
 
 
-def _key_env(name: str, value: object) -> str:
-    # In capitals, which keys are not. A value that does not look like a variable may be the key itself: it is not repeated.
+def check_key_env(name: str, value: object) -> str:
+    """Return the name of a key's variable. Raises UsageError, without the value: it may be the key itself."""
+    # In capitals, which keys are not.
     if isinstance(value, str) and re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", value):
         return value
     raise UsageError(
@@ -275,7 +276,7 @@ _CARD_CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "note": _text,
     "endpoint": lambda name, value: parse_endpoint(value, name).url,
     "served_as": check_name,
-    "key_env": _key_env,
+    "key_env": check_key_env,
     "gguf": check_name,
     "supports": _features,
 }

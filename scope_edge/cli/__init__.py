@@ -1,13 +1,6 @@
-"""The command line. click lives only here: a command parses, calls the library, and prints text or JSON.
+"""The command line, the only room that uses click. A command parses its options, calls the library, and prints text or JSON.
 
-run.py         one run: the exit code, and the one line an error is worth
-group.py       the commands, loaded when they are used
-options.py     option types and shell completion
-inputs.py      text from standard input and files, within limits
-route.py       `route`        lines.py  its --jsonl       decision.py  its table
-models.py      `models`, with models_add.py, models_remove.py, models_test.py, models_compare.py
-pool.py  anchors.py  fingerprint.py  imports.py  export.py  estimator.py  calibrate.py  doctor.py  completion.py   the others
-words.py       numbers, tables and colours for people
+`group.py` lists the commands, which are in `commands/`; `render/` makes their tables and texts.
 """
 
 from __future__ import annotations
@@ -18,7 +11,7 @@ import sys
 
 def main() -> None:
     """Run the command line and end the process with its exit code (docs/cli.md)."""
-    # The products here are small: threads to share them cost more to start than they save. Read when numpy is imported.
+    # The matrices here are small: starting threads costs more than they save. numpy reads this when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from scope_edge.cli.run import run
 

@@ -1,10 +1,12 @@
-"""What is installed, what it was built with, what is damaged, what works: everything looked at, nothing changed.
+"""The report of `doctor`: what is installed, how it was built, what is damaged, what works. Nothing is changed.
 
-`examine` never stops at the first problem. A problem says what, where and what to do; the worst one gives the exit code.
+`examine` does not stop at the first problem. A problem says what is wrong, where, and what to do; the worst one gives the exit
+code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -32,77 +34,7 @@ if TYPE_CHECKING:
     from scope_edge.settings.config import Settings
     from scope_edge.types import ModelCard
 
-# What `doctor` says of the installed estimators: weights and template, where they would go, how fast, how far trusted.
-
-# A prompt of usual length, for saying how long one takes.
-_USUAL_PROMPT = 1000.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One estimator looked at. problem: what is wrong and what to do, None when it can be used."""
-
-    name: str
-    found: str
-    problem: str | None
-
-
-def examine_estimators(pool: Sequence[ModelCard], name: str | None) -> tuple[Finding, ...]:
-    """Look at every installed estimator, the one in use first. name: the setting `estimator_name`."""
-    used = _used(name)
-    found = [
-        _examine(one, pool, used) if isinstance(one, Installed) else Finding(one.name, "damaged", one.problem)
-        for one in entries()
-    ]
-    return tuple(sorted(found, key=lambda one: one.name != used))
-
-
-def text_missing(pool: Sequence[ModelCard], name: str | None) -> str | None:
-    """A sentence when an estimator is in use that has nothing to read; else None. Raises AssetError."""
-    used = _used(name)
-    if used is None or TextSlices(pool, load_fingerprints()[1]).models:
-        return None
-    return no_text(used)
-
-
-def _used(name: str | None) -> str | None:
-    try:
-        found = find_installed(name)
-    except AssetError:
-        return None
-    return None if found is None else found.name
-
-
-def _examine(one: Installed, pool: Sequence[ModelCard], used: str | None) -> Finding:
-    try:
-        check_gguf(one)
-        PromptTemplate.parse(one.template, one.name)
-        facts = ", ".join(_facts(one, used))
-        plan = memory_plan(one, pool)
-    except (AssetError, UsageError) as error:
-        return Finding(one.name, "damaged", str(error))
-    if isinstance(plan, NoRoom):
-        return Finding(one.name, facts, f"{plan.why}; these are the prior's estimates then")
-    return Finding(one.name, f"{facts}; takes {plan.why}", None)
-
-
-def _facts(one: Installed, used: str | None) -> Iterator[str]:
-    if one.name == used:
-        yield "in use"
-    yield f"{one.shape.quantization} {in_words(one.size)}"
-    yield f"mode {one.mode}"
-    yield f"template {one.template_sha256[:12]} from {one.template_from}"
-    fitted = calibration(one)
-    yield "uncalibrated" if fitted is None else f"calibrated on {fitted.prompts} prompts"
-    speed = remembered(one.sha256, assets.user_cache_dir())
-    if speed is None:
-        yield "speed not measured yet"
-    else:
-        seconds = SpeedEstimate(speed, one.mode, one.analysis_tokens).seconds(_USUAL_PROMPT, one.samples)
-        yield f"a prompt takes about {seconds:.2g} seconds here ({speed.rung})"
-
-
-# Distribution -> what it is for. Those of extras may be missing.
+# The distributions of the package; those of extras may be missing.
 NEEDED = ("numpy", "onnxruntime", "tokenizers", "msgpack", "click", "platformdirs", "tomlkit")
 OPTIONAL = (
     "hnswlib", "llama-cpp-python", "gguf", "safetensors", "huggingface-hub", "pyarrow", "httpx", "httpx-sse",
@@ -116,11 +48,13 @@ _BACKENDS: Mapping[Maker, tuple[str, ...]] = {
 }
 _BROKEN = "does not load"
 _TEST_QUERY = "Is 91 a prime number?"
+# Tokens of a usual prompt, to say how long an estimator takes for one.
+_USUAL_PROMPT = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at. problem: what is wrong and what to do, None when nothing is."""
+    """The result of one check. problem: what is wrong and what to do, or None."""
 
     name: str
     found: str
@@ -129,16 +63,16 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Everything looked at.
+    """The whole report.
 
     Attributes:
-        versions: distribution -> version, None where it is not installed.
-        built_with: native library -> what it was built with.
-        gpus, llama: what is there, and what llama.cpp can do with it. gpu: that in one line, with what would mend it.
-        assets, paths, routing: checks; `routing` has one, which routes a query.
-        estimators: a check an installed estimator, the one in use first.
-        settings: setting -> its value and where it came from. pool: the active pool's models and where each runs.
-        degraded: what works less well than it could, and why.
+        versions: distribution -> version, None if it is not installed.
+        built_with: native library -> how it was built.
+        gpus, llama: the GPUs, and what llama.cpp can do with them. gpu: both in one line, with the remedy if they do not match.
+        assets, paths: checks of files and folders. routing: the check that routes a query.
+        estimators: a check for each installed estimator, the one in use first.
+        settings: setting -> its value and its origin. pool: the active pool's models and where each runs.
+        offline: what works without a network. degraded: what works less well than it could, and why.
         exit_code: 0 = routing works, else the worst problem's.
     """
 
@@ -158,7 +92,7 @@ class Diagnosis:
     estimators: tuple[Check, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The documented JSON object (docs/json.md)."""
+        """Return the JSON object (docs/json.md)."""
         body = asdict(self)
         body["settings"] = {key: {"value": value, "from": source} for key, (value, source) in self.settings.items()}
         return body
@@ -166,7 +100,7 @@ class Diagnosis:
 
 @dataclass(slots=True)
 class _Worst:
-    """The exit code of the worst problem met: a damaged file before a bad setting."""
+    """The exit code of the worst problem so far: a damaged file counts more than an invalid setting."""
 
     code: int = 0
 
@@ -176,13 +110,12 @@ class _Worst:
 
 
 def examine() -> Diagnosis:
-    """Look at everything. Raises nothing on purpose; what cannot be read is a problem in the report."""
+    """Check everything. Files that cannot be read are problems in the report, not errors."""
     worst = _Worst()
     llama, gpus = probe_llama(), find_gpus()
     built_with = _built_with(llama)
-    files = _assets(worst)
     settings, table, pool = _settings(worst)
-    routing = _routing(settings, worst)
+    files, routing = _assets(worst), _routing(settings, worst)
     estimators, without_text = _estimators(settings)
     return Diagnosis(
         versions=_versions(),
@@ -203,27 +136,26 @@ def examine() -> Diagnosis:
 
 
 def judge_gpu(gpus: Sequence[Gpu], llama: LlamaBuild) -> Check:
-    """Whether llama.cpp can use the GPU that is there, and the command that would make it so."""
+    """Check whether llama.cpp can use the machine's GPU; if not, the problem is the command that would change that."""
     if not gpus:
         return Check("gpu", "none found; everything runs on the CPU")
     names = ", ".join(gpu.name for gpu in gpus)
-    if llama.state == "missing":
-        return Check("gpu", f"{names} found; llama.cpp is not installed", f"to use it: {mend(gpus[0].maker)}")
-    if llama.state == "broken":
-        return Check("gpu", f"{names} found; llama.cpp does not load", f"to use it: {mend(gpus[0].maker)}")
+    remedy = f"to use it: {mend(gpus[0].maker)}"
+    if llama.state != "ok":
+        state = "is not installed" if llama.state == "missing" else "does not load"
+        return Check("gpu", f"{names} found; llama.cpp {state}", remedy)
     for gpu in gpus:
         if llama.gpu_offload and set(llama.backends) & set(_BACKENDS[gpu.maker]):
             return Check("gpu", f"{gpu.name} found, and llama.cpp can use it")
     built = f"llama.cpp built without it (it has: {', '.join(llama.backends) or 'CPU'})"
-    return Check("gpu", f"{names} found, {built}", f"to use it: {mend(gpus[0].maker)}")
+    return Check("gpu", f"{names} found, {built}", remedy)
 
 
 def mend(maker: Maker, system: str = sys.platform) -> str:
-    """The command that builds llama.cpp for a maker's GPUs, for this system's shell."""
+    """Return the command that builds llama.cpp for a maker's GPUs, in the syntax of the system's shell."""
     install = 'pip install --upgrade --force-reinstall --no-cache-dir "llama-cpp-python>=0.3.16"'
-    if system == "win32":
-        return f'$env:CMAKE_ARGS="{_BUILD_FLAGS[maker]}"; {install}'
-    return f'CMAKE_ARGS="{_BUILD_FLAGS[maker]}" {install}'
+    flags = f'CMAKE_ARGS="{_BUILD_FLAGS[maker]}"'
+    return f"$env:{flags}; {install}" if system == "win32" else f"{flags} {install}"
 
 
 def _versions() -> dict[str, str | None]:
@@ -237,11 +169,11 @@ def _versions() -> dict[str, str | None]:
 
 
 def _built_with(llama: LlamaBuild) -> dict[str, str]:
-    """What each native library says of its build. One that does not load is a problem `routing` reports."""
-    found: dict[str, str] = {"machine": f"{platform.system()} {platform.machine()}, {_cores()} cores"}
-    try:
-        from scope_edge.encoding.encoder import PROVIDERS, runtime
+    """Return what each native library says of its build. If one does not load, `_routing` reports the problem."""
+    from scope_edge.encoding.encoder import PROVIDERS, runtime, usable_cores
 
+    found: dict[str, str] = {"machine": f"{platform.system()} {platform.machine()}, {usable_cores()} cores"}
+    try:
         here = runtime().get_available_providers()
         found["onnxruntime"] = ", ".join(name for name, provider in PROVIDERS.items() if provider in here)
     except ImportError as error:
@@ -256,14 +188,8 @@ def _built_with(llama: LlamaBuild) -> dict[str, str]:
     return found
 
 
-def _cores() -> int:
-    from scope_edge.encoding.encoder import usable_cores
-
-    return usable_cores()
-
-
 def _assets(worst: _Worst) -> tuple[Check, ...]:
-    """Every bundled file against its manifest's hash."""
+    """Check every bundled file against its hash in the manifest."""
     try:
         listed = assets.manifest()
     except ScopeEdgeError as error:
@@ -284,20 +210,19 @@ def _paths() -> tuple[Check, ...]:
         "data folder": assets.user_data_dir(),
         "cache folder": assets.user_cache_dir(),
     }
-    checks = [_path(name, path) for name, path in folders.items()]
     try:
-        checks.insert(0, Check("bundled files", str(assets.bundled_root())))
+        bundled = Check("bundled files", str(assets.bundled_root()))
     except ScopeEdgeError as error:
-        checks.insert(0, Check("bundled files", "not found", str(error)))
-    return tuple(checks)
+        bundled = Check("bundled files", "not found", str(error))
+    return bundled, *(_path(name, path) for name, path in folders.items())
 
 
 def _path(name: str, path: Path) -> Check:
-    """Whether a path is there and could be written, were it needed. Not being there is no problem."""
+    """Check whether a path exists and can be written. A missing one is not a problem."""
     there = next((one for one in (path, *path.parents) if _exists(one)), path)
     writable = os.access(there, os.W_OK)
-    found = f"{path} ({'exists' if there == path else 'not there yet'}, {'writable' if writable else 'read-only'})"
-    return Check(name, found, None if writable else f"{there} cannot be written; nothing can be kept there")
+    found = f"{path} ({'exists' if there == path else 'does not exist yet'}, {'writable' if writable else 'read-only'})"
+    return Check(name, found, None if writable else f"{there} cannot be written, so nothing can be stored there")
 
 
 def _exists(path: Path) -> bool:
@@ -308,7 +233,8 @@ def _exists(path: Path) -> bool:
 
 
 def _settings(worst: _Worst) -> tuple[Settings | None, dict[str, tuple[str, str]], dict[str, str]]:
-    """The settings in force, each with where it came from, and the active pool."""
+    """Return the settings in force, their values with origins, and the active pool."""
+    from scope_edge.catalog.cards import is_retired
     from scope_edge.factory import open_catalog
     from scope_edge.providers.llama.loadable import unloadable
     from scope_edge.settings.config import load_settings
@@ -321,17 +247,14 @@ def _settings(worst: _Worst) -> tuple[Settings | None, dict[str, tuple[str, str]
         table = {key: (_shown(getattr(settings, key)), settings.origin.get(key, "default")) for key in CHECKS}
         cards = open_catalog(settings).pool()
         stuck = unloadable(cards)
-        return settings, table, {card.id: card.where + _remark(card, stuck.get(card.id)) for card in cards}
+        pool = {}
+        for card in cards:
+            reason = f", cannot be loaded: {stuck[card.id]}" if card.id in stuck else ""
+            pool[card.id] = card.where + (", retired" if is_retired(card) else "") + reason
+        return settings, table, pool
     except ScopeEdgeError as error:
         worst.note(error)
         return settings, table, {}
-
-
-def _remark(card: ModelCard, stuck: str | None) -> str:
-    """What else to know of a model of the pool. stuck: why it cannot be loaded."""
-    from scope_edge.catalog.cards import is_retired
-
-    return (", retired" if is_retired(card) else "") + (f", cannot be loaded: {stuck}" if stuck else "")
 
 
 def _shown(value: object) -> str:
@@ -341,7 +264,7 @@ def _shown(value: object) -> str:
 
 
 def _routing(settings: Settings | None, worst: _Worst) -> Check:
-    """Route a query as `scope-edge route` would."""
+    """Route a test query, as `scope-edge route` would."""
     from scope_edge.settings.config import load_settings
     from scope_edge.types import Query
 
@@ -365,64 +288,92 @@ def _routing(settings: Settings | None, worst: _Worst) -> Check:
 
 
 def _estimators(settings: Settings | None) -> tuple[tuple[Check, ...], tuple[str, ...]]:
-    """A check an installed estimator, and what keeps the one in use from being of use. A damaged one ends no run."""
+    """Return a check for each installed estimator, and a sentence if the one in use has no anchor text to read."""
     from scope_edge.factory import open_catalog
 
     if settings is None or not (assets.user_data_dir() / "estimators").is_dir():
         return (), ()
-
+    used = _used_estimator(settings.estimator_name)
     try:
         pool = open_catalog(settings).pool()
-        found = tuple(
-            Check(one.name, one.found, one.problem) for one in examine_estimators(pool, settings.estimator_name)
-        )
-        missing = None if settings.estimator == "prior" else text_missing(pool, settings.estimator_name)
+        found = [
+            _estimator(one, pool, used) if isinstance(one, Installed) else Check(one.name, "damaged", one.problem)
+            for one in entries()
+        ]
+        readable = settings.estimator == "prior" or used is None or TextSlices(pool, load_fingerprints()[1]).models
     except ScopeEdgeError:
-        # What is wrong with the pool or the bundled files is said where they are looked at.
+        # Problems with the pool or the bundled files are reported by their own checks.
         return (), ()
-    return found, () if missing is None else (missing,)
+    missing = () if readable or used is None else (no_text(used),)
+    return tuple(sorted(found, key=lambda one: one.name != used)), missing
 
 
-def _ignored() -> tuple[str, ...]:
-    """Why the user's calibration or feedback is not used, where there is some and it is not."""
+def _used_estimator(name: str | None) -> str | None:
+    try:
+        found = find_installed(name)
+    except AssetError:
+        return None
+    return None if found is None else found.name
+
+
+def _estimator(one: Installed, pool: Sequence[ModelCard], used: str | None) -> Check:
+    try:
+        check_gguf(one)
+        PromptTemplate.parse(one.template, one.name)
+        facts = ", ".join(_estimator_facts(one, used))
+        plan = memory_plan(one, pool)
+    except (AssetError, UsageError) as error:
+        return Check(one.name, "damaged", str(error))
+    if isinstance(plan, NoRoom):
+        return Check(one.name, facts, f"{plan.why}; so estimates are the prior's")
+    return Check(one.name, f"{facts}; takes {plan.why}")
+
+
+def _estimator_facts(one: Installed, used: str | None) -> Iterator[str]:
+    if one.name == used:
+        yield "in use"
+    yield f"{one.shape.quantization} {in_words(one.size)}"
+    yield f"mode {one.mode}"
+    yield f"template {one.template_sha256[:12]} from {one.template_from}"
+    fitted = calibration(one)
+    yield "uncalibrated" if fitted is None else f"calibrated on {fitted.prompts} prompts"
+    speed = remembered(one.sha256, assets.user_cache_dir())
+    if speed is None:
+        yield "speed not measured yet"
+    else:
+        seconds = SpeedEstimate(speed, one.mode, one.analysis_tokens).seconds(_USUAL_PROMPT, one.samples)
+        yield f"a prompt takes about {seconds:.2g} seconds here ({speed.rung})"
+
+
+def _ignored() -> Iterator[str]:
+    """Say why the user's calibration or feedback is not used, if there is any."""
     from scope_edge.estimation.feedback_store import load_feedback
-
-    held = load_feedback()
-    said = () if held.ignored is None else (f"your feedback is not used: {held.ignored}",)
-    return (*_ignored_calibration(), *said)
-
-
-def _ignored_calibration() -> tuple[str, ...]:
-    from scope_edge.estimation.fingerprints import load_fingerprints
     from scope_edge.estimation.user_calibration import file, load_personal
 
-    if not file().exists():
-        return ()
-    try:
-        ignored = load_personal(load_fingerprints()[1]).ignored
-    except ScopeEdgeError:
-        # A damaged file is told of where files are looked at, and routing does not work without.
-        return ()
-    return () if ignored is None else (f"your calibration is not used: {ignored}",)
+    # A damaged calibration is reported by the routing check.
+    with contextlib.suppress(ScopeEdgeError):
+        ignored = load_personal(load_fingerprints()[1]).ignored if file().exists() else None
+        if ignored is not None:
+            yield f"your calibration is not used: {ignored}"
+    feedback = load_feedback()
+    if feedback.ignored is not None:
+        yield f"your feedback is not used: {feedback.ignored}"
 
 
 def _offline(pool: Mapping[str, str], routing: Check) -> tuple[str, ...]:
-    works = "routing works with no network: only `scope-edge estimator` opens a connection, to download what it is asked for"
+    if routing.problem is not None:
+        return ()
     device = sum(where.startswith("device") for where in pool.values())
-    models = (
-        f"of the active pool's {len(pool)} models {device} run on the device; the others need the network to answer"
+    return (
+        "routing works without a network: only `scope-edge estimator` connects to one, for the downloads it is asked for",
+        f"of the active pool's {len(pool)} models, {device} run on the device; the others need a network to answer",
     )
-    return (works, models) if routing.problem is None else ()
 
 
-def _degraded(built_with: Mapping[str, str], llama: LlamaBuild) -> tuple[str, ...]:
-    found: list[str] = []
+def _degraded(built_with: Mapping[str, str], llama: LlamaBuild) -> Iterator[str]:
     if built_with["hnswlib"].startswith(_BROKEN):
-        found.append(
-            'hnswlib does not load: search is exact, slower only above 20,000 anchors; pip install "scope-edge[hnsw]"'
-        )
+        yield 'hnswlib does not load: search is exact, slower only above 20,000 anchors; pip install "scope-edge[hnsw]"'
     if llama.state != "ok":
-        found.append(f'llama.cpp: {llama.problem}: estimates are the prior\'s; pip install "scope-edge[llama]"')
+        yield f'llama.cpp: {llama.problem}: estimates are the prior\'s; pip install "scope-edge[llama]"'
     elif llama.problem:
-        found.append(f"llama.cpp: {llama.problem}")
-    return tuple(found)
+        yield f"llama.cpp: {llama.problem}"

@@ -1,4 +1,4 @@
-"""The commands by name. A command's module is imported when the command is run, so that --help loads none of them."""
+"""The commands by name. A command's module is imported only if the command is used, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from scope_edge._version import __version__
 PROGRAM = "scope-edge"
 COMMANDS = {
     "route": "Choose a model for a query.",
-    "ask": "Put a query to the model it should go to, and print the answer.",
+    "ask": "Choose a model for a query, and print the model's answer.",
     "serve": "Serve the models behind an OpenAI-compatible address on this machine.",
-    "log": "Show what was decided and spent; purge it.",
+    "log": "Show past decisions and what was spent; delete them.",
     "feedback": "Say whether an answer was right.",
     "models": "Show the models; add, test, compare and remove yours.",
     "pool": "Show and change the pools.",
-    "fingerprint": "Have a model answer the anchors, so that it becomes a candidate.",
+    "fingerprint": "Measure a model on anchor questions, so that it becomes a candidate.",
     "anchors": "List the anchor sets; remove those of yours.",
     "import": "Import outcomes measured elsewhere as anchors and fingerprints.",
-    "export": "Write a fingerprint as a file to hand on.",
+    "export": "Write a fingerprint to a file, to share it.",
     "estimator": "Install language models that refine the estimates.",
     "calibrate": "Learn from known outcomes how far estimates can be trusted.",
-    "eval": "Replay labelled queries: what is the router worth?",
-    "tune": "Show what alpha buys in a pool, and find the one that keeps to a wish.",
+    "eval": "Replay labelled queries to measure how good the router is.",
+    "tune": "Show what each alpha buys in a pool, and find the alpha for a goal.",
     "doctor": "Show what works and what does not.",
     "completion": "Print a shell's completion script.",
 }
-# Where a command's name is no name for a module.
+# Commands whose name cannot be a module's name.
 _MODULES = {"import": "imports"}
 
 
 class Commands(click.Group):
-    """A group that imports a command's module, `scope_edge.cli.commands.<name>`, when the command is asked for."""
+    """A group that imports a command's module, `scope_edge.cli.commands.<name>`, when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -74,8 +74,8 @@ Examples:
 )
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def root() -> None:
-    """Choose between the model on the device and the one in the cloud, before either runs.
+    """Choose between models on the device and in the cloud, before any of them runs.
 
-    For one query scope-edge predicts, for every model of the pool, how likely it is to answer correctly and how many
-    tokens it will spend, and picks one under your preference and budget. It needs no network.
+    For a query, scope-edge predicts how likely each model of the pool is to answer correctly and how many tokens it
+    will use. It picks one model under your preference and budget. It needs no network.
     """

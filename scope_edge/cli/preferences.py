@@ -1,113 +1,74 @@
-"""The options that say what a decision may cost and what it should weigh: those of `route` and `ask`."""
+"""The options of `route` and `ask` that limit a decision and say what it should weigh."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import click
 
-from scope_edge.cli.options import Setting, complete_model, complete_profile, complete_selection
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from scope_edge.cli.options import Command, complete_model, pool_option, profile_option, setting_option
 
 _OPTIONS = (
-    click.option(
-        "--alpha", metavar="A", type=Setting("alpha"), help="0 = cheapest, 1 = most accurate.  [default: 0.5]"
-    ),
-    click.option(
-        "--max-tokens", metavar="N", type=Setting("max_tokens"), help="Limit on prompt and completion tokens together."
-    ),
-    click.option(
-        "--max-usd",
-        metavar="USD",
-        type=Setting("max_usd"),
-        help="Limit on cost in US dollars. A model of unknown price never keeps to it.",
-    ),
-    click.option(
-        "--max-seconds",
-        metavar="S",
-        type=Setting("max_seconds"),
-        help="Limit on time, loading included. A model of unknown speed never keeps to it.",
+    setting_option("alpha", "A", "0 = cheapest, 1 = most accurate.  [default: 0.5]"),
+    setting_option("max_tokens", "N", "Limit on prompt and completion tokens together."),
+    setting_option("max_usd", "USD", "Limit on cost in US dollars. Rules out models whose price is unknown."),
+    setting_option(
+        "max_seconds", "S", "Limit on time, including loading the model. Rules out models whose speed is unknown."
     ),
     click.option("--local-only/--no-local-only", default=None, help="Only models on the device."),
-    click.option(
-        "--pool",
-        metavar="POOL",
-        type=Setting("pool"),
-        shell_complete=complete_selection,
-        help="A pool's name, or model ids joined by commas.  [default: default]",
-    ),
-    click.option(
-        "--profile",
-        metavar="NAME",
-        type=Setting("profile"),
-        shell_complete=complete_profile,
-        help="Use a profile of your settings file; `scope-edge tune --list` shows them.",
-    ),
+    pool_option(),
+    profile_option("Use a profile of your settings file; `scope-edge tune --list` shows the profiles."),
     click.option(
         "--exclude",
-        "exclude",
         metavar="MODEL",
         multiple=True,
         callback=lambda context, parameter, value: model_ids(value),
         shell_complete=complete_model,
-        help="Never this model; may be repeated, or list several with commas.",
+        help="Never choose this model. May be repeated, or list several, joined by commas.",
     ),
-    click.option(
-        "--fallback",
-        metavar="[none|cheapest]",
-        type=Setting("fallback", ("none", "cheapest")),
-        help="When nothing keeps to the limits: no choice, or the cheapest.  [default: none]",
+    setting_option(
+        "fallback",
+        "[none|cheapest]",
+        "If no model keeps to the limits: choose none, or the cheapest.  [default: none]",
+        choices=("none", "cheapest"),
     ),
-    click.option("--top-k", metavar="K", type=Setting("top_k"), help="Neighbors shown.  [default: 10]"),
-    click.option(
-        "--policy",
-        metavar="[scope-edge|paper]",
-        type=Setting("policy", ("scope-edge", "paper")),
-        help="How accuracy is weighed against cost.  [default: scope-edge]",
+    setting_option("top_k", "K", "Number of neighbors to show.  [default: 10]"),
+    setting_option(
+        "policy",
+        "[scope-edge|paper]",
+        "How to weigh accuracy against cost.  [default: scope-edge]",
+        choices=("scope-edge", "paper"),
     ),
-    click.option(
-        "--estimator",
-        metavar="[auto|prior|gguf]",
-        type=Setting("estimator", ("auto", "prior", "gguf")),
-        help="What estimates: fingerprints alone (prior), an installed GGUF as well, or that when it is fast enough (auto)."
-        "  [default: auto]",
+    setting_option(
+        "estimator",
+        "[auto|prior|gguf]",
+        "How to estimate: from fingerprints alone (prior), with an installed GGUF as well (gguf), or with the GGUF if it is"
+        " fast enough (auto).  [default: auto]",
+        choices=("auto", "prior", "gguf"),
     ),
-    click.option(
-        "--estimate-seconds",
-        metavar="S",
-        type=Setting("estimate_seconds"),
-        help="What the GGUF may take for a query, loading aside. With auto 2, else no limit, unless given.",
+    setting_option(
+        "estimate_seconds",
+        "S",
+        "Limit on the GGUF's time for a query, without loading. With auto, the default is 2.",
     ),
-    click.option(
-        "--estimate-tokens",
-        metavar="N",
-        type=Setting("estimate_tokens"),
-        help="Limit on the tokens it reads and writes for a query.",
-    ),
+    setting_option("estimate_tokens", "N", "Limit on the tokens that the GGUF reads and writes for a query."),
     click.option(
         "--server/--no-server",
         "use_server",
         default=None,
-        help="Send the query to a `scope-edge serve` of yours that runs under the same settings (the default), or never do.",
+        help="Send the query to your `scope-edge serve` if one runs under the same settings (the default), or never.",
     ),
-    click.option(
-        "--index",
-        metavar="[auto|exact|hnsw]",
-        type=Setting("index", ("auto", "exact", "hnsw")),
-        help="How neighbors are searched.  [default: auto]",
+    setting_option(
+        "index", "[auto|exact|hnsw]", "How to search neighbors.  [default: auto]", choices=("auto", "exact", "hnsw")
     ),
 )
 
 
 def preference_options(command: Command) -> Command:
-    """Give a command these options; those that are settings come as its keyword arguments of the settings' names."""
+    """Add these options to a command, with the settings' names as keyword arguments."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def model_ids(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Ids given one by one or joined by commas."""
+    """Return the ids that were given one by one or joined by commas."""
     return tuple(piece.strip() for one in given for piece in one.split(",") if piece.strip())

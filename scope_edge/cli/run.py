@@ -1,7 +1,7 @@
-"""One run of the command line: its exit code, and the one line on standard error that an error is worth.
+"""One run of the command line: its exit code, and errors as one line on standard error.
 
-Exit codes: 0 ok, 1 unexpected, 2 usage, 3 infeasible, 4 some lines failed, 5 missing or damaged asset, 130 interrupted,
-141 the reader of our output has gone.
+Exit codes: 0 ok, 1 unexpected, 2 usage, 3 infeasible, 4 some lines failed, 5 missing or damaged file, 130 interrupted,
+141 the output was closed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 
 def run(args: Sequence[str]) -> int:
-    """Run one command and give its exit code. An unexpected exception is raised, to be shown in one line at the end."""
+    """Run one command and return its exit code. An unexpected exception is raised; the hook shows it in one line."""
     _prepare()
     try:
         code = _invoke(args)
@@ -44,7 +44,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def complain(message: str, code: int) -> int:
-    """Print one line on standard error, whatever the message holds; give the exit code back."""
+    """Print a message as one line on standard error and return the exit code."""
     with contextlib.suppress(OSError):
         click.echo(f"{PROGRAM}: {one_line(message)}", err=True)
     return code
@@ -57,15 +57,15 @@ def _invoke(args: Sequence[str]) -> int:
 
         return shell_complete(root, {}, PROGRAM, COMPLETION_VARIABLE, instruction)
     try:
-        # A list of its own, for click empties it.
+        # A copy, since click empties it.
         with root.make_context(PROGRAM, list(args) or ["--help"]) as context:
             context.color = _color()
             root.invoke(context)
     except click.exceptions.Exit as ending:
-        # Asked for nothing, it shows its help; but a script that meant to ask for something should notice.
+        # Without arguments the help is shown; the exit code tells a script that its arguments got lost.
         return ending.exit_code if args else USAGE
     except click.UsageError as error:
-        # So should it when a group is asked for nothing, where click makes an error of the whole help (since its 8.2).
+        # The same for a group without a command, where click (since 8.2) raises the whole help as an error.
         if type(error).__name__ != "NoArgsIsHelpError" or error.ctx is None:
             raise
         out(error.ctx.get_help())
@@ -80,7 +80,7 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _prepare() -> None:
-    """Nothing printed may fail for a character the terminal has not; and no traceback unless asked for."""
+    """Escape characters that the terminal cannot show, and show tracebacks only if the debug variable is set."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -98,12 +98,12 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def _forget_output() -> None:
-    """Nobody reads our output any more: what is still buffered must not raise at exit."""
+    """Discard the buffered output: the output was closed, and flushing it at exit would raise."""
     null = os.open(os.devnull, os.O_WRONLY)
     with contextlib.suppress(OSError, ValueError):
         os.dup2(null, sys.stdout.fileno())
 
 
 def _color() -> bool | None:
-    """False where colour is not wanted, None to leave it to whether the output is a terminal."""
+    """Return False if the environment turns colours off; None = only on a terminal."""
     return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None

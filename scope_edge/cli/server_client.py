@@ -1,8 +1,8 @@
-"""`route` and `ask` through the user's own server: its public API, over loopback and nowhere else.
+"""`route` and `ask` through the user's own server: its public API, over loopback only.
 
-Where no compatible server runs, the command does the work itself, with the same output. The connection never leaves this
-machine, so it is open in offline mode, too. Before the token is sent, the server proves that it knows it: another program may
-have taken the port of a server that died.
+If no compatible server runs, the command does the work itself, with the same output. The connection never leaves this machine,
+so offline mode allows it. The server must prove that it knows the token before the token is sent: another program may have
+taken the port of a server that ended.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _SOURCE = "the server's response"
 
 
 class NotServed(Exception):
-    """No server takes the request, and none has done any of it."""
+    """No server accepts the request, and none has begun to answer it."""
 
 
 class ServerConnection:
-    """One request to the user's server. Leaving its `with` block hangs up, which ends the server's work for it."""
+    """One request to the user's server. Leaving its `with` block closes the connection, which cancels the request."""
 
     def __init__(self, state: ServerState, token: str) -> None:
         """Raises NotServed: the address is not loopback."""
@@ -53,7 +53,7 @@ class ServerConnection:
         self._http.close()
 
     def post(self, path: str, body: Mapping[str, Any], seconds: float | None) -> http.client.HTTPResponse:
-        """Send a request once the server has proved that it knows the token. seconds: of silence, at most; None = no limit.
+        """Send a request after the server has proved that it knows the token. seconds: the longest silence; None = no limit.
 
         Raises NotServed.
         """
@@ -63,7 +63,7 @@ class ServerConnection:
             self._http.request("GET", "/identity", headers={NONCE: nonce})
             proved = self._http.getresponse()
             proved.read(_MAX_BYTES)
-            # Without a socket http.client would connect anew, to a server that has proved nothing.
+            # Without a socket, http.client would connect again, to a server that has not proved itself.
             if (
                 not same(proved.headers.get(PROOF, ""), proof(self._token, nonce, self._port))
                 or self._http.sock is None
@@ -83,7 +83,7 @@ def route(settings: Settings, text: str, options: Mapping[str, Any]) -> Decision
             body = {"text": text, "system": options["system"], **_preference(settings, options)}
             response = connection.post("/v1/route", body, _ROUTE_SECONDS)
             raw = response.read(_MAX_BYTES)
-            # Deciding is free: an error is found again here.
+            # A decision is free: this process decides again and reports the error itself.
             return read_decision(raw.decode(), _SOURCE) if response.status == http.client.OK else None
     except (NotServed, AssetError, OSError, ValueError, http.client.HTTPException):
         return None
@@ -91,7 +91,7 @@ def route(settings: Settings, text: str, options: Mapping[str, Any]) -> Decision
 
 @contextlib.contextmanager
 def ask(settings: Settings, text: str, options: Mapping[str, Any]) -> Iterator[ServedStream | None]:
-    """Give the server's answer on its way, or None if no compatible server runs. options: system, exclude, model.
+    """Give the server's answer as a stream, or None if no compatible server runs. options: system, exclude, model.
 
     Raises InfeasibleError.
     """
@@ -111,10 +111,10 @@ def ask(settings: Settings, text: str, options: Mapping[str, Any]) -> Iterator[S
 
 
 class ServedStream:
-    """An answer from the server, with what the CLI reads of `api.Stream`."""
+    """An answer from the server, with those attributes of `router.Stream` that the CLI reads."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
-        """Read up to the decision. Raises NotServed (the server could not begin), InfeasibleError, AssetError (it is gone)."""
+        """Read up to the decision. Raises NotServed (the server did not begin), InfeasibleError, AssetError (connection lost)."""
         self._response = response
         self._texts: list[str] = []
         self._failure: ScopeEdgeError | None = None
@@ -123,11 +123,11 @@ class ServedStream:
         self.answer: Answer | None = None
         if response.status == http.client.OK:
             first = self._event()
-            self.model, ours = first["model"] or None, first["scope_edge"]
-            self.attempts = tuple(Attempt(**one) for one in ours["attempts"])
+            self.model, extra = first["model"] or None, first["scope_edge"]
+            self.attempts = tuple(Attempt(**one) for one in extra["attempts"])
         else:
-            ours = self._refusal()
-        self.decision: Decision = read_decision(json.dumps(ours["decision"]), _SOURCE)
+            extra = self._refusal()
+        self.decision: Decision = read_decision(json.dumps(extra["decision"]), _SOURCE)
         if isinstance(self._failure, errors.InfeasibleError):
             raise self._failure
 
@@ -137,22 +137,22 @@ class ServedStream:
         while self.answer is None:
             event = self._event()
             if "error" in event:
-                raise _error(event["error"]) or _gone()
+                raise _error(event["error"]) or _connection_lost()
             text = event["choices"][0]["delta"].get("content")
             if text:
                 self._texts.append(text)
                 yield text
             if "scope_edge" in event:
-                self.answer = self._whole(event["scope_edge"])
+                self.answer = self._complete(event["scope_edge"])
 
-    def _whole(self, ours: Mapping[str, Any]) -> Answer:
-        run = read_run(json.dumps(ours["run"]), _SOURCE)
+    def _complete(self, extra: Mapping[str, Any]) -> Answer:
+        run = read_run(json.dumps(extra["run"]), _SOURCE)
         if run is None:
-            raise _gone()
-        return Answer("".join(self._texts), self.decision, run, ours["id"], tuple(ours["warnings"]))
+            raise _connection_lost()
+        return Answer("".join(self._texts), self.decision, run, extra["id"], tuple(extra["warnings"]))
 
     def _refusal(self) -> dict[str, Any]:
-        """Keep the error that a response without an answer reports, and return what belongs to it."""
+        """Keep the error of a response without an answer, and return the decision and other details with it."""
         try:
             body: dict[str, Any] = json.loads(self._response.read(_MAX_BYTES))["error"]
             self._failure = _error(body)
@@ -168,13 +168,13 @@ class ServedStream:
                 if line.startswith(b"data: {"):
                     return dict(json.loads(line.removeprefix(b"data: ")))
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise _gone() from error
-        raise _gone()
+            raise _connection_lost() from error
+        raise _connection_lost()
 
 
 @contextlib.contextmanager
 def _connected(settings: Settings) -> Iterator[ServerConnection]:
-    """Connect to the user's server. Raises NotServed: none runs that would decide as this process."""
+    """Connect to the user's server. Raises NotServed: none runs with the same settings."""
     try:
         state, token = (find_server(), read_token()) if settings.use_server else (None, None)
     except ScopeEdgeError as error:
@@ -191,11 +191,11 @@ def _preference(settings: Settings, options: Mapping[str, Any]) -> dict[str, Any
 
 
 def _error(body: Mapping[str, Any]) -> ScopeEdgeError | None:
-    """The error of a request that the server carried out; None = it did not, and the command can."""
-    message, ours = str(body["message"]), body.get("scope_edge") or {}
-    run = read_run(json.dumps(ours.get("run")), _SOURCE) if ours.get("run") else None
-    if body["code"] == "infeasible" and ours.get("decision"):
-        return errors.InfeasibleError(message, read_decision(json.dumps(ours["decision"]), _SOURCE))
+    """Return the error of a request that the server carried out; None = it did not, so the command can do the work."""
+    message, extra = str(body["message"]), body.get("scope_edge") or {}
+    run = read_run(json.dumps(extra.get("run")), _SOURCE) if extra.get("run") else None
+    if body["code"] == "infeasible" and extra.get("decision"):
+        return errors.InfeasibleError(message, read_decision(json.dumps(extra["decision"]), _SOURCE))
     if body["code"] == "spending_cap":
         return errors.BudgetError(message)
     if body["code"] == "broken_answer" and run is not None:
@@ -204,5 +204,5 @@ def _error(body: Mapping[str, Any]) -> ScopeEdgeError | None:
     return kinds[body["code"]](message, run) if body["code"] in kinds and run is not None else None
 
 
-def _gone() -> AssetError:
-    return AssetError("the server broke the connection off; ask again")
+def _connection_lost() -> AssetError:
+    return AssetError("the server closed the connection; ask again")

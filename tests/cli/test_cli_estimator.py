@@ -49,16 +49,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def test_from_nothing_to_installed_and_back(cli: Cli, gguf: str) -> None:
-    assert "none is installed; `scope-edge estimator install" in cli("estimator", "list").out
+    assert "no estimator is installed; `scope-edge estimator install" in cli("estimator", "list").out
     assert cli("estimator", "list", "--json").json == []
     done = cli("estimator", "install", gguf)
     assert done.code == 0
-    assert done.out.startswith("tiny-qwen3 is installed\n")
+    assert done.out.startswith("tiny-qwen3 was installed\n")
     assert re.search(r"speed +[\d,]+ tokens a second of prompts, [\d,]+ of answers", done.out)
     assert "there are no anchors with text yet" in done.complaint
     assert "tiny-qwen3  qwen3, 0.2M, BF16, 0.5 MB  cot   bundled" in cli("estimator", "list").out
     shown = cli("estimator", "info")
-    assert shown.out.replace("tiny-qwen3\n", "", 1) in done.out.replace("tiny-qwen3 is installed\n", "", 1)
+    assert shown.out.replace("tiny-qwen3\n", "", 1) in done.out.replace("tiny-qwen3 was installed\n", "", 1)
     removed = cli("estimator", "remove", "tiny-qwen3", "--yes")
     assert (removed.code, removed.err) == (0, "")
     assert cli("estimator", "list", "--json").json == []
@@ -68,7 +68,7 @@ def test_from_nothing_to_installed_and_back(cli: Cli, gguf: str) -> None:
 def test_the_papers_model_comes_with_its_anchors(cli: Cli, hub: Hub) -> None:
     done = cli("estimator", "install", "Cooolder/SCOPE", "--no-measure")
     assert done.code == 0
-    assert "scope-q4_k_m is installed" in done.out
+    assert "scope-q4_k_m was installed" in done.out
     assert f"model card of Cooolder/SCOPE@{COMMIT[:12]}" in done.out
     assert "Cooolder/SCOPE-60K-final: anchor set scope-60k, 12 anchors; 24 outcomes of 2 models" in done.out
     assert "Cooolder/SCOPE-60K-OOD-final: joined to scope-60k, 12 anchors; 12 outcomes of 1 model" in done.out
@@ -89,7 +89,7 @@ def test_anchors_that_cannot_be_fetched_leave_the_estimator_and_say_what_to_do(c
     del hub.repos[("dataset", DATASETS[1])]
     done = cli("estimator", "install", "Cooolder/SCOPE", "--no-measure")
     assert done.code == 2
-    assert f"(later: `scope-edge estimator anchors {DATASETS[1]}`)" in done.err
+    assert f"(to try again: `scope-edge estimator anchors {DATASETS[1]}`)" in done.err
     assert [one["name"] for one in cli("estimator", "list", "--json").json] == ["scope-q4_k_m"]
 
 
@@ -148,7 +148,7 @@ def test_removing_asks_first(cli: Cli, gguf: str, monkeypatch: pytest.MonkeyPatc
     assert (done.code, "give --yes" in done.complaint) == (2, True)
     monkeypatch.setattr("scope_edge.cli.format.is_terminal", lambda stream: True)
     done = cli("estimator", "remove", "tiny-qwen3", input="n\n")
-    assert (done.code, done.out) == (0, "tiny-qwen3 stays\n")
+    assert (done.code, done.out) == (0, "tiny-qwen3 was not deleted\n")
     assert cli("estimator", "remove", "tiny-qwen3", input="").code == 130
     assert cli("estimator", "remove", "tiny-qwen3", input="y\n").code == 0
     done = cli("estimator", "remove", "tiny-qwen3")
@@ -189,7 +189,7 @@ def test_an_estimator_that_does_not_run_here_is_installed_all_the_same(
     monkeypatch.setenv("SCOPE_EDGE_WORKER", "false")
     done = cli("estimator", "install", gguf)
     assert done.code == 0
-    assert "it is installed, but does not run here now" in done.err
+    assert "it was installed, but does not run on this machine now" in done.err
     assert "not measured" in done.out
 
 

@@ -25,14 +25,14 @@ def test_it_prints_what_the_router_is_worth(cli: Cli, made: Path) -> None:
     ended = cli("eval", "--data", str(made), "--seeds", "1")
     assert (ended.code, ended.err) == (0, "")
     for part in (
-        "Predictions for models that taught the bank nothing",
+        "Predictions for models that the bank did not learn from",
         "logreg",
         "Ahead?",
         "Choices (4 models",
         "oracle",
     ):
         assert part in ended.out
-    assert "alpha 0.5" in ended.out and "What `tune` foresaw, and what came" in ended.out
+    assert "alpha 0.5" in ended.out and "What `tune` forecast, and the result" in ended.out
 
 
 def test_the_json_is_one_object_and_the_same_every_time(cli: Cli, made: Path) -> None:

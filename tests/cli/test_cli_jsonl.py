@@ -16,7 +16,7 @@ import pytest
 from cli_cases import QUERY, Cli, command, user, without_timings
 from repository import DOCS
 
-from scope_edge.cli.inputs import KEYS, MAX_LINE_BYTES, LineReader
+from scope_edge.cli.lines import KEYS, MAX_LINE_BYTES, LineReader
 
 TEXTS = [f"What is {n} times {n + 1}? Explain every step to a child of {n} years." for n in range(40)]
 

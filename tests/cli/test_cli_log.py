@@ -93,7 +93,7 @@ def test_why_explains_a_decision_and_what_became_of_it(cli: Cli) -> None:
     assert routed.splitlines()[0] in why
     lambdas = [float(re.search(r"lambda is ([\d.]+) per dollar", text)[1]) for text in (routed, why)]  # type: ignore[index]
     assert lambdas[1] == pytest.approx(lambdas[0], rel=0.02)
-    assert "llama-3.1-405b-instruct, in the cloud, was asked in vain: 503 from the server" in why
+    assert "llama-3.1-405b-instruct, in the cloud, did not answer: 503 from the server" in why
     assert f"{decided()[1].choice}, in the cloud, answered" in why
     assert "prompt 31 and answer 120 tokens (as the server counted), $0.000061, first token after 0.41 s" in why
 
@@ -103,7 +103,7 @@ def test_why_tells_what_was_not_kept_and_what_did_not_happen(cli: Cli) -> None:
     journal = open_journal(Settings())
     journal.record(encoded.query, decision, None, encoded=encoded)
     why = cli("log", "--why", "last").out
-    assert "the query's text was not kept" in why and "it was decided and not run" in why
+    assert "the query's text was not kept" in why and "only decided, not run" in why
     assert re.search(r"nearest anchors\n  similarity  category +source\n", why) and QUERY not in why
     nobody = run_of(decision, model=None, where=None, ending="failed", completion_tokens=None, usd=None)
     journal.record(encoded.query, decision, nobody, encoded=None)
@@ -116,14 +116,14 @@ def test_feedback_is_given_shown_and_taken_back(cli: Cli) -> None:
     before = without_timings(cli("route", QUERY, "--json").json)
     given = cli("feedback", "last", "--wrong")
     assert given.code == 0 and given.out == (
-        f"{id}: {decided()[1].choice} was wrong; 1 answer judged, known from the next query on\n"
+        f"{id}: {decided()[1].choice} was wrong; 1 answer judged, used from the next query on\n"
     )
     assert cli("log").out.splitlines()[1].endswith("wrong")
-    assert f"you said: wrong; `scope-edge feedback {id} --undo` takes it back" in cli("log", "--why", id).out
+    assert f"your feedback: wrong; `scope-edge feedback {id} --undo` takes it back" in cli("log", "--why", id).out
     assert "feedback" in cli("anchors", "list").out
     assert without_timings(cli("route", QUERY, "--json").json) != before
-    assert "(another word than before)" in cli("feedback", id, "--correct", "--tokens", "90").out
-    assert cli("feedback", id, "--undo").out.startswith(f"{id}: what you said of ")
+    assert "(different from before)" in cli("feedback", id, "--correct", "--tokens", "90").out
+    assert cli("feedback", id, "--undo").out.startswith(f"{id}: your feedback on ")
     assert without_timings(cli("route", QUERY, "--json").json) == before
 
 
@@ -140,18 +140,18 @@ def test_feedback_on_a_model_that_nothing_is_known_of_says_so(cli: Cli) -> None:
         (("log", "--why", "zzzzzz"), 2, "no entry 'zzzzzz' in the journal; `scope-edge log` shows them"),
         (("log", "--why", "last"), 2, "no entry 'last' in the journal; `scope-edge log` shows them"),
         (("log", "--why", "last", "--limit", "3"), 2, "--why explains one entry; leave --limit out"),
-        (("log", "--limit", "3", "spend"), 2, "options go behind `log spend`, not before spend"),
+        (("log", "--limit", "3", "spend"), 2, "options go after `log spend`, not before spend"),
         (("log", "--since", "yesterday"), 2, "--since must be a date as in 2026-01-31, or an age as in 12h, 30d or 8w"),
         (("log", "--since", "999999w"), 2, "--since must be a date"),
         (
             ("log", "purge"),
             2,
-            "Delete all entries of the journal and what feedback on them taught? That cannot be asked",
+            "Delete all entries of the journal and the anchors made of your feedback on them? Without a terminal",
         ),
         (("log", "purge", "--older-than", "30d"), 2, "Delete entries older than 20"),
-        (("feedback", "last"), 2, "say one of --correct, --wrong and --undo"),
+        (("feedback", "last"), 2, "give one of --correct, --wrong and --undo"),
         (("feedback", "last", "--wrong"), 2, "no entry 'last' in the journal"),
-        (("feedback", "last", "--undo", "--tokens", "3"), 2, "--undo takes back what was said; leave --tokens"),
+        (("feedback", "last", "--undo", "--tokens", "3"), 2, "--undo takes feedback back; leave --tokens"),
         (("feedback",), 2, "Missing argument 'ID'; see `scope-edge feedback --help`"),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_damaged_journal_is_one_line_and_routing_goes_on(cli: Cli) -> None:
 
 
 def test_spending_is_shown_beside_its_caps(cli: Cli) -> None:
-    assert "nothing is capped" in cli("log", "spend").out
+    assert "spending has no cap" in cli("log", "spend").out
     with open_ledger(Settings()) as ledger:
         ledger.settle(ledger.reserve(0.25, "dear"), 0.2)
         ledger.settle(ledger.reserve(0.01, "cheap"), 0.01)
@@ -199,7 +199,7 @@ def test_spending_is_shown_beside_its_caps(cli: Cli) -> None:
     today = next(line for line in shown.splitlines() if line.startswith("today"))
     assert re.search(r"\$0\.21 +3 +\$0\.05 +\$0\.3 +\$0\.04 ", today)
     assert "this month by model: dear $0.2, cheap $0.01, stranger $0" in shown
-    assert "1 call of models whose price is not known: in no sum here" in shown
+    assert "1 call of models whose price is unknown, which no sum includes" in shown
     assert cli("log", "purge", "--yes").code == 0
     assert cli("log", "spend", "--json").json["month"]["spent"] == 0.21, "purging forgets no spending"
 

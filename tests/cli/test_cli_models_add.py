@@ -49,7 +49,7 @@ def card(cli: Cli, model: str) -> dict[str, object]:
 
 def test_a_gguf_says_most_of_its_card_itself(cli: Cli, path: Path) -> None:
     done = cli("models", "add", str(path), "--no-check")
-    assert done.code == 0 and "our-finetune-bf16 is added" in done.out
+    assert done.code == 0 and "our-finetune-bf16 was added" in done.out
     assert card(cli, "our-finetune-bf16") == {
         "name": "tiny-qwen3",
         "where": "device",
@@ -65,6 +65,11 @@ def test_a_gguf_says_most_of_its_card_itself(cli: Cli, path: Path) -> None:
     assert cli("models", "show", "our-finetune-bf16", "--json").json["pools"] == ["default"]
     row = {one["model"]: one for one in cli("route", "--json", QUERY).json["candidates"]}["our-finetune-bf16"]
     assert row["evidence"] == "none" and row["excluded_by"] is None
+
+
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("memory", "loadable"):
+        monkeypatch.setattr(f"scope_edge.providers.llama.{module}.available_memory", lambda: GIB // 4)
 
 
 def test_options_win_over_what_was_read_and_a_relative_path_is_kept_whole(
@@ -88,7 +93,7 @@ def test_an_estimate_writes_nothing_and_its_exit_code_says_whether_it_fits(
 ) -> None:
     done = cli("models", "add", str(path), "--estimate-only")
     assert done.code == 0 and re.search(r"memory +0\.5 GiB on the processor", done.out)
-    monkeypatch.setattr("scope_edge.providers.llama.memory.available_memory", lambda: GIB // 4)
+    little_memory(monkeypatch)
     short = cli("models", "add", str(path), "--estimate-only", "--json")
     assert short.code == 3 and short.json["fits"] is False and "no room" in short.json["why"]
     assert not (cli.folder / "config.toml").exists()
@@ -109,9 +114,9 @@ def test_what_does_not_fit_is_added_and_not_chosen_while_it_does_not(
     cli: Cli, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as short:
-        short.setattr("scope_edge.providers.llama.memory.available_memory", lambda: GIB // 4)
+        little_memory(short)
         done = cli("models", "add", str(path), "--id", "mine", "--no-check", "--pool", "work")
-        assert done.code == 0 and "not chosen while it cannot be loaded" in done.err
+        assert done.code == 0 and "not chosen as long as it cannot be loaded" in done.err
         refused = cli("route", QUERY, "--pool", "work", "--json")
         assert refused.code == 3 and refused.json["bound"]["limit"] == "cannot_load"
         assert any("mine cannot be loaded: no room" in text for text in refused.json["warnings"])
@@ -187,6 +192,8 @@ def test_a_key_is_named_and_never_written(cli: Cli, server: Server, monkeypatch:
     assert not [one for one in cli.folder.rglob("*") if one.is_file() and KEY.encode() in one.read_bytes()]
     wrong = cli("models", "add", *said, "--id", "other", "--key-env", KEY, "--no-check")
     assert wrong.code == 2 and "never the key itself" in wrong.complaint and KEY not in wrong.err
+    away = cli("models", "add", "https://vendor.example/v1", "--served-as", "x", "--key-env", KEY)
+    assert away.code == 2 and "never the key itself" in away.complaint and KEY not in away.err
     half = cli("models", "add", *said, "--id", "other", "--usd-in", "1")
     assert half.code == 2 and "half a price" in half.complaint
     elsewhere = ["models", "add", "https://vendor.example/v1", "--served-as", "x", "--no-check", "--where", "device"]
@@ -215,7 +222,7 @@ def test_what_makes_no_sense_changes_nothing(cli: Cli, server: Server, path: Pat
     assert cli("models", "add", str(path), "--id", "mine", "--no-check").code == 0
     before = (cli.folder / "config.toml").read_bytes()
     cases = {
-        (): "say what to add",
+        (): "nothing to add",
         (str(path), "--id", "mine"): "--replace",
         (str(path), "--id", "Mine"): "differs from mine in capitals only",
         (str(path), "--id", "two words"): "no space",
@@ -248,10 +255,10 @@ def test_where_the_active_pool_is_a_list_a_pool_must_be_named(cli: Cli, path: Pa
 
 def test_over_a_bundled_card_its_fingerprint_counts_and_that_is_said(cli: Cli, server: Server) -> None:
     done = cli("models", "add", server.address, "--served-as", "small:7b", "--id", "gpt-4o")
-    assert done.code == 0 and "it goes by the fingerprint of that name" in done.err
+    assert done.code == 0 and "it uses the fingerprint of that name" in done.err
     assert cli("models", "show", "gpt-4o", "--json").json["usd_in"] is not None, "the bundled price holds"
     gone = cli("models", "remove", "gpt-4o", "--yes")
-    assert "the bundled one holds again" in gone.out
+    assert "the bundled card is used again" in gone.out
     assert cli("models", "show", "gpt-4o", "--json").json["endpoint"] is None
 
 

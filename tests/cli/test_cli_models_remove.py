@@ -33,7 +33,7 @@ def test_a_removed_model_leaves_the_pools_and_its_fingerprint_waits(cli: Cli, se
     unasked = cli("models", "remove", "mine")
     assert unasked.code == 2 and "--yes" in unasked.complaint
     done = cli("models", "remove", "mine", "--yes")
-    assert done.code == 0 and "taken out of pool default, work" in done.out
+    assert done.code == 0 and "removed from pool default, work" in done.out
     assert "its fingerprint on core-250 is kept; `scope-edge anchors forget mine` deletes it" in done.out
     assert cli("models", "show", "mine").code == 2 and cli("route", QUERY).code == 0
     assert cli("models", "add", server.address, "--served-as", "mine", "--where", "device").code == 0
@@ -53,7 +53,7 @@ def test_a_pool_that_is_active_and_empty_now_is_pointed_out(cli: Cli, server: Se
     assert cli("models", "add", server.address, "--served-as", "mine", "--pool", "work").code == 0
     assert cli("pool", "use", "work").code == 0
     done = cli("models", "remove", "mine", "--yes")
-    assert "pool work is active and empty now; `scope-edge pool use default`" in done.complaint
+    assert "the active pool work is empty now; `scope-edge pool use default`" in done.complaint
     assert cli("pool", "use", "default").code == 0 and cli("route", QUERY).code == 0
 
 
@@ -96,9 +96,9 @@ def test_anchor_sets_are_listed_and_outcomes_forgotten(cli: Cli, server: Server)
     section = (DOCS / "json.md").read_text("utf-8").split("## scope-edge anchors list")[1].split("\n## ")[0]
     assert list(rows["core-250"]) == documented(section) and rows["core-250"]["measured"] == ["mine"]
     assert re.search(r"^core-250 +250 +bundled +with text +mine$", cli("anchors", "list").out, re.MULTILINE)
-    assert cli("anchors", "forget", "mine").code == 2, "nobody can be asked"
+    assert cli("anchors", "forget", "mine").code == 2, "there is no terminal to confirm it"
     done = cli("anchors", "forget", "mine", "--yes")
-    assert done.code == 0 and "the answers stay" in done.out
+    assert done.code == 0 and "the answers are kept" in done.out
     asked = len(server.calls)
     assert cli("fingerprint", "mine", "--limit", "12").code == 0 and len(server.calls) == asked, (
         "nothing is asked again"

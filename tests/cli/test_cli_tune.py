@@ -58,7 +58,7 @@ def test_saving_again_replaces_the_profile_and_nothing_else(cli: Cli) -> None:
 def test_a_wish_that_cannot_be_ends_with_3_names_the_nearest_and_writes_nothing(cli: Cli) -> None:
     ended = cli("tune", "--max-tokens-per-query", "1", "--save", "work")
     assert ended.code == 3
-    assert "no alpha does that" in ended.out and "nearest: alpha" in ended.out and "the fewest" in ended.out
+    assert "no alpha reaches that" in ended.out and "nearest: alpha" in ended.out and "the fewest" in ended.out
     assert "no profile was written" in ended.complaint
     assert not (cli.folder / "config.toml").exists()
     body = cli("tune", "--max-tokens-per-query", "1", "--json")
@@ -83,7 +83,7 @@ def test_limits_of_a_query_count(cli: Cli) -> None:
 
 def test_limits_that_nothing_keeps_to_are_named_as_the_reason(cli: Cli) -> None:
     ended = cli("tune", "--alphas", "1", "--max-tokens", "1", "--max-usd-per-1k", "5")
-    assert ended.code == 3 and "nothing keeps to the limits of a single query" in ended.out
+    assert ended.code == 3 and "no model keeps to the limits of a single query" in ended.out
 
 
 def test_a_profile_with_a_blank_in_its_name_is_shown_as_it_must_be_typed(cli: Cli) -> None:

@@ -119,7 +119,7 @@ def decision(cards: list[object], p: list[float], preference: Preference | None 
 
 def test_an_unmeasured_choice_is_not_given_a_chance() -> None:
     text = plainly(decision([card("a", 1.0)], [NAN]))
-    assert "How likely it is to be right is not known; at an unknown cost." in text
+    assert "How likely it is to be right is unknown; at an unknown cost." in text
     assert "free" not in text and " 0" not in text.split("model")[1].split("\n\n")[0]
 
 

@@ -1,18 +1,21 @@
-"""`scope-edge anchors`: the anchor sets, and taking away those of the user's and fingerprints on them."""
+"""`scope-edge anchors`: list the anchor sets; remove the user's own, and fingerprints on them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from scope_edge.cli import format
-from scope_edge.cli.commands.models import confirmed, tell_gone
-from scope_edge.cli.format import Column
-from scope_edge.cli.options import complete_model
-from scope_edge.cli.output import one_line, out, out_json
+from scope_edge.cli.inputs import confirmed
+from scope_edge.cli.options import complete_model, json_array_option, yes_option
+from scope_edge.cli.output import one_line, out, out_json, print_table
 from scope_edge.cli.run import complain
+
+if TYPE_CHECKING:
+    from scope_edge.management.remove import RemovalSummary
 
 _EPILOG = """\b
 Examples:
@@ -38,67 +41,88 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 @click.group("anchors", epilog=_EPILOG)
 def command() -> None:
-    """List the anchor sets; remove those of yours, and fingerprints of yours."""
+    """List the anchor sets; remove your own sets and fingerprints."""
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array (docs/json.md).")
+@json_array_option
 def list_anchors(as_json: bool) -> None:
-    """List the anchor sets, and which models you have measured or imported on each."""
+    """List the anchor sets.
+
+    For each, the models that you measured or imported are listed.
+    """
     from scope_edge.management.remove import list_sets
 
     rows = list_sets()
     if as_json:
         out_json([asdict(one) for one in rows])
         return
-    columns = [
-        Column("anchor set", [one_line(one.name) for one in rows]),
-        Column("anchors", ["" if one.anchors is None else str(one.anchors) for one in rows], right=True),
-        Column("whose", ["yours" if one.own else "bundled" for one in rows]),
-        Column("questions", ["with text" if one.with_text else "" for one in rows]),
-        Column("measured by you", [format.clipped(one_line(", ".join(one.measured)), 60) for one in rows]),
-    ]
-    head, *lines = format.table(columns)
-    out(click.style(head, dim=True))
-    out("\n".join(lines))
+    print_table(
+        ("anchor set", ">anchors", "whose", "questions", "measured by you"),
+        [
+            (
+                one_line(one.name),
+                "" if one.anchors is None else str(one.anchors),
+                "yours" if one.own else "bundled",
+                "with text" if one.with_text else "",
+                format.clipped(one_line(", ".join(one.measured)), 60),
+            )
+            for one in rows
+        ],
+    )
     for one in rows:
         if one.problem is not None:
-            complain(f"{one.name}: {one.problem}; `scope-edge anchors remove {one.name}` takes it away", 0)
+            complain(f"{one.name}: {one.problem}; `scope-edge anchors remove {one.name}` removes it", 0)
 
 
 @command.command("remove")
 @click.argument("name", shell_complete=_complete)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 def remove_anchors(name: str, yes: bool) -> None:
-    """Delete an anchor set of yours, with the fingerprints on it."""
+    """Delete one of your anchor sets, and the fingerprints on it."""
     from scope_edge.management.remove import list_sets, remove_set
 
-    known = next((one for one in list_sets() if one.name == name and one.own), None)
-    on_it = (
-        "" if known is None or not known.measured else f" and {format.plural(len(known.measured), 'fingerprint')} on it"
-    )
-    if known is not None and not confirmed(f"Delete {name}{on_it}", yes):
-        out(f"{name} stays")
+    own = next((one for one in list_sets() if one.name == name and one.own), None)
+    number = 0 if own is None else len(own.measured)
+    on_it = f" and {format.plural(number, 'fingerprint')} on it" if number else ""
+    if own is not None and not confirmed(f"Delete {name}{on_it}", yes):
+        out(f"{name} was not deleted")
         return
     gone = remove_set(name)
-    out(f"{one_line(name)} is removed")
-    tell_gone(gone)
+    out(f"{one_line(name)} was deleted")
+    print_removed(gone)
 
 
 @command.command("forget")
 @click.argument("model", shell_complete=complete_model)
-@click.option("--on", "anchor_set", metavar="SET", shell_complete=_complete, help="On this anchor set.  [default: all]")
-@click.option("--answers", is_flag=True, help="Delete its answers, too.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--on", "anchor_set", metavar="SET", shell_complete=_complete, help="Only on this anchor set.  [default: all]"
+)
+@click.option("--answers", is_flag=True, help="Delete its answers as well.")
+@yes_option
 def forget_model(model: str, anchor_set: str | None, answers: bool, yes: bool) -> None:
-    """Delete fingerprints of yours of a model.
+    """Delete your fingerprints of a model.
 
-    Its answers stay unless --answers is given: `scope-edge fingerprint` makes the fingerprint again from them.
+    The model's answers stay unless --answers is given: `scope-edge fingerprint` can make the fingerprint again from them.
     """
     from scope_edge.management.remove import forget, own_sets_of
 
     where = "" if anchor_set is None else f" on {anchor_set}"
-    if own_sets_of(model) and not confirmed(f"Delete what {model} was measured to do{where}", yes):
-        out(f"{model} stays")
+    if own_sets_of(model) and not confirmed(f"Delete your fingerprints of {model}{where}", yes):
+        out(f"the fingerprints of {model} were not deleted")
         return
-    tell_gone(forget(model, anchor_set, answers=answers))
+    print_removed(forget(model, anchor_set, answers=answers))
+
+
+def print_removed(gone: RemovalSummary) -> None:
+    """Print what was deleted, and what was kept."""
+    if gone.fingerprints:
+        models = format.plural(len({model for model, _ in gone.fingerprints}), "model")
+        sets = ", ".join(dict.fromkeys(name for _, name in gone.fingerprints))
+        out(f"{format.plural(len(gone.fingerprints), 'fingerprint')} of {models} deleted, on {one_line(sets)}")
+    out(format.plural(len(gone.files), "file") + " deleted or rewritten")
+    if gone.left:
+        files = ", ".join(map(str, gone.left))
+        out(
+            f"the answers are kept, so that `scope-edge fingerprint` can use them again; --answers deletes them: {files}"
+        )

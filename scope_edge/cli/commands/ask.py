@@ -1,4 +1,4 @@
-"""`scope-edge ask`: one text, and the answer of the model that is chosen for it."""
+"""`scope-edge ask`: choose a model for a text and print its answer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scope_edge.cli.format import is_terminal
 from scope_edge.cli.inputs import query_options, read_query
-from scope_edge.cli.options import Setting, complete_model
-from scope_edge.cli.output import out_json, out_line, out_piece
+from scope_edge.cli.options import complete_model, json_option, setting_option
+from scope_edge.cli.output import one_line, out_json, out_line, out_piece
 from scope_edge.cli.preferences import preference_options
 from scope_edge.cli.run import complain
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from scope_edge.settings.config import Settings
     from scope_edge.types import Decision, Run
 
-    Asked = Stream | ServedStream
+    AnswerStream = Stream | ServedStream
 
 INFEASIBLE = 3
 
@@ -37,38 +38,33 @@ Examples:
 
 \b
 Exit codes:
-  0 answered   1 unexpected   2 usage, or the model's server refuses the request   3 nothing keeps to the limits, or to a
-  cap on spending   4 the answer broke off   5 no model answered, or a missing or damaged file   130 interrupted
-  141 the reader of the output is gone
+  0 answered   1 unexpected error   2 usage, or the model's server refused the request
+  3 no model keeps to the limits or to a spending cap   4 the answer broke off
+  5 no model answered, or a missing or damaged file   130 interrupted   141 the output was closed
 """
 
 
 @click.command("ask", epilog=_EPILOG)
 @query_options("ask")
 @click.option(
-    "--model",
-    metavar="MODEL",
-    shell_complete=complete_model,
-    help="Ask only this model. Limits hold for it, too.",
+    "--model", metavar="MODEL", shell_complete=complete_model, help="Ask this model only. The limits hold for it, too."
 )
 @preference_options
-@click.option(
-    "--verify",
-    metavar="[0|2]",
-    type=Setting("verify"),
-    help="2: have a model on the device answer twice, and ask a better one in the cloud where it contradicts itself. Takes"
-    " twice the time on the device.  [default: 0]",
+@setting_option(
+    "verify",
+    "[0|2]",
+    "2 = let a model on the device answer twice; if the answers contradict each other, ask a better model in the cloud."
+    " Takes twice the time on the device.  [default: 0]",
 )
-@click.option(
-    "--keep-alive",
-    metavar="S",
-    type=Setting("keep_alive"),
-    help="Seconds a model on the device stays loaded after it answered. This command lets go of it at its end, and a server that"
-    " runs keeps to its own.",
+@setting_option(
+    "keep_alive",
+    "S",
+    "Seconds a model on the device stays loaded after its answer. This command unloads it at its end; a running server"
+    " uses its own setting.",
 )
-@click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, decision included (docs/json.md).")
-@click.option("--quiet", "-q", is_flag=True, help="Print only the answer, and not the line on the model.")
+@click.option("--no-stream", is_flag=True, help="Print the answer only when it is complete.")
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="Print only the answer, without the line about the model.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -83,28 +79,29 @@ def command(
     quiet: bool,
     **overrides: Any,
 ) -> None:
-    """Ask the model that a query should go to, and print the answer.
+    """Choose a model for a query, ask it, and print the answer.
 
-    The answer goes to standard output as it comes; one line on the model and the reason goes to standard error. If that model does
-    not answer, the next best one is asked, but never one that the limits rule out. The text is one argument, or - for standard input.
+    The answer goes to standard output as it arrives; one line about the model and the reason goes to standard error. If the
+    model does not answer, the next best one is asked, but never one that the limits rule out. The text is one argument, or -
+    for standard input.
     """
     from scope_edge.settings.config import load_settings
 
     text = read_query(texts, file, system, "ask")
-    settings = _holding(load_settings(overrides), model)
+    settings = _with_model(load_settings(overrides), model)
     from scope_edge.errors import InfeasibleError
 
     options: dict[str, Any] = {"system": system, "model": model, "exclude": exclude}
     try:
-        with _asking(settings, text, options) as stream:
+        with _answering(settings, text, options) as stream:
             context.exit(_json(stream) if as_json else _plain(stream, whole=no_stream, quiet=quiet))
     except InfeasibleError as error:
         context.exit(_infeasible(error.decision, as_json))
 
 
 @contextlib.contextmanager
-def _asking(settings: Settings, text: str, options: dict[str, Any]) -> Iterator[Asked]:
-    """Give the answer on its way, from the user's server or from this process. Raises what `Router.stream` does."""
+def _answering(settings: Settings, text: str, options: dict[str, Any]) -> Iterator[AnswerStream]:
+    """Give the answer as a stream, from the user's server or from this process. Raises what `Router.stream` does."""
     from scope_edge.cli import server_client
 
     with server_client.ask(settings, text, options) as served:
@@ -117,8 +114,8 @@ def _asking(settings: Settings, text: str, options: dict[str, Any]) -> Iterator[
         yield stream
 
 
-def _holding(settings: Settings, model: str | None) -> Settings:
-    """The settings with a pool that the model is in. Raises UsageError: the model is unknown."""
+def _with_model(settings: Settings, model: str | None) -> Settings:
+    """Return the settings with a pool that contains the model. Raises UsageError: the model is unknown."""
     if model is None:
         return settings
     from scope_edge.factory import open_catalog
@@ -139,8 +136,8 @@ def _infeasible(decision: Decision, as_json: bool) -> int:
     return complain(infeasible(decision.bound), INFEASIBLE)
 
 
-def _json(stream: Asked) -> int:
-    """The whole answer as one object, also of what went wrong on the way to one."""
+def _json(stream: AnswerStream) -> int:
+    """Print the whole answer, or the error, as one object. Return the exit code."""
     from scope_edge.errors import BrokenAnswerError, RefusedError, UnansweredError
 
     try:
@@ -164,24 +161,24 @@ def _out(decision: Decision, text: str | None, run: Run | None, id: str | None, 
     out_json({"answer": text, "id": id, "run": ran, "warnings": list(warnings), "decision": decision.as_dict()})
 
 
-def _plain(stream: Asked, *, whole: bool, quiet: bool) -> int:
-    """Print pieces as they come, or all at the end; the line that names the model comes before the first."""
-    said, last = quiet, ""
+def _plain(stream: AnswerStream, *, whole: bool, quiet: bool) -> int:
+    """Print pieces as they arrive, or all at the end; the line about the model comes before the first."""
+    announced, last = quiet, ""
     pieces: list[str] = []
     try:
         for piece in stream:
-            if not said:
-                said = _say(stream)
+            if not announced:
+                announced = _announce(stream)
             pieces.append(piece)
             if not whole:
                 out_piece(piece)
                 last = piece
     finally:
-        # An answer that breaks off, or is interrupted, must not have the next line of the terminal glued to it.
+        # The terminal's next line must not be glued to an answer that breaks off or is interrupted.
         if last and not last.endswith("\n"):
             out_line("")
-    if not said:
-        _say(stream)
+    if not announced:
+        _announce(stream)
     if whole:
         out_piece("".join(pieces))
     if (whole or not last) and not "".join(pieces).endswith("\n"):
@@ -192,9 +189,8 @@ def _plain(stream: Asked, *, whole: bool, quiet: bool) -> int:
     return 0
 
 
-def _say(stream: Asked) -> bool:
-    """Print on standard error what the decision warns of, which models did not answer, and which one does."""
-    from scope_edge.cli.output import one_line
+def _announce(stream: AnswerStream) -> bool:
+    """Print on standard error the decision's warnings, the models that did not answer, and the one that does."""
     from scope_edge.cli.render.decision import one_line_of
 
     decision = stream.decision
@@ -202,12 +198,6 @@ def _say(stream: Asked) -> bool:
         complain(f"warning: {warning}", 0)
     for attempt in stream.attempts:
         complain(f"{attempt.model} did not answer: {attempt.error}", 0)
-    click.echo(click.style(one_line(one_line_of(decision, stream.model)), dim=True), err=True, color=_colored())
+    colored = is_terminal(sys.stderr) and click.get_current_context().color is not False
+    click.echo(click.style(one_line(one_line_of(decision, stream.model)), dim=True), err=True, color=colored)
     return True
-
-
-def _colored() -> bool:
-    from scope_edge.cli.format import is_terminal
-
-    context = click.get_current_context()
-    return is_terminal(sys.stderr) and context.color is not False

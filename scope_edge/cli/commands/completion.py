@@ -1,4 +1,4 @@
-"""`scope-edge completion`: the script that teaches a shell to complete our commands, pools and models."""
+"""`scope-edge completion`: the script with which a shell completes commands, pools and models."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Examples:
 @click.command("completion", epilog=_EPILOG)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print the script that makes a shell complete commands, options, pools and models."""
+    """Print a shell's completion script, for commands, options, pools and models."""
     from scope_edge.cli.run import COMPLETION_VARIABLE
 
     kind = get_completion_class(shell)
     assert kind is not None  # click knows the three shells of the choice
-    # Its source() first asks which bash is installed, which printing a script does not depend on.
+    # Its source() would check the installed bash, which is not needed to print a script.
     complete = kind(root, {}, PROGRAM, COMPLETION_VARIABLE)
     out(complete.source_template % complete.source_vars())

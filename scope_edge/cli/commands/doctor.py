@@ -1,4 +1,4 @@
-"""`scope-edge doctor`: what is installed, what is damaged, what works."""
+"""`scope-edge doctor`: show what is installed, what is damaged and what works."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scope_edge.cli.format import Column, table
+from scope_edge.cli.format import facts, grid
+from scope_edge.cli.options import json_option
 from scope_edge.cli.output import one_line, out, out_json
 
 if TYPE_CHECKING:
@@ -20,17 +21,17 @@ Examples:
 
 \b
 Exit codes:
-  0 routing works   2 a setting cannot be used   5 a bundled file is missing or damaged
+  0 routing works   2 a setting is invalid   5 a bundled file is missing or damaged
 """
 
 
 @click.command("doctor", epilog=_EPILOG)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/json.md).")
+@json_option
 @click.pass_context
 def command(context: click.Context, /, as_json: bool) -> None:
-    """Show what is installed, what it was built with, what is damaged and what works.
+    """Show what is installed, how it was built, what is damaged and what works.
 
-    Every bundled file is checked against its hash, llama.cpp is asked in a process of its own, and a query is routed.
+    Every bundled file is checked against its hash, llama.cpp is started in its own process, and a test query is routed.
     """
     from scope_edge.cli.diagnosis import examine
 
@@ -44,7 +45,7 @@ def command(context: click.Context, /, as_json: bool) -> None:
 
 def _lines(report: Diagnosis) -> Iterator[str]:
     yield from _section("versions", {name: version or "not installed" for name, version in report.versions.items()})
-    # llama.cpp writes "AVX = 1 | AVX2 = 1 |", which is much for a line.
+    # llama.cpp writes "AVX = 1 | AVX2 = 1 |", which is too long for a line.
     built_with = {name: text.replace(" = 1", "").replace(" |", "") for name, text in report.built_with.items()}
     yield from _section("built with", built_with)
     yield click.style("gpu", bold=True)
@@ -68,19 +69,17 @@ def _lines(report: Diagnosis) -> Iterator[str]:
     yield from _list("degraded", report.degraded)
 
 
-def _section(title: str, facts: Mapping[str, str]) -> Iterator[str]:
-    if facts:
+def _section(title: str, values: Mapping[str, str]) -> Iterator[str]:
+    if values:
         yield click.style(title, bold=True)
-        names, values = [f"  {name}" for name in facts], [one_line(value) for value in facts.values()]
-        yield from table([Column("", names), Column("", values)])[1:]
+        yield from facts({name: one_line(value) for name, value in values.items()})
 
 
 def _checks(title: str, checks: Iterable[Check]) -> Iterator[str]:
     yield click.style(title, bold=True)
     rows = list(checks)
-    marks = ["  ok" if row.problem is None else "  !!" for row in rows]
-    lines = table(
-        [Column("", marks), Column("", [row.name for row in rows]), Column("", [one_line(row.found) for row in rows])]
+    lines = grid(
+        ("", "", ""), [("  ok" if row.problem is None else "  !!", row.name, one_line(row.found)) for row in rows]
     )
     for row, line in zip(rows, lines[1:], strict=True):
         yield line if row.problem is None else click.style(line, fg="red")

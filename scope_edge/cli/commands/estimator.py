@@ -1,8 +1,7 @@
-"""`scope-edge estimator`: the language models that refine the prior's estimates."""
+"""`scope-edge estimator`: install and manage the language models that refine the prior's estimates."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,17 @@ import click
 from click.shell_completion import CompletionItem
 
 from scope_edge.cli import format
-from scope_edge.cli.commands.imports import print_facts, report
-from scope_edge.cli.format import Column
-from scope_edge.cli.output import ProgressLine, one_line, out, out_json
+from scope_edge.cli.commands.imports import report
+from scope_edge.cli.inputs import confirmed
+from scope_edge.cli.options import json_array_option, json_option, yes_option
+from scope_edge.cli.output import ProgressLine, one_line, out, out_json, print_facts, print_table
 from scope_edge.cli.run import complain
 from scope_edge.errors import ScopeEdgeError, UsageError, WorkerError
 from scope_edge.estimator.convert.quantize import QUANTS
+from scope_edge.estimator.store import Damaged, Installed, check_gguf, entries, find_installed, list_installed
+from scope_edge.settings.config import load_settings
 
 if TYPE_CHECKING:
-    from scope_edge.estimator.store import Damaged, Installed
     from scope_edge.providers.llama.messages import ModelShape
     from scope_edge.providers.llama.speed import SpeedRecord
 
@@ -45,111 +46,99 @@ Examples:
 
 \b
 Variables:
-  HF_TOKEN             a token of yours, for private or gated models
+  HF_TOKEN             your token, for private or gated models
   HF_ENDPOINT          another hub
-  SCOPE_EDGE_OFFLINE   1 refuses to download
+  SCOPE_EDGE_OFFLINE   1 = never download
 """
 
 
 def _found(name: str | None) -> Installed:
-    """An installed estimator, None = the newest. Raises UsageError when there is none."""
-    from scope_edge.estimator.store import find_installed
-
+    """Return an installed estimator, None = the newest. Raises UsageError."""
     entry = find_installed(name)
     if entry is None and name is None:
         raise UsageError("no estimator is installed; `scope-edge estimator install Cooolder/SCOPE` gets the paper's")
     if entry is None:
-        raise UsageError(f"no estimator {name!r} is installed; `scope-edge estimator list` shows what is")
+        raise UsageError(f"no estimator {name!r} is installed; `scope-edge estimator list` shows the installed ones")
     return entry
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from scope_edge.estimator.store import entries
-
     return [CompletionItem(entry.name) for entry in entries() if entry.name.startswith(incomplete)]
 
 
 @click.group("estimator", epilog=_EPILOG)
 def command() -> None:
-    """Install and remove estimators: language models that predict how others will do.
+    """Install and remove estimators: language models that predict how well others answer a query.
 
-    An estimator refines what the fingerprints alone tell. It runs on this machine, by llama.cpp.
+    An estimator refines the estimates from fingerprints. It runs on this machine, with llama.cpp.
     """
 
 
 @command.command("install", epilog=_INSTALL_EPILOG)
 @click.argument("source")
-@click.option("--name", metavar="NAME", help="Call it so. Default: made of the source's name.")
+@click.option("--name", metavar="NAME", help="A name for it. Default: made from the source.")
 @click.option(
     "--quant",
     type=click.Choice(QUANTS, case_sensitive=False),
     metavar=f"[{'|'.join(QUANTS)}]",
-    help="Bits per weight. Default: Q4_K_M; a .gguf file stays as it is.",
+    help="Quantization. Default: Q4_K_M; a .gguf file is not changed.",
 )
 @click.option(
-    "--prompt-template", type=_FILE, metavar="FILE", help="The prompt it was trained with (docs/estimator.md)."
+    "--prompt-template",
+    "template_file",
+    type=_FILE,
+    metavar="FILE",
+    help="The prompt it was trained with (docs/estimator.md).",
 )
-@click.option("--card", type=_FILE, metavar="FILE", help="A model card to take the prompt from.")
+@click.option("--card", "card_file", type=_FILE, metavar="FILE", help="A model card that contains the prompt.")
 @click.option(
     "--mode",
     type=click.Choice(["cot", "direct"]),
-    help="Whether it writes an analysis before its answer (cot) or not. Default: as its card or name says.",
+    help="cot = it writes an analysis before its answer. Default: from its card or name.",
 )
-@click.option("--no-anchors", is_flag=True, help="Leave out the paper's anchors, which come with its models.")
-@click.option("--no-measure", is_flag=True, help="Do not start it once to measure its speed.")
+@click.option("--no-anchors", is_flag=True, help="Do not import the paper's anchors with the paper's models.")
+@click.option("--no-measure", is_flag=True, help="Do not start it to measure its speed.")
 @click.pass_context
 def install_estimator(
-    context: click.Context,
-    /,
-    source: str,
-    name: str | None,
-    quant: Any,
-    prompt_template: Path | None,
-    card: Path | None,
-    mode: Any,
-    no_anchors: bool,
-    no_measure: bool,
+    context: click.Context, /, source: str, no_anchors: bool, no_measure: bool, **options: Any
 ) -> None:
     """Install an estimator.
 
-    SOURCE is a .gguf file, a folder with a checkpoint, or a hub id: OWNER/NAME or OWNER/NAME@REVISION. A path that
-    exists wins. What is interrupted leaves nothing half installed, and a download goes on where it stopped. With the
-    paper's own models come its anchors: questions with text, and what 18 models did on them.
+    SOURCE is a .gguf file, a folder with a checkpoint, or a hub id: OWNER/NAME or OWNER/NAME@REVISION. An existing path
+    takes precedence. An interrupted installation leaves nothing behind, and a download continues where it stopped. The
+    paper's own models bring its anchors: questions with text, and the outcomes of 18 models on them.
     """
+    from scope_edge.estimation.fingerprints import usable_anchor_sets
     from scope_edge.estimator.install import InstallOptions, install, measure
     from scope_edge.fingerprinting.importing.scope_dataset import DATASETS, is_paper_model
-    from scope_edge.settings.config import load_settings
 
-    if name is not None and not name.strip():
+    if options["name"] is not None and not options["name"].strip():
         raise UsageError("--name is blank; give a name or leave the option out")
     with ProgressLine() as progress:
-        wishes = InstallOptions(name, quant, prompt_template, card, mode, load_settings().offline_by)
-        entry = install(source, wishes, progress)
+        entry = install(source, InstallOptions(**options, offline=load_settings().offline_by), progress)
         ready: SpeedRecord | None = None
         if not no_measure:
-            progress("starting it once", 0, 0)
+            progress("measuring its speed", 0, 0)
             try:
                 ready = measure(entry)
             except WorkerError as error:
-                complain(f"it is installed, but does not run here now: {error}", 0)
-    out(f"{click.style(entry.name, bold=True)} is installed")
+                complain(f"it was installed, but does not run on this machine now: {error}", 0)
+    out(f"{click.style(entry.name, bold=True)} was installed")
     print_facts(_facts(entry, ready))
     if is_paper_model(source) and not no_anchors:
         context.exit(max(_import(dataset) for dataset in DATASETS))
-    elif not _texts():
+    elif not any(one.texts for one in usable_anchor_sets()):
         complain(
-            "there are no anchors with text yet, which an estimator is shown;"
+            "there are no anchors with text yet, and an estimator needs some;"
             f" `scope-edge estimator anchors {DATASETS[0]}` gets the paper's",
             0,
         )
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array (docs/json.md).")
+@json_array_option
 def list_estimators(as_json: bool) -> None:
     """List the installed estimators, newest first."""
-    from scope_edge.estimator.store import Damaged, entries, list_installed
-
     sound = list_installed()
     damaged = [entry for entry in entries() if isinstance(entry, Damaged)]
     everything: list[Installed | Damaged] = [*sound, *damaged]
@@ -157,40 +146,40 @@ def list_estimators(as_json: bool) -> None:
         out_json([_body(entry) for entry in everything])
         return
     if not everything:
-        out("none is installed; `scope-edge estimator install Cooolder/SCOPE` gets the paper's")
+        out("no estimator is installed; `scope-edge estimator install Cooolder/SCOPE` gets the paper's")
         return
-    columns = [
-        Column("estimator", [entry.name for entry in everything]),
-        Column("weights", [weights(entry.shape, entry.size) for entry in sound] + ["damaged"] * len(damaged)),
-        Column("mode", [entry.mode for entry in sound] + [""] * len(damaged)),
-        Column(
-            "template", [format.clipped(one_line(entry.template_from), 50) for entry in sound] + [""] * len(damaged)
-        ),
-        Column("installed", [entry.installed[:10] for entry in sound] + [""] * len(damaged)),
-    ]
-    head, *lines = format.table(columns)
-    out(click.style(head, dim=True))
-    out("\n".join(lines))
+    print_table(
+        ("estimator", "weights", "mode", "template", "installed"),
+        [
+            (
+                one.name,
+                weights(one.shape, one.size),
+                one.mode,
+                format.clipped(one_line(one.template_from), 50),
+                one.installed[:10],
+            )
+            for one in sound
+        ]
+        + [(one.name, "damaged", "", "", "") for one in damaged],
+    )
     for entry in damaged:
         complain(entry.problem, 0)
 
 
 @command.command("info")
 @click.argument("name", required=False, shell_complete=_complete)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/json.md).")
+@json_option
 def show_estimator(name: str | None, as_json: bool) -> None:
-    """Show one estimator, by default the newest.
+    """Show an estimator, by default the newest.
 
-    Its weights, prompt template, mode and speed. Its files are checked against their hashes.
+    Shows its weights, prompt template, mode and speed. Its files are checked against their hashes.
     """
     from scope_edge.estimator.install import measured
-    from scope_edge.estimator.store import check_gguf
 
     entry = _found(name)
     check_gguf(entry)
-    template = entry.template
     if as_json:
-        out_json({**_body(entry), "template": template})
+        out_json({**_body(entry), "template": entry.template})
         return
     out(click.style(entry.name, bold=True))
     print_facts(_facts(entry, measured(entry)))
@@ -199,56 +188,52 @@ def show_estimator(name: str | None, as_json: bool) -> None:
 @command.command("measure")
 @click.argument("name", required=False, shell_complete=_complete)
 def measure_estimator(name: str | None) -> None:
-    """Measure how fast one runs on this machine, by default the newest.
+    """Measure an estimator's speed, by default the newest's.
 
-    Whether `route` asks an estimator by itself depends on it. Do this when nothing else keeps the machine busy.
+    With `--estimator auto`, the speed decides whether `route` uses it. Measure while the machine is otherwise idle.
     """
     from scope_edge.estimator.install import measure, measured
     from scope_edge.storage import assets
 
     entry = _found(name)
     with ProgressLine() as progress:
-        progress("starting it once", 0, 0)
+        progress("measuring its speed", 0, 0)
         ready = measure(entry)
     print_facts(_facts(entry, ready))
     if measured(entry) is None:
-        complain(f"the cache folder {assets.user_cache_dir()} cannot be written, so this is not remembered", 0)
+        complain(f"the cache folder {assets.user_cache_dir()} cannot be written, so the speed is not stored", 0)
 
 
 @command.command("remove")
 @click.argument("name", shell_complete=_complete)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 def remove_estimator(name: str, yes: bool) -> None:
-    """Delete an installed estimator from the disk. Anchors stay."""
-    from scope_edge.estimator.store import entries, remove_installed
+    """Delete an installed estimator from the disk. Its anchors are kept."""
+    from scope_edge.estimator.store import remove_installed
 
-    if not yes and name in {entry.name for entry in entries()}:
-        if not format.is_terminal(sys.stdin):
-            raise UsageError(f"whether to delete {name} cannot be asked here; give --yes")
-        if not click.confirm(f"Delete {name}?", err=True):
-            out(f"{name} stays")
-            return
-    out(f"{name} is removed ({remove_installed(name)})")
+    if name in {entry.name for entry in entries()} and not confirmed(f"Delete {name}", yes):
+        out(f"{name} was not deleted")
+        return
+    out(f"{name} was deleted ({remove_installed(name)})")
 
 
 @command.command("anchors")
 @click.argument("source")
 @click.pass_context
 def import_anchors(context: click.Context, /, source: str) -> None:
-    """Import anchors with text, and what models did on them.
+    """Import anchors with text, and the outcomes of models on them.
 
     SOURCE is a hub dataset's id or a folder: a table with the columns id, prompt, model_name, is_correct, category and
-    usage_completion_tokens, as Parquet, JSON lines or CSV. Only files named after the split "anchor" are read. Imported
-    again, it replaces what it brought.
+    usage_completion_tokens, as Parquet, JSON lines or CSV. Only files named after the split "anchor" are read. Importing it
+    again replaces its data.
     """
     context.exit(_import(source, failing=False))
 
 
 def _import(source: str, *, failing: bool = True) -> int:
-    """Import one dataset and say what came of it; the exit code. failing: an error is complained of, not raised."""
+    """Import one dataset and print the result. Return the exit code. failing: print an error instead of raising it."""
     from scope_edge.factory import open_cards
     from scope_edge.fingerprinting.importing.scope_dataset import import_anchors as imported
-    from scope_edge.settings.config import load_settings
 
     try:
         with ProgressLine() as progress:
@@ -256,20 +241,13 @@ def _import(source: str, *, failing: bool = True) -> int:
     except ScopeEdgeError as error:
         if not failing:
             raise
-        return complain(f"{error} (later: `scope-edge estimator anchors {source}`)", error.exit_code)
+        return complain(f"{error} (to try again: `scope-edge estimator anchors {source}`)", error.exit_code)
     report(done)
     return 0
 
 
-def _texts() -> bool:
-    """Whether some anchor set has text."""
-    from scope_edge.estimation.fingerprints import usable_anchor_sets
-
-    return any(one.texts for one in usable_anchor_sets())
-
-
 def weights(shape: ModelShape, size: int) -> str:
-    """A GGUF's weights on one line. size: in bytes."""
+    """Describe a GGUF's weights on one line. size: in bytes."""
     return f"{one_line(shape.architecture)}, {_count(shape.parameters)}, {shape.quantization}, {_size(size)}"
 
 
@@ -282,7 +260,7 @@ def _size(size: int) -> str:
 
 
 def _facts(entry: Installed, ready: SpeedRecord | None) -> dict[str, str]:
-    """What is known of an estimator, for people."""
+    """Describe an estimator for people."""
     speed = "not measured"
     if ready is not None:
         speed = (
@@ -308,9 +286,8 @@ def _facts(entry: Installed, ready: SpeedRecord | None) -> dict[str, str]:
 
 
 def _body(entry: Installed | Damaged) -> dict[str, Any]:
-    """An entry as JSON; `problem` says what is wrong with a damaged one, of which nothing else is known."""
+    """Return an entry as JSON; `problem` says what is wrong with a damaged one, of which nothing else is known."""
     from scope_edge.estimator.install import measured
-    from scope_edge.estimator.store import Installed
 
     body = {**asdict(entry), "folder": str(entry.folder)}
     if not isinstance(entry, Installed):

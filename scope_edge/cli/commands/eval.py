@@ -1,4 +1,4 @@
-"""`scope-edge eval`: what the router is worth on labelled queries, beside other routers."""
+"""`scope-edge eval`: measure the router on labelled queries, beside other routers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scope_edge.cli import format
-from scope_edge.cli.options import Setting, complete_selection, read_alphas
+from scope_edge.cli.options import complete_selection, count_option, read_alphas, setting_option
 from scope_edge.cli.output import ProgressLine, out, out_json
 from scope_edge.errors import UsageError
 
@@ -33,32 +33,34 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     type=_FOLDER,
     multiple=True,
     required=True,
-    help="Labelled queries: a set, or a folder of sets. May be given several times; all of them teach the bank.",
+    help="Labelled queries: a set, or a folder of sets. May be repeated; the bank is learned from all of them.",
 )
 @click.option(
     "--test",
     metavar="DIR",
     type=_FOLDER,
     multiple=True,
-    help="Score what stands here and not in --data; outcomes on queries of --data are what new models are known by.",
+    help="Score these queries instead of --data; new models are fingerprinted on queries of --data.",
 )
 @click.option(
     "--unseen-models",
     metavar="A,B",
     shell_complete=complete_selection,
-    help="Models, or pools of them, that teach the bank nothing. Default: a third, by hash, for each seed.",
+    help="Models, or pools of them, that the bank does not learn from. Default: a third, by hash, for each seed.",
 )
-@click.option(
-    "--anchors", metavar="N", type=click.IntRange(5, 250), default=250, show_default=True, help="Known by so many."
-)
+@count_option("--anchors", "Number of anchors in a new model's fingerprint.", 5, 250, 250)
 @click.option(
     "--pool",
     metavar="POOL",
     shell_complete=complete_selection,
-    help="Whose choices are replayed: a pool, or models joined by commas. Default: the active pool.",
+    help="The models to choose from: a pool, or models joined by commas. Default: the active pool.",
 )
 @click.option(
-    "--alphas", metavar="FROM:TO:STEP", default="0:1:0.05", show_default=True, help="Or numbers joined by commas."
+    "--alphas",
+    metavar="FROM:TO:STEP",
+    default="0:1:0.05",
+    show_default=True,
+    help="Alphas, or numbers joined by commas.",
 )
 @click.option(
     "--policy",
@@ -72,51 +74,51 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     metavar="NAMES",
     default="knn5,knn,logreg",
     show_default=True,
-    help="Learned routers beside ours: all, none, or some of knn5,knn,logreg,svm,mlp,gboost.",
+    help="Learned routers to compare with: all, none, or some of knn5,knn,logreg,svm,mlp,gboost.",
 )
 @click.option(
-    "--seeds", metavar="N", default="5", show_default=True, help="So many splits, or their numbers joined by commas."
+    "--seeds", metavar="N", default="5", show_default=True, help="Number of splits, or seeds joined by commas."
 )
 @click.option(
     "--prices",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help='TOML: [models."id"] with usd_in and usd_out, laid over the cards.',
+    help='TOML: tables [models."id"] with usd_in and usd_out, which replace the cards\' prices.',
 )
 @click.option(
     "--bank",
     type=click.Choice(["refit", "bundled"]),
     default="refit",
     show_default=True,
-    help="Learn a bank from the data's training part, or score the one that comes along and your fingerprints.",
+    help="Learn a bank from the training part of the data, or score the bundled one and your fingerprints.",
 )
 @click.option(
     "--estimator",
     type=click.Choice(["prior", "gguf"]),
     default="prior",
     show_default=True,
-    help="Whose word is scored as ours: the prior's, or that of the installed language model, for every query and model.",
+    help="Score the estimates of the prior, or of the installed language model for every query and model.",
 )
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Score at most N queries of each split.")
-@click.option("--coverage", metavar="SHARE", type=Setting("coverage"), help="Of the upper bound on tokens.")
-@click.option("--no-cache", is_flag=True, help="Keep no vectors of the queries for the next time.")
+@count_option("--limit", "Score at most N queries of each split.")
+@setting_option("coverage", "SHARE", "Coverage of the upper bound on tokens.")
+@click.option("--no-cache", is_flag=True, help="Do not store the queries' vectors for the next run.")
 @click.option(
     "--plots",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write pictures, and a page of them, there.",
+    help="Write pictures, and a page that shows them, to this folder.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/evaluation.md).")
-def command(coverage: float | None, plots: Path | None, as_json: bool, **wishes: Any) -> None:
-    """Replay labelled queries: what routing would have got right and cost, and how good the predictions were.
+def command(coverage: float | None, plots: Path | None, as_json: bool, **options: Any) -> None:
+    """Replay labelled queries: how often routing is right, what it costs, and how good the predictions are.
 
-    Half of the queries and a third of the models are held out for each seed; bank, calibration and fingerprints are
-    learned anew from the rest, so that nothing is scored with what was fitted on it. No model runs.
+    For each seed, half of the queries and a third of the models are held out; bank, calibration and fingerprints are learned
+    from the rest, so that nothing is scored on the data it was fitted on. No model runs.
     """
     from scope_edge.evaluation.run import evaluate
     from scope_edge.settings.config import load_settings
 
-    settings, request = load_settings({"coverage": coverage}), _request(**wishes)
+    settings, request = load_settings({"coverage": coverage}), _request(**options)
     if plots is not None:
         from scope_edge.evaluation.plots.canvas import check_matplotlib
 
@@ -142,11 +144,11 @@ def command(coverage: float | None, plots: Path | None, as_json: bool, **wishes:
 def _request(
     *, unseen_models: str | None, alphas: str, baselines: str, seeds: str, no_cache: bool, **given: Any
 ) -> EvaluationRequest:
-    """What the options ask for; `given` are those that need no reading. Raises UsageError."""
+    """Return the request; `given` are the options that are passed on unchanged. Raises UsageError."""
     from scope_edge.evaluation.run import EvaluationRequest
 
     return EvaluationRequest(
-        unseen=None if unseen_models is None else _names(unseen_models),
+        unseen=None if unseen_models is None else _unseen(unseen_models),
         alphas=read_alphas(alphas),
         baselines=_baselines(baselines),
         seeds=_seeds(seeds),
@@ -156,15 +158,19 @@ def _request(
 
 
 def _body(reports: Mapping[str, EvaluationReport]) -> dict[str, object]:
-    """One set's report as it is; several by name."""
+    """Return the report of one set, or the reports of several by name."""
     bodies = {name: report.as_dict() for name, report in reports.items()}
     if len(bodies) == 1:
         return next(iter(bodies.values()))
     return {"sets": bodies}
 
 
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _unseen(text: str) -> tuple[str, ...]:
+    names = _split(text)
     if not names:
         raise UsageError("--unseen-models names no model; give ids joined by commas")
     return names
@@ -175,10 +181,10 @@ def _baselines(text: str) -> tuple[str, ...]:
 
     if text in ("all", "none"):
         return LEARNED_NAMES if text == "all" else ()
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    stranger = next((name for name in names if name not in LEARNED_NAMES), None)
-    if stranger is not None:
-        raise UsageError(f"--baselines: no router {stranger!r}; they are {', '.join(LEARNED_NAMES)}, all or none")
+    names = _split(text)
+    unknown = next((name for name in names if name not in LEARNED_NAMES), None)
+    if unknown is not None:
+        raise UsageError(f"--baselines: no router {unknown!r}; they are {', '.join(LEARNED_NAMES)}, all or none")
     return names
 
 

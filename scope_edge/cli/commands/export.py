@@ -1,4 +1,4 @@
-"""`scope-edge export`: a model's fingerprint as a file to hand on."""
+"""`scope-edge export`: write a model's fingerprint to a file, to share it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from scope_edge.cli import format
-from scope_edge.cli.commands.imports import print_facts
 from scope_edge.cli.options import complete_model
-from scope_edge.cli.output import one_line, out
+from scope_edge.cli.output import one_line, out, print_facts
 
 _EPILOG = """\b
 Examples:
@@ -18,13 +17,13 @@ Examples:
 
 \b
 Exit codes:
-  0 ok   2 usage, or no such fingerprint   5 a damaged file, or one that cannot be written
+  0 ok   2 usage, or no such fingerprint   5 a file is damaged or cannot be written
 """
 
 
 @click.command("export", epilog=_EPILOG)
 @click.argument("model", shell_complete=complete_model)
-@click.option("--anchors", metavar="SET", help="The anchor set. Default: the only one it was measured on.")
+@click.option("--anchors", metavar="SET", help="The anchor set. Default: the only one the model was measured on.")
 @click.option(
     "-o",
     "--output",
@@ -32,13 +31,13 @@ Exit codes:
     required=True,
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to.",
+    help="The file to write.",
 )
-@click.option("--with-text", is_flag=True, help="With the questions of an anchor set of yours.")
+@click.option("--with-text", is_flag=True, help="Include the questions of your own anchor set.")
 def command(model: str, anchors: str | None, path: Path, with_text: bool) -> None:
-    """Write a model's fingerprint as a pack to hand on; `scope-edge import FILE` takes it.
+    """Write a model's fingerprint to a file, to share it; `scope-edge import FILE` reads it.
 
-    An anchor set of yours goes with it, without its questions unless --with-text is given. Answers are never in it.
+    Your own anchor set is included, but its questions only with --with-text. The model's answers are never included.
     """
     from scope_edge.fingerprinting.importing.share import export_fingerprint
 

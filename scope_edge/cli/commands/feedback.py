@@ -1,4 +1,4 @@
-"""`scope-edge feedback`: was an answer right? Estimates know from the next query on."""
+"""`scope-edge feedback`: say whether an answer was right. Estimates use it from the next query on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from scope_edge.cli import format
 from scope_edge.cli.inputs import query_text
+from scope_edge.cli.options import count_option, json_option
 from scope_edge.cli.output import one_line, out, out_json
 from scope_edge.cli.run import complain
 from scope_edge.errors import UsageError
@@ -19,7 +20,7 @@ Examples:
 
 \b
 Exit codes:
-  0 ok   2 usage, no such entry, or not its text   5 a file is damaged or cannot be written
+  0 ok   2 usage, no such entry, or another text than the entry's   5 a file is damaged or cannot be written
 """
 
 
@@ -27,26 +28,24 @@ Exit codes:
 @click.argument("id")
 @click.option("--correct", "word", flag_value="correct", help="The answer was right.")
 @click.option("--wrong", "word", flag_value="wrong", help="The answer was wrong.")
-@click.option("--undo", "word", flag_value="undo", help="Take back what was said.")
-@click.option(
-    "--tokens", metavar="N", type=click.IntRange(min=1), help="Tokens of the whole answer, where the journal has none."
-)
+@click.option("--undo", "word", flag_value="undo", help="Take the feedback back.")
+@count_option("--tokens", "Tokens of the whole answer, if the journal does not have them.")
 @click.option(
     "--text",
     metavar="TEXT",
-    help="The query's text, where the journal kept neither it nor its embedding; - = standard input.",
+    help="The query's text, if the journal kept neither the text nor its embedding; - = standard input.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/json.md).")
+@json_option
 def command(id: str, word: str | None, tokens: int | None, text: str | None, as_json: bool) -> None:
-    """Say whether the answer of a journal's entry was right; "last" is the latest entry.
+    """Say whether the answer of a journal entry was right; the id "last" is the latest entry.
 
-    It becomes an anchor of your own: embedding and outcome, no text. It moves what that model is expected to do on queries like
-    this one, and on no others. Said again, it replaces what was said before.
+    The feedback becomes an anchor of yours: embedding and outcome, no text. It changes what is expected of that model on
+    similar queries, and on no others. New feedback on an entry replaces the old.
     """
     if word is None:
-        raise UsageError("say one of --correct, --wrong and --undo")
+        raise UsageError("give one of --correct, --wrong and --undo")
     if word == "undo" and (tokens is not None or text is not None):
-        raise UsageError("--undo takes back what was said; leave --tokens and --text out")
+        raise UsageError("--undo takes feedback back; leave --tokens and --text out")
     from scope_edge.factory import open_catalog, open_journal
     from scope_edge.history.feedback import give, undo
     from scope_edge.settings.config import load_settings
@@ -56,23 +55,22 @@ def command(id: str, word: str | None, tokens: int | None, text: str | None, as_
         if word == "undo":
             done = undo(journal, id)
         else:
-            done = give(
-                journal, open_catalog(settings), id, float(word == "correct"), tokens=tokens, text=query_text(text)
-            )
+            text = query_text(text)
+            done = give(journal, open_catalog(settings), id, float(word == "correct"), tokens=tokens, text=text)
     if as_json:
         body = {"id": done.id, "model": done.model, "feedback": None if word == "undo" else word, "anchors": done.total}
         out_json(body)
     elif word == "undo":
-        out(f"{done.id}: what you said of {one_line(done.model)} is taken back; {_judged(done.total)}")
+        out(f"{done.id}: your feedback on {one_line(done.model)} is taken back; {_judged(done.total)}")
     else:
         said = "right" if word == "correct" else "wrong"
-        changed = " (another word than before)" if done.before not in (None, done.correct) else ""
+        changed = " (different from before)" if done.before not in (None, done.correct) else ""
         out(
-            f"{done.id}: {one_line(done.model)} was {said}{changed}; {_judged(done.total)}, known from the next query on"
+            f"{done.id}: {one_line(done.model)} was {said}{changed}; {_judged(done.total)}, used from the next query on"
         )
     if not done.known:
         complain(
-            f"{done.model} has no fingerprint, so nothing is expected of it that this could correct;"
+            f"{done.model} has no fingerprint, so there is no estimate that this could correct;"
             f" `scope-edge fingerprint {done.model}` makes one",
             0,
         )

@@ -1,4 +1,4 @@
-"""`scope-edge fingerprint`: have a model answer the anchors, so that it becomes a candidate."""
+"""`scope-edge fingerprint`: measure a model on anchors, so that it becomes a candidate."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scope_edge.cli import format
-from scope_edge.cli.format import Column
-from scope_edge.cli.options import complete_model
+from scope_edge.cli.options import amount_option, complete_model, count_option, json_option
 from scope_edge.cli.output import ProgressLine, one_line, out, out_json
+from scope_edge.errors import ScopeEdgeError
+from scope_edge.factory import open_catalog
+from scope_edge.settings.config import load_settings
 
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.progress import FingerprintProgress, Projection, Summary
     from scope_edge.fingerprinting.run import Fingerprinting
 
 CAPPED, SOME_MISSING = 3, 4
-# Questions that --dry-run shows to people.
+# Questions to show with --dry-run.
 _SHOWN = 10
 _EPILOG = """\b
 Examples:
@@ -30,98 +32,52 @@ Examples:
 
 \b
 Exit codes:
-  0 ok   1 the GGUF's worker failed   2 usage   3 --max-usd would be, or was, exceeded   4 some questions got no answer
-  5 nobody answers, or a missing or damaged asset   130 interrupted
+  0 ok   1 the GGUF's worker failed   2 usage   3 --max-usd would be or was exceeded   4 some questions got no answer
+  5 the model does not answer, or a missing or damaged file   130 interrupted
 """
 
 
 @click.command("fingerprint", epilog=_EPILOG)
 @click.argument("model", shell_complete=complete_model)
-@click.option("--anchors", default="core-250", show_default=True, metavar="SET", help="The anchor set to ask.")
-@click.option(
-    "--limit",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Answers wanted, each to what tells most.  [default: all]",
+@click.option("--anchors", default="core-250", show_default=True, metavar="SET", help="The anchor set.")
+@count_option("--limit", "Stop after N answers (most informative questions first).  [default: all]")
+@amount_option("--precision", "E", "Stop when the standard error of the ability, in log-odds, is this small.")
+@amount_option(
+    "--max-usd", "USD", "Do not start if more is expected; stop before a call that could exceed it.", zero=True
 )
-@click.option(
-    "--precision",
-    metavar="E",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Stop once the standard error of ability, in log-odds, is this small.",
-)
-@click.option(
-    "--max-usd",
-    metavar="USD",
-    type=click.FloatRange(min=0),
-    help="Ask nothing if more is expected; stop before a call that could exceed it.",
-)
-@click.option(
-    "--max-tokens",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=2048,
-    show_default=True,
-    help="Limit on one answer.",
-)
-@click.option(
-    "--concurrency",
-    metavar="N",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="Calls to an endpoint at once; a killed run loses as many answers at most.",
-)
-@click.option(
-    "--rate", metavar="N", type=click.FloatRange(min=0, min_open=True), help="Calls to an endpoint a minute, at most."
-)
-@click.option(
-    "--timeout",
-    metavar="S",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120,
-    show_default=True,
-    help="Seconds a call may take.",
-)
-@click.option(
-    "--attempts",
-    metavar="N",
-    type=click.IntRange(1, 20),
-    default=5,
-    show_default=True,
-    help="Calls for one question, at most.",
-)
+@count_option("--max-tokens", "Limit on the tokens of an answer.", default=2048)
+@count_option("--concurrency", "Concurrent calls to an endpoint. A killed run loses at most as many answers.", 1, 64, 1)
+@amount_option("--rate", "N", "Limit on the calls to an endpoint per minute.")
+@amount_option("--timeout", "S", "Limit on the time of a call, in seconds.", 120)
+@count_option("--attempts", "Limit on the calls for a question.", 1, 20, 5)
 @click.option(
     "--fresh-seed",
     "seed",
     metavar="N",
     type=click.IntRange(min=0),
     default=0,
-    help="Draw other numbers for questions made by templates.",
+    help="The seed that draws the numbers in questions made from templates.",
 )
-@click.option("--again", is_flag=True, help="Forget earlier answers and ask everything.")
+@click.option("--again", is_flag=True, help="Discard earlier answers and ask every question.")
 @click.option("--dry-run", is_flag=True, help="Show questions, cost and time; ask nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/json.md).")
+@json_option
 @click.pass_context
 def command(context: click.Context, /, model: str, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Have a model answer the anchors and grade it; then it is a candidate like any other.
+    """Measure a model on anchor questions, so that it can be chosen like any other.
 
-    MODEL is the id of a card that says how the model is called: an endpoint, or a GGUF (docs/models.md). Every answer is on
-    the disk before the next question: an interrupted run is taken up again by the same command.
+    MODEL is the id of a card that says how to call the model: an endpoint, or a GGUF (docs/models.md). Every answer is saved
+    at once: the same command continues an interrupted run.
     """
-    from scope_edge.factory import open_catalog
+    from scope_edge.fingerprinting.progress import FingerprintOptions
     from scope_edge.fingerprinting.run import Fingerprinting
-    from scope_edge.settings.config import load_settings
+    from scope_edge.providers.openai.client import RetryPolicy
 
     settings = load_settings()
     with ProgressLine() as reading:
+        patience = RetryPolicy(options.pop("timeout"), options.pop("attempts"), options.pop("rate"))
+        chosen = FingerprintOptions(patience=patience, **options)
         prepared = Fingerprinting(
-            open_catalog(settings),
-            model,
-            _wishes(**options),
-            reading,
-            threads=settings.threads,
-            offline=settings.offline,
+            open_catalog(settings), model, chosen, reading, threads=settings.threads, offline=settings.offline
         )
     if dry_run:
         projection = prepared.project()
@@ -136,13 +92,6 @@ def command(context: click.Context, /, model: str, dry_run: bool, as_json: bool,
     else:
         out("\n".join(_lines(summary)))
     context.exit(CAPPED if summary.ended == "max_usd" else SOME_MISSING if summary.missing else 0)
-
-
-def _wishes(*, rate: float | None, timeout: float, attempts: int, **rest: Any) -> Any:
-    from scope_edge.fingerprinting.progress import FingerprintOptions
-    from scope_edge.providers.openai.client import RetryPolicy
-
-    return FingerprintOptions(patience=RetryPolicy(timeout, attempts, rate), **rest)
 
 
 def _run(prepared: Fingerprinting) -> Summary:
@@ -173,22 +122,15 @@ def _projected(projection: Projection) -> dict[str, Any]:
         }
         for one in projection.questions
     ]
-    names = ("prompt_tokens", "completion_tokens", "usd", "usd_most", "seconds", "spent_usd")
-    numbers = {name: getattr(projection, name) for name in names}
-    head = {
-        "model": projection.model,
-        "anchor_set": projection.anchor_set,
-        "how": projection.how,
-        "left": projection.left,
-    }
-    return {**head, **numbers, "questions": questions}
+    names = ("model", "anchor_set", "how", "left", "prompt_tokens", "completion_tokens", "usd", "usd_most", "seconds")
+    return {**{name: getattr(projection, name) for name in (*names, "spent_usd")}, "questions": questions}
 
 
 def _projection_lines(projection: Projection) -> Iterator[str]:
     total, left = format.plural(len(projection.questions), "question"), projection.left
-    before = f", {len(projection.answered)} of them answered already" if projection.answered else ""
+    before = f", {len(projection.answered)} already answered" if projection.answered else ""
     yield f"{projection.model}: {total} of {projection.anchor_set}{before}"
-    yield f"  asked       {projection.how}"
+    yield f"  called      {projection.how}"
     yield f"  tokens      about {format.count(projection.prompt_tokens)} in, {format.count(projection.completion_tokens)} out"
     if projection.usd is None:
         yield "  cost        unknown: the card has no prices"
@@ -196,22 +138,14 @@ def _projection_lines(projection: Projection) -> Iterator[str]:
         yield f"  cost        about {format.usd(projection.usd)}, at most {format.usd(projection.usd_most)}"
     if projection.spent_usd:
         yield f"  spent       {format.usd(projection.spent_usd)} by earlier runs"
-    time = (
-        "unknown until it was measured"
-        if projection.seconds is None
-        else f"about {format.duration(projection.seconds)}"
-    )
-    yield f"  time        {time}"
+    seconds = projection.seconds
+    yield f"  time        {'unknown until measured' if seconds is None else f'about {format.duration(seconds)}'}"
     if left:
         answered = set(projection.answered)
         first = [one for one in projection.questions if one.anchor not in answered][:_SHOWN]
-        yield from format.table(
-            [
-                Column("next", [one.anchor for one in first]),
-                Column("field", [one.spec.field for one in first]),
-                Column("tier", [str(one.spec.tier) for one in first], right=True),
-                Column("kind", [one.spec.kind for one in first]),
-            ]
+        yield from format.grid(
+            ("next", "field", ">tier", "kind"),
+            [(one.anchor, one.spec.field, str(one.spec.tier), one.spec.kind) for one in first],
         )
         if left > len(first):
             yield f"and {left - len(first)} more; --json shows every question"
@@ -226,11 +160,15 @@ def _summed(summary: Summary) -> dict[str, Any]:
 
 def _lines(summary: Summary) -> Iterator[str]:
     yield click.style(f"{summary.model} has a fingerprint on {summary.anchor_set}", bold=True)
-    why = {"all": "", "precision": "; ability is precise enough", "max_usd": "; the next call could exceed --max-usd"}
+    why = {
+        "all": "",
+        "precision": "; the ability is precise enough",
+        "max_usd": "; the next call could exceed --max-usd",
+    }
     yield f"  answers     {summary.answered}, {summary.asked} of them in this run{why[summary.ended]}"
     if summary.missing:
         anchor, reason = next(iter(summary.missing.items()))
-        yield f"  missing     {len(summary.missing)}, asked again by the same command; {anchor}: {one_line(reason)}"
+        yield f"  missing     {len(summary.missing)}; the same command asks them again; {anchor}: {one_line(reason)}"
     if summary.cut:
         yield f"  cut off     {format.plural(summary.cut, 'answer')} at --max-tokens"
     yield f"  correct     {_share(summary.correct)} %"
@@ -244,24 +182,14 @@ def _lines(summary: Summary) -> Iterator[str]:
     yield f"  tokens      {format.count(summary.prompt_tokens)} in, {format.count(summary.completion_tokens)} out{counted}"
     yield f"  cost        {_cost(summary)}"
     yield from _speed(summary)
-    names = list(summary.fields)
-    yield from format.table(
-        [
-            Column("field", names),
-            Column("correct %", [_share(mean) for mean, _ in summary.fields.values()], right=True),
-            Column("answers", [str(n) for _, n in summary.fields.values()], right=True),
-        ]
-    )
+    fields = [(name, _share(mean), str(n)) for name, (mean, n) in summary.fields.items()]
+    yield from format.grid(("field", ">correct %", ">answers"), fields)
     yield f"written to {summary.fingerprint}; {_next(summary.model)}"
 
 
 def _next(model: str) -> str:
-    """Whether it is a candidate now, or what makes it one."""
-    from scope_edge.errors import ScopeEdgeError
-    from scope_edge.factory import open_catalog
-    from scope_edge.settings.config import load_settings
-
-    # What is wrong with the pool is not this command's to say, which has done its work.
+    """Say that the model is a candidate, or how to make it one."""
+    # A problem with the pool is not for this command to report: its own work is done.
     with contextlib.suppress(ScopeEdgeError):
         if any(card.id == model for card in open_catalog(load_settings()).pool()):
             return "it is a candidate of `scope-edge route`"
@@ -269,7 +197,7 @@ def _next(model: str) -> str:
 
 
 def _share(mean: float) -> str:
-    """What was counted, in percent; unlike an estimate it may be 0 or 100."""
+    """Format a measured share in percent; unlike an estimate it may be 0 or 100."""
     return f"{100 * mean:.3g}"
 
 
@@ -290,4 +218,4 @@ def _speed(summary: Summary) -> Iterator[str]:
     if speed.load_seconds is not None:
         parts.append(f"loaded in {format.seconds(speed.load_seconds)} s")
     if parts:
-        yield f"  speed       {', '.join(parts)}{'; written on its card' if summary.card else ''}"
+        yield f"  speed       {', '.join(parts)}{'; written to its card' if summary.card else ''}"

@@ -1,4 +1,4 @@
-"""`scope-edge log`: the journal of decisions, shown, explained and purged."""
+"""`scope-edge log`: show, explain and delete the journal's decisions; show spending."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scope_edge.cli import format
-from scope_edge.cli.commands.models import confirmed
-from scope_edge.cli.format import Column
-from scope_edge.cli.inputs import Moment, query_text
-from scope_edge.cli.options import complete_model
-from scope_edge.cli.output import one_line, out, out_json
+from scope_edge.cli.inputs import Moment, confirmed, query_text
+from scope_edge.cli.options import complete_model, count_option, json_option, yes_option
+from scope_edge.cli.output import one_line, out, out_json, print_table
 from scope_edge.errors import UsageError
+from scope_edge.factory import open_journal, open_ledger
+from scope_edge.settings.config import load_settings
 
 if TYPE_CHECKING:
-    from scope_edge.execution.spending import Spending
     from scope_edge.history import Entry, Journal
-    from scope_edge.history.feedback import Forgotten
     from scope_edge.types import Run
-
-# `scope-edge log spend`: what cloud models were paid today and this month, and what is left of the caps.
 
 _SPEND_EPILOG = """\b
 Examples:
@@ -33,59 +29,55 @@ _NAMES = {"day": "today", "month": "this month"}
 
 
 @click.command("spend", epilog=_SPEND_EPILOG)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/json.md).")
+@json_option
 def spend(as_json: bool) -> None:
-    """Show what was spent in the cloud today and this month, and what the caps leave.
+    """Show spending today and this month, and what the caps leave.
 
-    The caps are the settings max_usd_day and max_usd_month. Reserved is what calls under way may cost at most; a call whose
-    process died before it was settled stays reserved until its day, or month, is over.
+    The caps are the settings max_usd_day and max_usd_month. "Reserved" is the most that running calls may cost. If a process
+    dies before a call is settled, the amount stays reserved until the end of the day or month.
     """
-    from scope_edge.factory import open_ledger
-    from scope_edge.settings.config import load_settings
-
     with open_ledger(load_settings()) as ledger:
         spans = ledger.spending()
     if as_json:
-        out_json({span.span: _body(span) for span in spans})
+        names = ("spent", "reserved", "waiting", "cap", "left", "calls", "unpriced")
+        out_json(
+            {
+                one.span: {
+                    "since": one.first.isoformat(),
+                    "resets": one.resets.isoformat(),
+                    **{name: getattr(one, name) for name in names},
+                    "models": dict(one.models),
+                }
+                for one in spans
+            }
+        )
         return
-    columns = [
-        Column("", [_NAMES[one.span] for one in spans]),
-        Column("spent", [_usd(one.spent) for one in spans], right=True),
-        Column("calls", [str(one.calls) for one in spans], right=True),
-        Column("reserved", [_usd(one.reserved) for one in spans], right=True),
-        Column("cap", ["none" if one.cap is None else _usd(one.cap) for one in spans], right=True),
-        Column("left", ["" if one.left is None else _usd(one.left) for one in spans], right=True),
-        Column("begins anew", [f"{one.resets} 0:00" for one in spans]),
-    ]
-    head, *lines = format.table(columns)
-    out(click.style(head, dim=True))
-    out("\n".join(lines))
+    print_table(
+        ("", ">spent", ">calls", ">reserved", ">cap", ">left", "resets"),
+        [
+            (
+                _NAMES[one.span],
+                _usd(one.spent),
+                str(one.calls),
+                _usd(one.reserved),
+                "none" if one.cap is None else _usd(one.cap),
+                "" if one.left is None else _usd(one.left),
+                f"{one.resets} 0:00",
+            )
+            for one in spans
+        ],
+    )
     month = spans[1]
     if month.models:
         out("this month by model: " + ", ".join(f"{one_line(model)} {_usd(usd)}" for model, usd in month.models))
     if month.unpriced:
-        out(f"{format.plural(month.unpriced, 'call')} of models whose price is not known: in no sum here")
+        out(f"{format.plural(month.unpriced, 'call')} of models whose price is unknown, which no sum includes")
     if all(one.cap is None for one in spans):
-        out("nothing is capped; the settings max_usd_day and max_usd_month do")
+        out("spending has no cap; the settings max_usd_day and max_usd_month set one")
 
 
 def _usd(value: float) -> str:
     return "$0" if value == 0 else format.usd(value)
-
-
-def _body(one: Spending) -> dict[str, Any]:
-    return {
-        "since": one.first.isoformat(),
-        "resets": one.resets.isoformat(),
-        "spent": one.spent,
-        "reserved": one.reserved,
-        "waiting": one.waiting,
-        "cap": one.cap,
-        "left": one.left,
-        "calls": one.calls,
-        "unpriced": one.unpriced,
-        "models": dict(one.models),
-    }
 
 
 _EPILOG = """\b
@@ -108,59 +100,52 @@ _COUNTED = {
 }
 _ENDINGS = {
     "complete": "answered",
-    "cut": "answered until a limit on tokens cut it off",
-    "broken": "broke off midway",
+    "cut": "answered, cut off by a limit on tokens",
+    "broken": "broke off in its answer",
     "cancelled": "was cancelled",
 }
 
 
 @click.group("log", epilog=_EPILOG, invoke_without_command=True)
-@click.option("--why", metavar="ID", help="Explain one decision: what was known, and what became of it.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Entries at most.  [default: 20]")
+@click.option("--why", metavar="ID", help="Explain one decision: the candidates, and the result.")
+@count_option("--limit", "Show at most N entries.  [default: 20]")
 @click.option("--before", metavar="ID", help="Only entries older than this one.")
 @click.option(
-    "--model", metavar="MODEL", shell_complete=complete_model, help="Only those it answered or was chosen for."
+    "--model",
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Only entries that chose this model or got its answer.",
 )
 @click.option(
-    "--since", metavar="WHEN", type=Moment(), help="Only those since a date (2026-01-31), or for 12h, 30d, 8w."
+    "--since", metavar="WHEN", type=Moment(), help="Only entries since a date (2026-01-31) or age (12h, 30d, 8w)."
 )
-@click.option("--text", metavar="TEXT", help="Only those of this very query; - reads it from standard input.")
+@click.option("--text", metavar="TEXT", help="Only entries of exactly this query; - = standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array, with --why one object (docs/json.md).")
 @click.pass_context
-def command(
-    context: click.Context,
-    why: str | None,
-    limit: int | None,
-    before: str | None,
-    model: str | None,
-    since: datetime | None,
-    text: str | None,
-    as_json: bool,
-) -> None:
-    """Show what was decided, latest first; explain one decision; say what was spent; purge.
+def command(context: click.Context, /, why: str | None, as_json: bool, **filters: Any) -> None:
+    """Show past decisions, the latest first; explain one; show spending; delete entries.
 
-    An id may be cut short as long as it is the only one that begins so; "last" is the latest entry. `scope-edge ask` and
-    `scope-edge serve` write the journal, `scope-edge route` only with the setting journal = "all" (docs/journal.md).
+    An id may be shortened as long as it is unambiguous; "last" is the latest entry. `scope-edge ask` and `scope-edge serve`
+    write the journal, `scope-edge route` only with the setting journal = "all" (docs/journal.md).
     """
-    filters = {"--limit": limit, "--before": before, "--model": model, "--since": since, "--text": text}
-    given = [name for name, value in filters.items() if value is not None]
+    given = [f"--{name}" for name, value in filters.items() if value is not None]
     if context.invoked_subcommand is not None:
         if given or why is not None or as_json:
-            raise UsageError(
-                f"options go behind `log {context.invoked_subcommand}`, not before {context.invoked_subcommand}"
-            )
+            name = context.invoked_subcommand
+            raise UsageError(f"options go after `log {name}`, not before {name}")
         return
     if why is not None and given:
         raise UsageError(f"--why explains one entry; leave {given[0]} out")
-    with _journal() as journal:
+    with open_journal(load_settings()) as journal:
         if why is not None:
             _explain(journal, why, as_json)
             return
-        entries = journal.entries(limit or 20, before, model, text=query_text(text), since=since)
+        filters |= {"text": query_text(filters["text"]), "limit": filters["limit"] or 20}
+        entries = journal.entries(**filters)
     if as_json:
         out_json([entry.as_dict() for entry in entries])
     elif entries:
-        _print(entries)
+        _print_entries(entries)
     else:
         out("no entries" + (" of that kind" if given else "; `scope-edge ask` and `scope-edge serve` write them"))
 
@@ -170,34 +155,31 @@ command.add_command(spend)
 
 @command.command("purge")
 @click.option(
-    "--older-than", metavar="WHEN", type=Moment(), help="Only what is older: a date (2026-01-31) or 12h, 30d, 8w."
+    "--older-than", metavar="WHEN", type=Moment(), help="Only entries older than a date (2026-01-31) or 12h, 30d, 8w."
 )
-@click.option("--keep-feedback", is_flag=True, help="Keep what your feedback on these entries taught.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/json.md).")
+@click.option("--keep-feedback", is_flag=True, help="Keep the anchors made of your feedback on these entries.")
+@yes_option
+@json_option
 def purge_log(older_than: datetime | None, keep_feedback: bool, yes: bool, as_json: bool) -> None:
-    """Delete entries, all of them unless --older-than is given, and overwrite what they took on the disk.
+    """Delete entries and overwrite them on the disk.
 
-    What your feedback on them taught goes with them, unless --keep-feedback is given; with all entries so does the key of
-    the hashes, and a journal that is damaged is begun anew. The ledger of what was spent stays.
+    All entries are deleted unless --older-than is given. The anchors made of your feedback on them are deleted as well,
+    unless --keep-feedback is given. Deleting all entries also deletes the key of the hashes, and replaces a damaged journal.
+    The record of spending is kept.
     """
     from scope_edge.history.feedback import purge
 
     which = "all entries" if older_than is None else f"entries older than {_time(older_than)}"
-    learned = "" if keep_feedback else " and what feedback on them taught"
+    learned = "" if keep_feedback else " and the anchors made of your feedback on them"
     if not confirmed(f"Delete {which} of the journal{learned}", yes):
-        out("the journal stays as it is")
+        out("nothing was deleted")
         return
-    with _journal() as journal:
+    with open_journal(load_settings()) as journal:
         done = purge(journal, older_than=older_than, keep_feedback=keep_feedback)
         file = journal.file
     if as_json:
         out_json({"entries": done.entries, "anchors": done.anchors, "wiped": done.wiped})
-    else:
-        _tell(done, file)
-
-
-def _tell(done: Forgotten, file: str) -> None:
+        return
     if done.entries is None:
         out(f"{file}: damaged; overwritten and deleted")
     else:
@@ -205,34 +187,30 @@ def _tell(done: Forgotten, file: str) -> None:
     if done.anchors:
         out(f"{format.plural(done.anchors, 'anchor')} made of your feedback deleted")
     if not done.wiped:
-        out(f"not all of it is overwritten: another process is reading {file}; end it and purge again")
+        out(f"not everything is overwritten: another process is reading {file}; end it and purge again")
 
 
-def _journal() -> Journal:
-    from scope_edge.factory import open_journal
-    from scope_edge.settings.config import load_settings
-
-    return open_journal(load_settings())
-
-
-def _print(entries: Sequence[Entry]) -> None:
-    columns = [
-        Column("id", [one.id for one in entries]),
-        Column("when", [_time(one.time) for one in entries]),
-        Column("model", [format.clipped(one_line(one.model or format.UNKNOWN), 36) for one in entries]),
-        Column("what became of it", [_became(one) for one in entries]),
-        Column("right %", [_chance(one) for one in entries], right=True),
-        Column("tokens", [format.count(one.run.completion_tokens) if one.run else "" for one in entries], right=True),
-        Column("cost", [format.usd(one.run.usd) if one.run else "" for one in entries], right=True),
-        Column("seconds", [format.seconds(one.run.seconds) if one.run else "" for one in entries], right=True),
-        Column("you said", [_said(one) for one in entries]),
-    ]
-    head, *lines = format.table(columns)
-    out(click.style(head, dim=True))
-    out("\n".join(lines))
+def _print_entries(entries: Sequence[Entry]) -> None:
+    print_table(
+        ("id", "when", "model", "result", ">right %", ">tokens", ">cost", ">seconds", "your feedback"),
+        [
+            (
+                one.id,
+                _time(one.time),
+                format.clipped(one_line(one.model or format.UNKNOWN), 36),
+                _result(one),
+                _chance(one),
+                format.count(one.run.completion_tokens) if one.run else "",
+                format.usd(one.run.usd) if one.run else "",
+                format.seconds(one.run.seconds) if one.run else "",
+                "" if one.feedback is None else _verdict(one.feedback.correct),
+            )
+            for one in entries
+        ],
+    )
 
 
-def _became(entry: Entry) -> str:
+def _result(entry: Entry) -> str:
     attempts = len(entry.run.attempts) if entry.run is not None else 0
     return entry.state + (f" after {format.plural(attempts, 'other')}" if attempts else "")
 
@@ -242,11 +220,7 @@ def _chance(entry: Entry) -> str:
     return "" if entry.model is None else format.percent(p)
 
 
-def _said(entry: Entry) -> str:
-    return "" if entry.feedback is None else _word(entry.feedback.correct)
-
-
-def _word(correct: float) -> str:
+def _verdict(correct: float) -> str:
     return {0.0: "wrong", 1.0: "right"}.get(correct, f"{100 * correct:g}% right")
 
 
@@ -280,20 +254,20 @@ def _head(journal: Journal, entry: Entry) -> Iterator[str]:
 
 
 def _outcome(entry: Entry) -> Iterator[str]:
-    yield click.style("what became of it", bold=True)
+    yield click.style("result", bold=True)
     if entry.run is None:
-        yield "it was decided and not run"
+        yield "only decided, not run"
     else:
         yield from _run(entry.run)
     if entry.feedback is not None:
-        yield f"you said: {_word(entry.feedback.correct)}; `scope-edge feedback {entry.id} --undo` takes it back"
+        yield f"your feedback: {_verdict(entry.feedback.correct)}; `scope-edge feedback {entry.id} --undo` takes it back"
 
 
 def _run(run: Run) -> Iterator[str]:
     from scope_edge.cli.render.decision import PLACES
 
     for attempt in run.attempts:
-        yield f"{one_line(attempt.model)}, {PLACES[attempt.where]}, was asked in vain: {one_line(attempt.error)}"
+        yield f"{one_line(attempt.model)}, {PLACES[attempt.where]}, did not answer: {one_line(attempt.error)}"
     if run.model is None:
         yield "no model answered"
     else:
@@ -306,4 +280,4 @@ def _numbers(run: Run) -> Iterator[str]:
     how = "" if run.counted is None else f" ({_COUNTED.get(run.counted, run.counted)})"
     yield f"prompt {format.count(run.prompt_tokens)} and answer {format.count(run.completion_tokens)} tokens{how}"
     yield format.usd(run.usd) if run.usd is not None else "at an unknown cost"
-    yield f"first token after {format.seconds(run.first_token_seconds)} s, all of it after {format.seconds(run.seconds)} s"
+    yield f"first token after {format.seconds(run.first_token_seconds)} s, the whole answer after {format.seconds(run.seconds)} s"

@@ -1,4 +1,4 @@
-"""`scope-edge pool`: the lists of models a decision may choose from."""
+"""`scope-edge pool`: the lists of models that a decision chooses from."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scope_edge.cli.format import Column, plural, table
-from scope_edge.cli.options import complete_model, complete_pool
+from scope_edge.cli.format import facts, plural
+from scope_edge.cli.options import complete_model, complete_pool, json_option
 from scope_edge.cli.output import out, out_json
 from scope_edge.cli.run import complain
 
@@ -25,14 +25,14 @@ Examples:
 
 @click.group("pool", epilog=_EPILOG)
 def command() -> None:
-    """Show and change the pools: the models a decision may choose from.
+    """Show and change the pools, from which decisions choose a model.
 
-    Changes are written to your settings file. A bundled pool is copied there by its first change.
+    Changes are written to your settings file. The first change of a bundled pool copies it there.
     """
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def list_pools(as_json: bool) -> None:
     """List the pools and their models; the active one is marked."""
     from scope_edge.factory import open_catalog
@@ -47,10 +47,16 @@ def list_pools(as_json: bool) -> None:
         out_json({"active": catalog.active_pool, "pools": pools})
         return
     for name, ids in catalog.pools.items():
-        marks = [plural(len(ids), "model"), *_marks(catalog, name)]
-        out(click.style(name, bold=True) + f"  ({', '.join(marks)})")
-        rows = [Column("", [f"  {id}" for id in ids]), Column("", [_remark(catalog, id) for id in ids])]
-        out("\n".join(table(rows)[1:]))
+        marks = [plural(len(ids), "model")]
+        marks += ["active"] * (name == catalog.active_pool) + ["yours"] * (name in catalog.own_pools)
+        out(
+            "\n".join(
+                [
+                    click.style(name, bold=True) + f"  ({', '.join(marks)})",
+                    *facts({id: _remark(catalog, id) for id in ids}),
+                ]
+            )
+        )
     if catalog.active_pool not in catalog.pools:
         out(f"active: {catalog.active_pool}")
 
@@ -60,41 +66,36 @@ def list_pools(as_json: bool) -> None:
 def use(name: str) -> None:
     """Make a pool the active one."""
     from scope_edge.catalog.edit import use_pool
+    from scope_edge.settings.config import load_settings
 
     ids = use_pool(name)
     out(f"pool {name} is active: {', '.join(ids)}")
-    _warn_if_overruled()
+    settings = load_settings()
+    origin = settings.origin.get("pool", "")
+    if origin and origin != str(settings.file):
+        complain(f"{origin} sets a pool as well and wins over `pool` in the settings file", 0)
 
 
 @command.command("add")
 @click.argument("model", shell_complete=complete_model)
-@click.option(
-    "--pool",
-    metavar="NAME",
-    shell_complete=complete_pool,
-    help="Default: the active pool. Made if there is none of that name.",
-)
+@click.option("--pool", metavar="NAME", shell_complete=complete_pool, help="Default: the active pool. Made if missing.")
 def add(model: str, pool: str | None) -> None:
-    """Put a model at the end of a pool."""
+    """Add a model to the end of a pool."""
     from scope_edge.catalog.edit import add_to_pool
 
     name = pool if pool is not None else active_pool()
-    _show(name, add_to_pool(model, name))
+    _print_pool(name, add_to_pool(model, name))
 
 
 @command.command("remove")
 @click.argument("model", shell_complete=complete_model)
 @click.option("--pool", metavar="NAME", shell_complete=complete_pool, help="Default: the active pool.")
 def remove(model: str, pool: str | None) -> None:
-    """Take a model out of a pool."""
+    """Remove a model from a pool."""
     from scope_edge.catalog.edit import remove_from_pool
 
     name = pool if pool is not None else active_pool()
-    _show(name, remove_from_pool(model, name))
-
-
-def _marks(catalog: Catalog, name: str) -> list[str]:
-    return ["active"] * (name == catalog.active_pool) + ["yours"] * (name in catalog.own_pools)
+    _print_pool(name, remove_from_pool(model, name))
 
 
 def _remark(catalog: Catalog, id: str) -> str:
@@ -107,7 +108,7 @@ def _remark(catalog: Catalog, id: str) -> str:
 
 
 def active_pool() -> str:
-    """The active pool's name. Raises UsageError when models are listed in its place."""
+    """Return the active pool's name. Raises UsageError if the setting lists models instead."""
     from scope_edge.errors import UsageError
     from scope_edge.factory import open_catalog
     from scope_edge.settings.config import load_settings
@@ -118,14 +119,5 @@ def active_pool() -> str:
     raise UsageError(f"the active pool is a list of models ({catalog.active_pool}); name a pool with --pool NAME")
 
 
-def _show(name: str, ids: tuple[str, ...]) -> None:
+def _print_pool(name: str, ids: tuple[str, ...]) -> None:
     out(f"pool {name}: {', '.join(ids) or 'empty'}")
-
-
-def _warn_if_overruled() -> None:
-    from scope_edge.settings.config import load_settings
-
-    settings = load_settings()
-    origin = settings.origin.get("pool", "")
-    if origin and origin != str(settings.file):
-        complain(f"{origin} sets a pool too and wins over `pool` in the settings file", 0)

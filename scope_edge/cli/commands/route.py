@@ -1,4 +1,4 @@
-"""`scope-edge route`: one text, or a file of them, to a choice of model."""
+"""`scope-edge route`: choose a model for a text, or for each line of a file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scope_edge.cli.format import screen_width
 from scope_edge.cli.inputs import local_router, query_options, read_query, several
+from scope_edge.cli.options import json_option
 from scope_edge.cli.output import out, out_json, out_line
 from scope_edge.cli.preferences import preference_options
+from scope_edge.cli.run import complain
 from scope_edge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,24 +31,20 @@ Examples:
 
 \b
 Exit codes:
-  0 ok   1 unexpected   2 usage   3 nothing keeps to the limits   4 some lines failed
-  5 missing or damaged asset   130 interrupted   141 the reader of the output is gone
+  0 ok   1 unexpected error   2 usage   3 no model keeps to the limits   4 some lines failed
+  5 missing or damaged file   130 interrupted   141 the output was closed
 """
 
 
 @click.command("route", epilog=_EPILOG)
 @query_options("route")
 @click.option(
-    "--jsonl",
-    "jsonl",
-    metavar="F",
-    type=click.Path(),
-    help="Route every line of a file of JSON objects; - is standard input.",
+    "--jsonl", metavar="F", type=click.Path(), help="Route every line of a file of JSON objects; - = standard input."
 )
 @preference_options
-@click.option("--explain", is_flag=True, help="Also show how the choice came about and the nearest anchors.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/json.md).")
-@click.option("--quiet", "-q", is_flag=True, help="Print the model id alone.")
+@click.option("--explain", is_flag=True, help="Also show how the choice was made, and the nearest anchors.")
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="Print only the model's id.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -60,15 +59,15 @@ def command(
     quiet: bool,
     **overrides: Any,
 ) -> None:
-    """Choose a model for a query, before any of them runs.
+    """Choose a model for a query, before any model runs.
 
-    The text is one argument, or - for standard input. Options win over environment variables SCOPE_EDGE_*, which win
-    over a profile and the rest of the settings file; `scope-edge doctor` shows what is in force.
+    The text is one argument, or - for standard input. Options win over the environment variables SCOPE_EDGE_*, which win
+    over a profile and the rest of the settings file; `scope-edge doctor` shows the settings in force.
     """
     if len(texts) + (file is not None) + (jsonl is not None) > 1:
-        raise several(texts, file, jsonl)
+        raise several(file, jsonl)
     if quiet and (as_json or explain):
-        raise UsageError(f"--quiet prints the model id alone; leave it or {'--json' if as_json else '--explain'} out")
+        raise UsageError(f"--quiet prints only the model's id; leave it or {'--json' if as_json else '--explain'} out")
     from scope_edge.settings.config import load_settings
 
     settings = load_settings(overrides)
@@ -77,39 +76,25 @@ def command(
 
         context.exit(route_lines(jsonl, settings, exclude, system=system, quiet=quiet))
     text = read_query(texts, file, system, "route")
-    decision = _decide(text, system, settings, exclude)
-    if quiet:
-        _print_id(decision)
+    decision = _decide(text, settings, {"system": system, "exclude": exclude})
+    from scope_edge.cli.render.decision import infeasible, shown
+
+    if quiet and decision.choice is None:
+        complain(infeasible(decision.bound), INFEASIBLE)
+    elif quiet:
+        out_line(decision.choice or "")
     elif as_json:
         out_json(decision.as_dict())
     else:
-        _print(decision, settings, explain)
+        out(shown(decision, explain=explain, width=screen_width(), value_of_time=settings.value_of_time))
     context.exit(0 if decision.feasible or decision.over_budget else INFEASIBLE)
 
 
-def _decide(text: str, system: str | None, settings: Settings, exclude: tuple[str, ...]) -> Decision:
+def _decide(text: str, settings: Settings, options: dict[str, Any]) -> Decision:
     from scope_edge.cli import server_client
 
-    options: Any = {"system": system, "exclude": exclude}
     decision = server_client.route(settings, text, options)
     if decision is not None:
         return decision
     with local_router(settings) as router:
         return router.route(text, **options)
-
-
-def _print_id(decision: Decision) -> None:
-    if decision.choice is not None:
-        out_line(decision.choice)
-        return
-    from scope_edge.cli.render.decision import infeasible
-    from scope_edge.cli.run import complain
-
-    complain(infeasible(decision.bound), INFEASIBLE)
-
-
-def _print(decision: Decision, settings: Settings, explain: bool) -> None:
-    from scope_edge.cli.format import screen_width
-    from scope_edge.cli.render.decision import shown
-
-    out(shown(decision, explain=explain, width=screen_width(), value_of_time=settings.value_of_time))

@@ -1,48 +1,37 @@
-"""`scope-edge route --jsonl`: a stream of JSON objects in, a stream of decisions out, in order, in constant memory.
+"""`scope-edge route --jsonl`: JSON lines in, decisions out, in order and in constant memory.
 
-A line that cannot be used becomes `{"line", "id", "error"}` in its place and the rest goes on. Lines are read as the
-router asks for them, a few ahead of what has been printed.
+A line that cannot be used becomes `{"line", "id", "error"}` in its place, and the others are routed. Lines are read when the
+router needs them, a few ahead of the printed ones.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BufferedIOBase
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from scope_edge.cli.commands.route import SOME_FAILED
-from scope_edge.cli.format import is_terminal, plural
-from scope_edge.cli.inputs import (
-    KEYS,
-    MAX_LINE_BYTES,
-    LineReader,
-    local_router,
-    opened,
-    parse_line,
-)
-from scope_edge.cli.output import Interruptions, out_json, out_line
+from scope_edge.cli.format import plural
+from scope_edge.cli.inputs import local_router, opened
+from scope_edge.cli.lines import MAX_LINE_BYTES, LineReader, check_keys, parse_line, within_limit
+from scope_edge.cli.output import Interruptions, ProgressLine, out_json, out_line
 from scope_edge.cli.run import complain
 from scope_edge.errors import UsageError
 from scope_edge.pipeline import check_query
-from scope_edge.settings.validation import suggestion
 from scope_edge.types import Decision, Preference, Query
 
 if TYPE_CHECKING:
     from scope_edge.router import Router
     from scope_edge.settings.config import Settings
 
-# This many bad lines may wait for a decision before them; then no more is read until it is there.
+# This many bad lines may wait for the decision before them; then reading stops until it arrives.
 _WAITING = 1000
-# What --quiet prints for a line without a choice, so that lines in and out match.
+# --quiet prints this for a line without a choice, so that lines in and out match.
 NO_CHOICE = "-"
-_PROGRESS_SECONDS = 0.2
-# How long to wait for the next line before working off what there is.
+# How long to wait for the next line before deciding on the lines already read.
 _GRACE_SECONDS = 0.01
 
 
@@ -55,80 +44,38 @@ class FailedLine:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A line the router is working on."""
-
-    line: int
-    id: str | int | None
-
-
-@dataclass(slots=True)
-class _Progress:
-    """Counts, and a line on standard error that says so when a person is looking."""
-
-    done: int = 0
-    failed: int = 0
-    started: float = field(default_factory=monotonic)
-    shown: float = 0.0
-    visible: bool = field(default_factory=lambda: is_terminal(sys.stderr))
-
-    def count(self, failed: bool) -> None:
-        self.done += 1
-        self.failed += failed
-        now = monotonic()
-        if self.visible and now - self.shown >= _PROGRESS_SECONDS:
-            self.shown = now
-            rate = self.done / max(now - self.started, 1e-9)
-            click.echo(
-                f"\r\x1b[K{plural(self.done, 'line')}, {rate:.0f} a second{self._failures()}", err=True, nl=False
-            )
-
-    def end(self) -> None:
-        if self.visible:
-            click.echo("\r\x1b[K", err=True, nl=False)
-        if self.failed:
-            complain(f"{self.failed} of {plural(self.done, 'line')} could not be routed", SOME_FAILED)
-
-    def _failures(self) -> str:
-        return f", {self.failed} failed" if self.failed else ""
-
-
 def route_lines(
     path: str, settings: Settings, exclude: tuple[str, ...], *, system: str | None = None, quiet: bool = False
 ) -> int:
-    """Route the lines of a file, or of standard input for "-", and print a line for each; the exit code.
+    """Route the lines of a file, or of standard input for "-", and print a line for each. Return the exit code.
 
-    What a line does not say, `settings`, `exclude` and `system` say. Raises UsageError when the file cannot be read or an
-    excluded model is unknown, and what `Router.load` raises.
+    `settings`, `exclude` and `system` are for lines that do not give these. Raises UsageError if the file cannot be read or
+    an excluded model is unknown, and what `Router.load` raises.
     """
     with opened(path) as (file, name), local_router(settings) as router:
         router.prepare("", exclude=exclude)
         stream = _Stream(file, name, router, {"exclude": exclude, "system": system}, quiet)
         try:
-            with stream.interruptions:
+            with stream.progress, stream.interruptions:
                 stream.run()
         finally:
-            stream.progress.end()
-    return SOME_FAILED if stream.progress.failed else 0
+            if stream.failed:
+                complain(f"{stream.failed} of {plural(stream.done, 'line')} could not be routed", SOME_FAILED)
+    return SOME_FAILED if stream.failed else 0
 
 
 class _Stream:
-    """One run over a file: `waiting` are the lines read and not yet printed, in order."""
+    """One run over a file. `waiting` has the lines read and not yet printed, in order: an id if the line is being routed."""
 
     def __init__(
-        self,
-        file: BufferedIOBase,
-        name: str,
-        router: Router,
-        options: Mapping[str, Any],
-        quiet: bool,
+        self, file: BufferedIOBase, name: str, router: Router, options: Mapping[str, Any], quiet: bool
     ) -> None:
         """options: for lines that do not give them."""
         self.router, self.options, self.quiet = router, options, quiet
         self.lines = LineReader(file, name, MAX_LINE_BYTES)
-        self.waiting: deque[Sent | FailedLine] = deque()
-        self.progress = _Progress()
+        self.waiting: deque[str | int | FailedLine | None] = deque()
+        self.progress, self.started = ProgressLine(), monotonic()
+        self.done = self.failed = 0
         self.interruptions = Interruptions()
         self.ended = False
 
@@ -136,15 +83,16 @@ class _Stream:
         while not self.ended:
             for decision in self.router.decide_many(self.requests()):
                 self.print_failed()
-                sent = self.waiting.popleft()
-                self.print_decision(decision, sent.id)
+                id = self.waiting.popleft()
+                assert not isinstance(id, FailedLine)  # those were printed
+                self.print_decision(decision, id)
                 self.print_failed()
             self.print_failed()
 
     def requests(self) -> Iterator[tuple[Query, Preference]]:
-        """The usable lines. Stops before the end when no line has come yet, or many unusable ones wait for their turn.
+        """Give the usable lines. Stop before the end if no line has arrived yet, or many unusable ones wait to be printed.
 
-        The router gives its last decisions when requests stop: whoever sends one line and waits must get its answer.
+        The router gives its last decisions when requests stop: a program that sends one line and waits must get its answer.
         """
         while not self.waiting or self.lines.ready(_GRACE_SECONDS):
             line, raw = next(self.lines, (0, b""))
@@ -153,8 +101,7 @@ class _Stream:
                 return
             id: str | int | None = None
             try:
-                if raw is None:
-                    raise UsageError(f"longer than the {MAX_LINE_BYTES} bytes a line may have")
+                raw = within_limit(raw)
                 if not raw.strip():
                     continue
                 fields = parse_line(raw)
@@ -165,16 +112,12 @@ class _Stream:
                 if len(self.waiting) > _WAITING:
                     return
                 continue
-            self.waiting.append(Sent(line, id))
+            self.waiting.append(id)
             yield request
 
-    def request(self, fields: Mapping[str, Any]) -> tuple[Query, Preference]:
-        """The query and preference of a line. Raises UsageError."""
-        for key in fields:
-            if key not in KEYS:
-                raise UsageError(
-                    f"{key!r} is not a key of a line{suggestion(key, KEYS)}; the keys are {', '.join(KEYS)}"
-                )
+    def request(self, fields: dict[str, Any]) -> tuple[Query, Preference]:
+        """Return the query and preference of a line. Raises UsageError."""
+        check_keys(fields)
         given = {key: value for key, value in fields.items() if value is not None}
         if "text" not in given:
             raise UsageError('a line needs a "text"')
@@ -189,10 +132,9 @@ class _Stream:
             self.print_failure(failed)
 
     def print_failed(self) -> None:
-        """Print the unusable lines whose turn it is."""
-        while self.waiting and isinstance(self.waiting[0], FailedLine):
-            failed = self.waiting.popleft()
-            assert isinstance(failed, FailedLine)
+        """Print the unusable lines before the next decision."""
+        while self.waiting and isinstance(failed := self.waiting[0], FailedLine):
+            self.waiting.popleft()
             self.print_failure(failed)
 
     def print_failure(self, failed: FailedLine) -> None:
@@ -202,7 +144,7 @@ class _Stream:
                 complain(f"line {failed.line}: {failed.error}", SOME_FAILED)
             else:
                 out_json({"line": failed.line, "id": failed.id, "error": failed.error})
-        self.progress.count(failed=True)
+        self.count(failed=True)
 
     def print_decision(self, decision: Decision, id: str | int | None) -> None:
         with self.interruptions.held():
@@ -210,7 +152,14 @@ class _Stream:
                 out_line(decision.choice or NO_CHOICE)
             else:
                 out_json(decision.as_dict() if id is None else {"id": id, **decision.as_dict()})
-        self.progress.count(failed=False)
+        self.count(failed=False)
+
+    def count(self, *, failed: bool) -> None:
+        self.done += 1
+        self.failed += failed
+        rate = self.done / max(monotonic() - self.started, 1e-9)
+        failures = f", {self.failed} failed" if self.failed else ""
+        self.progress.show(f"{plural(self.done, 'line')}, {rate:.0f} a second{failures}")
 
 
 def _id(value: object) -> str | int | None:

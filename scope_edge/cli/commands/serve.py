@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scope_edge.cli.options import Setting, complete_profile, complete_selection
+from scope_edge.cli.options import count_option, pool_option, profile_option, setting_option
 from scope_edge.cli.output import flush, out_json, out_line
 from scope_edge.errors import MissingExtraError
 
@@ -26,7 +26,8 @@ Examples:
 
 \b
 Exit codes:
-  0 ended by Ctrl-C, SIGTERM or --until-eof   1 unexpected   2 usage, or the port is taken   5 missing or damaged file
+  0 ended by Ctrl-C, SIGTERM or --until-eof   1 unexpected error   2 usage, or the port is in use
+  5 missing or damaged file
 """
 
 
@@ -36,63 +37,33 @@ Exit codes:
     metavar="ADDRESS",
     default="127.0.0.1",
     show_default=True,
-    help="Listen on this address. Any but loopback is open to the network, and unencrypted.",
+    help="The address to listen on. Any other than loopback is open to the network, and unencrypted.",
 )
-@click.option(
-    "--port", metavar="N", type=click.IntRange(0, 65535), default=8743, show_default=True, help="0: any that is free."
-)
+@count_option("--port", "The port to listen on; 0 = any free one.", 0, 65535, 8743)
 @click.option(
     "--host-name",
     "names",
     metavar="NAME",
     multiple=True,
-    help="Also answer requests to this name; may be repeated. Others are refused (DNS rebinding).",
+    help="Also accept requests to this host name; may be repeated. Others are refused (DNS rebinding).",
 )
-@click.option("--alpha", metavar="A", type=Setting("alpha"), help="What `auto` weighs by.  [default: 0.5]")
-@click.option("--local-only/--no-local-only", default=None, help="Only models on the device, whoever asks for what.")
+@setting_option("alpha", "A", "The alpha of the model `auto`.  [default: 0.5]")
 @click.option(
-    "--pool",
-    metavar="POOL",
-    type=Setting("pool"),
-    shell_complete=complete_selection,
-    help="A pool's name, or model ids joined by commas.  [default: default]",
+    "--local-only/--no-local-only", default=None, help="Only models on the device, whatever a request asks for."
 )
-@click.option(
-    "--profile",
-    metavar="NAME",
-    type=Setting("profile"),
-    shell_complete=complete_profile,
-    help="What `auto` means: a profile of your settings file. All profiles can be asked for by their names.",
+@pool_option()
+@profile_option("The profile of your settings file for the model `auto`. Each profile is a model by its name.")
+@setting_option(
+    "keep_alive", "S", "Seconds a model on the device stays loaded after its answer; -1 = for ever.  [default: 300]"
 )
-@click.option(
-    "--keep-alive",
-    metavar="S",
-    type=Setting("keep_alive"),
-    help="Seconds a model on the device stays loaded after it answered; -1 = for ever.  [default: 300]",
-)
-@click.option(
-    "--at-once",
-    metavar="N",
-    type=click.IntRange(1, 1000),
-    default=64,
-    show_default=True,
-    help="Answers under way at once.",
-)
-@click.option(
-    "--queue",
-    metavar="N",
-    type=click.IntRange(0, 100_000),
-    default=256,
-    show_default=True,
-    help="Requests that may wait for a turn; the next is refused with 429.",
-)
-@click.option(
+@count_option("--at-once", "Requests that are answered at the same time.", 1, 1000, 64)
+@count_option("--queue", "Requests that may wait; any further one is refused with 429.", 0, 100_000, 256)
+@count_option(
     "--connections",
-    metavar="N",
-    type=click.IntRange(1, 100_000),
-    default=512,
-    show_default=True,
-    help="Connections open at once, as far as the system allows. Those that wait make room; else the next is refused with 503.",
+    "Open connections, as far as the system allows. Idle ones are closed to make room; otherwise a new one is refused with 503.",
+    1,
+    100_000,
+    512,
 )
 @click.option(
     "--grace",
@@ -100,7 +71,7 @@ Exit codes:
     type=click.FloatRange(0, 3600),
     default=10.0,
     show_default=True,
-    help="Seconds that running answers have when the server is to end; then they are cut, and told so.",
+    help="Seconds that running answers have at the end of the server; then they are cut off with an error.",
 )
 @click.option(
     "--max-body",
@@ -108,38 +79,23 @@ Exit codes:
     type=click.FloatRange(0.001, 1024),
     default=32.0,
     show_default=True,
-    help="The longest request taken.",
+    help="The largest request that is accepted.",
 )
 @click.option(
-    "--no-auth", is_flag=True, help="Demand no token: any user and program of this machine can spend your keys."
+    "--no-auth", is_flag=True, help="Require no token: any user and program of this machine can spend your keys."
 )
-@click.option("--preload", is_flag=True, help="Load what decisions take now, not with the first of them.")
+@click.option("--preload", is_flag=True, help="Load what decisions need at the start, not with the first request.")
 @click.option("--until-eof", is_flag=True, help="End when standard input ends: for programs that start it as a child.")
-@click.option("--show-token", is_flag=True, help="Print the token, made if there is none, and serve nothing.")
+@click.option("--show-token", is_flag=True, help="Print the token (making it if it is missing), and do not serve.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object once it listens (docs/json.md).")
 @click.pass_context
 def command(
-    context: click.Context,
-    /,
-    host: str,
-    port: int,
-    names: tuple[str, ...],
-    at_once: int,
-    queue: int,
-    connections: int,
-    grace: float,
-    max_body: float,
-    no_auth: bool,
-    preload: bool,
-    until_eof: bool,
-    show_token: bool,
-    as_json: bool,
-    **overrides: Any,
+    context: click.Context, /, until_eof: bool, show_token: bool, as_json: bool, no_auth: bool, **options: Any
 ) -> None:
-    """Serve the models behind an OpenAI-compatible address on this machine, a router before them.
+    """Serve the models, and the router, at an OpenAI-compatible address on this machine.
 
-    Programs ask for the model `auto`, `auto:cheap`, `auto:best`, `auto:local`, a profile, or a model by its id. Every request has to
-    carry the token, which lies in a file of yours (docs/serve.md). A page at the address shows what the router would do.
+    Programs request the model `auto`, `auto:cheap`, `auto:best`, `auto:local`, a profile, or a model by its id. Every request
+    needs the token, which is in a file of yours (docs/serve.md). A page at the address shows the router's decisions.
     """
     from scope_edge.server.token import make_token
 
@@ -148,24 +104,27 @@ def command(
         context.exit(0)
     for library in ("starlette", "uvicorn", "prometheus_client"):
         if find_spec(library) is None:
-            raise MissingExtraError(f'a server needs {library}; pip install "scope-edge[server]"')
+            raise MissingExtraError(f'the server needs {library}; pip install "scope-edge[server]"')
     from scope_edge.server.run import ServerOptions, serve
     from scope_edge.server.state import Bounds
     from scope_edge.settings.config import load_settings
 
-    settings = load_settings(overrides)
-    bounds = Bounds(at_once, queue, int(max_body * 2**20), connections)
-    options = ServerOptions(host, port, names, not no_auth, grace, bounds, preload)
+    overrides = {key: options.pop(key) for key in ("alpha", "local_only", "pool", "profile", "keep_alive")}
+    body_bytes = int(options.pop("max_body") * 2**20)
+    bounds = Bounds(options.pop("at_once"), options.pop("queue"), body_bytes, options.pop("connections"))
+    served = ServerOptions(**options, auth=not no_auth, bounds=bounds)
     until = _end_of_input() if until_eof else None
-    done = serve(settings, overrides, options, lambda where: _say(where, options.auth, as_json), until)
+    done = serve(
+        load_settings(overrides), overrides, served, lambda where: _announce(where, served.auth, as_json), until
+    )
     if not done:
-        # A call that does not end when it is told to must not keep the process: what it costs stays reserved.
+        # A call that ignores its cancellation must not keep the process; its cost stays reserved.
         flush()
         os._exit(0)
     context.exit(0)
 
 
-def _say(where: Listening, auth: bool, as_json: bool) -> None:
+def _announce(where: Listening, auth: bool, as_json: bool) -> None:
     from scope_edge.server.token import token_path
 
     page = f"{where.url}/#code={where.code}" if auth else f"{where.url}/"
@@ -175,15 +134,12 @@ def _say(where: Listening, auth: bool, as_json: bool) -> None:
         return
     out_line(f"serving {where.url}/v1; Ctrl-C ends it")
     out_line(f"the page: {page}")
-    out_line(
-        f"the token lies in {token_path()}; `scope-edge serve --show-token` prints it"
-        if auth
-        else "no token is demanded"
-    )
+    token = f"the token is in {token_path()}; `scope-edge serve --show-token` prints it"
+    out_line(token if auth else "no token is required")
 
 
 def _end_of_input() -> threading.Event:
-    """Set once standard input has ended."""
+    """Return an event that is set when standard input ends."""
     ended = threading.Event()
 
     def read() -> None:

@@ -1,4 +1,4 @@
-"""A decision for people: the choice, why, the candidates, what would flip it, and with --explain how it came about."""
+"""A decision as text: the choice, the reason, the candidates, the alphas that would change it, and with --explain more."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ _EXCLUDED = {
     "max_usd": "over usd",
     "max_seconds": "over seconds",
 }
-_EVIDENCE = {"strong": "strong", "weak": "weak", "none": "none"}
-# A pool may have a thousand models; those at the end of the order are not what a person looks for.
+# A pool may have a thousand models; the last ones are rarely of interest.
 _ROWS = 20
 _NARROWEST = 6
 
 
 def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float) -> str:
-    """The whole answer as text with colour codes, lines at most `width` wide where what they hold allows it."""
+    """Return the decision as text with colour codes, its lines at most `width` wide if possible."""
     lines = [*_headline(decision), "", *_candidates(decision, width, explain)]
     lines += ["", *_flips(decision)] if decision.feasible else []
     if explain:
@@ -41,26 +40,26 @@ def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float
 
 
 def one_line_of(decision: Decision, model: str | None) -> str:
-    """A decision in one line, as one who reads the answer wants it: who answers, where, how likely right, for how much."""
+    """Return a decision in one line, for the reader of the answer: model, place, chance of being right, cost."""
     row = next((one for one in decision.candidates if one.model == model), None)
     if row is None:
-        return model or "nobody answers"
+        return model or "no model answers"
     parts = [f"{row.model}, {PLACES[row.where]}"]
     if row.p_correct is not None:
         parts.append(f"{format.percent(row.p_correct)}% likely to be right")
     parts.append(_price(row))
     instead = f" (chosen: {decision.choice})" if model != decision.choice else ""
-    over = "; nothing keeps to the limits" if decision.over_budget else ""
+    over = "; no model keeps to the limits" if decision.over_budget else ""
     return ", ".join(parts) + instead + over
 
 
 def infeasible(bound: BindingConstraint | None) -> str:
-    """One line on the limit that left nothing to choose, and the smallest value of it that would do."""
+    """Return one line on the limit that leaves no model, and the smallest value of it that suffices."""
     return explain_infeasible(bound, lambda name: f"--{name.replace('_', '-')}")
 
 
 def _headline(decision: Decision) -> Iterator[str]:
-    chosen = _chosen(decision)
+    chosen = next((row for row in decision.candidates if row.model == decision.choice), None)
     if chosen is None:
         yield click.style("no choice", bold=True) + ": " + infeasible(decision.bound)
         return
@@ -72,12 +71,12 @@ def _headline(decision: Decision) -> Iterator[str]:
 
 def _why(decision: Decision, chosen: Candidate) -> str:
     if chosen.p_correct is None:
-        return f"How likely it is to be right is not known; {_price(chosen)}."
+        return f"How likely it is to be right is unknown; {_price(chosen)}."
     own = f"{format.percent(chosen.p_correct)}% likely to be right, {_price(chosen)}"
     rivals = [one for one in decision.candidates if one.excluded_by is None and one.p_correct is not None]
     best = max(rivals, key=lambda one: one.p_correct or 0.0, default=chosen)
     if best.model == chosen.model or (best.p_correct or 0.0) <= chosen.p_correct:
-        return f"{own}; none that may be chosen is more accurate."
+        return f"{own}; no other model in the pool is predicted to be more accurate."
     more = f"{own}; the most accurate, {best.model}, is at {format.percent(best.p_correct)}%"
     if best.usd is None or chosen.usd is None:
         return f"{more}, {_price(best)}."
@@ -105,14 +104,17 @@ def _candidates(decision: Decision, width: int, explain: bool) -> Iterator[str]:
     head, *lines = format.table(columns)
     yield click.style(head, dim=True)
     for row, line in zip(rows, lines, strict=True):
-        yield click.style(line, bold=True) if row.model == decision.choice else _faded(line, row)
+        if row.model == decision.choice:
+            yield click.style(line, bold=True)
+        else:
+            yield click.style(line, dim=True) if row.excluded_by is not None else line
     left = len(decision.candidates) - len(rows)
     if left:
         yield f"  and {format.plural(left, 'more model')}; --explain shows all"
 
 
 def _columns(rows: Sequence[Candidate], choice: str | None, level: int, explain: bool) -> list[Column]:
-    """The table's columns; each level shows less than the one before."""
+    """Return the table's columns; each level shows less than the one before."""
     timed = any(row.seconds is not None for row in rows)
     marks = [
         ("> " if row.model == choice else "  ") + format.clipped(row.model, 40 if level < 6 else 20) for row in rows
@@ -131,7 +133,11 @@ def _columns(rows: Sequence[Candidate], choice: str | None, level: int, explain:
         columns.append(Column("seconds", [format.seconds(row.seconds) for row in rows], right=True))
     if explain and level < 1:
         columns.append(Column("prompt", [format.count(row.prompt_tokens) for row in rows], right=True))
-        columns.append(Column("utility", [_utility(row.utility) for row in rows], right=True))
+        columns.append(
+            Column(
+                "utility", [format.UNKNOWN if row.utility is None else f"{row.utility:.4g}" for row in rows], right=True
+            )
+        )
     columns.append(Column("evidence" if level < 2 else "", [_note(row) for row in rows]))
     return columns
 
@@ -143,18 +149,10 @@ def _chance(row: Candidate, band: bool) -> str:
     return f"{text} ({100 * row.p_low:.0f}-{100 * row.p_high:.0f})"
 
 
-def _utility(value: float | None) -> str:
-    return format.UNKNOWN if value is None else f"{value:.4g}"
-
-
 def _note(row: Candidate) -> str:
     if row.excluded_by is not None:
         return _EXCLUDED.get(row.excluded_by, row.excluded_by)
-    return _EVIDENCE[row.evidence]
-
-
-def _faded(line: str, row: Candidate) -> str:
-    return click.style(line, dim=True) if row.excluded_by is not None else line
+    return row.evidence
 
 
 def _flips(decision: Decision) -> Iterator[str]:
@@ -168,19 +166,15 @@ def _explanation(decision: Decision, value_of_time: float) -> Iterator[str]:
     if decision.policy == "paper":
         yield "policy paper: U = alpha p + (1 - alpha) (1 - c)^gamma, blended with the outcomes on the nearest anchors"
     elif not decision.feasible:
-        yield "policy scope-edge: nothing keeps to the limits, so nothing was weighed"
+        yield "policy scope-edge: no model keeps to the limits, so none was weighed"
     elif decision.alpha == 0:
-        yield "policy scope-edge: at alpha 0 the cheapest wins, ties by how likely it is to be right"
+        yield "policy scope-edge: at alpha 0 the cheapest wins; ties go to the one most likely to be right"
     else:
-        yield "policy scope-edge: utility = p - lambda x cost; of those within 0.005 of the best the cheapest wins"
+        yield "policy scope-edge: utility = p - lambda x cost; of the models within 0.005 of the best, the cheapest wins"
         yield from _exchange(decision, value_of_time)
     report = decision.estimator
-    ran = (
-        f", {format.plural(report.prompts_run, 'prompt')} run and {report.prompts_saved} saved"
-        if report.prompts_run
-        else ""
-    )
-    yield f"estimates: {one_line(report.name)}{ran}"
+    prompts = f", {format.plural(report.prompts_run, 'prompt')} run and {report.prompts_saved} saved"
+    yield f"estimates: {one_line(report.name)}{prompts if report.prompts_run else ''}"
     if decision.timings_ms:
         yield "milliseconds: " + ", ".join(f"{step} {value:.3g}" for step, value in decision.timings_ms.items())
     for row in decision.candidates:
@@ -189,19 +183,23 @@ def _explanation(decision: Decision, value_of_time: float) -> Iterator[str]:
 
 
 def _exchange(decision: Decision, value_of_time: float) -> Iterator[str]:
-    """What alpha made a dollar worth, read back from the dearest candidate, where rounding hurts least."""
-    priced = [(cost, row) for row in decision.candidates if (cost := _cost(row, value_of_time)) and _weighed(row)]
+    """Give the value of a dollar at this alpha, computed from the dearest candidate, where rounding matters least."""
+    priced = [
+        (cost, row.p_correct - row.utility)
+        for row in decision.candidates
+        if (cost := _cost(row, value_of_time)) and row.p_correct is not None and row.utility is not None
+    ]
     if not priced:
         return
-    cost, row = max(priced, key=lambda pair: pair[0])
-    lam = ((row.p_correct or 0.0) - (row.utility or 0.0)) / cost
+    cost, difference = max(priced)
+    lam = difference / cost
     if lam > 1e-9 and math.isfinite(lam):
         yield (
-            f"at alpha {decision.alpha:g} lambda is {lam:.3g} per dollar: {format.usd(0.01 / lam)} more per query must buy"
-            " one point of accuracy"
+            f"at alpha {decision.alpha:g} lambda is {lam:.3g} per dollar: each {format.usd(0.01 / lam)} more per query must"
+            " bring one point of accuracy"
         )
     else:
-        yield f"at alpha {decision.alpha:g} lambda is 0: cost decides between equals only"
+        yield f"at alpha {decision.alpha:g} lambda is 0: cost decides only between equals"
 
 
 def _cost(row: Candidate, value_of_time: float) -> float | None:
@@ -210,39 +208,27 @@ def _cost(row: Candidate, value_of_time: float) -> float | None:
     return None if row.seconds is None else row.usd + row.seconds * value_of_time
 
 
-def _weighed(row: Candidate) -> bool:
-    return row.p_correct is not None and row.utility is not None
-
-
 def _neighbors(decision: Decision, width: int) -> Iterator[str]:
     yield click.style("nearest anchors", bold=True)
     rows = decision.neighbors
-    yield from format.table(
+    named = any(row.anchor for row in rows)  # an entry of the journal may lack the names
+    yield from format.grid(
+        (">  similarity", "category", "source", "anchor" if named else ""),
         [
-            Column("  similarity", [f"{row.similarity:.3f}" for row in rows], right=True),
-            Column("category", [format.clipped(one_line(row.category), 30) for row in rows]),
-            Column("source", [format.clipped(one_line(row.source), 20) for row in rows]),
-            # An entry of the journal may have them without their names.
-            Column(
-                "anchor" if any(row.anchor for row in rows) else "",
-                [format.clipped(one_line(row.anchor), max(width - 56, 20)) for row in rows],
-            ),
-        ]
+            (
+                f"{row.similarity:.3f}",
+                format.clipped(one_line(row.category), 30),
+                format.clipped(one_line(row.source), 20),
+                format.clipped(one_line(row.anchor), max(width - 56, 20)),
+            )
+            for row in rows
+        ],
     )
 
 
 def _notices(decision: Decision) -> Iterator[str]:
-    if decision.truncated:
-        yield _notice("truncated") + "the query is longer than the encoder reads; its end did not count"
-    for text in decision.degraded:
-        yield _notice("degraded") + one_line(text)
-    for text in decision.warnings:
-        yield _notice("warning") + one_line(text)
-
-
-def _notice(kind: str) -> str:
-    return click.style(f"{kind}:", fg="magenta", bold=True) + " "
-
-
-def _chosen(decision: Decision) -> Candidate | None:
-    return next((row for row in decision.candidates if row.model == decision.choice), None)
+    notices = [("truncated", "the query is longer than the encoder reads; its end was ignored")] * decision.truncated
+    notices += [("degraded", one_line(text)) for text in decision.degraded]
+    notices += [("warning", one_line(text)) for text in decision.warnings]
+    for kind, text in notices:
+        yield click.style(f"{kind}:", fg="magenta", bold=True) + f" {text}"

@@ -1,4 +1,4 @@
-"""An evaluation for people: what `scope-edge eval` prints of one report."""
+"""The text that `scope-edge eval` prints of a report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scope_edge.cli import format
-from scope_edge.cli.format import Column
+from scope_edge.cli.format import grid
 from scope_edge.cli.output import one_line
 from scope_edge.evaluation.plots.text import ASCII, UNICODE, Marks, text_lines
 from scope_edge.evaluation.report import ALL, UNSEEN
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _OURS = "scope-edge"
 _SHOWN_ALPHAS = 11
-# Metrics where less is better.
+# Metrics of which less is better.
 _LESS = ("brier", "logloss")
 _METRICS = {
     "auc": "AUC",
@@ -33,31 +33,29 @@ _METRICS = {
 
 
 def lines(report: EvaluationReport) -> Iterator[str]:
-    """The report, section by section."""
+    """Give the report's lines, section by section."""
     yield click.style(one_line(report.data), bold=True)
     yield _about(report)
     yield report.split
     for warning in report.warnings:
         yield one_line(warning)
-    yield from _section("Predictions" + _whom(report), _predictions(report))
-    yield from _section(
-        "Ahead? (scope-edge minus the other, 95 % interval; *: it does not hold 0)", _paired(report.paired)
-    )
+    yield from _section("Predictions" + _scope(report), _predictions(report))
+    yield from _section("Ahead? (scope-edge minus the other, 95 % interval; *: it excludes 0)", _paired(report.paired))
     if report.routing:
         common = format.plural(report.common, "common query", "common queries")
         yield from _section(f"Choices ({format.plural(len(report.pool), 'model')}, {common})", _routing(report))
         yield from _section("Accuracy for cost", _curves(report))
-        yield from _section("What `tune` foresaw, and what came", _tuned(report))
+        yield from _section("What `tune` forecast, and the result", _tuned(report))
     for model, why in report.left_out.items():
         yield f"not in the choices: {model} ({why})"
-    yield from _section("Anchors a new model answered", _adaptation(report))
-    yield from _section("Evidence (+: beyond what these p would give if they were true)", _evidence(report))
+    yield from _section("Anchors of a new model", _adaptation(report))
+    yield from _section("Evidence (+: more than if these p were true)", _evidence(report))
     yield from _section("", text_lines(report, min(max(format.screen_width(), 50), 100), _marks()))
     yield from _section("", _ends(report))
 
 
 def _marks() -> Marks:
-    """Blocks and dots where the terminal can show them."""
+    """Return blocks and dots if the terminal can show them, else ASCII."""
     try:
         "".join(astuple(UNICODE)).encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -69,14 +67,14 @@ def _about(report: EvaluationReport) -> str:
     seen = sum(kind == "seen" for kind in report.models.values())
     unseen = len(report.models) - seen
     return (
-        f"{report.queries:,} scored queries in {format.plural(len(report.seeds), 'split')}; {seen} models taught the bank in"
-        f" every split, {unseen} did not in some and are known there by at most {report.anchors} anchors"
+        f"{report.queries:,} scored queries in {format.plural(len(report.seeds), 'split')}; the bank learned from {seen} models in"
+        f" every split; {unseen} were held out of some, and are known there by at most {report.anchors} anchors"
     )
 
 
-def _whom(report: EvaluationReport) -> str:
+def _scope(report: EvaluationReport) -> str:
     unseen = UNSEEN in next(iter(report.prediction.values()))
-    return " for models that taught the bank nothing" if unseen else ""
+    return " for models that the bank did not learn from" if unseen else ""
 
 
 def _section(title: str, body: Iterable[str]) -> Iterator[str]:
@@ -90,21 +88,11 @@ def _section(title: str, body: Iterable[str]) -> Iterator[str]:
 
 def _predictions(report: EvaluationReport) -> Iterator[str]:
     rows = {router: by.get(UNSEEN) or by[ALL] for router, by in report.prediction.items()}
-
-    def cells(form: str, name: str) -> list[str]:
-        return [_cell(getattr(one, name), form) for one in rows.values()]
-
-    above = [f"{one.ece - one.ece_floor:.3f}" for one in rows.values()]
-    yield from format.table(
-        [
-            Column("router", list(rows)),
-            Column("AUC", cells("{:.4f}", "mean_auc"), right=True),
-            Column("accuracy", cells("{:.4f}", "accuracy"), right=True),
-            Column("Brier", cells("{:.4f}", "brier"), right=True),
-            Column("log-loss", cells("{:.4f}", "logloss"), right=True),
-            Column("ECE above floor", above, right=True),
-        ]
-    )
+    cells = []
+    for router, one in rows.items():
+        scores = [_cell(value, "{:.4f}") for value in (one.mean_auc, one.accuracy, one.brier, one.logloss)]
+        cells.append((router, *scores, f"{one.ece - one.ece_floor:.3f}"))
+    yield from grid(("router", ">AUC", ">accuracy", ">Brier", ">log-loss", ">ECE above floor"), cells)
     yield from _length(rows[_OURS])
 
 
@@ -112,28 +100,23 @@ def _length(one: Prediction) -> Iterator[str]:
     if one.length_log_mae is not None and one.coverage is not None and one.width is not None:
         yield (
             f"length: off by a factor of {math.exp(one.length_log_mae):.2f} in the median;"
-            f" {one.coverage:.1%} stay below the upper bound, which is {one.width:.2f} times what is expected"
+            f" {one.coverage:.1%} are below the upper bound, which is {one.width:.2f} times the expected length"
         )
 
 
 def _paired(rows: Sequence[PairedDifference]) -> Iterator[str]:
     others = list(dict.fromkeys(row.against for row in rows))
-    columns = [Column("against", others)]
-    for metric, title in _METRICS.items():
-        by = {row.against: row for row in rows if row.metric == metric}
-        if by:
-            note = " (less is better)" if metric in _LESS else ""
-            columns.append(Column(title + note, [_difference(by.get(other)) for other in others]))
-    if others and format.table_width(columns) <= format.screen_width():
-        yield from format.table(columns)
+    by = {(row.against, row.metric): row for row in rows}
+    metrics = [metric for metric in _METRICS if any(row.metric == metric for row in rows)]
+    titles = [_METRICS[metric] + (" (less is better)" if metric in _LESS else "") for metric in metrics]
+    wide = grid(
+        ("against", *titles), [(other, *(_difference(by.get((other, m))) for m in metrics)) for other in others]
+    )
+    if others and max(map(format.columns_of, wide)) <= format.screen_width():
+        yield from wide
     elif others:
-        yield from format.table(
-            [
-                Column("against", [row.against for row in rows]),
-                Column("metric", [_METRICS[row.metric] for row in rows]),
-                Column("difference", [_difference(row) for row in rows]),
-            ]
-        )
+        cells = [(row.against, _METRICS[row.metric], _difference(row)) for row in rows]
+        yield from grid(("against", "metric", "difference"), cells)
 
 
 def _difference(row: PairedDifference | None) -> str:
@@ -151,17 +134,20 @@ def _routing(report: EvaluationReport) -> Iterator[str]:
 
 
 def _points(points: Sequence[RoutingPoint]) -> Iterator[str]:
-    names = [f"alpha {point.alpha:g}" if point.alpha is not None else point.router for point in points]
-    yield from format.table(
+    yield from grid(
+        ("", ">accuracy", ">$ per 1,000", ">tokens", ">device", ">PGR", ">cheapest"),
         [
-            Column("", names),
-            Column("accuracy", [f"{point.accuracy:.3f}" for point in points], right=True),
-            Column("$ per 1,000", [_cell(point.usd_per_1k, "{:.4f}") for point in points], right=True),
-            Column("tokens", [format.count(point.tokens) for point in points], right=True),
-            Column("device", [f"{point.device_share:.0%}" for point in points], right=True),
-            Column("PGR", [_cell(point.pgr, "{:.3f}") for point in points], right=True),
-            Column("cheapest", [_cell(point.cheapest_correct, "{:.3f}") for point in points], right=True),
-        ]
+            (
+                point.router if point.alpha is None else f"alpha {point.alpha:g}",
+                f"{point.accuracy:.3f}",
+                _cell(point.usd_per_1k, "{:.4f}"),
+                format.count(point.tokens),
+                f"{point.device_share:.0%}",
+                _cell(point.pgr, "{:.3f}"),
+                _cell(point.cheapest_correct, "{:.3f}"),
+            )
+            for point in points
+        ],
     )
 
 
@@ -171,56 +157,55 @@ def _curves(report: EvaluationReport) -> Iterator[str]:
     best = max(report.singles, key=lambda one: one.accuracy)
     yield (
         f"best single: {best.router}, {best.accuracy:.3f} for ${_cell(best.usd_per_1k, '{:.4f}')} per 1,000; area: mean"
-        " accuracy for spending from the cheapest model's up to that"
+        " accuracy over spending from the cheapest model's cost to that"
     )
-    yield from format.table(
+    yield from grid(
+        ("router", ">area", ">$ at best single", ">$ within 0.5", ">arena score"),
         [
-            Column("router", [one.router for one in rows]),
-            Column("area", [_cell(one.area, "{:.4f}") for one in rows], right=True),
-            Column("$ at best single", [_cell(one.usd_at_best_single, "{:.4f}", "never") for one in rows], right=True),
-            Column("$ within 0.5", [_cell(one.usd_near_best_single, "{:.4f}", "never") for one in rows], right=True),
-            Column("arena score", [_cell(one.arena, "{:.4f}") for one in rows], right=True),
-        ]
+            (
+                one.router,
+                _cell(one.area, "{:.4f}"),
+                _cell(one.usd_at_best_single, "{:.4f}", "never"),
+                _cell(one.usd_near_best_single, "{:.4f}", "never"),
+                _cell(one.arena, "{:.4f}"),
+            )
+            for one in rows
+        ],
     )
 
 
 def _tuned(report: EvaluationReport) -> Iterator[str]:
-    rows = report.tuned
-    if rows:
-        yield from format.table(
-            [
-                Column("alpha", [f"{row.alpha:g}" for row in rows], right=True),
-                Column("right foreseen", [f"{row.expected_accuracy:.3f}" for row in rows], right=True),
-                Column("came", [f"{row.accuracy:.3f}" for row in rows], right=True),
-                Column("$ per 1,000 foreseen", [_cell(row.expected_usd_per_1k, "{:.4f}") for row in rows], right=True),
-                Column("came", [_cell(row.usd_per_1k, "{:.4f}") for row in rows], right=True),
-            ]
-        )
+    if not report.tuned:
+        return
+    cells = []
+    for row in report.tuned:
+        usd = [_cell(value, "{:.4f}") for value in (row.expected_usd_per_1k, row.usd_per_1k)]
+        cells.append((f"{row.alpha:g}", f"{row.expected_accuracy:.3f}", f"{row.accuracy:.3f}", *usd))
+    yield from grid((">alpha", ">right, forecast", ">result", ">$ per 1,000, forecast", ">result"), cells)
 
 
 def _adaptation(report: EvaluationReport) -> Iterator[str]:
-    rows = report.adaptation
-    yield from format.table(
-        [
-            Column("anchors", [str(row.anchors) for row in rows], right=True),
-            Column("AUC", [_cell(row.auc, "{:.4f}") for row in rows], right=True),
-            Column("accuracy", [f"{row.accuracy:.4f}" for row in rows], right=True),
-            Column("log-loss", [f"{row.logloss:.4f}" for row in rows], right=True),
-        ]
-    )
+    cells = [
+        (str(row.anchors), _cell(row.auc, "{:.4f}"), f"{row.accuracy:.4f}", f"{row.logloss:.4f}")
+        for row in report.adaptation
+    ]
+    yield from grid((">anchors", ">AUC", ">accuracy", ">log-loss"), cells)
 
 
 def _evidence(report: EvaluationReport) -> Iterator[str]:
-    rows = report.evidence
-    yield from format.table(
+    yield from grid(
+        ("evidence", ">predictions", ">p - right", ">by category", ">log-loss +", ">Brier +"),
         [
-            Column("evidence", [row.evidence for row in rows]),
-            Column("predictions", [f"{row.n:,}" for row in rows], right=True),
-            Column("p - right", [f"{row.signed_error:+.3f}" for row in rows], right=True),
-            Column("by category", [f"{row.calibration_error:.3f}" for row in rows], right=True),
-            Column("log-loss +", [f"{row.excess_logloss:+.3f}" for row in rows], right=True),
-            Column("Brier +", [f"{row.excess_brier:+.4f}" for row in rows], right=True),
-        ]
+            (
+                row.evidence,
+                f"{row.n:,}",
+                f"{row.signed_error:+.3f}",
+                f"{row.calibration_error:.3f}",
+                f"{row.excess_logloss:+.3f}",
+                f"{row.excess_brier:+.4f}",
+            )
+            for row in report.evidence
+        ],
     )
 
 
@@ -228,20 +213,20 @@ def _ends(report: EvaluationReport) -> Iterator[str]:
     if report.scaling:
         last = report.scaling[-1]
         yield (
-            f"tokens a query with {format.plural(last.models, 'model')}: {format.count(last.routed)} routed at alpha 1,"
-            f" {format.count(last.every)} when every model runs"
+            f"tokens per query with {format.plural(last.models, 'model')}: {format.count(last.routed)} routed at alpha 1,"
+            f" {format.count(last.every)} if every model runs"
         )
     if report.joining:
         ratio = sorted(one.everything / one.anchors for one in report.joining)[len(report.joining) // 2]
-        yield f"a model that joins by its anchors runs for 1/{ratio:.1f} of the FLOPs of answering the training queries"
+        yield f"adding a model by its anchors takes 1/{ratio:.1f} of the FLOPs of answering the training queries"
     for one in report.stability:
-        yield f"{one.edit}: {one.same_choice:.0%} of decisions stay, p moves by {one.moved_p:.3f}"
+        yield f"{one.edit}: {one.same_choice:.0%} of decisions stay the same, p changes by {one.moved_p:.3f}"
     if report.latency_ms:
         yield (
             f"a decision takes {report.latency_ms['whole']:.1f} ms with its encoding, {report.latency_ms['decide']:.1f} ms"
             " without (median)"
         )
-    yield f"replayed in {report.seconds:.1f} s, encoding aside"
+    yield f"replayed in {report.seconds:.1f} s, without encoding"
 
 
 def _cell(value: float | None, form: str, unknown: str = format.UNKNOWN) -> str:

@@ -1,4 +1,4 @@
-"""What `scope-edge tune` prints: a table over alpha, and what became of the wish."""
+"""The text and JSON that `scope-edge tune` prints: a table over alpha, and the result for the goal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scope_edge.cli import format
-from scope_edge.cli.format import Column
 from scope_edge.cli.output import one_line
 
 if TYPE_CHECKING:
@@ -21,19 +20,19 @@ if TYPE_CHECKING:
 
     Saved = tuple[str, Path, Mapping[str, Any]]
 
-# A normal error: 90 % of what is to be expected lies within so many standard errors, as in `route`.
+# 90 % of normal errors are within this many standard errors, as in `route`.
 _BAND = 1.645
-_HINT = "--queries FILE looks at yours"
+_HINT = "--queries FILE uses yours"
 
 
 def lines(
     outlook: PoolForecast,
     shown: Sequence[float],
     settings: Settings,
-    wished: tuple[TuningGoal | None, SolvedGoal | None],
+    asked: tuple[TuningGoal | None, SolvedGoal | None],
     saved: Saved | None,
 ) -> Iterator[str]:
-    """All of it."""
+    """Give all lines. asked: the goal and its solution."""
     name = f"pool {settings.pool}: " if "," not in settings.pool else ""
     yield f"{name}{format.plural(len(outlook.pool), 'model')}; {_traffic(outlook)}"
     yield from _warnings(outlook)
@@ -41,21 +40,21 @@ def lines(
     yield from _table(outlook, shown)
     yield ""
     yield (
-        "+-: 90 % of what is to be expected, given how well each model is known and how many queries these are; for queries"
-        " of another kind it can be further off."
+        "+-: a 90 % interval, given how well each model is known and how many queries these are; for queries of another kind"
+        " the error can be larger."
     )
-    wish, granted = wished
-    if wish is not None and granted is not None:
-        yield from _answer(outlook, wish, granted)
+    goal, solved = asked
+    if goal is not None and solved is not None:
+        yield from _solution(outlook, goal, solved)
     if saved is not None:
         name, path, values = saved
         yield f"profile {one_line(name)} is in {path}: alpha {values['alpha']:g}; use it with `scope-edge route --profile {quote(name)}`"
 
 
 def body(
-    outlook: PoolForecast, shown: Sequence[float], settings: Settings, granted: SolvedGoal | None, saved: Saved | None
+    outlook: PoolForecast, shown: Sequence[float], settings: Settings, solved: SolvedGoal | None, saved: Saved | None
 ) -> dict[str, Any]:
-    """The same as one JSON object (docs/json.md)."""
+    """Return the same as one JSON object (docs/json.md)."""
     traffic = outlook.traffic
     found: dict[str, Any] = {
         "pool": list(outlook.pool),
@@ -70,12 +69,12 @@ def body(
         "alphas": [_row(row) for row in outlook.rows if row.alpha in shown],
         "alone": {model: _row(one) for model, one in outlook.alone.items()},
     }
-    if granted is not None:
-        lead = None if granted.lead is None else {"accuracy": granted.lead[0], "error": granted.lead[1]}
+    if solved is not None:
+        lead = None if solved.lead is None else {"accuracy": solved.lead[0], "error": solved.lead[1]}
         found["wish"] = {
-            "found": None if granted.found is None else _row(granted.found),
-            "nearest": None if granted.nearest is None else _row(granted.nearest),
-            "missed": [{"part": m.part, "wanted": m.wanted, "best": m.best, "alpha": m.at} for m in granted.missed],
+            "found": None if solved.found is None else _row(solved.found),
+            "nearest": None if solved.nearest is None else _row(solved.nearest),
+            "missed": [{"part": m.part, "wanted": m.wanted, "best": m.best, "alpha": m.at} for m in solved.missed],
             "lead": lead,
         }
     found["saved"] = None if saved is None else {"profile": saved[0], "file": str(saved[1]), "values": dict(saved[2])}
@@ -83,14 +82,12 @@ def body(
 
 
 def _row(row: Expected) -> dict[str, Any]:
-    alpha = {"alpha": row.alpha} if hasattr(row, "alpha") else {}
-    usd = {"usd_per_1k": _thousand(row.usd), "usd_per_1k_error": _thousand(row.usd_error)}
-    known = row.unserved < 1
     return {
-        **alpha,
-        "accuracy": row.accuracy if known else None,
+        **({"alpha": row.alpha} if hasattr(row, "alpha") else {}),
+        "accuracy": row.accuracy if row.unserved < 1 else None,
         "accuracy_error": row.accuracy_error,
-        **usd,
+        "usd_per_1k": _thousand(row.usd),
+        "usd_per_1k_error": _thousand(row.usd_error),
         "tokens": row.tokens,
         "device_share": row.device_share,
         "unserved": row.unserved,
@@ -105,23 +102,21 @@ def _thousand(value: float | None) -> float | None:
 def _traffic(outlook: PoolForecast) -> str:
     traffic = outlook.traffic
     if not traffic.own:
-        return f"expected over {len(traffic):,} queries of the bank, which are exam questions and puzzles ({_HINT})"
+        return f"forecast for {len(traffic):,} queries of the bank, which are exam questions and puzzles ({_HINT})"
     first = "the first " if traffic.more else ""
     number = f"{len(traffic):,} of your queries" if len(traffic) > 1 else "your one query"
-    return f"expected over {first}{number}, {100 * (traffic.near or 0):.0f} % of them like something that was measured"
+    return f"forecast for {first}{number}; {100 * (traffic.near or 0):.0f} % of them resemble measured ones"
 
 
 def _warnings(outlook: PoolForecast) -> Iterator[str]:
     if outlook.unmeasured:
-        yield click.style(f"not measured, so left out: {', '.join(outlook.unmeasured)}", dim=True)
+        yield click.style(f"left out, since not measured: {', '.join(outlook.unmeasured)}", dim=True)
     if outlook.traffic.own and (outlook.traffic.near or 0) < 0.5:
-        yield click.style(
-            "most of them are like nothing that was measured: take what follows as a rough guide", dim=True
-        )
+        yield click.style("most of them do not resemble measured queries: the numbers are a rough guide", dim=True)
 
 
 def _table(outlook: PoolForecast, shown: Sequence[float]) -> Iterator[str]:
-    """A row an alpha, those that would look alike as one; then the best model alone."""
+    """Give a row for each alpha, equal rows as one, and a row for the best model alone."""
     groups: list[tuple[list[float], list[str]]] = []
     for row in outlook.rows:
         if row.alpha in shown:
@@ -130,19 +125,14 @@ def _table(outlook: PoolForecast, shown: Sequence[float]) -> Iterator[str]:
                 groups[-1][0].append(row.alpha)
             else:
                 groups.append(([row.alpha], cells))
-    rows = [(_range(alphas), *cells) for alphas, cells in groups]
+    rows: list[tuple[str, ...]] = [(_range(alphas), *cells) for alphas, cells in groups]
     best = max(outlook.alone, key=lambda model: outlook.alone[model].accuracy)
     rows.append(("alone", *_cells(outlook.alone[best])))
-    titles = ("alpha", "right %", "$ per 1,000", "tokens", "device", "unserved", "most often")
-    some = any(row.unserved for row in outlook.rows if row.alpha in shown)
-    columns = zip(titles, zip(*rows, strict=True), strict=True)
-    yield from format.table(
-        [
-            Column(title, cells, right=title not in ("alpha", "most often"))
-            for title, cells in columns
-            if some or title != "unserved"
-        ]
-    )
+    titles = ["alpha", ">right %", ">$ per 1,000", ">tokens", ">device", ">unserved", "most often"]
+    if not any(row.unserved for row in outlook.rows if row.alpha in shown):
+        rows = [(*row[:5], *row[6:]) for row in rows]
+        titles.remove(">unserved")
+    yield from format.grid(titles, rows)
 
 
 def _range(alphas: Sequence[float]) -> str:
@@ -151,7 +141,7 @@ def _range(alphas: Sequence[float]) -> str:
 
 def _cells(row: Expected) -> list[str]:
     if row.unserved == 1:
-        return ["", "", "", "", "100 %", "nothing keeps to the limits"]
+        return ["", "", "", "", "100 %", "no model keeps to the limits"]
     most = max(row.portfolio, key=lambda model: row.portfolio[model])
     share = f" ({100 * row.portfolio[most]:.0f} %)" if row.portfolio[most] < 0.995 else ""
     return [
@@ -174,34 +164,34 @@ def _dollars(row: Expected) -> str:
     return format.usd(_thousand(row.usd)) + around
 
 
-def _answer(outlook: PoolForecast, wish: TuningGoal, granted: SolvedGoal) -> Iterator[str]:
-    row = granted.found
+def _solution(outlook: PoolForecast, goal: TuningGoal, solved: SolvedGoal) -> Iterator[str]:
+    row = solved.found
     if row is not None:
-        yield click.style(f"{_said(wish)}: alpha {row.alpha:g}", bold=True)
+        yield click.style(f"{_described(goal)}: alpha {row.alpha:g}", bold=True)
         yield f"  {_numbers(row)}"
-        yield from _against(outlook, wish, granted)
+        yield from _against(outlook, goal, solved)
         return
-    yield click.style(f"{_said(wish)}: no alpha does that", bold=True)
+    yield click.style(f"{_described(goal)}: no alpha reaches that", bold=True)
     if all(one.unserved == 1 for one in outlook.rows):
-        yield "  nothing keeps to the limits of a single query, whatever the alpha"
+        yield "  no model keeps to the limits of a single query, at any alpha"
         return
-    for missed in granted.missed:
+    for missed in solved.missed:
         yield f"  {_missed(missed)}"
-    if not granted.missed and granted.nearest is not None:
-        yield "  each part can be had, but not all at once"
-    if granted.nearest is not None:
-        yield f"  nearest: alpha {granted.nearest.alpha:g}, {_numbers(granted.nearest)}"
+    if not solved.missed and solved.nearest is not None:
+        yield "  each part can be reached, but not all at once"
+    if solved.nearest is not None:
+        yield f"  nearest: alpha {solved.nearest.alpha:g}, {_numbers(solved.nearest)}"
 
 
-def _said(wish: TuningGoal) -> str:
+def _described(goal: TuningGoal) -> str:
     parts = []
-    if wish.match is not None:
-        less = f" but for {format.plural(100 * wish.within, 'point')}" if wish.within else ""
-        parts.append(f"right as often as {wish.match}{less}, at the least cost")
-    if wish.usd is not None:
-        parts.append(f"at most {_limit(1000 * wish.usd)} per 1,000 queries")
-    if wish.tokens is not None:
-        parts.append(f"at most {wish.tokens:g} tokens a query")
+    if goal.match is not None:
+        less = f" but for {format.plural(100 * goal.within, 'point')}" if goal.within else ""
+        parts.append(f"right as often as {goal.match}{less}, at the least cost")
+    if goal.usd is not None:
+        parts.append(f"at most {_limit(1000 * goal.usd)} per 1,000 queries")
+    if goal.tokens is not None:
+        parts.append(f"at most {goal.tokens:g} tokens per query")
     return ", ".join(parts)
 
 
@@ -210,33 +200,29 @@ def _limit(dollars: float) -> str:
 
 
 def _numbers(row: Forecast) -> str:
-    tokens = "" if row.tokens is None else f", {format.count(row.tokens)} tokens a query"
+    tokens = "" if row.tokens is None else f", {format.count(row.tokens)} tokens per query"
     cost = "free" if row.usd == 0 else f"{_dollars(row)} per 1,000 queries" if row.usd is not None else "cost unknown"
-    left = f"; for {100 * row.unserved:.1f} % of queries nothing keeps to the limits" if row.unserved else ""
+    left = f"; for {100 * row.unserved:.1f} % of queries no model keeps to the limits" if row.unserved else ""
     return f"{_accuracy(row)} % right, {cost}{tokens}, {100 * row.device_share:.0f} % on the device{left}"
 
 
-def _against(outlook: PoolForecast, wish: TuningGoal, granted: SolvedGoal) -> Iterator[str]:
-    if wish.match is None or granted.lead is None or granted.found is None:
+def _against(outlook: PoolForecast, goal: TuningGoal, solved: SolvedGoal) -> Iterator[str]:
+    if goal.match is None or solved.lead is None or solved.found is None:
         return
-    other, (lead, error) = outlook.alone[wish.match], granted.lead
+    other, (lead, error) = outlook.alone[goal.match], solved.lead
     around = "" if error is None else f" +-{100 * _BAND * error:.1f}"
     alone = f"{_accuracy(other)} % right, {_dollars(other)} per 1,000 queries"
-    yield f"  {wish.match} alone: {alone}; the difference is {100 * lead:+.1f}{around} points"
-    if other.usd and granted.found.usd is not None:
-        yield f"  at {100 * granted.found.usd / other.usd:.0f} % of its cost"
+    yield f"  {goal.match} alone: {alone}; the difference is {100 * lead:+.1f}{around} points"
+    if other.usd and solved.found.usd is not None:
+        yield f"  at {100 * solved.found.usd / other.usd:.0f} % of its cost"
 
 
 def _missed(missed: UnmetGoal) -> str:
     at = "" if missed.at is None else f" (alpha {missed.at:g})"
     if missed.best is None:
-        return (
-            "what it costs is not known at any alpha" if missed.part == "usd" else "how long answers run is not known"
-        )
+        return "the cost is unknown at every alpha" if missed.part == "usd" else "the length of answers is unknown"
     if missed.part == "usd":
-        return f"the least this pool costs is {_limit(1000 * missed.best)} per 1,000 queries{at}"
+        return f"the lowest cost of this pool is {_limit(1000 * missed.best)} per 1,000 queries{at}"
     if missed.part == "tokens":
-        return f"the fewest this pool spends are {missed.best:.0f} tokens a query{at}"
-    return (
-        f"the most this pool gets right are {100 * missed.best:.1f} %{at}, where {100 * missed.wanted:.1f} % are wanted"
-    )
+        return f"the fewest tokens this pool uses are {missed.best:.0f} per query{at}"
+    return f"this pool is right on at most {100 * missed.best:.1f} %{at}; the goal is {100 * missed.wanted:.1f} %"
