@@ -19,7 +19,7 @@ import click
 from scope_edge.cli.options import AnyParamType
 from scope_edge.cli.run import complain
 from scope_edge.errors import UsageError
-from scope_edge.execution.call_options import PREFERENCES
+from scope_edge.execution.request import PREFERENCES
 from scope_edge.pipeline import MAX_QUERY_CHARACTERS, check_query
 from scope_edge.settings.validation import suggestion
 from scope_edge.types import Query

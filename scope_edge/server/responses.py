@@ -1,4 +1,4 @@
-"""Answers in OpenAI's format, whole and as events of a stream, and the decision in headers."""
+"""Answers in OpenAI's format, whole or as events of a stream, and the decision in headers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ResponseFormatter:
     _called: bool = False
 
     def first(self, decision: Decision, attempts: Sequence[Attempt]) -> bytes:
-        """The event that an answer begins with. attempts: the models that were asked before and did not answer."""
+        """Return the event that an answer begins with. attempts: the models that were called before and did not answer."""
         ours = {"decision": decision.as_dict(), "attempts": [row(one) for one in attempts]}
         ours = {"scope_edge": ours} if self.show else {}
         if not self.chat:
@@ -88,7 +88,7 @@ class ResponseFormatter:
 
 
 def error_details(error: ScopeEdgeError, decision: Decision | None) -> dict[str, Any]:
-    """The decision and the run behind an error, for a client that wants to see them. decision: None = not made."""
+    """Return the decision and the run behind an error, for a client that wants them. decision: None = not made."""
     if isinstance(error, InfeasibleError):
         decision = error.decision
     run = getattr(error, "run", None)
@@ -111,7 +111,7 @@ def usage_of(run: Run) -> dict[str, Any]:
 
 
 def decision_headers(decision: Decision, model: str | None, *, sticky: bool = False) -> dict[str, str]:
-    """Return the decision as headers; what is not ASCII is percent-encoded. model: answers; None = no model was asked."""
+    """Return the decision as headers; non-ASCII text is percent-encoded. model: the one that answers; None = no model was called."""
     row = next((one for one in decision.candidates if one.model == (model or decision.choice)), None)
     found: dict[str, Any] = {
         "choice": decision.choice or "none",

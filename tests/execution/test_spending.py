@@ -105,7 +105,7 @@ def test_a_call_over_midnight_belongs_to_the_day_it_began_on(clock: list[datetim
 def test_an_unknown_price_is_refused_where_there_is_a_cap_and_counted_where_there_is_none() -> None:
     for unknown in (None, float("nan")):
         for capped in (open_(day=1.0), open_(month=1.0)):
-            with pytest.raises(BudgetError, match="the price of a-model is not known, so max_usd_"):
+            with pytest.raises(BudgetError, match="the price of a-model is unknown, so max_usd_"):
                 capped.reserve(unknown, MODEL)
     ledger = open_()
     ledger.settle(ledger.reserve(None, MODEL), None)
