@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """The model's own tokens, None = unknown; how they were counted; US dollars, None = the price is unset."""
+    """What a call has used: the model's own tokens, None = unknown; how they were counted; US dollars, None = unknown."""
 
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
@@ -128,7 +128,7 @@ class Call:
         wrote = bill.completion_tokens
         if most is None or wrote is None or wrote <= most or bill.counted == "estimate":
             return None
-        return f"{self.card.id} wrote {wrote:.0f} tokens where it was told to stop at {most}"
+        return f"{self.card.id} wrote {wrote:.0f} tokens, more than its limit of {most}"
 
     def _bill(self) -> Bill:
         if self._free or self._budget is None:

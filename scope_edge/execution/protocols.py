@@ -1,4 +1,4 @@
-"""What the executor knows of the places where models run. `factory.py` puts the real ones in."""
+"""The interface between the executor and the places where models run."""
 
 from __future__ import annotations
 

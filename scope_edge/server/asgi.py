@@ -1,4 +1,4 @@
-"""What starlette leaves to the application: limits for bodies, disconnected clients, and threads that write a response."""
+"""Additions to starlette: limits for bodies, disconnected clients, and threads that write a response."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive
 
 from scope_edge.server.errors import ApiError
 from scope_edge.server.schemas import parse
@@ -27,18 +25,6 @@ BODY_SECONDS, WHOLE_BODY_SECONDS = 30.0, 300.0
 _SHORT = 64 * 1024
 # Items that may wait for a slow reader. Beyond that the thread waits, and with it the model.
 _MAX_WAITING_ITEMS = 256
-
-
-class Held:
-    """A response whose resources stay open until it has been sent. open_: yields the response."""
-
-    def __init__(self, open_: Callable[[], AbstractAsyncContextManager[Response]]) -> None:
-        self._open = open_
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with AsyncExitStack() as stack:
-            response = await unless_disconnected(receive, stack.enter_async_context(self._open()))
-            await response(scope, receive, send)
 
 
 async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:

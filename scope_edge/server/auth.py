@@ -32,7 +32,7 @@ _NO_TOKEN = (
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """token: None = not required. hosts: allowed names beside loopback and, if `public`, any IP address."""
+    """The rules of access. token: None = not required. hosts: allowed names beside loopback and, if `public`, any IP address."""
 
     token: str | None
     hosts: tuple[str, ...] = ()

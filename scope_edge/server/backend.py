@@ -81,7 +81,7 @@ class ModelNames:
 
 
 class Backend:
-    """Threads may share one; every method blocks."""
+    """Decides and answers requests. Threads may share one; every method blocks."""
 
     def __init__(self, settings: Settings, overrides: Mapping[str, Any]) -> None:
         """overrides: the server's own options. Raises UsageError (an unknown pool), AssetError."""
@@ -115,7 +115,7 @@ class Backend:
         options, card, messages = conversation.options, target.pinned, conversation.messages
         settings = tightened(target.settings, options)
         preference = settings.preference(exclude=options.exclude)
-        # A client that wants to see the decision sees a full one, also for a pinned model.
+        # A client that asks for the decision gets a full one, also for a pinned model.
         at_once = card is not None and not options.show and is_unlimited(card, preference, settings)
         if card is not None and not at_once and card not in self.cache.catalog.pool(settings.pool):
             settings = replace(settings, pool=card.id)

@@ -4,57 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from scope_edge.errors import ScopeEdgeError
 from scope_edge.execution.request import Asked
 from scope_edge.providers.openai.stream import Piece
-from scope_edge.server.asgi import Held, read_json
+from scope_edge.server.asgi import read_json, unless_disconnected
 from scope_edge.server.errors import ApiError, Json, api_error_of, closing
 from scope_edge.server.responses import ResponseFormatter, decision_headers, error_details, event
 from scope_edge.server.schemas import Conversation, read_chat, read_completion
 from scope_edge.types import Run
 
 if TYPE_CHECKING:
-    from scope_edge.execution import Execution
-    from scope_edge.server.asgi import ThreadBridge
-    from scope_edge.server.backend import Backend, Target
+    from scope_edge.server.backend import Target
     from scope_edge.server.state import AppState
     from scope_edge.types import Answer
 
 SHOW = "x-scope-edge-decision"
-
-
-class ChatRun:
-    """A source for a thread bridge: its items are the decision, then the pieces of the answer."""
-
-    def __init__(self, backend: Backend, target: Target, conversation: Conversation) -> None:
-        self._backend, self._target, self._conversation = backend, target, conversation
-        self._cancelled = threading.Event()
-        self._execution: Execution | None = None
-
-    def __iter__(self) -> Iterator[Asked | Piece]:
-        asked = self._backend.ask(self._target, self._conversation)
-        self._execution = asked.execution
-        yield asked
-        if self._cancelled.is_set():
-            asked.execution.cancel()
-        yield from asked.execution
-
-    def cancel(self) -> None:
-        """End the answer, from any thread."""
-        self._cancelled.set()
-        if self._execution is not None:
-            self._execution.cancel()
-
-    def close(self) -> None:
-        """Close the answer, in the thread that read it."""
-        if self._execution is not None:
-            self._execution.close()
 
 
 class Chat:
@@ -63,55 +34,67 @@ class Chat:
     def __init__(self, state: AppState) -> None:
         self._state = state
 
-    async def chat(self, request: Request) -> Held:
+    async def chat(self, request: Request) -> _Reply:
         """POST /v1/chat/completions."""
         return await self._reply(request, read_chat, chat=True)
 
-    async def completion(self, request: Request) -> Held:
+    async def completion(self, request: Request) -> _Reply:
         """POST /v1/completions."""
         return await self._reply(request, read_completion, chat=False)
 
-    async def _reply(self, request: Request, read: Callable[..., Conversation], *, chat: bool) -> Held:
+    async def _reply(self, request: Request, read: Callable[..., Conversation], *, chat: bool) -> _Reply:
         show = request.headers.get(SHOW, "").lower() in ("1", "true", "yes")
-        conversation = await read_json(request, self._state.bounds.body_bytes, lambda body: read(body, show=show))
+        conversation = await read_json(request, self._state.options.body_bytes, lambda body: read(body, show=show))
         target = self._state.backend.names.find(conversation.model)
-        return Held(_Reply(self._state, target, conversation, ResponseFormatter(chat, conversation.options.show)).open)
+        return _Reply(self._state, target, conversation, ResponseFormatter(chat, conversation.options.show))
 
 
 class _Reply:
-    """One answer as a response."""
+    """One answer as a response. A thread iterates its pieces, and the event loop sends them."""
 
     def __init__(
         self, state: AppState, target: Target, conversation: Conversation, formatter: ResponseFormatter
     ) -> None:
         self._state, self._target, self._conversation, self._formatter = state, target, conversation, formatter
+        self._cancelled = threading.Event()
         self._asked: Asked | None = None
         self._failed: Run | None = None
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Response]:
-        """Wait for a turn and yield the response; record the run at the end. Raises ApiError: the queue is full."""
-        source = ChatRun(self._state.backend, self._target, self._conversation)
+    def __iter__(self) -> Iterator[Piece]:
+        """Decide, then yield the answer's pieces."""
+        asked = self._asked = self._state.backend.ask(self._target, self._conversation)
+        self._state.metrics.decision_seconds.observe(asked.deciding)
+        self._state.metrics.sticky.inc(asked.sticky)
+        if self._cancelled.is_set():
+            asked.execution.cancel()
+        yield from asked.execution
+
+    def cancel(self) -> None:
+        """End the answer, from any thread."""
+        self._cancelled.set()
+        if self._asked is not None:
+            self._asked.execution.cancel()
+
+    def close(self) -> None:
+        """Close the answer, in the thread that read it."""
+        if self._asked is not None:
+            self._asked.execution.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait for a turn and send the response; record the run at the end. Raises ApiError (no turn), ClientDisconnect."""
         try:
-            async with self._state.reading(source) as bridge:
-                try:
-                    pieces = self._pieces(bridge)
-                    response = await (self._stream(pieces) if self._conversation.stream else self._whole(pieces))
-                except (ScopeEdgeError, ApiError) as error:
-                    problem = self._problem(error)
-                    response = problem.response()
-                yield response
+            async with AsyncExitStack() as stack:
+                response = await unless_disconnected(receive, self._respond(stack))
+                await response(scope, receive, send)
         finally:
             self._record()
 
-    async def _pieces(self, bridge: ThreadBridge[Asked | Piece]) -> AsyncIterator[Piece]:
-        async for item in bridge:
-            if isinstance(item, Asked):
-                self._asked = item
-                self._state.metrics.decision_seconds.observe(item.deciding)
-                self._state.metrics.sticky.inc(item.sticky)
-            else:
-                yield item
+    async def _respond(self, stack: AsyncExitStack) -> Response:
+        pieces = aiter(await stack.enter_async_context(self._state.reading(self)))
+        try:
+            return await (self._stream(pieces) if self._conversation.stream else self._whole(pieces))
+        except (ScopeEdgeError, ApiError) as error:
+            return self._problem(error).response()
 
     async def _whole(self, pieces: AsyncIterator[Piece]) -> Response:
         came = [piece async for piece in pieces]

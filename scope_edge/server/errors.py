@@ -21,7 +21,7 @@ from scope_edge.errors import (
 )
 
 _INVALID, _API = "invalid_request_error", "api_error"
-# OpenAI's client repeats a request after 5xx unless told not to: the models have been tried twice already.
+# OpenAI's client repeats a request after 5xx unless this header forbids it: the models have been tried twice already.
 _NOT_AGAIN = {"x-should-retry": "false"}
 # Error -> status, code, type. The first that fits.
 _KINDS: tuple[tuple[type[ScopeEdgeError], int, str, str], ...] = (

@@ -44,14 +44,14 @@ class ModelsEndpoints:
 
     async def route(self, request: Request) -> Response:
         """POST /v1/route."""
-        name, query, options = await read_json(request, self._state.bounds.body_bytes, read_query)
+        name, query, options = await read_json(request, self._state.options.body_bytes, read_query)
         target = self._backend.names.find(name)
         decision = await self._state.quickly(request, self._backend.decide, target, query, options)
         return Json(decision.as_dict(), headers=decision_headers(decision, None))
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings."""
-        body = await read_json(request, self._state.bounds.body_bytes, dict)
+        body = await read_json(request, self._state.options.body_bytes, dict)
         model, texts, packed = read_inputs(body)
         if model not in (ENCODER, AUTO):
             why = f"there is no embedding model {model!r}; {ENCODER} is one"
@@ -59,7 +59,7 @@ class ModelsEndpoints:
         return await self._state.quickly(request, _embedded, self._backend, texts, packed, body.get("dimensions"))
 
     async def health(self, request: Request) -> Response:
-        """GET /health. It needs no token, so it says no more than this."""
+        """GET /health. It needs no token, so it reveals only this."""
         return Json({"status": "closing" if self._state.answers.closed else "ok", "version": __version__})
 
     async def metrics(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""What a server keeps loaded: one encoder, one host of device models, and a router for each set of settings in use."""
+"""The loaded parts of a server: one encoder, one host of device models, and a router for each set of settings in use."""
 
 from __future__ import annotations
 

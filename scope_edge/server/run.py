@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +24,7 @@ from scope_edge.server.backend import Backend
 from scope_edge.server.limits import IDLE_SECONDS, LimitedProtocol
 from scope_edge.server.page import PageApi
 from scope_edge.server.pipelines import share_arenas
-from scope_edge.server.state import AppState, Bounds
+from scope_edge.server.state import AppState, ServerOptions
 from scope_edge.server.token import RunningServer, make_token
 
 if TYPE_CHECKING:
@@ -37,27 +37,8 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """How to serve.
-
-    Attributes:
-        host, port: address to listen on; port 0 = any free one. names: allowed Host headers beside loopback.
-        auth: whether the token is required. grace: seconds that running answers have at shutdown.
-        preload: load what decisions need before listening, not with the first decision.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8743
-    names: tuple[str, ...] = ()
-    auth: bool = True
-    grace: float = 10.0
-    bounds: Bounds = field(default_factory=Bounds)
-    preload: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Listening:
-    """Where the server listens. code: opens the page once."""
+    """The server's address. code: opens the page once."""
 
     host: str
     port: int
@@ -103,7 +84,7 @@ async def _serve(
     ready: Callable[[Listening], None],
     until: threading.Event | None,
 ) -> bool:
-    state = AppState(backend, options.bounds)
+    state = AppState(backend, options)
     page_api = PageApi(state, token)
     hosts = tuple(name.strip().lower().rstrip(".") for name in (*options.names, options.host))
     access = Access(token if options.auth else None, hosts, public=not is_loopback(options.host))

@@ -34,10 +34,10 @@ class Sessions:
 
     def model_of(self, name: str, messages: Sequence[Mapping[str, Any]]) -> str | None:
         """Return the model that answered last; None = the conversation is new or old. name: the request's model."""
-        said = _before_last_answer(messages)
-        if not said:
+        earlier = _before_last_answer(messages)
+        if not earlier:
             return None
-        mark = self._mark(name, said)
+        mark = self._mark(name, earlier)
         with self._lock:
             model, at = self._known.get(mark, ("", 0.0))
             if not model or time.monotonic() - at > _SECONDS:

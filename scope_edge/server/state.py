@@ -1,4 +1,4 @@
-"""What all endpoints share: the backend, threads and queues, metrics, and the latest answers."""
+"""State shared by all endpoints: the backend, threads and queues, metrics, and the latest answers."""
 
 from __future__ import annotations
 
@@ -40,30 +40,40 @@ _GAUGES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """Limits of a server.
+class ServerOptions:
+    """Options of a server.
 
     Attributes:
+        host, port: address to listen on; port 0 = any free one. names: allowed Host headers beside loopback.
+        auth: whether the token is required. grace: seconds that running answers have at shutdown.
+        preload: load what decisions need before listening, not with the first decision.
         at_once: answers under way. waiting: requests in the queue. body_bytes: of a request.
         connections: open at once; fewer if the system allows the process fewer open files.
     """
 
-    at_once: int = 64
-    waiting: int = 256
-    body_bytes: int = 32 * 2**20
-    connections: int = 512
+    host: str
+    port: int
+    names: tuple[str, ...]
+    auth: bool
+    grace: float
+    preload: bool
+    at_once: int
+    waiting: int
+    body_bytes: int
+    connections: int
 
 
 class AppState:
-    """Lives in the event loop; its threads do what blocks."""
+    """Lives in the event loop; its threads run blocking work."""
 
-    def __init__(self, backend: Backend, bounds: Bounds) -> None:
-        self.backend, self.bounds, self.metrics = backend, bounds, Metrics()
+    def __init__(self, backend: Backend, options: ServerOptions) -> None:
+        self.backend, self.options, self.metrics = backend, options, Metrics()
         self.connections = Connections(
-            connection_limit(bounds.connections, bounds.at_once), self.metrics.connections_cut
+            connection_limit(options.connections, options.at_once), self.metrics.connections_cut
         )
-        self.answers, self._quick = RequestQueue(bounds.at_once, bounds.waiting), RequestQueue(_QUICK, bounds.waiting)
-        self._threads = ThreadPoolExecutor(bounds.at_once, "answer")
+        self.answers = RequestQueue(options.at_once, options.waiting)
+        self._quick = RequestQueue(_QUICK, options.waiting)
+        self._threads = ThreadPoolExecutor(options.at_once, "answer")
         self._bridges: set[ThreadBridge[Any]] = set()
         self._abandoned: list[asyncio.Future[Any]] = []
         self.recent: deque[Mapping[str, Any]] = deque(maxlen=_RECENT)

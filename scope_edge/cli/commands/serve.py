@@ -149,13 +149,23 @@ def command(
     for library in ("starlette", "uvicorn", "prometheus_client"):
         if find_spec(library) is None:
             raise MissingExtraError(f'a server needs {library}; pip install "scope-edge[server]"')
-    from scope_edge.server.run import ServerOptions, serve
-    from scope_edge.server.state import Bounds
+    from scope_edge.server.run import serve
+    from scope_edge.server.state import ServerOptions
     from scope_edge.settings.config import load_settings
 
     settings = load_settings(overrides)
-    bounds = Bounds(at_once, queue, int(max_body * 2**20), connections)
-    options = ServerOptions(host, port, names, not no_auth, grace, bounds, preload)
+    options = ServerOptions(
+        host=host,
+        port=port,
+        names=names,
+        auth=not no_auth,
+        grace=grace,
+        preload=preload,
+        at_once=at_once,
+        waiting=queue,
+        body_bytes=int(max_body * 2**20),
+        connections=connections,
+    )
     until = _end_of_input() if until_eof else None
     done = serve(settings, overrides, options, lambda where: _say(where, options.auth, as_json), until)
     if not done:

@@ -75,6 +75,7 @@ class ChatClient:
                 f'calling an endpoint needs httpx and httpx-sse ({error}); pip install "scope-edge[cloud]"'
             ) from error
         self._transport = transport.Transport(card, retry.timeout, offline=offline)
+        self._call = partial(transport.HttpCall, self._transport)
         self._model, self._retry = card.served_as or card.id, retry
         self._asking = OptionCompatibility({"temperature": 0})
         # A streamed answer only includes its usage on request.
@@ -106,11 +107,11 @@ class ChatClient:
             if not meter.begin():
                 raise NoAnswerError("the limit on spending leaves no room for another call")
             try:
-                (reply,) = self._transport.call(produce, self._retry.timeout)
+                (reply,) = self._call(produce, self._retry.timeout)
                 self._answered = True
                 return reply
             except ProviderError as error:
-                self._heed(error, attempt, meter)
+                self._pause_or_raise(error, attempt, meter)
         raise NoAnswerError(self._line("it was not asked"))
 
     def served(self) -> tuple[Served, ...] | None:
@@ -119,7 +120,7 @@ class ChatClient:
         Raises RemoteError: there is no server, it refuses, it leads to another host, or it sends an invalid list.
         """
         try:
-            (found,) = self._transport.call(self._listed, self._retry.timeout)
+            (found,) = self._call(self._listed, self._retry.timeout)
             return found
         except ProviderError as error:
             raise RemoteError(f"{self._transport.endpoint.url}: {error}") from error
@@ -138,11 +139,11 @@ class ChatClient:
         body = {"model": self._model, **fields, "messages": list(messages), "stream": True}
         size = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
         produce = partial(self._chunks, body, max_tokens)
-        call = self._transport.call(produce, until - time.monotonic())
+        call = self._call(produce, until - time.monotonic())
         return AnswerStream(call, size, max_tokens, self._transport.secret)
 
-    def _heed(self, error: ProviderError, attempt: int, meter: CostHook) -> None:
-        """Pause before the next attempt. Raises NoAnswerError, RemoteError: there is none."""
+    def _pause_or_raise(self, error: ProviderError, attempt: int, meter: CostHook) -> None:
+        """Pause before the next attempt. Raises NoAnswerError, RemoteError: no attempt is left."""
         if error.unbilled:
             meter.unbilled()
         if error.every_question:
@@ -232,7 +233,7 @@ class _RateLimiter:
 
     def _sleep(self, seconds: float) -> None:
         if self.over.wait(max(seconds, 0.0)):
-            raise NoAnswerError("stopped")
+            raise NoAnswerError("the client was closed")
 
 
 def _pause(attempt: int, retry_after: float | None) -> float:

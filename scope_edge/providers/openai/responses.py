@@ -121,7 +121,7 @@ def _sane(number: object, least: int, most: int) -> int | None:
     return number if type(number) is int and least <= number <= most else None
 
 
-def said(raw: bytes, key: str | None) -> str:
+def error_text(raw: bytes, key: str | None) -> str:
     """Return a server's error message, on one line, without the key."""
     text = raw[:4096].decode("utf-8", "replace")
     with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
@@ -149,7 +149,7 @@ def retry_after(value: object) -> float | None:
 
 def refusal(transport: Transport, model: str, status: int, wait: str | None, raw: bytes) -> ProviderError:
     """Return the error for a status. wait: the header Retry-After. raw: the body, or its beginning."""
-    words = said(raw, transport.secret)
+    words = error_text(raw, transport.secret)
     if status in (401, 403):
         key = f"check the key in {transport.key_env}" if transport.key_env else "name its key's variable in key_env"
         return ProviderError(f"it refuses (HTTP {status}); {key}", every_question=True, unbilled=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import ProviderError
-from scope_edge.providers.openai.responses import MISSHAPEN, NO_ANSWER, read_reply, read_usage, said, text_of
+from scope_edge.providers.openai.responses import MISSHAPEN, NO_ANSWER, error_text, read_reply, read_usage, text_of
 
 if TYPE_CHECKING:
     from scope_edge.providers.openai.transport import HttpCall
@@ -141,7 +141,7 @@ def read_chunk(data: str, key: str | None = None) -> Chunk:
     try:
         body = json.loads(data)
         if body.get("error"):
-            raise ProviderError(f"it broke off ({said(data.encode(), key) or 'an error'})", retryable=True)
+            raise ProviderError(f"it broke off ({error_text(data.encode(), key) or 'an error'})", retryable=True)
         usage = body.get("usage")
         usage = usage if isinstance(usage, dict) else None
         choices = [one for one in body.get("choices") or [] if one.get("index", 0) == 0]

@@ -15,7 +15,7 @@ import queue
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -70,40 +70,32 @@ class Transport:
         # A call that stays on this machine must not go through a proxy.
         self._trust_env = not (offline or local)
         self._lock = threading.Lock()
-        self._calls: set[HttpCall[Any]] = set()
+        self._tasks: set[Future[None]] = set()
         self._process, self._closed = 0, False
         self._portal: BlockingPortal
         self.http: httpx.AsyncClient
 
-    def call(self, produce: Callable[[HttpCall[Item]], AsyncIterator[Item]], seconds: float) -> HttpCall[Item]:
-        """Return a call, not made yet. seconds: from now until it must be over."""
-        return HttpCall(self, produce, seconds)
-
-    def start(self, call: HttpCall[Any]) -> Future[None]:
-        """Run a call in the event loop. Raises ProviderError: this is closed."""
+    def start(self, run: Callable[[], Awaitable[None]]) -> Future[None]:
+        """Start a task in the event loop. Raises ProviderError: this is closed."""
         with self._lock:
             if self._closed:
                 raise ProviderError("the client is closed", retryable=True, unbilled=True)
             # A forked process has neither the thread nor connections of its own yet.
             if self._process != os.getpid():
-                self._process, self._calls = os.getpid(), set()
+                self._process, self._tasks = os.getpid(), set()
                 self._portal, self.http = _portal(self._process), self._client()
-            self._calls.add(call)
-        return self._portal.start_task_soon(call.run)
-
-    def forget(self, call: HttpCall[Any]) -> None:
-        """Drop a call that is over."""
-        with self._lock:
-            self._calls.discard(call)
+            task = self._portal.start_task_soon(run)
+            self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def close(self) -> None:
         """Close every connection; running calls fail."""
         with self._lock:
             closed, self._closed = self._closed, True
-            calls = tuple(self._calls)
         if self._process == os.getpid() and not closed:
-            for call in calls:
-                call.end()
+            for task in tuple(self._tasks):
+                task.cancel()
             self._portal.call(self.http.aclose)
 
     def moved(self, url: str, location: str) -> str:
@@ -151,7 +143,7 @@ class HttpCall(Generic[Item]):
     def __iter__(self) -> Iterator[Item]:
         if self._ended:
             raise self._late()
-        task = self._task = self._transport.start(self)
+        task = self._task = self._transport.start(self.run)
         if self._ended:
             # It was ended meanwhile, by a thread that did not see the task yet.
             task.cancel()
@@ -160,6 +152,7 @@ class HttpCall(Generic[Item]):
                 yield item
             task.result()
         except CancelledError as error:
+            self._ended = True
             if not self._complete:
                 raise self._late() from error
         finally:
@@ -183,7 +176,6 @@ class HttpCall(Generic[Item]):
             if not self._complete:
                 raise
         finally:
-            self._transport.forget(self)
             self._items.put(_END)
 
     @contextlib.asynccontextmanager
