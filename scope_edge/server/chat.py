@@ -100,9 +100,8 @@ class _Reply:
         came = [piece async for piece in pieces]
         asked, answer = self._answer()
         self._formatter.model = answer.run.model or ""
-        return Json(
-            self._formatter.whole(answer, came), headers=_headers(asked) | {"x-scope-edge-id": answer.id or "none"}
-        )
+        headers = _headers(asked) | {"x-scope-edge-id": answer.id or "none"}
+        return Json(self._formatter.whole(answer, came), headers=headers)
 
     async def _stream(self, pieces: AsyncIterator[Piece]) -> Response:
         """Wait for the first piece: an error before it has a status of its own."""
@@ -115,9 +114,8 @@ class _Reply:
         return StreamingResponse(self._events(asked, first, pieces), headers=headers, media_type="text/event-stream")
 
     async def _events(self, asked: Asked, first: Piece | None, pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
-        yield self._formatter.first(asked.decision, asked.execution.attempts) + (
-            b"" if first is None else self._formatter.piece(first)
-        )
+        begin = self._formatter.first(asked.decision, asked.execution.attempts)
+        yield begin if first is None else begin + self._formatter.piece(first)
         try:
             async for piece in pieces:
                 yield self._formatter.piece(piece)
@@ -125,7 +123,7 @@ class _Reply:
         except (ScopeEdgeError, ApiError) as error:
             yield event(self._problem(error).body())
             return
-        yield b"".join(self._formatter.last(answer, usage=self._conversation.usage))
+        yield self._formatter.last(answer, usage=self._conversation.usage)
 
     def _answer(self) -> tuple[Asked, Answer]:
         """Raises ApiError: the answer was cut, since the server is shutting down."""
