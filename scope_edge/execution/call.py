@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from scope_edge.encoding.token_count import PromptTokens, estimate_prompt_tokens
 from scope_edge.errors import AssetError, ProviderError
 from scope_edge.execution.token_budget import TokenBudget, estimated_prompt, token_budget_for, wanted_tokens
-from scope_edge.policy.costs import Price
+from scope_edge.policy.price import Price
 
 if TYPE_CHECKING:
     from scope_edge.execution.protocols import CompletionStream, Provider
     from scope_edge.execution.request import Request
-    from scope_edge.execution.spending import Ledger, Reservation
+    from scope_edge.execution.spending import Ledger
     from scope_edge.providers.openai.stream import Piece
     from scope_edge.types import Candidate, Counted, Ending, ModelCard
 
@@ -44,11 +44,11 @@ class Call:
         self.problem: str | None = None
         self._provider, self._ledger = provider, ledger
         self._stream: CompletionStream[Any] | None = None
-        self._reservation: Reservation | None = None
+        self._reservation: int | None = None
         self._budget: TokenBudget | None = None
         self._texts: list[str] = []
         # Nothing is owed before the model is called.
-        self._free, self._settled = True, False
+        self._free, self._reserved = True, False
         self._ended = threading.Event()
 
     @property
@@ -75,7 +75,7 @@ class Call:
         capped = self._ledger is not None and self._ledger.capped
         self._budget = token_budget_for(self.card, self.candidate, limits, prompt, wanted_tokens(fields), capped=capped)
         if self._ledger is not None and not Price.on(self.card).free:
-            self._reservation = self._ledger.reserve(self._budget.usd_hi, self.card.id)
+            self._reservation, self._reserved = self._ledger.reserve(self._budget.usd_hi, self.card.id), True
         self._free = False
         try:
             self._stream = self._provider.begin(self.card, messages, fields, self._budget, request.until)
@@ -110,8 +110,8 @@ class Call:
         if self._stream is not None:
             self._stream.close()
         bill = self._bill()
-        if self._ledger is not None and self._reservation is not None and not self._settled:
-            self._settled = True
+        if self._ledger is not None and self._reserved:
+            self._reserved = False
             try:
                 if self._free:
                     self._ledger.release(self._reservation)

@@ -52,15 +52,6 @@ _WITHIN = "day >= ? AND day < ?"
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
-    """Money set aside for one call. usd_hi: at most; None = unknown. id: None = it could not be recorded."""
-
-    id: int | None
-    model: str
-    usd_hi: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Spending:
     """The spending of a day or a month, in US dollars.
 
@@ -102,15 +93,13 @@ class Ledger(SqliteStore):
         """Whether a cap is set: then every reservation must be the most that a call can cost."""
         return any(cap is not None for cap in self._caps.values())
 
-    def reserve(self, usd_hi: float | None, model: str) -> Reservation:
-        """Set aside the most that a call may cost; None or NaN = unknown.
+    def reserve(self, usd_hi: float | None, model: str) -> int | None:
+        """Set aside the most that a call may cost; None or NaN = unknown. Return the reservation; None = it is not recorded.
 
         Raises BudgetError (a cap would be passed, or a cap is set and the price is unknown), UsageError (a negative amount),
         AssetError (a cap is set, and the ledger cannot be read or written).
         """
-        micro = _micro(usd_hi)
-        known = None if micro is None else usd_hi
-        capped = self.capped
+        micro, capped = _micro(usd_hi), self.capped
         if capped and micro is None:
             caps = " and ".join(f"max_usd_{span}" for span, cap in self._caps.items() if cap is not None)
             raise BudgetError(
@@ -128,32 +117,32 @@ class Ledger(SqliteStore):
             if capped:
                 raise
             self.problem = f"spending is not recorded: {error}"
-            return Reservation(None, model, known)
+            return None
         self.problem = None
-        return Reservation(made.lastrowid, model, known)
+        return made.lastrowid
 
-    def settle(self, reservation: Reservation, usd: float | None) -> None:
+    def settle(self, reservation: int | None, usd: float | None) -> None:
         """Record what a call has cost; None or NaN = unknown, then the whole reservation counts as spent.
 
         A reservation that was settled or released stays so. Raises UsageError (a negative amount), AssetError: it stays reserved.
         """
         micro = _micro(usd)
-        if reservation.id is None:
+        if reservation is None:
             return
         with self._database.writing() as link:
-            row = link.execute("SELECT day, model, micro FROM reserved WHERE id = ?", (reservation.id,)).fetchone()
+            row = link.execute("SELECT day, model, micro FROM reserved WHERE id = ?", (reservation,)).fetchone()
             if row is None:
                 return
             day, model, most = row
-            link.execute("DELETE FROM reserved WHERE id = ?", (reservation.id,))
+            link.execute("DELETE FROM reserved WHERE id = ?", (reservation,))
             _pay(link, day, model, most if micro is None else micro)
 
-    def release(self, reservation: Reservation) -> None:
+    def release(self, reservation: int | None) -> None:
         """Drop the reservation of a call that was not made, or has cost nothing. Raises AssetError: it stays reserved."""
-        if reservation.id is None:
+        if reservation is None:
             return
         with self._database.writing() as link:
-            link.execute("DELETE FROM reserved WHERE id = ?", (reservation.id,))
+            link.execute("DELETE FROM reserved WHERE id = ?", (reservation,))
 
     def spending(self) -> tuple[Spending, Spending]:
         """Return today's and this month's spending. Raises AssetError."""

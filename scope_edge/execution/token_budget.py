@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from scope_edge.encoding.token_count import CHAT_WRAPPING, TURN_WRAPPING, PromptTokens, estimate_prompt_tokens
 from scope_edge.errors import ProviderError
 from scope_edge.execution.request import TOKEN_LIMITS, texts_of
-from scope_edge.policy.costs import Price
+from scope_edge.policy.price import Price
 
 if TYPE_CHECKING:
     from scope_edge.execution.request import Messages

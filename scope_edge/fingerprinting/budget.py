@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scope_edge.errors import UsageError
 from scope_edge.fingerprinting.answer_log import AnswerLog
-from scope_edge.policy.costs import Price
+from scope_edge.policy.price import Price
 from scope_edge.types import ModelCard
 
 

@@ -88,7 +88,7 @@ def test_the_month_is_capped_too(clock: list[datetime]) -> None:
     with pytest.raises(BudgetError, match=r"max_usd_month \$1\.00 .* \$0\.20 left; .* wait until 2027-01-01 0:00"):
         ledger.reserve(0.3, MODEL)
     clock[0] = datetime(2027, 1, 1, 0, 0)
-    assert ledger.reserve(1.0, MODEL).id is not None
+    assert ledger.reserve(1.0, MODEL) is not None
 
 
 def test_a_call_over_midnight_belongs_to_the_day_it_began_on(clock: list[datetime]) -> None:
@@ -144,7 +144,7 @@ def test_money_is_whole_micro_dollars_rounded_up_and_sums_are_exact() -> None:
 
 def test_a_cap_of_nothing_lets_only_free_calls_through() -> None:
     ledger = open_(day=0.0)
-    assert ledger.reserve(0.0, MODEL).id is not None
+    assert ledger.reserve(0.0, MODEL) is not None
     with pytest.raises(BudgetError):
         ledger.reserve(1e-9, MODEL)
 
@@ -171,8 +171,8 @@ def test_less_than_nothing_is_refused() -> None:
 
 SPENDER = """
 import random, sys
-from scope_edge.assemble import open_ledger
-from scope_edge.config import Settings
+from scope_edge.factory import open_ledger
+from scope_edge.settings.config import Settings
 from scope_edge.errors import BudgetError
 ledger, chance, refused = open_ledger(Settings(max_usd_day=0.5)), random.Random(sys.argv[1]), 0
 ledger._database._patience = 60
@@ -229,8 +229,8 @@ def test_threads_share_one() -> None:
 
 HOLDER = """
 import sys, time
-from scope_edge.assemble import open_ledger
-from scope_edge.config import Settings
+from scope_edge.factory import open_ledger
+from scope_edge.settings.config import Settings
 ledger = open_ledger(Settings(max_usd_day=1.0))
 ledger.settle(ledger.reserve(0.2, "m"), 0.1)
 ledger.reserve(0.6, "m")
@@ -261,7 +261,7 @@ def test_what_a_killed_process_had_reserved_counts_in_full_until_its_day_is_over
             return tomorrow
 
     monkeypatch.setattr(room, "datetime", Clock)
-    assert ledger.reserve(1.0, MODEL).id is not None
+    assert ledger.reserve(1.0, MODEL) is not None
 
 
 def test_what_was_lost_before_last_month_is_taken_to_be_spent_then(clock: list[datetime]) -> None:
