@@ -47,7 +47,7 @@ class ServerOptions:
         host, port: address to listen on; port 0 = any free one. names: allowed Host headers beside loopback.
         auth: whether the token is required. grace: seconds that running answers have at shutdown.
         preload: load what decisions need before listening, not with the first decision.
-        at_once: answers under way. waiting: requests in the queue. body_bytes: of a request.
+        at_once: answers under way. queue: requests that wait. body_bytes: of a request.
         connections: open at once; fewer if the system allows the process fewer open files.
     """
 
@@ -58,7 +58,7 @@ class ServerOptions:
     grace: float
     preload: bool
     at_once: int
-    waiting: int
+    queue: int
     body_bytes: int
     connections: int
 
@@ -71,8 +71,8 @@ class AppState:
         self.connections = Connections(
             connection_limit(options.connections, options.at_once), self.metrics.connections_cut
         )
-        self.answers = RequestQueue(options.at_once, options.waiting)
-        self._quick = RequestQueue(_QUICK, options.waiting)
+        self.answers = RequestQueue(options.at_once, options.queue)
+        self._quick = RequestQueue(_QUICK, options.queue)
         self._threads = ThreadPoolExecutor(options.at_once, "answer")
         self._bridges: set[ThreadBridge[Any]] = set()
         self._abandoned: list[asyncio.Future[Any]] = []

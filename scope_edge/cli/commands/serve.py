@@ -162,7 +162,7 @@ def command(
         grace=grace,
         preload=preload,
         at_once=at_once,
-        waiting=queue,
+        queue=queue,
         body_bytes=int(max_body * 2**20),
         connections=connections,
     )
