@@ -18,7 +18,6 @@ from scope_edge.providers.llama.host import DeviceHost, Generation, Message, Sam
 from scope_edge.providers.llama.memory import Plan
 from scope_edge.providers.llama.messages import Job, TextPiece
 from scope_edge.providers.llama.process import installed
-from scope_edge.settings.config import Settings
 from scope_edge.types import ModelCard
 
 pytestmark = pytest.mark.skipif(not installed(), reason="llama-cpp-python is not installed")
@@ -36,7 +35,7 @@ def client(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceHost]:
-    with DeviceHost(Settings(threads=1, keep_alive=-1), cache_dir=tmp_path_factory.mktemp("cache")) as made:
+    with DeviceHost(threads=1, keep_alive=-1, cache_dir=tmp_path_factory.mktemp("cache")) as made:
         yield made
 
 
