@@ -9,18 +9,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scope_edge.errors import InfeasibleError
-from scope_edge.execution.ask_request import Asked, AskRequest
-from scope_edge.execution.call_options import (
+from scope_edge.execution.fallback import callable_models
+from scope_edge.execution.request import (
     ASK,
     ROUTE,
+    Asked,
+    AskRequest,
+    Request,
     read_fields,
     read_options,
     read_preference,
     read_query,
     read_verify,
 )
-from scope_edge.execution.fallback import callable_models
-from scope_edge.execution.request import Request
 from scope_edge.factory import load_executor, load_pipeline, open_catalog, open_journal
 from scope_edge.policy.infeasible import explain_infeasible
 from scope_edge.policy.overrides import keep_model, pinned_decision
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from scope_edge.catalog.cards import Catalog
     from scope_edge.execution import Execution, Executor
-    from scope_edge.execution.call_options import AskOptions, RouteOptions
+    from scope_edge.execution.request import AskOptions, RouteOptions
     from scope_edge.history import Journal
     from scope_edge.pipeline import Pipeline
     from scope_edge.types import EncodedQuery, Preference, Where

@@ -71,7 +71,7 @@ LIBRARIES = {
     "matplotlib": ("evaluation/plots/",),
     "starlette": ("server/",),
     "uvicorn": ("server/",),
-    "prometheus_client": ("server/metrics.py",),
+    "prometheus_client": ("server/state.py",),
 }
 # Modules that open connections, or can.
 NETWORK = (
@@ -99,7 +99,7 @@ KNOW_SETTINGS = (
     "settings/",
     "catalog/edit.py",
     "estimator/factory.py",
-    "execution/call_options.py",
+    "execution/request.py",
     "policy/overrides.py",
     "factory.py",
     "router.py",

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from scope_edge.cli.inputs import decoded, opened, unreadable
 from scope_edge.errors import UsageError
-from scope_edge.execution.call_options import PREFERENCES
+from scope_edge.execution.request import PREFERENCES
 from scope_edge.pipeline import MAX_QUERY_CHARACTERS, check_query
 from scope_edge.settings.validation import suggestion
 from scope_edge.types import Query

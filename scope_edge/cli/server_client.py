@@ -18,8 +18,7 @@ from scope_edge import errors
 from scope_edge.catalog.endpoint import is_loopback
 from scope_edge.errors import AssetError, ScopeEdgeError
 from scope_edge.history.serialization import read_decision, read_run
-from scope_edge.server.state import REQUEST_SETTINGS, ServerState, find_server, is_compatible
-from scope_edge.server.token import NONCE, PROOF, proof, read_token, same
+from scope_edge.server.token import NONCE, PROOF, REQUEST_SETTINGS, RunningServer, find_server, proof, read_token, same
 from scope_edge.types import Answer, Attempt
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class NotServed(Exception):
 class ServerConnection:
     """One request to the user's server. Leaving its `with` block closes the connection, which cancels the request."""
 
-    def __init__(self, state: ServerState, token: str) -> None:
+    def __init__(self, state: RunningServer, token: str) -> None:
         """Raises NotServed: the address is not loopback."""
         if not is_loopback(state.host):
             raise NotServed
@@ -179,7 +178,7 @@ def _connected(settings: Settings) -> Iterator[ServerConnection]:
         state, token = (find_server(), read_token()) if settings.use_server else (None, None)
     except ScopeEdgeError as error:
         raise NotServed from error
-    if state is None or token is None or not is_compatible(state, settings, token):
+    if state is None or token is None or not state.is_compatible(settings, token):
         raise NotServed
     with ServerConnection(state, token) as connection:
         yield connection

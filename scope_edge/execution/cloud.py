@@ -10,12 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import ProviderError, ScopeEdgeError, UsageError
-from scope_edge.execution.protocols import CompletionStream, Messages, TokenBudget
-from scope_edge.execution.token_budget import TOKEN_LIMITS
+from scope_edge.execution.protocols import CompletionStream
+from scope_edge.execution.request import TOKEN_LIMITS
 from scope_edge.providers.openai.client import ChatClient, RetryPolicy
 from scope_edge.providers.openai.stream import AnswerStream, Piece
 
 if TYPE_CHECKING:
+    from scope_edge.execution.request import Messages
+    from scope_edge.execution.token_budget import TokenBudget
     from scope_edge.types import Counted, Ending, ModelCard
 
 # Tokens of real text are shorter on average: a server that sends more per token has forgotten its limit.
@@ -25,13 +27,13 @@ _OURS = ("model", "messages", "stream", "stream_options", "n", *TOKEN_LIMITS)
 
 
 class CloudProvider:
-    """Asks endpoints."""
+    """Calls endpoints."""
 
     def __init__(self, *, silence: float, offline: bool) -> None:
-        """silence: seconds a server may send nothing. offline: only loopback is called, of cards that say device."""
+        """silence: seconds a server may send nothing. offline: call only loopback, for cards that say device."""
         self._silence, self._offline = silence, offline
         self._clients: dict[str, ChatClient] = {}
-        self._left_alone: dict[str, float] = {}
+        self._paused: dict[str, float] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -40,19 +42,19 @@ class CloudProvider:
         return None
 
     def begin(
-        self, card: ModelCard, messages: Messages, fields: Mapping[str, Any], room: TokenBudget, until: float
+        self, card: ModelCard, messages: Messages, fields: Mapping[str, Any], budget: TokenBudget, until: float
     ) -> CloudCompletionStream:
         """Return an answer; iterating it makes the call. Raises ProviderError, also while the server wants no calls."""
-        wait = self._left_alone.get(card.id, -math.inf) - time.monotonic()
+        wait = self._paused.get(card.id, -math.inf) - time.monotonic()
         if wait > 0:
-            why = f"asks to be left alone for {wait:.0f} more seconds"
+            why = f"its server wants no calls for {wait:.0f} more seconds"
             raise ProviderError(why, retryable=True, unbilled=True, retry_after=wait)
         passed_on = {name: value for name, value in fields.items() if name not in _OURS}
         try:
-            stream = self._client(card).stream(messages, passed_on, room.max_tokens, until)
+            stream = self._client(card).stream(messages, passed_on, budget.max_tokens, until)
         except ScopeEdgeError as error:
             raise ProviderError(str(error), unbilled=True) from error
-        return CloudCompletionStream(stream, room.max_tokens, partial(self._leave_alone, card.id))
+        return CloudCompletionStream(stream, budget.max_tokens, partial(self._pause, card.id))
 
     def close(self) -> None:
         """Close every connection; running calls fail, and no other is made."""
@@ -62,8 +64,8 @@ class CloudProvider:
                 client.close()
             self._clients.clear()
 
-    def _leave_alone(self, model: str, seconds: float) -> None:
-        self._left_alone[model] = time.monotonic() + seconds
+    def _pause(self, model: str, seconds: float) -> None:
+        self._paused[model] = time.monotonic() + seconds
 
     def _client(self, card: ModelCard) -> ChatClient:
         """Raises UsageError: its key is missing, it may not be called, or this is closed; MissingExtraError."""
@@ -83,16 +85,16 @@ class CloudCompletionStream(CompletionStream[AnswerStream]):
 
     counted: Counted = "server"
 
-    def __init__(self, stream: AnswerStream, max_tokens: int | None, leave_alone: Callable[[float], None]) -> None:
-        """leave_alone: called with the seconds for which the server wants no more calls."""
+    def __init__(self, stream: AnswerStream, max_tokens: int | None, pause: Callable[[float], None]) -> None:
+        """pause: called with the seconds for which the server wants no more calls."""
         super().__init__(stream)
-        self._leave_alone = leave_alone
+        self._pause = pause
         self._most = math.inf if max_tokens is None else max_tokens * _BYTES_PER_TOKEN
         self._overrun = False
 
     @property
     def ending(self) -> Ending:
-        """As the server says."""
+        """How the answer ended, as the server says."""
         return "cut" if self._overrun or self._stream.finish == "length" else "complete"
 
     def __iter__(self) -> Iterator[Piece]:
@@ -106,7 +108,7 @@ class CloudCompletionStream(CompletionStream[AnswerStream]):
                     return
         except ProviderError as error:
             if error.retry_after:
-                self._leave_alone(error.retry_after)
+                self._pause(error.retry_after)
             raise
         finally:
             self.close()

@@ -1,4 +1,4 @@
-"""GGUFs, in the llama.cpp worker: loaded when they are asked, kept as long as the host keeps them."""
+"""GGUFs in the llama.cpp worker: loaded when they are called, kept as long as the host keeps them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import ProviderError, ScopeEdgeError, WorkerError
-from scope_edge.execution.protocols import CompletionStream, Messages
+from scope_edge.execution.protocols import CompletionStream
 from scope_edge.execution.request import texts_of
 from scope_edge.providers.llama.host import DeviceStream, Generation
 from scope_edge.providers.llama.messages import Message, Sampling
 from scope_edge.providers.openai.stream import Piece
 
 if TYPE_CHECKING:
-    from scope_edge.execution.protocols import TokenBudget
+    from scope_edge.execution.request import Messages
+    from scope_edge.execution.token_budget import TokenBudget
     from scope_edge.providers.llama.host import DeviceHost
     from scope_edge.types import Counted, Ending, ModelCard
 
-# These change the form of an answer and cannot be kept here: better another model than an answer that breaks a program.
+# These change the form of an answer and are not supported here: another model is better than an answer that breaks a program.
 _UNABLE = ("tools", "functions", "audio", "logprobs")
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
 
 
 class DeviceProvider:
-    """Asks the GGUFs of cards."""
+    """Calls the GGUFs of cards."""
 
     def __init__(self, host: DeviceHost) -> None:
         """The host is closed with this."""
@@ -39,12 +40,12 @@ class DeviceProvider:
             raise ProviderError(str(error), unbilled=True) from error
 
     def begin(
-        self, card: ModelCard, messages: Messages, fields: Mapping[str, Any], room: TokenBudget, until: float
+        self, card: ModelCard, messages: Messages, fields: Mapping[str, Any], budget: TokenBudget, until: float
     ) -> DeviceCompletionStream:
-        """Ask; the answer is still to come. Raises ProviderError: the model cannot do this, or cannot be loaded."""
+        """Call a model; its answer is still to come. Raises ProviderError: the model cannot do this, or cannot be loaded."""
         _check_able(fields)
         options = Generation(
-            max_tokens=room.max_tokens,
+            max_tokens=budget.max_tokens,
             sampling=_sampling(fields),
             stop=_stop(fields),
             deadline=max(until - time.monotonic(), 0.0) if math.isfinite(until) else None,
@@ -70,13 +71,13 @@ class DeviceProvider:
 
 
 class DeviceCompletionStream(CompletionStream[DeviceStream]):
-    """An answer of a worker's."""
+    """A worker's answer."""
 
     counted: Counted = "tokenizer"
 
     @property
     def ending(self) -> Ending:
-        """ "cut" by the limit on tokens, by the context or by the clock."""
+        """How the answer ended: "cut" by the limit on tokens, by the context or by the clock."""
         return "complete" if self._stream.ending == "stop" else "cut"
 
     def __iter__(self) -> Iterator[Piece]:
@@ -92,7 +93,7 @@ class DeviceCompletionStream(CompletionStream[DeviceStream]):
         finally:
             self.close()
         if self._stream.ending == "cancelled" and not wrote:
-            raise ProviderError("wrote nothing in the time there was", unbilled=True)
+            raise ProviderError("wrote nothing before the time was up", unbilled=True)
 
 
 def _plain(messages: Messages) -> tuple[Message, ...]:
@@ -100,7 +101,7 @@ def _plain(messages: Messages) -> tuple[Message, ...]:
     texts, other = texts_of(messages)
     roles = [_ROLES.get(str(message.get("role"))) for message in messages]
     if other or None in roles:
-        raise ProviderError("takes text alone: no pictures, and no results of tools", unbilled=True)
+        raise ProviderError("takes text only: no pictures, and no results of tools", unbilled=True)
     return tuple(Message(role or "user", text) for role, text in zip(roles, texts, strict=True))
 
 
@@ -110,7 +111,7 @@ def _check_able(fields: Mapping[str, Any]) -> None:
     if isinstance(form, Mapping) and form.get("type", "text") != "text":
         unable.append("response_format")
     if unable:
-        raise ProviderError(f"cannot do what is asked on the device ({', '.join(unable)})", unbilled=True)
+        raise ProviderError(f"not supported on the device: {', '.join(unable)}", unbilled=True)
 
 
 def _sampling(fields: Mapping[str, Any]) -> Sampling:

@@ -1,4 +1,4 @@
-"""Who is asked, in which order, and who never."""
+"""Which models may be called, and in which order."""
 
 from __future__ import annotations
 
@@ -14,26 +14,22 @@ if TYPE_CHECKING:
     from scope_edge.execution.request import Request
     from scope_edge.types import Candidate, Decision, ModelCard, Preference
 
-
-def has_address(card: ModelCard) -> bool:
-    """Whether a card says how its model is called."""
-    return card.gguf is not None or card.endpoint is not None
+# A warning names this many models; a pool may have a thousand.
+_NAMED = 5
 
 
 def callable_now(card: ModelCard) -> bool:
-    """Whether a card says how its model is called, and it still can be."""
-    return has_address(card) and not is_retired(card)
+    """Return whether a card says how its model is called, and the model is not retired."""
+    return _has_address(card) and not is_retired(card)
 
 
-def why_not_called(card: ModelCard | None, *, local_only: bool) -> str | None:
-    """Why a model is not asked, whatever a decision says; None = nothing speaks against it."""
-    if card is None:
-        return "it has no card"
+def why_not_called(card: ModelCard, *, local_only: bool) -> str | None:
+    """Return why a model is not called, whatever a decision says; None = it may be."""
     if is_retired(card):
         return f"it is retired{f' since {card.retires}' if card.retires else ''}, so it is not called"
     if local_only and card.where != "device":
-        return "it runs in the cloud, and only the device may be asked"
-    if not has_address(card):
+        return "it runs in the cloud, and only models on the device may be called"
+    if not _has_address(card):
         return (
             f"its card does not say how it is called; `scope-edge models add` writes one that does, with --id {card.id}"
         )
@@ -41,43 +37,33 @@ def why_not_called(card: ModelCard | None, *, local_only: bool) -> str | None:
 
 
 def fallback_order(request: Request, cards: Mapping[str, ModelCard]) -> tuple[Candidate, ...]:
-    """Those who may be asked, best first: the choice, then the others that keep to the limits, in the policy's order.
+    """Return the models that may be called: the choice, then the others within the limits, in the policy's order.
 
-    What a limit rules out is never among them, unless it was chosen all the same: a fallback over the budget.
+    A model outside the limits is only included if it was chosen all the same: a fallback over the budget.
     """
     decision = request.decision
     chosen = (one for one in decision.candidates if one.model == decision.choice)
     others = (one for one in decision.candidates if one.model != decision.choice and one.excluded_by is None)
-    allowed: Iterable[Candidate] = (*chosen, *others)
-    if request.local_only:
-        allowed = (one for one in allowed if one.where == "device")
-    return tuple(one for one in allowed if one.model in cards)
-
-
-def better_elsewhere(candidates: Iterable[Candidate], doubted: Candidate) -> tuple[Candidate, ...]:
-    """Those in the cloud that are likelier to be right than the one that contradicted itself, in the same order."""
     return tuple(
-        one
-        for one in candidates
-        if one.where == "cloud" and (doubted.p_correct is None or (one.p_correct or 0.0) > doubted.p_correct)
+        one for one in (*chosen, *others) if one.model in cards and (one.where == "device" or not request.local_only)
     )
 
 
-# Who of a pool can be asked at all, and the words for those who cannot.
-
-# A warning names this many models; a pool may have a thousand.
-_NAMED = 5
+def better_elsewhere(candidate: Candidate, contradicted: Candidate) -> bool:
+    """Return whether a model runs in the cloud and is likelier to be right than the one that contradicted itself."""
+    least = contradicted.p_correct
+    return candidate.where == "cloud" and (least is None or (candidate.p_correct or 0.0) > least)
 
 
 @dataclass(frozen=True, slots=True)
 class CallableModels:
-    """Who a decision may be made among. preference: with all others excluded. warnings: on those left out."""
+    """The models that a decision may choose from. preference: excludes all others. warnings: on those left out."""
 
     preference: Preference
     warnings: tuple[str, ...]
 
     def noted(self, decision: Decision) -> Decision:
-        """A decision made so, with what was left out of it."""
+        """Return a decision with these warnings added."""
         return replace(decision, warnings=(*decision.warnings, *self.warnings)) if self.warnings else decision
 
 
@@ -89,17 +75,17 @@ def callable_models(
     *,
     picked: bool = True,
 ) -> CallableModels:
-    """The preference without those that cannot be called, or do not support what a request needs.
+    """Return the preference without models that cannot be called, or do not support what a request needs.
 
-    pinned: this one alone; whoever names a model knows what it can do. needs: as in `ModelCard.supports`. picked: whether somebody
-    chose this pool; of the default one, most can only be called once a user says how, which is no news.
-    Raises UsageError: nobody is left.
+    pinned: this one alone; a caller that names a model knows what it can do. needs: as in `ModelCard.supports`. picked: whether
+    the user chose this pool; most models of the default one can only be called once a user says how, which needs no warning.
+    Raises UsageError: no model is left.
     """
     cards = [card for card in pool if card.id not in preference.exclude]
     if pinned is not None:
         cards = [card for card in pool if card.id == pinned]
         if not cards:
-            raise UsageError(f"{pinned} is not in this pool; name a pool it is in, or pool={pinned!r}")
+            raise UsageError(f"{pinned} is not in this pool; name a pool with this model, or pool={pinned!r}")
     silent = [card.id for card in cards if not callable_now(card)]
     if cards and len(silent) == len(cards):
         if pinned is not None:
@@ -120,12 +106,15 @@ def callable_models(
     left = {card.id for card in cards} - {*silent, *unable}
     excluded = tuple(card.id for card in pool if card.id not in left)
     kept = replace(preference, exclude=(*dict.fromkeys((*preference.exclude, *excluded)),))
-    lost = silent if picked else [card.id for card in cards if card.id in silent and has_address(card)]
-    return CallableModels(kept, tuple(_left_out(lost, unable, wanted)))
+    lost = silent if picked else [card.id for card in cards if card.id in silent and _has_address(card)]
+    reasons = (
+        (lost, "their cards do not say how they are called, or they are retired"),
+        (unable, f"their cards do not say that they support {', '.join(wanted)}"),
+    )
+    return CallableModels(
+        kept, tuple(f"left out, since {why}: {join_some(models, _NAMED)}" for models, why in reasons if models)
+    )
 
 
-def _left_out(silent: Sequence[str], unable: Sequence[str], wanted: Sequence[str]) -> Iterable[str]:
-    if silent:
-        yield f"left out, since their cards do not say how they are called, or they are retired: {join_some(silent, _NAMED)}"
-    if unable:
-        yield f"left out, since their cards do not say that they support {', '.join(wanted)}: {join_some(unable, _NAMED)}"
+def _has_address(card: ModelCard) -> bool:
+    return card.gguf is not None or card.endpoint is not None

@@ -1,14 +1,14 @@
-"""Self-consistency: an answer on the device is sampled twice, and a model that contradicts itself is not believed.
+"""Self-consistency: an answer on the device is sampled twice, and a model that contradicts itself is not trusted.
 
 Both samples are decoded together; that still takes up to twice the time, and nothing can be shown before both are whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from scope_edge.errors import AssetError, BudgetError, ProviderError
 
@@ -22,7 +22,7 @@ Verdict = Literal["same", "differ", "unchecked"]
 
 @dataclass(frozen=True, slots=True)
 class SelfConsistency:
-    """The first answer's pieces, and whether the second agrees. why: the second is missing."""
+    """The first answer's pieces, and whether the second agrees. why: the reason if the second is missing."""
 
     pieces: tuple[Piece, ...]
     verdict: Verdict
@@ -52,17 +52,12 @@ def read_twice(first: Call, second: Call, request: Request, agree: Callable[[str
 
 
 def _whole(call: Call, request: Request) -> str | None:
-    """Read an answer to its end. Returns why there is none, or None."""
+    """Read an answer to its end. Return why it is missing, or None."""
     try:
-        call.begin(request, _otherwise(request.fields))
+        seed = request.fields.get("seed")
+        call.begin(request, {**request.fields, "seed": (seed if type(seed) is int else 0) + 1})
         for _ in call.pieces():
             pass
     except (ProviderError, BudgetError, AssetError) as error:
         return str(error)
     return None
-
-
-def _otherwise(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request's fields with another seed."""
-    seed = fields.get("seed")
-    return {**fields, "seed": (seed if type(seed) is int else 0) + 1}

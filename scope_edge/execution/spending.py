@@ -1,11 +1,10 @@
-"""What cloud models may be paid in a day and in a month, and what they were paid: enforced before a call, not after it.
+"""Spending on cloud models, with caps for a day and a month that are enforced before a call.
 
-A call is reserved at the most it may cost and settled at what it cost. Until then, and for good if its process dies before,
-the whole reservation counts: nobody knows what the provider will bill for a call whose answer was lost. It counts for the day
-and the month it was made in, which is also when it ends to count; a call over midnight belongs to the day it began on. Days
-and months are those of this machine's calendar, in its own time zone.
+The most that a call may cost is reserved before it, and its cost is settled after it. Until then, and for good if its process
+dies before, the whole reservation counts: a provider may bill a call whose answer was lost. A call counts for the day and the
+month in which it began, by this machine's calendar and time zone.
 
-Money is counted in whole micro-dollars, rounded up, so that a cap is never passed by sums of what was rounded away.
+Money is counted in whole micro-dollars, rounded up, so that rounding never lets spending pass a cap.
 """
 
 from __future__ import annotations
@@ -24,15 +23,14 @@ if TYPE_CHECKING:
 
     Span = Literal["day", "month"]
 
-FOLDER, FILE = "ledger", "ledger.sqlite"
 _MICRO = 1_000_000
-# What a float can be off by after some sums: not a reason to round a whole number up.
+# The error of a float after some sums, which must not round a whole number up.
 _DUST = 1e-6
-# A billion dollars: what is more is as good as unlimited, and thousands of them still fit SQLite's whole numbers.
+# A billion dollars. More is as good as unlimited, and thousands of them still fit SQLite's whole numbers.
 _MOST = 10**15
 _MEND = "move it away to begin with nothing spent"
 
-# Format 1. What is here is never changed: see database.py.
+# Format 1. These steps are never changed: see storage/sqlite.py.
 _STEPS = (
     (
         """CREATE TABLE spent (
@@ -54,23 +52,14 @@ _WITHIN = "day >= ? AND day < ?"
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
-    """Money set aside for one call. usd_hi: at most; None = not known. id: None = nothing could be written down."""
-
-    id: int | None
-    model: str
-    usd_hi: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Spending:
-    """What a day or a month has cost, in US dollars.
+    """The spending of a day or a month, in US dollars.
 
     Attributes:
-        first: its first day. spent: settled. reserved: for calls under way, or lost with their process; waiting: so many.
-        cap: None = none. resets: the day it begins anew.
-        calls: settled. unpriced: of these, those whose cost is not known, which are in no sum.
-        models: model -> spent, the dearest first.
+        first: its first day. resets: the first day of the next. cap: None = unset.
+        spent: settled. reserved: for calls under way, or lost with their process; waiting: their number.
+        calls: settled. unpriced: of these, those of unknown cost, which are in no sum.
+        models: (model, spent), the most expensive first.
     """
 
     span: Span
@@ -86,37 +75,35 @@ class Spending:
 
     @property
     def left(self) -> float | None:
-        """What may still be spent; None = there is no cap."""
+        """What may still be spent; None = no cap."""
         return None if self.cap is None else max(self.cap - self.spent - self.reserved, 0.0)
 
 
 class Ledger(SqliteStore):
-    """The user's spending, under some caps."""
+    """The user's spending. problem: why the last call could not be recorded, in one line; only without caps."""
 
     def __init__(self, max_usd_day: float | None = None, max_usd_month: float | None = None) -> None:
         """Caps in US dollars; None = no cap."""
-        super().__init__(Database(assets.user_data_dir() / FOLDER / FILE, _STEPS, _MEND))
+        super().__init__(Database(assets.user_data_dir() / "ledger" / "ledger.sqlite", _STEPS, _MEND))
         self._caps: dict[Span, float | None] = {"day": max_usd_day, "month": max_usd_month}
         self.problem: str | None = None
-        """Why the last call could not be written down, in one line; only without caps: with one it is refused."""
 
     @property
     def capped(self) -> bool:
-        """Whether there is a cap: then every reservation must be the most that a call can cost."""
+        """Whether a cap is set: then every reservation must be the most that a call can cost."""
         return any(cap is not None for cap in self._caps.values())
 
-    def reserve(self, usd_hi: float | None, model: str) -> Reservation:
-        """Set aside what a call may cost at most; None or NaN = not known.
+    def reserve(self, usd_hi: float | None, model: str) -> int | None:
+        """Set aside the most that a call may cost; None or NaN = unknown. Return the reservation; None = it is not recorded.
 
-        Raises BudgetError when a cap would be passed, or there is one and the price is not known: then nothing may be called.
-        Raises UsageError for less than nothing, and AssetError when a cap cannot be seen to.
+        Raises BudgetError (a cap would be passed, or a cap is set and the price is unknown), UsageError (a negative amount),
+        AssetError (a cap is set, and the ledger cannot be read or written).
         """
-        micro = _micro(usd_hi)
-        known = None if micro is None else usd_hi
-        capped = self.capped
+        micro, capped = _micro(usd_hi), self.capped
         if capped and micro is None:
+            caps = " and ".join(f"max_usd_{span}" for span, cap in self._caps.items() if cap is not None)
             raise BudgetError(
-                f"the price of {model} is not known, so {self._named()} cannot be kept; write usd_in and usd_out on its card"
+                f"the price of {model} is unknown, so {caps} cannot be kept; write usd_in and usd_out on its card"
             )
         try:
             # A reservation that a power failure takes back would leave a call uncounted.
@@ -129,55 +116,55 @@ class Ledger(SqliteStore):
         except AssetError as error:
             if capped:
                 raise
-            self.problem = f"what is spent is not written down: {error}"
-            return Reservation(None, model, known)
+            self.problem = f"spending is not recorded: {error}"
+            return None
         self.problem = None
-        return Reservation(made.lastrowid, model, known)
+        return made.lastrowid
 
-    def settle(self, reservation: Reservation, usd: float | None) -> None:
-        """The call is over and has cost so much; None or NaN = not known, then what was reserved is taken to be spent.
+    def settle(self, reservation: int | None, usd: float | None) -> None:
+        """Record what a call has cost; None or NaN = unknown, then the whole reservation counts as spent.
 
-        What is settled or released already stays so. Raises UsageError for less than nothing, AssetError: it stays reserved.
+        A reservation that was settled or released stays so. Raises UsageError (a negative amount), AssetError: it stays reserved.
         """
         micro = _micro(usd)
-        if reservation.id is None:
+        if reservation is None:
             return
         with self._database.writing() as link:
-            row = link.execute("SELECT day, model, micro FROM reserved WHERE id = ?", (reservation.id,)).fetchone()
+            row = link.execute("SELECT day, model, micro FROM reserved WHERE id = ?", (reservation,)).fetchone()
             if row is None:
                 return
             day, model, most = row
-            link.execute("DELETE FROM reserved WHERE id = ?", (reservation.id,))
+            link.execute("DELETE FROM reserved WHERE id = ?", (reservation,))
             _pay(link, day, model, most if micro is None else micro)
 
-    def release(self, reservation: Reservation) -> None:
-        """The call was not made, or is known to have cost nothing. Raises AssetError: it stays reserved."""
-        if reservation.id is None:
+    def release(self, reservation: int | None) -> None:
+        """Drop the reservation of a call that was not made, or has cost nothing. Raises AssetError: it stays reserved."""
+        if reservation is None:
             return
         with self._database.writing() as link:
-            link.execute("DELETE FROM reserved WHERE id = ?", (reservation.id,))
+            link.execute("DELETE FROM reserved WHERE id = ?", (reservation,))
 
     def spending(self) -> tuple[Spending, Spending]:
-        """Today's and this month's. Raises AssetError."""
+        """Return today's and this month's spending. Raises AssetError."""
         today = datetime.now().date()
         spans: tuple[tuple[Span, date], ...] = (("day", today), ("month", today.replace(day=1)))
         if not self._database.path.exists():
-            nothing = [
+            found = [
                 Spending(span, first, _next(span, first), 0.0, 0.0, 0, self._caps[span], 0, 0, ())
                 for span, first in spans
             ]
-            return nothing[0], nothing[1]
-        with self._database.reading() as link:
-            found = [self._spending(link, span, first) for span, first in spans]
+        else:
+            with self._database.reading() as link:
+                found = [self._spending(link, span, first) for span, first in spans]
         return found[0], found[1]
 
     def _check(self, link: sqlite3.Connection, micro: int, model: str, today: date) -> None:
-        """Raises BudgetError when so much more would pass a cap."""
+        """Raises BudgetError: this amount would pass a cap."""
         for span, cap in self._caps.items():
             limit = _limit(cap)
             if limit is None or micro == 0:
                 continue
-            first = _first(span, today)
+            first = today if span == "day" else today.replace(day=1)
             taken = _taken(link, first, _next(span, first))
             if taken + micro > limit:
                 left = max(limit - taken, 0)
@@ -208,12 +195,9 @@ class Ledger(SqliteStore):
             models=tuple(models),
         )
 
-    def _named(self) -> str:
-        return " and ".join(f"max_usd_{span}" for span, cap in self._caps.items() if cap is not None)
-
 
 def _close_old(link: sqlite3.Connection, today: date) -> None:
-    """Calls of before last month were lost: what was reserved for them is taken to be spent, then."""
+    """Settle calls from before last month, which were lost, at their reservations."""
     last_month = (today.replace(day=1) - timedelta(days=1)).replace(day=1).isoformat()
     for id, day, model, micro in link.execute("SELECT * FROM reserved WHERE day < ?", (last_month,)).fetchall():
         _pay(link, day, model, micro)
@@ -225,17 +209,15 @@ def _pay(link: sqlite3.Connection, day: str, model: str, micro: int | None) -> N
 
 
 def _taken(link: sqlite3.Connection, first: date, end: date) -> int:
-    """Micro-dollars spent and reserved from a day on and before another."""
-    total = 0
-    for table in ("spent", "reserved"):
-        days = (first.isoformat(), end.isoformat())
-        ((found,),) = link.execute(f"SELECT coalesce(sum(micro), 0) FROM {table} WHERE {_WITHIN}", days).fetchall()
-        total += int(found)
-    return total
+    """Return the micro-dollars spent and reserved from a day on and before another."""
+    query = " UNION ALL ".join(f"SELECT micro FROM {table} WHERE {_WITHIN}" for table in ("spent", "reserved"))
+    days = (first.isoformat(), end.isoformat())
+    ((total,),) = link.execute(f"SELECT coalesce(sum(micro), 0) FROM ({query})", days * 2).fetchall()
+    return int(total)
 
 
 def _micro(usd: float | None) -> int | None:
-    """Dollars as whole micro-dollars, rounded up; None for what is not known. Raises UsageError for less than nothing."""
+    """Return dollars as whole micro-dollars, rounded up; None = unknown. Raises UsageError: they are negative."""
     if usd is None or math.isnan(usd):
         return None
     if usd < 0:
@@ -244,12 +226,8 @@ def _micro(usd: float | None) -> int | None:
 
 
 def _limit(cap: float | None) -> int | None:
-    """A cap as whole micro-dollars, rounded down."""
+    """Return a cap as whole micro-dollars, rounded down."""
     return None if cap is None else math.floor(cap * _MICRO + _DUST) if cap * _MICRO < _MOST else _MOST
-
-
-def _first(span: Span, day: date) -> date:
-    return day if span == "day" else day.replace(day=1)
 
 
 def _next(span: Span, first: date) -> date:
@@ -257,6 +235,6 @@ def _next(span: Span, first: date) -> date:
 
 
 def _usd(micro: int) -> str:
-    """To the micro-dollar, without zeros that say nothing beyond cents."""
+    """Format an amount to the micro-dollar, without trailing zeros after the cents."""
     whole, cents, rest = micro // _MICRO, micro // 10_000 % 100, f"{micro % 10_000:04d}".rstrip("0")
     return f"${whole}.{cents:02d}{rest}"

@@ -1,8 +1,8 @@
 """How many tokens an answer may have and what a call may cost, before it is made.
 
-A limit on tokens is on prompt and completion together, in the model's own tokens: what the prompt takes is counted by its
-tokenizer where that is on this machine, else taken as the estimate's upper bound. A limit in dollars becomes one on tokens. The
-model is sent the smallest of these and of the request's own limit.
+A limit on tokens counts prompt and completion together, in the model's own tokens. Its tokenizer counts the prompt where it is on
+this machine; elsewhere the estimate's upper bound is used. A limit in dollars becomes one on tokens. The model is sent the
+smallest of these and of the request's own limit.
 """
 
 from __future__ import annotations
@@ -10,29 +10,42 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.encoding.token_count import CHAT_WRAPPING, TURN_WRAPPING, PromptTokens, estimate_prompt_tokens
 from scope_edge.errors import ProviderError
-from scope_edge.execution.protocols import Messages, TokenBudget
-from scope_edge.execution.request import texts_of
-from scope_edge.policy.costs import Price
+from scope_edge.execution.request import TOKEN_LIMITS, texts_of
+from scope_edge.policy.price import Price
 
 if TYPE_CHECKING:
+    from scope_edge.execution.request import Messages
     from scope_edge.types import Budget, Candidate, ModelCard
 
-# Where spending is capped and nothing else limits an answer, this does, or no reservation would hold.
+# The limit of an answer where spending is capped and no other limit is set, or no reservation would hold.
 _CAPPED_TOKENS, _CAPPED_TIMES = 4096, 4
-# Names of the limit in the wire format, the old one and the new.
-TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBudget:
+    """The limits of one call.
+
+    Attributes:
+        max_tokens: of the completion; None = no limit. prompt: its tokens, in the model's own.
+        usd_hi: the most that the call can cost: with no limit on tokens, at the upper bound of their estimate. None = unknown.
+    """
+
+    max_tokens: int | None
+    prompt: PromptTokens
+    usd_hi: float | None
 
 
 def token_budget_for(
     card: ModelCard, candidate: Candidate, budget: Budget, prompt: PromptTokens, wanted: int | None, *, capped: bool
 ) -> TokenBudget:
-    """Return what a call to this model may take. wanted: completion tokens, at most. capped: total spending is.
+    """Return the limits of a call to this model. wanted: completion tokens, at most. capped: total spending is.
 
-    Raises ProviderError: a limit leaves no room for a single token, or the price is not known.
+    Raises ProviderError: a limit leaves no room for a single token, or the price is unknown.
     """
     price = Price.on(card)
     caps = [] if wanted is None else [float(wanted)]
@@ -41,7 +54,7 @@ def token_budget_for(
     if budget.usd is not None and not price.free:
         affordable = price.affords(budget.usd, prompt.high)
         if affordable is None:
-            raise ProviderError("its price is not known, so no limit in dollars can be kept", unbilled=True)
+            raise ProviderError("its price is unknown, so no limit in dollars can be kept", unbilled=True)
         caps.append(affordable)
     if capped and not caps and not price.free:
         caps.append(max(_CAPPED_TOKENS, _CAPPED_TIMES * (candidate.tokens_hi or 0.0)))
@@ -58,7 +71,7 @@ def token_budget_for(
 
 
 def wanted_tokens(fields: Mapping[str, Any]) -> int | None:
-    """Return the limit on tokens in a request, under either name; None = it sets none."""
+    """Return the limit on tokens in a request, under either name; None = unlimited."""
     given = [value for name in TOKEN_LIMITS if type(value := fields.get(name)) is int]
     return min(given, default=None)
 
@@ -66,11 +79,11 @@ def wanted_tokens(fields: Mapping[str, Any]) -> int | None:
 def estimated_prompt(card: ModelCard, messages: Messages, fields: Mapping[str, Any], budget: Budget) -> PromptTokens:
     """Estimate a conversation's tokens, in the model's own, where its tokenizer is missing. Tools count too.
 
-    Raises ProviderError: a part of unknown size, and a limit to keep.
+    Raises ProviderError: a part has an unknown size, and a limit is set.
     """
     texts, other = texts_of(messages)
     if other and (budget.tokens is not None or budget.usd is not None):
-        raise ProviderError("the number of tokens in pictures is not known, so no limit can be kept", unbilled=True)
+        raise ProviderError("the number of tokens in pictures is unknown, so no limit can be kept", unbilled=True)
     total = CHAT_WRAPPING
     for number, text in enumerate(texts):
         total = total + estimate_prompt_tokens(text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from scope_edge.encoding.token_count import estimate_prompt_tokens
 from scope_edge.errors import NoAnswerError, ScopeEdgeError, UsageError
 from scope_edge.fingerprinting.answer_log import AnswerLog, LoggedAnswer
-from scope_edge.policy.costs import Price
+from scope_edge.policy.price import Price
 from scope_edge.types import ModelCard
 
 if TYPE_CHECKING:

@@ -1,45 +1,30 @@
-"""Request bodies within limits, and responses that end with the client: what starlette leaves to the application."""
+"""Additions to starlette: limits for bodies, disconnected clients, and threads that write a response."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, TypeVar
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive
 
 from scope_edge.server.errors import ApiError
 from scope_edge.server.schemas import parse
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
 # Longest silence within a body; longest time for a whole body.
 BODY_SECONDS, WHOLE_BODY_SECONDS = 30.0, 300.0
 # Bodies up to this many bytes are parsed in the event loop, and have BODY_SECONDS in all.
 _SHORT = 64 * 1024
-
-
-class Json(JSONResponse):
-    """JSON in ASCII: lone surrogates in a model's answer are escaped instead of failing to encode."""
-
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content).encode()
-
-
-class Held:
-    """A response whose resources stay open until it has been sent. open_: yields the response."""
-
-    def __init__(self, open_: Callable[[], AbstractAsyncContextManager[Response]]) -> None:
-        self._open = open_
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with AsyncExitStack() as stack:
-            response = await unless_disconnected(receive, stack.enter_async_context(self._open()))
-            await response(scope, receive, send)
+# Items that may wait for a slow reader. Beyond that the thread waits, and with it the model.
+_MAX_WAITING_ITEMS = 256
 
 
 async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
@@ -65,7 +50,7 @@ async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, Result
 async def read_json(request: Request, most: int, read: Callable[[dict[str, Any]], Result]) -> Result:
     """Return what `read` makes of the body, parsed in a thread if it is long.
 
-    Raises Problem: the body exceeds `most` bytes, comes too slowly or is not a JSON object; and what `read` raises.
+    Raises ApiError: the body exceeds `most` bytes, comes too slowly or is not a JSON object; and what `read` raises.
     """
     raw = await read_body(request, most)
     if len(raw) <= _SHORT:
@@ -74,7 +59,7 @@ async def read_json(request: Request, most: int, read: Callable[[dict[str, Any]]
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """Return the whole body. Raises Problem: it exceeds `most` bytes, or comes too slowly; ClientDisconnect.
+    """Return the whole body. Raises ApiError: it exceeds `most` bytes, or comes too slowly; ClientDisconnect.
 
     uvicorn drops the rest of a refused body, so a client that is still sending can read why.
     """
@@ -92,3 +77,70 @@ async def read_body(request: Request, most: int) -> bytes:
         raise ApiError(408, "the body did not arrive in time", "timeout") from error
     limit = f"{most / 2**20:.4g} MiB" if most >= 2**20 else f"{most / 2**10:.4g} KiB"
     raise ApiError(413, f"the body is longer than {limit}", "too_long")
+
+
+class PieceSource(Protocol[Item_co]):
+    """A source that one thread iterates and closes; any thread may cancel it."""
+
+    def __iter__(self) -> Iterator[Item_co]: ...
+
+    def cancel(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ThreadBridge(Generic[Item]):
+    """Reads a source in one thread of a pool, and starts at once. Iterate it, then call `end`.
+
+    starlette's iterate_in_threadpool would change threads with each item, and could not leave a thread that hangs.
+    """
+
+    def __init__(self, source: PieceSource[Item], pool: ThreadPoolExecutor) -> None:
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[tuple[Item] | None] = asyncio.Queue()
+        self._room = threading.Semaphore(_MAX_WAITING_ITEMS)
+        self._stopped = threading.Event()
+        self._released = asyncio.Event()
+        self.thread: asyncio.Future[Any] = self._loop.run_in_executor(pool, self._read)
+        self.thread.add_done_callback(lambda _: self._over())
+
+    async def __aiter__(self) -> AsyncIterator[Item]:
+        """Yield all items, then raise the source's error."""
+        while (item := await self._items.get()) is not None:
+            self._room.release()
+            yield item[0]
+        if self.thread.done():
+            await self.thread
+
+    def cut(self) -> None:
+        """Stop the source; the reader is done at once, however long the thread takes."""
+        self._stopped.set()
+        self._source.cancel()
+        self._room.release(_MAX_WAITING_ITEMS)
+        self._items.put_nowait(None)
+
+    async def end(self) -> None:
+        """Stop, and wait until the thread is free or abandoned; a cancelled caller waits as well."""
+        self.cut()
+        while not self._released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._released.wait()
+
+    def abandon(self) -> None:
+        """Let `end` return although the thread hangs."""
+        self._released.set()
+
+    def _over(self) -> None:
+        self._items.put_nowait(None)
+        self._released.set()
+
+    def _read(self) -> None:
+        try:
+            for item in self._source:
+                self._room.acquire()
+                if self._stopped.is_set():
+                    return
+                self._loop.call_soon_threadsafe(self._items.put_nowait, (item,))
+        finally:
+            self._source.close()

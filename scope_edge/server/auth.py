@@ -1,13 +1,12 @@
 """Access control in front of everything else.
 
-Any program on this machine can connect, and any web page can make a browser do so. So every request but those for the page and
+Any program on this machine can connect, and any web page can make a browser do so. So every request except for the page and
 /health must carry the token; its Host must be this server's, or an attacker's name that leads here would do (DNS rebinding); and
-a request that a browser sends for another site is refused, whatever it carries. There is no CORS.
+a request that a browser sends for another site is always refused. CORS is off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -16,12 +15,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scope_edge.catalog.endpoint import is_loopback
-from scope_edge.server.asgi import Json
-from scope_edge.server.errors import ApiError, crowded
+from scope_edge.server.errors import ApiError
 from scope_edge.server.token import same
 
 if TYPE_CHECKING:
-    from scope_edge.server.connections import Connections
+    from scope_edge.server.limits import Connections
 
 # Of a request's target and headers together.
 HEAD_BYTES = 64 * 1024
@@ -34,7 +32,7 @@ _NO_TOKEN = (
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """token: None = not required. hosts: allowed names beside loopback and, if `public`, any IP address."""
+    """The rules of access. token: None = not required. hosts: allowed names beside loopback and, if `public`, any IP address."""
 
     token: str | None
     hosts: tuple[str, ...] = ()
@@ -42,19 +40,19 @@ class Access:
 
 
 class Guard:
-    """Wraps the application."""
+    """The application with access control in front."""
 
     def __init__(self, app: ASGIApp, access: Access, connections: Connections) -> None:
         self._app, self._access, self._connections = app, access, connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = crowded() if self._connections.full else self._refusal(scope, Headers(scope=scope))
-        if problem is None:
-            await self._app(scope, receive, send)
-        else:
-            await Json(problem.body(), problem.status, problem.headers)(scope, receive, send)
+        refusal = self._refusal(scope, Headers(scope=scope))
+        await (self._app if refusal is None else refusal.response())(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> ApiError | None:
+        if self._connections.full:
+            why = "too many connections are open; try again in 5 seconds"
+            return ApiError(503, why, "crowded", headers={"retry-after": "5"})
         if _head_bytes(scope) > HEAD_BYTES:
             return ApiError(431, f"the request's head is longer than {HEAD_BYTES // 1024} KiB", "too_long")
         host = headers.get("host", "")
@@ -73,14 +71,9 @@ class Guard:
 
     def _is_here(self, header: str) -> bool:
         host = _host(header)
-        if host is None:
-            return False
-        return is_loopback(host) or host in self._access.hosts or (self._access.public and _is_address(host))
-
-
-def allowed_hosts(names: Iterable[str]) -> tuple[str, ...]:
-    """Return names as they appear in a header."""
-    return tuple(name.strip().lower().rstrip(".") for name in names)
+        return host is not None and (
+            is_loopback(host) or host in self._access.hosts or (self._access.public and _is_address(host))
+        )
 
 
 def _head_bytes(scope: Scope) -> int:
@@ -89,7 +82,7 @@ def _head_bytes(scope: Scope) -> int:
 
 
 def _from_elsewhere(headers: Headers, host: str) -> bool:
-    """Whether a browser sends the request for another page than this server's own."""
+    """Return whether a browser sends the request for another page than this server's own."""
     origin = headers.get("origin", "").lower()
     if origin and origin not in (f"http://{host}".lower(), f"https://{host}".lower()):
         return True

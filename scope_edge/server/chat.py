@@ -4,44 +4,67 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from scope_edge.errors import ScopeEdgeError
-from scope_edge.execution.ask_request import Asked
+from scope_edge.execution.request import Asked
 from scope_edge.providers.openai.stream import Piece
-from scope_edge.server.asgi import Held, Json, read_json
-from scope_edge.server.errors import ApiError, api_error_of, closing
+from scope_edge.server.asgi import read_json, unless_disconnected
+from scope_edge.server.errors import ApiError, Json, api_error_of, closing
 from scope_edge.server.responses import ResponseFormatter, decision_headers, error_details, event
 from scope_edge.server.schemas import Conversation, read_chat, read_completion
 from scope_edge.types import Run
 
 if TYPE_CHECKING:
-    from scope_edge.execution import Execution
-    from scope_edge.server.backend import Backend
-    from scope_edge.server.bridge import ThreadBridge
-    from scope_edge.server.model_names import Target
-    from scope_edge.server.state import Service
+    from scope_edge.server.backend import Target
+    from scope_edge.server.state import AppState
     from scope_edge.types import Answer
 
 SHOW = "x-scope-edge-decision"
 
 
-class ChatRun:
-    """A source for a bridge: decides, then answers. Its items are the decision and the pieces of the answer."""
+class Chat:
+    """The endpoints of both APIs."""
 
-    def __init__(self, desk: Backend, target: Target, conversation: Conversation) -> None:
-        self._desk, self._target, self._conversation = desk, target, conversation
+    def __init__(self, state: AppState) -> None:
+        self._state = state
+
+    async def chat(self, request: Request) -> _Reply:
+        """POST /v1/chat/completions."""
+        return await self._reply(request, read_chat, chat=True)
+
+    async def completion(self, request: Request) -> _Reply:
+        """POST /v1/completions."""
+        return await self._reply(request, read_completion, chat=False)
+
+    async def _reply(self, request: Request, read: Callable[..., Conversation], *, chat: bool) -> _Reply:
+        show = request.headers.get(SHOW, "").lower() in ("1", "true", "yes")
+        conversation = await read_json(request, self._state.options.body_bytes, lambda body: read(body, show=show))
+        target = self._state.backend.names.find(conversation.model)
+        return _Reply(self._state, target, conversation, ResponseFormatter(chat, conversation.options.show))
+
+
+class _Reply:
+    """One answer as a response. A thread iterates its pieces, and the event loop sends them."""
+
+    def __init__(
+        self, state: AppState, target: Target, conversation: Conversation, formatter: ResponseFormatter
+    ) -> None:
+        self._state, self._target, self._conversation, self._formatter = state, target, conversation, formatter
         self._cancelled = threading.Event()
-        self._execution: Execution | None = None
+        self._asked: Asked | None = None
+        self._failed: Run | None = None
 
-    def __iter__(self) -> Iterator[Asked | Piece]:
-        asked = self._desk.ask(self._target, self._conversation)
-        self._execution = asked.execution
-        yield asked
+    def __iter__(self) -> Iterator[Piece]:
+        """Decide, then yield the answer's pieces."""
+        asked = self._asked = self._state.backend.ask(self._target, self._conversation)
+        self._state.metrics.decision_seconds.observe(asked.deciding)
+        self._state.metrics.sticky.inc(asked.sticky)
         if self._cancelled.is_set():
             asked.execution.cancel()
         yield from asked.execution
@@ -49,74 +72,36 @@ class ChatRun:
     def cancel(self) -> None:
         """End the answer, from any thread."""
         self._cancelled.set()
-        if self._execution is not None:
-            self._execution.cancel()
+        if self._asked is not None:
+            self._asked.execution.cancel()
 
     def close(self) -> None:
         """Close the answer, in the thread that read it."""
-        if self._execution is not None:
-            self._execution.close()
+        if self._asked is not None:
+            self._asked.execution.close()
 
-
-class Chat:
-    """The two endpoints."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    async def chat(self, request: Request) -> Held:
-        """POST /v1/chat/completions."""
-        return await self._reply(request, read_chat, chat=True)
-
-    async def completion(self, request: Request) -> Held:
-        """POST /v1/completions."""
-        return await self._reply(request, read_completion, chat=False)
-
-    async def _reply(self, request: Request, read: Callable[..., Conversation], *, chat: bool) -> Held:
-        show = request.headers.get(SHOW, "").lower() in ("1", "true", "yes")
-        conversation = await read_json(request, self._service.bounds.body_bytes, lambda body: read(body, show=show))
-        target = self._service.desk.names.find(conversation.model)
-        return Held(_Reply(self._service, target, conversation, ResponseFormatter(chat, conversation.wishes.show)).open)
-
-
-class _Reply:
-    """One answer as a response."""
-
-    def __init__(self, service: Service, target: Target, conversation: Conversation, shape: ResponseFormatter) -> None:
-        self._service, self._target, self._conversation, self._shape = service, target, conversation, shape
-        self._asked: Asked | None = None
-        self._failed: Run | None = None
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Response]:
-        """Wait for a turn and yield the response; note the run at the end. Raises Problem: there is no turn."""
-        source = ChatRun(self._service.desk, self._target, self._conversation)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait for a turn and send the response; record the run at the end. Raises ApiError (no turn), ClientDisconnect."""
         try:
-            async with self._service.reading(source) as bridge:
-                try:
-                    pieces = self._pieces(bridge)
-                    response = await (self._stream(pieces) if self._conversation.stream else self._whole(pieces))
-                except (ScopeEdgeError, ApiError) as error:
-                    problem = self._problem(error)
-                    response = Json(problem.body(), problem.status, problem.headers)
-                yield response
+            async with AsyncExitStack() as stack:
+                response = await unless_disconnected(receive, self._respond(stack))
+                await response(scope, receive, send)
         finally:
-            self._note()
+            self._record()
 
-    async def _pieces(self, bridge: ThreadBridge[Asked | Piece]) -> AsyncIterator[Piece]:
-        async for item in bridge:
-            if isinstance(item, Asked):
-                self._asked = item
-                self._service.metrics.decision_seconds.observe(item.deciding)
-                self._service.metrics.sticky.inc(item.sticky)
-            else:
-                yield item
+    async def _respond(self, stack: AsyncExitStack) -> Response:
+        pieces = aiter(await stack.enter_async_context(self._state.reading(self)))
+        try:
+            return await (self._stream(pieces) if self._conversation.stream else self._whole(pieces))
+        except (ScopeEdgeError, ApiError) as error:
+            return self._problem(error).response()
 
     async def _whole(self, pieces: AsyncIterator[Piece]) -> Response:
         came = [piece async for piece in pieces]
         asked, answer = self._answer()
-        self._shape.model = answer.run.model or ""
-        return Json(self._shape.whole(answer, came), headers=_headers(asked) | {"x-scope-edge-id": answer.id or "none"})
+        self._formatter.model = answer.run.model or ""
+        headers = _headers(asked) | {"x-scope-edge-id": answer.id or "none"}
+        return Json(self._formatter.whole(answer, came), headers=headers)
 
     async def _stream(self, pieces: AsyncIterator[Piece]) -> Response:
         """Wait for the first piece: an error before it has a status of its own."""
@@ -124,25 +109,24 @@ class _Reply:
         asked = self._asked or self._answer()[0]
         if first is None:
             self._answer()
-        self._shape.model = asked.execution.model or ""
+        self._formatter.model = asked.execution.model or ""
         headers = {"cache-control": "no-store", **_headers(asked)}
         return StreamingResponse(self._events(asked, first, pieces), headers=headers, media_type="text/event-stream")
 
     async def _events(self, asked: Asked, first: Piece | None, pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
-        yield self._shape.first(asked.decision, asked.execution.attempts) + (
-            b"" if first is None else self._shape.piece(first)
-        )
+        begin = self._formatter.first(asked.decision, asked.execution.attempts)
+        yield begin if first is None else begin + self._formatter.piece(first)
         try:
             async for piece in pieces:
-                yield self._shape.piece(piece)
+                yield self._formatter.piece(piece)
             _, answer = self._answer()
         except (ScopeEdgeError, ApiError) as error:
             yield event(self._problem(error).body())
             return
-        yield b"".join(self._shape.last(answer, usage=self._conversation.usage))
+        yield self._formatter.last(answer, usage=self._conversation.usage)
 
     def _answer(self) -> tuple[Asked, Answer]:
-        """Raises Problem: the answer was cut, since the server is shutting down."""
+        """Raises ApiError: the answer was cut, since the server is shutting down."""
         answer = None if self._asked is None else self._asked.execution.answer
         if self._asked is None or answer is None or answer.run.ending == "cancelled":
             raise closing()
@@ -152,22 +136,22 @@ class _Reply:
         run = getattr(error, "run", None)
         self._failed = run if isinstance(run, Run) else None
         problem = api_error_of(error)
-        if self._conversation.wishes.show and isinstance(error, ScopeEdgeError):
+        if self._conversation.options.show and isinstance(error, ScopeEdgeError):
             decision = None if self._asked is None else self._asked.decision
             problem.error["scope_edge"] = error_details(error, decision)
         return problem
 
-    def _note(self) -> None:
+    def _record(self) -> None:
         if self._asked is None:
             return
-        execution = self._asked.execution
-        answer, name = execution.answer, self._target.name
+        execution, name = self._asked.execution, self._target.name
+        answer = execution.answer
         run = self._failed or (None if answer is None else answer.run)
         if run is None:
             return
-        self._service.ran(name, execution.decision, run, None if answer is None else answer.id)
+        self._state.ran(name, execution.decision, run, None if answer is None else answer.id)
         if run.model is not None and run.ending in ("complete", "cut") and self._target.pinned is None:
-            self._service.desk.conversations.answered(name, self._conversation.messages, run.model)
+            self._state.backend.conversations.answered(name, self._conversation.messages, run.model)
 
 
 def _headers(asked: Asked) -> dict[str, str]:

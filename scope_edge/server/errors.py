@@ -1,9 +1,12 @@
-"""Errors as HTTP statuses and in the form of OpenAI's API."""
+"""JSON responses, and errors as HTTP statuses and in the form of OpenAI's API."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
+
+from starlette.responses import JSONResponse
 
 from scope_edge.errors import (
     AssetError,
@@ -18,7 +21,7 @@ from scope_edge.errors import (
 )
 
 _INVALID, _API = "invalid_request_error", "api_error"
-# OpenAI's client repeats a request after 5xx unless told not to: the models have been asked twice already.
+# OpenAI's client repeats a request after 5xx unless this header forbids it: the models have been tried twice already.
 _NOT_AGAIN = {"x-should-retry": "false"}
 # Error -> status, code, type. The first that fits.
 _KINDS: tuple[tuple[type[ScopeEdgeError], int, str, str], ...] = (
@@ -32,6 +35,13 @@ _KINDS: tuple[tuple[type[ScopeEdgeError], int, str, str], ...] = (
     (AssetError, 500, "asset", _API),
     (ScopeEdgeError, 500, "internal", _API),
 )
+
+
+class Json(JSONResponse):
+    """JSON in ASCII: lone surrogates in a model's answer are escaped instead of failing to encode."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
 
 
 class ApiError(Exception):
@@ -57,27 +67,18 @@ class ApiError(Exception):
         """Return the response's JSON."""
         return {"error": self.error}
 
+    def response(self) -> Json:
+        """Return the response."""
+        return Json(self.body(), self.status, self.headers)
+
 
 def bad(message: str, param: str | None = None, code: str = "invalid_request") -> ApiError:
-    """An invalid request."""
+    """Return the error for an invalid request."""
     return ApiError(400, message, code, param=param)
 
 
-def busy(seconds: int) -> ApiError:
-    """A full queue."""
-    message = f"too many requests are waiting; try again in {seconds} seconds"
-    return ApiError(429, message, "queue_full", kind="rate_limit_error", headers={"retry-after": str(seconds)})
-
-
-def crowded() -> ApiError:
-    """A connection beyond the limit, all others being busy."""
-    return ApiError(
-        503, "too many connections are open; try again in 5 seconds", "crowded", headers={"retry-after": "5"}
-    )
-
-
 def closing() -> ApiError:
-    """A server that is shutting down."""
+    """Return the error of a server that is shutting down."""
     return ApiError(503, "the server is shutting down", "shutting_down", headers={"retry-after": "5"} | _NOT_AGAIN)
 
 

@@ -11,60 +11,61 @@ from starlette.responses import Response
 
 from scope_edge._version import __version__
 from scope_edge.encoding.token_count import estimate_prompt_tokens
-from scope_edge.server.asgi import Json, read_json
+from scope_edge.server.asgi import read_json
 from scope_edge.server.backend import ENCODER
-from scope_edge.server.errors import ApiError, bad
+from scope_edge.server.errors import ApiError, Json, bad
 from scope_edge.server.responses import decision_headers
 from scope_edge.server.schemas import AUTO, read_inputs, read_query
+from scope_edge.types import Query
 
 if TYPE_CHECKING:
     from scope_edge.server.backend import Backend
-    from scope_edge.server.state import Service
+    from scope_edge.server.state import AppState
 
 
 class ModelsEndpoints:
-    """Their endpoints."""
+    """The endpoints of models, decisions, embeddings, health and metrics."""
 
-    def __init__(self, service: Service) -> None:
-        self._service, self._desk = service, service.desk
+    def __init__(self, state: AppState) -> None:
+        self._state, self._backend = state, state.backend
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        names = self._desk.names
+        names = self._backend.names
         owners = dict.fromkeys(names.virtual, "scope-edge") | {card.id: card.where for card in names.real}
         data = [_model(name, owner) for name, owner in (owners | {ENCODER: "scope-edge"}).items()]
         return Json({"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
-        """GET /v1/models/NAME. Raises Problem: there is no such model."""
+        """GET /v1/models/NAME. Raises ApiError: there is no such model."""
         name = str(request.path_params["name"])
-        pinned = None if name == ENCODER else self._desk.names.find(name).pinned
+        pinned = None if name == ENCODER else self._backend.names.find(name).pinned
         return Json(_model(name, "scope-edge" if pinned is None else pinned.where))
 
     async def route(self, request: Request) -> Response:
         """POST /v1/route."""
-        name, query, wishes = await read_json(request, self._service.bounds.body_bytes, read_query)
-        target = self._desk.names.find(name)
-        decision = await self._service.quickly(request, self._desk.decide, target, query, wishes)
+        name, query, options = await read_json(request, self._state.options.body_bytes, read_query)
+        target = self._backend.names.find(name)
+        decision = await self._state.quickly(request, self._backend.decide, target, query, options)
         return Json(decision.as_dict(), headers=decision_headers(decision, None))
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings."""
-        body = await read_json(request, self._service.bounds.body_bytes, dict)
+        body = await read_json(request, self._state.options.body_bytes, dict)
         model, texts, packed = read_inputs(body)
         if model not in (ENCODER, AUTO):
             why = f"there is no embedding model {model!r}; {ENCODER} is one"
             raise ApiError(404, why, "model_not_found", param="model")
-        return await self._service.quickly(request, _embedded, self._desk, texts, packed, body.get("dimensions"))
+        return await self._state.quickly(request, _embedded, self._backend, texts, packed, body.get("dimensions"))
 
     async def health(self, request: Request) -> Response:
-        """GET /health. It needs no token, so it says no more than this."""
-        return Json({"status": "closing" if self._service.answers.closed else "ok", "version": __version__})
+        """GET /health. It needs no token, so it reveals only this."""
+        return Json({"status": "closing" if self._state.answers.closed else "ok", "version": __version__})
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics."""
-        gauges = await self._service.quickly(request, self._service.gauges)
-        raw = self._service.metrics.text(gauges)
+        gauges = await self._state.quickly(request, self._state.gauges)
+        raw = self._state.metrics.text(gauges)
         return Response(raw, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
@@ -72,13 +73,15 @@ def _model(name: str, owner: str) -> Mapping[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": owner}
 
 
-def _embedded(desk: Backend, texts: tuple[str, ...], packed: bool, dimensions: object) -> Response:
-    """Raises Problem: the encoder has another dimension."""
-    if dimensions not in (None, desk.dimension):
-        raise bad(f"dimensions must be {desk.dimension}, or left out", "dimensions")
+def _embedded(backend: Backend, texts: tuple[str, ...], packed: bool, dimensions: object) -> Response:
+    """Raises ApiError: the encoder has another dimension."""
+    dimension = backend.cache.load_encoder().dimension
+    if dimensions not in (None, dimension):
+        raise bad(f"dimensions must be {dimension}, or left out", "dimensions")
+    vectors = [backend.cache.encode(Query(text)).vector for text in texts]
     rows = [
         {"object": "embedding", "index": n, "embedding": _base64(one) if packed else one.tolist()}
-        for n, one in enumerate(desk.embed(texts))
+        for n, one in enumerate(vectors)
     ]
     tokens = round(sum(estimate_prompt_tokens(text).expected for text in texts))
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}

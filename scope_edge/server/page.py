@@ -1,4 +1,4 @@
-"""The page at /, one file that loads nothing else, and the addresses that it needs beside /v1."""
+"""The page at /, one file that loads no other, and the addresses that it needs beside /v1."""
 
 from __future__ import annotations
 
@@ -14,42 +14,30 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response
 
-from scope_edge.server.asgi import Json, read_json
-from scope_edge.server.errors import ApiError, bad
+from scope_edge.server.asgi import read_json
+from scope_edge.server.errors import ApiError, Json, bad
 from scope_edge.server.token import NONCE, PROOF, proof, same
 
 if TYPE_CHECKING:
-    from scope_edge.server.state import Service
+    from scope_edge.server.state import AppState
 
 _FILE = "page.html"
 _SHORTEST_NONCE, _LONGEST_NONCE = 16, 200
 _CODE_SECONDS = 600.0
 
 
-class Codes:
-    """Codes that open the page in a browser, each once and within ten minutes."""
+class PageApi:
+    """Gives the page its token and its list, and proves to a client that this server knows the token."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: AppState, token: str) -> None:
+        self._state, self._token = state, token
         self._codes: dict[str, float] = {}
 
-    def make(self) -> str:
-        """Make a new code."""
+    def make_code(self) -> str:
+        """Make a code that opens the page in a browser, once and within ten minutes."""
         code = secrets.token_urlsafe(18)
         self._codes[code] = time.monotonic() + _CODE_SECONDS
         return code
-
-    def redeem(self, given: str) -> bool:
-        """Redeem a code; it cannot be used again. False = it is unknown, used or too old."""
-        found = next((code for code in self._codes if same(code, given)), None)
-        return found is not None and self._codes.pop(found) > time.monotonic()
-
-
-class PageApi:
-    """What gives the page its token and its list, and proves to a client that this server knows the token."""
-
-    def __init__(self, service: Service, token: str) -> None:
-        self._service, self._token = service, token
-        self.codes = Codes()
 
     async def prove(self, request: Request) -> Response:
         """GET /identity: an HMAC of the client's nonce and of this server's port, with the token as its key."""
@@ -60,14 +48,15 @@ class PageApi:
 
     async def redeem(self, request: Request) -> Response:
         """POST /page/token: exchange the code of the printed link for the token."""
-        code = await read_json(request, 4096, lambda body: body.get("code"))
-        if not isinstance(code, str) or not self.codes.redeem(code):
+        given = await read_json(request, 4096, lambda body: body.get("code"))
+        found = next((code for code in self._codes if isinstance(given, str) and same(code, given)), "")
+        if self._codes.pop(found, 0.0) <= time.monotonic():
             raise ApiError(403, "this link has been used, or is too old; paste the token", "code")
         return Json({"token": self._token}, headers={"cache-control": "no-store"})
 
     async def recent(self, request: Request) -> Response:
-        """GET /page/recent: the latest answers, without a word of their text."""
-        return Json({"recent": list(self._service.recent)})
+        """GET /page/recent: the latest answers, without their text."""
+        return Json({"recent": list(self._state.recent)})
 
 
 async def page(request: Request) -> Response:

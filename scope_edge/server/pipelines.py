@@ -1,7 +1,9 @@
-"""What a server keeps loaded: one encoder, one host of device models, and a router for each pool and set of settings in use."""
+"""The loaded parts of a server: one encoder, one host of device models, and a router for each set of settings in use."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +14,6 @@ from scope_edge import factory
 from scope_edge.errors import ScopeEdgeError
 from scope_edge.factory import Providers, open_catalog
 from scope_edge.router import Router
-from scope_edge.server.memory import give_back
 from scope_edge.settings.schema import CHECKS
 
 if TYPE_CHECKING:
@@ -28,13 +29,14 @@ _PER_CALL = (
     "alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy", "top_k", "verify", "stick", "use_server",
 )  # fmt: skip
 _MAX_ROUTERS = 6
+_ARENA_MAX = -8
 
 
 class PipelineCache:
     """The latest few routers, and the parts they share. Threads may share one."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises what `load_catalog` raises."""
+        """Raises as `open_catalog`."""
         self.settings = settings
         self.catalog = open_catalog(settings)
         self._lock, self._loading = threading.Lock(), threading.Lock()
@@ -42,10 +44,10 @@ class PipelineCache:
         # A run of the encoder uses all cores: more than two at once make each slower, and take memory.
         self._encoding = threading.Semaphore(2)
         self._routers: OrderedDict[tuple[Any, ...], Router] = OrderedDict()
-        self._places: dict[tuple[float, bool], Providers] = {}
+        self._providers: dict[tuple[float, bool], Providers] = {}
 
     def router(self, settings: Settings) -> Router:
-        """The router for some settings; those of a single call make no difference."""
+        """Return the router for some settings; those of a single call make no difference."""
         key = tuple(getattr(settings, name) for name in CHECKS if name not in _PER_CALL)
         with self._lock:
             found = self._routers.setdefault(key, Router(settings, self))
@@ -56,7 +58,7 @@ class PipelineCache:
         return found
 
     def load_flow(self, settings: Settings) -> Pipeline:
-        """Load the pipeline of a router; it encodes with this. Raises as `assemble.load_flow`."""
+        """Load the pipeline of a router; it encodes with this. Raises as `load_pipeline`."""
         self._begin_loading()
 
         def encoder() -> PipelineCache:
@@ -64,14 +66,14 @@ class PipelineCache:
             return self
 
         flow = factory.load_pipeline(settings, encoder)
-        give_back()
+        _glibc("malloc_trim", 0)
         return flow
 
     def load_executor(self, settings: Settings, journal: Journal) -> Executor:
         """Make the executor of a router; models run where those of all other routers do."""
         with self._lock:
-            places = self._places_of(settings)
-        return factory.load_executor(settings, self.catalog.cards, self.encode, journal, places)
+            providers = self._providers_for(settings)
+        return factory.load_executor(settings, self.catalog.cards, self.encode, journal, providers)
 
     def load_encoder(self) -> Encoder:
         """Load the encoder at the first call: a server whose models are all pinned never does, and needs half the memory.
@@ -82,7 +84,7 @@ class PipelineCache:
         try:
             return loaded()
         except ScopeEdgeError:
-            # The next call may find it mended.
+            # The next call may find it repaired.
             self._encoder = None
             raise
 
@@ -96,22 +98,22 @@ class PipelineCache:
         return map(self.encode, queries)
 
     def loaded(self) -> tuple[tuple[str, ...], int]:
-        """The models on the device that are loaded, and the number of requests that run there."""
+        """Return the models on the device that are loaded, and the number of requests that run there."""
         with self._lock:
-            device: Any = next((one.device for one in self._places.values() if one.device is not None), None)
+            device: Any = next((one.device for one in self._providers.values() if one.device is not None), None)
         return ((), 0) if device is None else (device.loaded, device.sequences)
 
     def close(self) -> None:
         """End all that runs."""
         with self._lock:
             routers, self._routers = tuple(self._routers.values()), OrderedDict()
-            places, self._places = tuple(self._places.values()), {}
+            providers, self._providers = tuple(self._providers.values()), {}
         for router in routers:
             router.close()
-        for place in places:
-            place.cloud.close()
-        if places and places[0].device is not None:
-            places[0].device.close()
+        for one in providers:
+            one.cloud.close()
+        if providers and providers[0].device is not None:
+            providers[0].device.close()
 
     def _begin_loading(self) -> Callable[[], Encoder]:
         with self._loading:
@@ -119,12 +121,25 @@ class PipelineCache:
                 self._encoder = factory.load_encoder(self.settings)
             return self._encoder
 
-    def _places_of(self, settings: Settings) -> Providers:
+    def _providers_for(self, settings: Settings) -> Providers:
         key = (settings.silence_seconds, settings.offline)
-        if key not in self._places:
-            device = next((one.device for one in self._places.values()), None)
+        if key not in self._providers:
+            device = next((one.device for one in self._providers.values()), None)
             # Only the first host of device models is kept: they all share one memory.
             cards = [replace(card, gguf=None) for card in self.catalog.cards] if device else self.catalog.cards
             made = factory.load_providers(settings, cards)
-            self._places[key] = Providers(device or made.device, made.cloud)
-        return self._places[key]
+            self._providers[key] = Providers(device or made.device, made.cloud)
+        return self._providers[key]
+
+
+def share_arenas() -> None:
+    """Let all threads share two of glibc's arenas, which keep freed memory; call it before there are threads."""
+    _glibc("mallopt", _ARENA_MAX, 2)
+
+
+def _glibc(function: str, *numbers: int) -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(AttributeError, OSError):
+            getattr(ctypes.CDLL(None), function)(*numbers)

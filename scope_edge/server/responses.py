@@ -1,11 +1,11 @@
-"""Answers in OpenAI's format, whole and as events of a stream, and the decision in headers."""
+"""Answers in OpenAI's format, whole or as events of a stream, and the decision in headers."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,8 +16,6 @@ from scope_edge.types import Run, row, run_body
 if TYPE_CHECKING:
     from scope_edge.providers.openai.stream import Piece
     from scope_edge.types import Answer, Attempt, Decision
-
-DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(slots=True)
@@ -32,28 +30,28 @@ class ResponseFormatter:
     _called: bool = False
 
     def first(self, decision: Decision, attempts: Sequence[Attempt]) -> bytes:
-        """The event that an answer begins with. attempts: the models that were asked before and did not answer."""
+        """Return the event that an answer begins with. attempts: the models that were called before and did not answer."""
+        if not (self.chat or self.show):
+            return b""
         ours = {"decision": decision.as_dict(), "attempts": [row(one) for one in attempts]}
-        ours = {"scope_edge": ours} if self.show else {}
-        if not self.chat:
-            return self._event([self._choice("", None)], **ours) if self.show else b""
-        return self._event([self._choice({"role": "assistant", "content": ""}, None)], **ours)
+        content = {"role": "assistant", "content": ""} if self.chat else ""
+        return self._event(content, ours=ours if self.show else None)
 
     def piece(self, piece: Piece) -> bytes:
         """Return the event for a piece; b"" if the piece is empty."""
         if not self.chat:
-            return self._event([self._choice(piece.text, None)]) if piece.text else b""
+            return self._event(piece.text) if piece.text else b""
         delta = {**piece.extra, "content": piece.text} if piece.text else dict(piece.extra)
         self._called |= bool(delta.get("tool_calls") or delta.get("function_call"))
-        return self._event([self._choice(delta, None)]) if delta else b""
+        return self._event(delta) if delta else b""
 
-    def last(self, answer: Answer, *, usage: bool) -> Iterator[bytes]:
-        """Yield the events that end a stream."""
-        ours = {"scope_edge": _ours(answer)} if self.show else {}
-        yield self._event([self._choice({} if self.chat else "", self._finish(answer.run))], **ours)
+    def last(self, answer: Answer, *, usage: bool) -> bytes:
+        """Return the events that end a stream."""
+        ours = _ours(answer) if self.show else None
+        end = self._event({} if self.chat else "", self._finish(answer.run), ours)
         if usage:
-            yield self._event([], usage=usage_of(answer.run))
-        yield DONE
+            end += event(self._head("chat.completion.chunk") | {"choices": [], "usage": usage_of(answer.run)})
+        return end + b"data: [DONE]\n\n"
 
     def whole(self, answer: Answer, pieces: Sequence[Piece]) -> dict[str, Any]:
         """Return the whole answer."""
@@ -66,7 +64,7 @@ class ResponseFormatter:
             else {"text": answer.text, "logprobs": None}
         )
         body = {
-            **self._head("chat.completion" if self.chat else "text_completion"),
+            **self._head("chat.completion"),
             "choices": [{"index": 0, **content, "finish_reason": self._finish(answer.run)}],
             "usage": usage_of(answer.run),
         }
@@ -75,20 +73,18 @@ class ResponseFormatter:
     def _finish(self, run: Run) -> str:
         return "length" if run.ending == "cut" else "tool_calls" if self._called else "stop"
 
-    def _choice(self, content: Any, finish: str | None) -> dict[str, Any]:
-        return {"index": 0, "delta" if self.chat else "text": content, "finish_reason": finish}
-
-    def _event(self, choices: list[Any], **more: Any) -> bytes:
-        head = self._head("chat.completion.chunk" if self.chat else "text_completion")
-        return event({**head, "choices": choices, **more})
+    def _event(self, content: Any, finish: str | None = None, ours: Mapping[str, Any] | None = None) -> bytes:
+        choice = {"index": 0, "delta" if self.chat else "text": content, "finish_reason": finish}
+        body = self._head("chat.completion.chunk") | {"choices": [choice]}
+        return event(body if ours is None else body | {"scope_edge": ours})
 
     def _head(self, kind: str) -> dict[str, Any]:
-        lead = "chatcmpl-" if self.chat else "cmpl-"
+        lead, kind = ("chatcmpl-", kind) if self.chat else ("cmpl-", "text_completion")
         return {"id": lead + self.id, "object": kind, "created": self.created, "model": self.model}
 
 
 def error_details(error: ScopeEdgeError, decision: Decision | None) -> dict[str, Any]:
-    """The decision and the run behind an error, for a client that wants to see them. decision: None = not made."""
+    """Return the decision and the run behind an error, for a client that wants them. decision: None = not made."""
     if isinstance(error, InfeasibleError):
         decision = error.decision
     run = getattr(error, "run", None)
@@ -111,7 +107,7 @@ def usage_of(run: Run) -> dict[str, Any]:
 
 
 def decision_headers(decision: Decision, model: str | None, *, sticky: bool = False) -> dict[str, str]:
-    """Return the decision as headers; what is not ASCII is percent-encoded. model: answers; None = no model was asked."""
+    """Return the decision as headers; non-ASCII text is percent-encoded. model: the one that answers; None = no model was called."""
     row = next((one for one in decision.candidates if one.model == (model or decision.choice)), None)
     found: dict[str, Any] = {
         "choice": decision.choice or "none",

@@ -1,16 +1,15 @@
-"""A process that serves: it listens, leaves a note for the user's commands, and shuts down in order."""
+"""A process that serves: it listens, writes a state file for the user's commands, and shuts down in order."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
@@ -20,13 +19,13 @@ import uvicorn
 from scope_edge.catalog.endpoint import is_loopback
 from scope_edge.errors import UsageError
 from scope_edge.server.app import make_app
-from scope_edge.server.auth import HEAD_BYTES, Access, allowed_hosts
+from scope_edge.server.auth import HEAD_BYTES, Access
 from scope_edge.server.backend import Backend
-from scope_edge.server.connections import IDLE_SECONDS, LimitedProtocol
-from scope_edge.server.memory import share_arenas
+from scope_edge.server.limits import IDLE_SECONDS, LimitedProtocol
 from scope_edge.server.page import PageApi
-from scope_edge.server.state import Bounds, ServerState, Service, forget, limits_of, note, settings_hash
-from scope_edge.server.token import make_token
+from scope_edge.server.pipelines import share_arenas
+from scope_edge.server.state import AppState, ServerOptions
+from scope_edge.server.token import RunningServer, make_token
 
 if TYPE_CHECKING:
     from scope_edge.settings.config import Settings
@@ -38,27 +37,8 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """How to serve.
-
-    Attributes:
-        host, port: address to listen on; port 0 = any free one. names: allowed Host headers beside loopback.
-        auth: whether the token is required. grace: seconds that running answers have at shutdown.
-        preload: load what decisions need before listening, not with the first decision.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8743
-    names: tuple[str, ...] = ()
-    auth: bool = True
-    grace: float = 10.0
-    bounds: Bounds = field(default_factory=Bounds)
-    preload: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Listening:
-    """Where the server listens. code: opens the page once."""
+    """The server's address. code: opens the page once."""
 
     host: str
     port: int
@@ -84,31 +64,35 @@ def serve(
     there, or would be open to the network), and what loading raises.
     """
     if not options.auth and not is_loopback(options.host):
-        raise UsageError(f"--no-auth on {options.host} would let anybody there spend your keys; leave it out")
+        raise UsageError(f"--no-auth on {options.host} would let any program there spend your keys; leave it out")
     share_arenas()
     token = make_token()
-    desk = Backend(settings, overrides)
+    backend = Backend(settings, overrides)
     try:
-        desk.check()
+        backend.check()
         if options.preload:
-            desk.warm()
-        return asyncio.run(_serve(desk, token, options, ready, until))
+            backend.warm()
+        return asyncio.run(_serve(backend, token, options, ready, until))
     finally:
-        desk.close()
+        backend.cache.close()
 
 
 async def _serve(
-    desk: Backend, token: str, options: ServerOptions, ready: Callable[[Listening], None], until: threading.Event | None
+    backend: Backend,
+    token: str,
+    options: ServerOptions,
+    ready: Callable[[Listening], None],
+    until: threading.Event | None,
 ) -> bool:
-    service = Service(desk, options.bounds)
-    page_api = PageApi(service, token)
-    hosts = allowed_hosts((*options.names, options.host))
+    state = AppState(backend, options)
+    page_api = PageApi(state, token)
+    hosts = tuple(name.strip().lower().rstrip(".") for name in (*options.names, options.host))
     access = Access(token if options.auth else None, hosts, public=not is_loopback(options.host))
     config = uvicorn.Config(
-        make_app(service, page_api, access),
+        make_app(state, page_api, access),
         host=options.host,
         port=options.port,
-        http=cast(Any, partial(LimitedProtocol, service.connections)),
+        http=cast(Any, partial(LimitedProtocol, state.connections)),
         ws="none",
         lifespan="off",
         loop="asyncio",
@@ -121,34 +105,40 @@ async def _serve(
         timeout_graceful_shutdown=int(options.grace + _LAST_SECONDS),
         backlog=1024,
     )
-    server = Server(
-        config, service, options, token, lambda port: ready(Listening(options.host, port, page_api.codes.make())), until
-    )
+
+    def listening(host: str, port: int) -> RunningServer | None:
+        record = None
+        if is_loopback(host):
+            # The user's commands connect to no other.
+            record = RunningServer.here(host, port, time.time(), backend.settings, token)
+            record.write()
+        ready(Listening(options.host, port, page_api.make_code()))
+        return record
+
+    server = Server(config, state, options, listening, until)
     await server.serve()
     return server.done
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with a note while it runs, and an orderly shutdown. done: whether all threads had ended by then."""
+    """uvicorn's server with a state file while it runs, and an orderly shutdown. done: whether all threads had ended by then."""
 
     done = True
 
     def __init__(
         self,
         config: uvicorn.Config,
-        service: Service,
+        state: AppState,
         options: ServerOptions,
-        token: str,
-        ready: Callable[[int], None],
+        listening: Callable[[str, int], RunningServer | None],
         until: threading.Event | None,
     ) -> None:
         super().__init__(config)
-        self._service, self._options, self._ready, self._until = service, options, ready, until
-        self._token = token
-        self._state: ServerState | None = None
+        self._state, self._options, self._listening, self._until = state, options, listening, until
+        self._record: RunningServer | None = None
 
     async def startup(self, sockets: Any = None) -> None:
-        """Listen, and call `ready`. Raises UsageError."""
+        """Listen, and call `listening`. Raises UsageError."""
         log = logging.getLogger("uvicorn.error")
         log.disabled = True
         try:
@@ -161,14 +151,7 @@ class Server(uvicorn.Server):
         finally:
             log.disabled = False
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        host = _EVERYWHERE.get(str(host), str(host))
-        if is_loopback(host):
-            # The user's commands connect to no other.
-            settings = self._service.desk.settings
-            made = settings_hash(settings, self._token)
-            self._state = ServerState(host, int(port), os.getpid(), time.time(), made, limits_of(settings))
-            note(self._state)
-        self._ready(int(port))
+        self._record = self._listening(_EVERYWHERE.get(str(host), str(host)), int(port))
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to shut down; uvicorn asks ten times a second."""
@@ -177,19 +160,19 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Refuse new requests, give running answers their time, and cut the rest."""
-        if self._state is not None:
-            forget(self._state)
-        self._service.close_queues()
+        if self._record is not None:
+            self._record.delete()
+        self._state.close_queues()
         cutting = asyncio.create_task(self._cut())
         try:
             await super().shutdown(sockets)
         finally:
             cutting.cancel()
-            self.done = await self._service.end(_SETTLE_SECONDS)
+            self.done = await self._state.end(_SETTLE_SECONDS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Let a signal end the server and no more; uvicorn would raise it again afterwards."""
+        """Let a signal end the server alone; uvicorn would raise it again afterwards."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -209,6 +192,6 @@ class Server(uvicorn.Server):
         until = time.monotonic() + self._options.grace
         while time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(0.05)
-        self._service.cut()
+        self._state.cut()
         await asyncio.sleep(_SETTLE_SECONDS)
-        self._service.abandon()
+        self._state.abandon()

@@ -1,4 +1,4 @@
-"""Requests in OpenAI's format: what the server uses is checked, the rest goes on to the model unchanged."""
+"""Requests in OpenAI's format: the fields that the server uses are checked, all others go to the model unchanged."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scope_edge.encoding.unicode import replace_surrogates_in_body
 from scope_edge.errors import UsageError
 from scope_edge.execution.request import texts_of
 from scope_edge.server.errors import bad
+from scope_edge.server.token import REQUEST_SETTINGS
 from scope_edge.settings.schema import CHECKS
 from scope_edge.settings.validation import suggestion
 from scope_edge.types import Query
@@ -18,41 +19,25 @@ from scope_edge.types import Query
 Value = TypeVar("Value")
 AUTO = "auto"
 OURS = "scope_edge"
-MOST_MESSAGES = 10_000
-MOST_INPUTS = 2048
+MAX_MESSAGES = 10_000
+MAX_INPUTS = 2048
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _SYSTEM = ("system", "developer")
 # Type of a part -> what a model needs for it.
 _PARTS = {
-    "image_url": "images",
-    "input_image": "images",
-    "input_audio": "audio",
-    "file": "files",
-    "input_file": "files",
-}
+    "image_url": "images", "input_image": "images", "input_audio": "audio", "file": "files", "input_file": "files",
+}  # fmt: skip
 _TOOLS = ("tools", "functions", "tool_calls", "function_call")
 # Never sent to a model.
 _KEPT = ("model", "messages", "prompt", "stream", "stream_options", "n", OURS)
-# An answer is one choice of text, so these would be answered wrongly.
+# An answer is one choice of text, so these would get wrong answers.
 _UNSUPPORTED = ("logprobs", "top_logprobs", "echo", "suffix", "best_of")
-_SETTINGS = (
-    "alpha",
-    "max_tokens",
-    "max_usd",
-    "max_seconds",
-    "local_only",
-    "fallback",
-    "policy",
-    "verify",
-    "top_k",
-    "pool",
-)
-_WISHES = (*_SETTINGS, "exclude", "decision")
+_OPTIONS = (*REQUEST_SETTINGS, "exclude", "decision")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """A request's wishes for the decision. settings: checked values by name. show: return the decision, too."""
+    """A request's options for the decision. settings: checked values by name. show: return the decision, too."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
@@ -64,7 +49,7 @@ class Conversation:
     """A request for an answer.
 
     Attributes:
-        model: the name in the request. query: what the decision is about. messages, fields: what is sent to the model.
+        model: the name in the request. query: the text to decide on. messages, fields: sent to the model.
         needs: abilities, as in `ModelCard.supports`. stream, usage: whether to stream, and to end with an event of token counts.
     """
 
@@ -73,13 +58,13 @@ class Conversation:
     messages: tuple[Mapping[str, Any], ...]
     fields: Mapping[str, Any]
     needs: tuple[str, ...]
-    wishes: RequestOptions
+    options: RequestOptions
     stream: bool = False
     usage: bool = False
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """Return a JSON object. Raises Problem."""
+    """Return a JSON object. Raises ApiError."""
     try:
         body = json.loads(raw, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
@@ -91,12 +76,12 @@ def parse(raw: bytes) -> dict[str, Any]:
 
 
 def read_chat(body: Mapping[str, Any], *, show: bool = False) -> Conversation:
-    """Read a request for /v1/chat/completions. show: a header wants the decision. Raises Problem."""
+    """Read a request for /v1/chat/completions. show: a header asks for the decision. Raises ApiError."""
     return _conversation(body, _messages(body.get("messages")), show)
 
 
 def read_completion(body: Mapping[str, Any], *, show: bool = False) -> Conversation:
-    """Read a request for /v1/completions; the prompt becomes a user message. Raises Problem."""
+    """Read a request for /v1/completions; the prompt becomes a user message. Raises ApiError."""
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         (prompt,) = prompt
@@ -106,8 +91,8 @@ def read_completion(body: Mapping[str, Any], *, show: bool = False) -> Conversat
 
 
 def read_query(body: Mapping[str, Any]) -> tuple[str, Query, RequestOptions]:
-    """Read a request for /v1/route: (model, query, wishes). Its wishes may stand beside the text. Raises Problem."""
-    known = ("text", "system", "messages", "model", OURS, *_WISHES)
+    """Read a request for /v1/route: (model, query, options). Its options may stand beside the text. Raises ApiError."""
+    known = ("text", "system", "messages", "model", OURS, *_OPTIONS)
     for name in body:
         if name not in known:
             raise bad(f"unknown field {name}{suggestion(name, known)}; known fields: {', '.join(known)}", name)
@@ -119,26 +104,26 @@ def read_query(body: Mapping[str, Any]) -> tuple[str, Query, RequestOptions]:
         raise bad(f"give messages or {' and '.join(twice)}, not both", twice[0])
     else:
         query = _query(_messages(body["messages"]))
-    wishes = {name: body[name] for name in _WISHES if name in body}
-    return model_of(body), query, _wishes({**_object(body, OURS), **wishes}, show=False)
+    options = {name: body[name] for name in _OPTIONS if name in body}
+    return _model(body), query, _options({**_object(body, OURS), **options}, show=False)
 
 
 def read_inputs(body: Mapping[str, Any]) -> tuple[str, tuple[str, ...], bool]:
-    """Read a request for /v1/embeddings: (model, texts, whether to encode vectors in base64). Raises Problem."""
+    """Read a request for /v1/embeddings: (model, texts, whether to encode vectors in base64). Raises ApiError."""
     given = body.get("input")
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not texts or not all(isinstance(one, str) and one for one in texts):
         raise bad("input must be a text or a list of texts that are not empty; tokens are not supported", "input")
-    if len(texts) > MOST_INPUTS:
-        raise bad(f"input has {len(texts)} texts, more than {MOST_INPUTS}; send fewer", "input")
+    if len(texts) > MAX_INPUTS:
+        raise bad(f"input has {len(texts)} texts, more than {MAX_INPUTS}; send fewer", "input")
     form = body.get("encoding_format")
     if form not in (None, "float", "base64"):
         raise bad('encoding_format must be "float" or "base64"', "encoding_format")
-    return model_of(body), tuple(texts), form == "base64"
+    return _model(body), tuple(texts), form == "base64"
 
 
-def model_of(body: Mapping[str, Any]) -> str:
-    """Return the model's name, "auto" by default. Raises Problem."""
+def _model(body: Mapping[str, Any]) -> str:
+    """Return the model's name, "auto" by default. Raises ApiError."""
     model = AUTO if body.get("model") is None else body["model"]
     if not isinstance(model, str) or not model.strip() or len(model) > 300:
         raise bad('model must be a name, such as "auto"', "model")
@@ -156,12 +141,12 @@ def _conversation(body: Mapping[str, Any], messages: tuple[Mapping[str, Any], ..
         if name in fields and not (type(fields[name]) is int and fields[name] >= 1):
             raise bad(f"{name} must be a whole number, at least 1", name)
     return Conversation(
-        model=model_of(body),
+        model=_model(body),
         query=_query(messages),
         messages=messages,
         fields=fields,
         needs=_needs(messages, fields),
-        wishes=_wishes(_object(body, OURS), show=show),
+        options=_options(_object(body, OURS), show=show),
         stream=_flag(body, "stream"),
         usage=_flag(_object(body, "stream_options"), "include_usage"),
     )
@@ -170,8 +155,8 @@ def _conversation(body: Mapping[str, Any], messages: tuple[Mapping[str, Any], ..
 def _messages(value: object) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(value, list) or not value:
         raise bad("messages must be a list with at least one message", "messages")
-    if len(value) > MOST_MESSAGES:
-        raise bad(f"there are more than {MOST_MESSAGES} messages", "messages")
+    if len(value) > MAX_MESSAGES:
+        raise bad(f"messages has {len(value)} messages, more than {MAX_MESSAGES}; send fewer", "messages")
     for number, message in enumerate(value):
         where = f"messages[{number}]"
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
@@ -192,11 +177,11 @@ def _parts(message: Mapping[str, Any]) -> list[Any]:
 
 
 def _query(messages: Sequence[Mapping[str, Any]]) -> Query:
-    """Decide about the user's last message; the others only cost tokens. Raises Problem."""
+    """Return the user's last message as the query; the others only cost tokens. Raises ApiError."""
     roles, texts = [message["role"] for message in messages], texts_of(messages)[0]
     last = max((n for n, role in enumerate(roles) if role == "user"), default=None)
     if last is None:
-        raise bad("there is no message of the user's to answer", "messages")
+        raise bad("messages has no user message to answer", "messages")
     system = [text for role, text in zip(roles, texts, strict=True) if role in _SYSTEM]
     history = tuple(
         ("assistant" if role == "assistant" else "user", text)
@@ -219,12 +204,12 @@ def _needs(messages: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> 
     return tuple(name for name, needed in (found | parts).items() if needed)
 
 
-def _wishes(given: Mapping[str, Any], *, show: bool) -> RequestOptions:
+def _options(given: Mapping[str, Any], *, show: bool) -> RequestOptions:
     settings = {}
     for name, value in given.items():
-        if name not in _WISHES:
-            raise bad(f"unknown field {OURS}.{name}{suggestion(name, _WISHES)}; known fields: {', '.join(_WISHES)}")
-        if name in _SETTINGS and value is not None:
+        if name not in _OPTIONS:
+            raise bad(f"unknown field {OURS}.{name}{suggestion(name, _OPTIONS)}; known fields: {', '.join(_OPTIONS)}")
+        if name in REQUEST_SETTINGS and value is not None:
             try:
                 settings[name] = CHECKS[name](name, value)
             except UsageError as error:

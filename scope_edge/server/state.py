@@ -1,83 +1,85 @@
-"""The state files of running servers, one a server, in a folder that only the user can write to.
-
-A command reads from them where a server listens, and whether it would decide as the command itself: the release, cards, pools,
-folders, keys, proxies and all settings that a request cannot give must be equal. They are compared by a keyed hash, which
-reveals none of them.
-"""
+"""State shared by all endpoints: the backend, threads and queues, metrics, and the latest answers."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-from scope_edge._version import __version__
-from scope_edge.catalog.endpoint import is_loopback
-from scope_edge.server.asgi import unless_disconnected
-from scope_edge.server.bridge import PieceSource, ThreadBridge
-from scope_edge.server.connections import Connections, connection_limit
-from scope_edge.server.metrics import Metrics
-from scope_edge.server.queue_limit import RequestQueue
-from scope_edge.server.token import folder, is_ours, is_private, keyed, own_folder, write_private
-from scope_edge.settings.schema import CHECKS
-from scope_edge.storage import assets
+from scope_edge.server.asgi import PieceSource, ThreadBridge, unless_disconnected
+from scope_edge.server.limits import Connections, RequestQueue, connection_limit
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from scope_edge.server.backend import Backend
-    from scope_edge.settings.config import Settings
     from scope_edge.types import Decision, Run
-
-# What all endpoints share: the desk, threads and queues, metrics, and the latest answers.
 
 Result = TypeVar("Result")
 _RECENT = 50
 # Work that runs no model takes milliseconds; answers, which may take minutes, must not delay it.
 _QUICK = 4
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_GAUGES = {
+    "running": "Answers under way.",
+    "waiting": "Requests in the queues.",
+    "connections": "Open connections.",
+    "conversations": "Conversations with a known model.",
+    "device_models_loaded": "Models loaded on the device.",
+    "device_sequences": "Requests that the device's workers have not ended.",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """Limits of a server.
+class ServerOptions:
+    """Options of a server.
 
     Attributes:
-        at_once: answers under way. waiting: requests in the queue. body_bytes: of a request.
+        host, port: address to listen on; port 0 = any free one. names: allowed Host headers beside loopback.
+        auth: whether the token is required. grace: seconds that running answers have at shutdown.
+        preload: load what decisions need before listening, not with the first decision.
+        at_once: answers under way. queue: requests that wait. body_bytes: of a request.
         connections: open at once; fewer if the system allows the process fewer open files.
     """
 
-    at_once: int = 64
-    waiting: int = 256
-    body_bytes: int = 32 * 2**20
-    connections: int = 512
+    host: str
+    port: int
+    names: tuple[str, ...]
+    auth: bool
+    grace: float
+    preload: bool
+    at_once: int
+    queue: int
+    body_bytes: int
+    connections: int
 
 
-class Service:
-    """Lives in the event loop; its threads do what blocks."""
+class AppState:
+    """Lives in the event loop; its threads run blocking work."""
 
-    def __init__(self, desk: Backend, bounds: Bounds) -> None:
-        self.desk, self.bounds, self.metrics = desk, bounds, Metrics()
-        self.connections = Connections(connection_limit(bounds.connections, bounds.at_once), self.metrics)
-        self.answers, self._quick = RequestQueue(bounds.at_once, bounds.waiting), RequestQueue(_QUICK, bounds.waiting)
-        self._threads = ThreadPoolExecutor(bounds.at_once, "answer")
+    def __init__(self, backend: Backend, options: ServerOptions) -> None:
+        self.backend, self.options, self.metrics = backend, options, Metrics()
+        self.connections = Connections(
+            connection_limit(options.connections, options.at_once), self.metrics.connections_cut
+        )
+        self.answers = RequestQueue(options.at_once, options.queue)
+        self._quick = RequestQueue(_QUICK, options.queue)
+        self._threads = ThreadPoolExecutor(options.at_once, "answer")
         self._bridges: set[ThreadBridge[Any]] = set()
         self._abandoned: list[asyncio.Future[Any]] = []
         self.recent: deque[Mapping[str, Any]] = deque(maxlen=_RECENT)
 
     async def quickly(self, request: Request, work: Callable[..., Result], *given: Any) -> Result:
-        """Run a function that runs no model, in a thread. Raises Problem, ClientDisconnect and what the function raises."""
+        """Run a function that calls no model, in a thread. Raises ApiError, ClientDisconnect and what the function raises."""
 
         async def in_turn() -> Result:
             async with self._quick.turn():
@@ -87,7 +89,7 @@ class Service:
 
     @asynccontextmanager
     async def reading(self, source: PieceSource[Result]) -> AsyncIterator[ThreadBridge[Result]]:
-        """Hold a turn and a thread that reads the source; at the end, wait until the thread is free. Raises Problem."""
+        """Hold a turn and a thread that reads the source; at the end, wait for the thread. Raises ApiError."""
         async with self.answers.turn():
             bridge = ThreadBridge(source, self._threads)
             self._bridges.add(bridge)
@@ -121,12 +123,12 @@ class Service:
             await asyncio.wait(waiting, timeout=seconds)
         self.abandon()
         done = all(one.done() for one in self._abandoned)
-        await asyncio.get_running_loop().run_in_executor(None, self.desk.close)
+        await asyncio.get_running_loop().run_in_executor(None, self.backend.cache.close)
         self._threads.shutdown(wait=False, cancel_futures=True)
         return done
 
     def ran(self, name: str, decision: Decision, run: Run, id: str | None) -> None:
-        """Note an answer, complete or not, to a request for the model `name`."""
+        """Record an answer, complete or not, to a request for the model `name`."""
         self.metrics.ran(run)
         row = next((one for one in decision.candidates if one.model == run.model), None)
         fields = {name: getattr(run, name) for name in ("model", "where", "usd", "seconds", "ending")}
@@ -135,129 +137,63 @@ class Service:
 
     def gauges(self) -> dict[str, float]:
         """Return present values for the metrics."""
-        loaded, sequences = self.desk.loaded()
+        loaded, sequences = self.backend.cache.loaded()
         return {
             "running": self.answers.running,
             "waiting": self.answers.waiting + self._quick.waiting,
             "connections": len(self.connections),
-            "conversations": len(self.desk.conversations),
+            "conversations": len(self.backend.conversations),
             "device_models_loaded": len(loaded),
             "device_sequences": sequences,
         }
 
 
-# Settings that a request gives, and those that are the server's or the command's own business.
-REQUEST_SETTINGS = (
-    "alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy", "verify", "top_k", "pool",
-)  # fmt: skip
-_OWN_SETTINGS = ("profile", "provider", "threads", "keep_alive", "stick", "use_server")
-# Settings of the server that a request cannot widen.
-_LIMITS = ("max_tokens", "max_usd", "max_seconds", "local_only")
-_FILES = "running-*.json"
-_MAX_BYTES = 4096
+class Metrics:
+    """One server's metrics; safe to use from several threads."""
 
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.requests = self._counter("requests", "Requests by address and status.", "path", "status")
+        self.connections_cut = self._counter(
+            "connections_cut", "Idle connections closed for others; requests refused as all were busy.", "why"
+        )
+        self.sticky = self._counter("sticky", "Decisions that left a conversation at its model.")
+        self._answers = self._counter("answers", "Answers by model and ending.", "model", "ending")
+        self._attempts = self._counter("attempts", "Failed attempts by model.", "model")
+        self._tokens = self._counter("tokens", "Tokens by model, counted or estimated.", "model", "kind")
+        self._usd = self._counter("usd", "Known cost of cloud models, US dollars.", "model")
+        self.decision_seconds = self._histogram("decision_seconds", "From a request's turn to its decision.")
+        self.first_piece_seconds = self._histogram("first_piece_seconds", "From a request's turn to the first piece.")
+        self._answer_seconds = self._histogram("answer_seconds", "From a request's turn to the end of its answer.")
+        self._gauges = {
+            name: Gauge(name, text, namespace="scope_edge", registry=self._registry) for name, text in _GAUGES.items()
+        }
 
-@dataclass(frozen=True, slots=True)
-class ServerState:
-    """A running server. host: a loopback address. started: seconds since 1970. settings: their keyed hash."""
+    def ran(self, run: Run) -> None:
+        """Count an answer that has ended in any way."""
+        model = run.model or "none"
+        self._answers.labels(model=model, ending=run.ending).inc()
+        for attempt in run.attempts:
+            self._attempts.labels(model=attempt.model).inc()
+        for kind, tokens in (("prompt", run.prompt_tokens), ("completion", run.completion_tokens)):
+            if tokens:
+                self._tokens.labels(model=model, kind=kind).inc(tokens)
+        if run.usd:
+            self._usd.labels(model=model).inc(run.usd)
+        if run.seconds is not None:
+            self._answer_seconds.observe(run.seconds)
+        if run.first_token_seconds is not None:
+            self.first_piece_seconds.observe(run.first_token_seconds)
 
-    host: str
-    port: int
-    pid: int
-    started: float
-    settings: str
-    limits: Mapping[str, Any]
+    def text(self, gauges: Mapping[str, float]) -> bytes:
+        """Return all metrics in Prometheus' text format. gauges: present values by name."""
+        for name, value in gauges.items():
+            self._gauges[name].set(value)
+        return generate_latest(self._registry)
 
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace="scope_edge", registry=self._registry)
 
-def note(state: ServerState) -> None:
-    """Write a server's state file, and delete those of servers that died. Raises AssetError."""
-    for path in own_folder().glob(_FILES):
-        if _read(path) is None:
-            with contextlib.suppress(OSError):
-                path.unlink()
-    write_private(_file_of(state), json.dumps(asdict(state)) + "\n")
-
-
-def forget(state: ServerState) -> None:
-    """Delete a server's state file."""
-    with contextlib.suppress(OSError):
-        _file_of(state).unlink()
-
-
-def find_server() -> ServerState | None:
-    """Return the running server that was started last; None = none runs, or others could have written its file."""
-    with contextlib.suppress(OSError):
-        if is_ours(folder()) and is_private(folder()):
-            found = filter(None, map(_read, folder().glob(_FILES)))
-            return max(found, key=lambda state: state.started, default=None)
-    return None
-
-
-def limits_of(settings: Settings) -> dict[str, Any]:
-    """The limits that no request to a server can widen."""
-    return {name: getattr(settings, name) for name in _LIMITS}
-
-
-def is_compatible(state: ServerState, settings: Settings, token: str) -> bool:
-    """Whether the server would decide as a process with these settings, given what a request can say."""
-    limits = dict(state.limits)
-    if limits.pop("local_only") and not (settings.local_only or settings.offline):
-        return False
-    wanted = {name: getattr(settings, name) for name in limits}
-    if any(limit is not None and (wanted[name] is None or wanted[name] > limit) for name, limit in limits.items()):
-        return False
-    return state.settings == settings_hash(settings, token)
-
-
-def settings_hash(settings: Settings, token: str) -> str:
-    """Hash all that must be equal, with the token as the key."""
-    variables = {str(card["key_env"]) for card in settings.models.values() if "key_env" in card}
-    relative = [card["gguf"] for card in settings.models.values() if "gguf" in card and not _is_absolute(card["gguf"])]
-    compared = [
-        __version__,
-        {name: getattr(settings, name) for name in CHECKS if name not in (*REQUEST_SETTINGS, *_OWN_SETTINGS)},
-        {id: dict(card) for id, card in settings.models.items()},
-        {name: list(ids) for name, ids in settings.pools.items()},
-        [str(path.resolve()) for path in (assets.user_data_dir(), assets.user_cache_dir(), assets.bundled_root())],
-        str(Path.cwd()) if relative else "",
-        {name: os.environ.get(name, "") for name in sorted(variables)},
-        {name.lower(): value for name, value in os.environ.items() if name.lower().endswith("_proxy")},
-    ]
-    return keyed(token, json.dumps(compared, sort_keys=True, default=str))
-
-
-def _is_absolute(gguf: object) -> bool:
-    return Path(str(gguf)).expanduser().is_absolute()
-
-
-def _file_of(state: ServerState) -> Path:
-    return folder() / f"running-{state.pid}.json"
-
-
-def _read(path: Path) -> ServerState | None:
-    """Read a state file; None = it is invalid, others could have written it, or its process is gone."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-        if not (is_ours(path) and is_private(path)):
-            return None
-        with path.open("rb") as file:
-            found = ServerState(**json.loads(file.read(_MAX_BYTES)))
-        types = (("host", str), ("port", int), ("pid", int), ("started", float), ("settings", str), ("limits", dict))
-        valid = all(type(getattr(found, name)) is type_ for name, type_ in types) and set(found.limits) == set(_LIMITS)
-        if valid and is_loopback(found.host) and 0 < found.port < 2**16 and _is_alive(found.pid):
-            return found
-    return None
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether a process runs; where the system cannot tell, the server's proof will."""
-    if os.name != "posix":
-        return True
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, namespace="scope_edge", registry=self._registry, buckets=_BUCKETS)

@@ -79,7 +79,7 @@ def test_what_a_gguf_cannot_do_is_the_next_ones(own_folders: Path, scripted_gguf
         (own_folders / "config.toml").write_text(settings(scripted_gguf, cloud.address))
         with Router.load() as router:
             answer = router.ask(QUERY, alpha=0.0, fields={"tools": [{"type": "function", "function": {"name": "f"}}]})
-    assert answer.text == TEXT and "cannot do what is asked on the device (tools)" in answer.run.attempts[0].error
+    assert answer.text == TEXT and "not supported on the device: tools" in answer.run.attempts[0].error
 
 
 def test_a_gguf_that_does_not_load_is_followed_by_the_next(

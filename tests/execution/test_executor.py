@@ -148,7 +148,7 @@ def test_a_server_that_asks_to_be_left_alone_is(server: Server) -> None:
             for _ in range(2):
                 assert told(asked(made, decided(candidate(one), candidate(two)))) == TEXT
             again = asked(made, decided(candidate(one)))
-            with pytest.raises(UnansweredError, match="left alone"):
+            with pytest.raises(UnansweredError, match="wants no calls"):
                 told(again)
         assert len(front.calls) == 1
 
@@ -260,7 +260,7 @@ def test_a_server_that_counts_more_than_it_was_allowed_is_told_on() -> None:
             execution = asked(made, decided(candidate(one)), fields={"max_tokens": 20})
             told(execution)
     assert execution.answer is not None
-    assert execution.answer.warnings == ("one wrote 50 tokens where it was told to stop at 20",)
+    assert execution.answer.warnings == ("one wrote 50 tokens, more than its limit of 20",)
     assert execution.answer.run.completion_tokens == 50
 
 

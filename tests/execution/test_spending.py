@@ -88,7 +88,7 @@ def test_the_month_is_capped_too(clock: list[datetime]) -> None:
     with pytest.raises(BudgetError, match=r"max_usd_month \$1\.00 .* \$0\.20 left; .* wait until 2027-01-01 0:00"):
         ledger.reserve(0.3, MODEL)
     clock[0] = datetime(2027, 1, 1, 0, 0)
-    assert ledger.reserve(1.0, MODEL).id is not None
+    assert ledger.reserve(1.0, MODEL) is not None
 
 
 def test_a_call_over_midnight_belongs_to_the_day_it_began_on(clock: list[datetime]) -> None:
@@ -105,7 +105,7 @@ def test_a_call_over_midnight_belongs_to_the_day_it_began_on(clock: list[datetim
 def test_an_unknown_price_is_refused_where_there_is_a_cap_and_counted_where_there_is_none() -> None:
     for unknown in (None, float("nan")):
         for capped in (open_(day=1.0), open_(month=1.0)):
-            with pytest.raises(BudgetError, match="the price of a-model is not known, so max_usd_"):
+            with pytest.raises(BudgetError, match="the price of a-model is unknown, so max_usd_"):
                 capped.reserve(unknown, MODEL)
     ledger = open_()
     ledger.settle(ledger.reserve(None, MODEL), None)
@@ -144,7 +144,7 @@ def test_money_is_whole_micro_dollars_rounded_up_and_sums_are_exact() -> None:
 
 def test_a_cap_of_nothing_lets_only_free_calls_through() -> None:
     ledger = open_(day=0.0)
-    assert ledger.reserve(0.0, MODEL).id is not None
+    assert ledger.reserve(0.0, MODEL) is not None
     with pytest.raises(BudgetError):
         ledger.reserve(1e-9, MODEL)
 
@@ -261,7 +261,7 @@ def test_what_a_killed_process_had_reserved_counts_in_full_until_its_day_is_over
             return tomorrow
 
     monkeypatch.setattr(room, "datetime", Clock)
-    assert ledger.reserve(1.0, MODEL).id is not None
+    assert ledger.reserve(1.0, MODEL) is not None
 
 
 def test_what_was_lost_before_last_month_is_taken_to_be_spent_then(clock: list[datetime]) -> None:

@@ -20,8 +20,7 @@ from cli_cases import QUERY, Ended, command, heed_ctrl_c, spawn, without_timings
 from serve_cases import KEY, LARGE, SMALL, Served, served, settings
 
 from scope_edge.cli.server_client import NotServed, ServerConnection
-from scope_edge.server.state import ServerState
-from scope_edge.server.token import PROOF, proof
+from scope_edge.server.token import PROOF, RunningServer, proof
 
 pytest.importorskip("httpx")
 if find_spec("uvicorn") is None or find_spec("starlette") is None:
@@ -325,8 +324,8 @@ def test_it_connects_to_this_machine_alone() -> None:
     limits = {"max_tokens": None, "max_usd": None, "max_seconds": None, "local_only": False}
     for host in ("192.0.2.1", "example.org", "0.0.0.0", "127.0.0.1.example.org", "localhost.example.org"):
         with pytest.raises(NotServed):
-            ServerConnection(ServerState(host, 80, 1, 0.0, "", limits), "token")
-    with ServerConnection(ServerState("127.0.0.1", 80, 1, 0.0, "", limits), "token"):
+            ServerConnection(RunningServer(host, 80, 1, 0.0, "", limits), "token")
+    with ServerConnection(RunningServer("127.0.0.1", 80, 1, 0.0, "", limits), "token"):
         pass
 
 

@@ -21,14 +21,14 @@ from starlette.requests import ClientDisconnect, Request
 
 from scope_edge.policy.overrides import keep_model
 from scope_edge.server import asgi
+from scope_edge.server.asgi import ThreadBridge
 from scope_edge.server.backend import tightened
-from scope_edge.server.bridge import ThreadBridge
 from scope_edge.server.errors import ApiError
-from scope_edge.server.metrics import Metrics
-from scope_edge.server.queue_limit import RequestQueue
+from scope_edge.server.limits import RequestQueue
 from scope_edge.server.responses import joined
 from scope_edge.server.schemas import RequestOptions
 from scope_edge.server.sessions import Sessions
+from scope_edge.server.state import Metrics
 
 A, B = (ModelCard(name, "cloud", usd_in=1.0, usd_out=1.0) for name in ("a", "b"))
 

@@ -140,7 +140,7 @@ def test_limits_hold_and_are_only_narrowed(world: World) -> None:
         (b"[]", "must be a JSON object"),
         ({"messages": []}, "at least one message"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0]"),
-        ({"messages": [{"role": "system", "content": "x"}]}, "no message of the user's"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "no user message"),
         ({"messages": [{"role": "user", "content": 3}]}, "content must be"),
         ({"messages": [{"role": "user", "content": " "}]}, "blank"),
         ({"messages": [{"role": "user", "content": "x"}], "n": 2}, "leave n out"),

@@ -105,14 +105,13 @@ def command(
     for library in ("starlette", "uvicorn", "prometheus_client"):
         if find_spec(library) is None:
             raise MissingExtraError(f'the server needs {library}; pip install "scope-edge[server]"')
-    from scope_edge.server.run import ServerOptions, serve
-    from scope_edge.server.state import Bounds
+    from scope_edge.server.run import serve
+    from scope_edge.server.state import ServerOptions
     from scope_edge.settings.config import load_settings
 
     overrides = {key: options.pop(key) for key in ("alpha", "local_only", "pool", "profile", "keep_alive")}
     body_bytes = int(options.pop("max_body") * 2**20)
-    bounds = Bounds(options.pop("at_once"), options.pop("queue"), body_bytes, options.pop("connections"))
-    served = ServerOptions(**options, auth=not no_auth, bounds=bounds)
+    served = ServerOptions(**options, auth=not no_auth, body_bytes=body_bytes)
     until = _end_of_input() if until_eof else None
     done = serve(
         load_settings(overrides), overrides, served, lambda where: _announce(where, served.auth, as_json), until

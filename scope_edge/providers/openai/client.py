@@ -1,9 +1,9 @@
-"""Questions to a model behind an OpenAI-compatible endpoint, and conversations whose answers come piece by piece.
+"""A client for a model behind an OpenAI-compatible endpoint: questions, streamed conversations, and the list of models.
 
-A question is one POST to ENDPOINT/chat/completions, not streamed. It is sent again after a pause where that may help: HTTP 429
-and 5xx, timeouts, broken connections, bodies that are cut off or no JSON. A conversation is one streamed POST, never repeated
-here: the caller has other models to turn to. A list of models is one GET of ENDPOINT/models. The key is removed from what a
-server sends; an answer that cannot be read whole is no answer, never a wrong one.
+A question is one POST to ENDPOINT/chat/completions, not streamed. It is repeated after a pause where that may help: HTTP 429
+and 5xx, timeouts, broken connections, bodies that are cut off or not JSON. A conversation is one streamed POST, never repeated
+here: the caller can turn to other models. A list of models is one GET of ENDPOINT/models. The key is removed from the server's
+texts; an answer that cannot be read whole counts as missing, never as wrong.
 """
 
 from __future__ import annotations
@@ -42,10 +42,7 @@ _UNKNOWN_ADDRESS = (404, 405, 501)
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """timeout: seconds one call may take; of a streamed one, seconds of silence. attempts: calls for one question.
-
-    per_minute: calls; None = no limit.
-    """
+    """timeout: seconds of a call, or of silence if it is streamed. attempts: calls for one question. per_minute: None = no limit."""
 
     timeout: float = 120.0
     attempts: int = 5
@@ -56,16 +53,16 @@ class CostHook(Protocol):
     """Counts calls, since every call may cost money."""
 
     def begin(self) -> bool:
-        """Return whether a call may be made; it is then."""
+        """Return whether a call may be made, and count it."""
 
     def unbilled(self) -> None:
         """Note that the latest call has failed and costs nothing."""
 
 
 class ChatClient:
-    """One model behind its card's endpoint. Several threads may ask at once."""
+    """One model behind its card's endpoint. Threads may share one."""
 
-    def __init__(self, card: ModelCard, patience: RetryPolicy, *, offline: bool = False) -> None:
+    def __init__(self, card: ModelCard, retry: RetryPolicy, *, offline: bool = False) -> None:
         """Prepare; nothing is connected yet.
 
         Raises UsageError: the card has no endpoint, its key is missing, or `offline` forbids the call; MissingExtraError without
@@ -77,15 +74,14 @@ class ChatClient:
             raise MissingExtraError(
                 f'calling an endpoint needs httpx and httpx-sse ({error}); pip install "scope-edge[cloud]"'
             ) from error
-        self._transport = transport.Transport(card, patience.timeout, offline=offline)
-        self._model, self._patience = card.served_as or card.id, patience
-        # A streamed answer tells its usage only when asked to.
-        self._asking, self._streaming = (
-            OptionCompatibility({"temperature": 0}),
-            OptionCompatibility({"stream_options": {"include_usage": True}}),
-        )
+        self._transport = transport.Transport(card, retry.timeout, offline=offline)
+        self._call = partial(transport.HttpCall, self._transport)
+        self._model, self._retry = card.served_as or card.id, retry
+        self._asking = OptionCompatibility({"temperature": 0})
+        # A streamed answer only includes its usage on request.
+        self._streaming = OptionCompatibility({"stream_options": {"include_usage": True}})
         self._answered = False
-        self._pace = _RateLimiter(patience.per_minute)
+        self._rate = _RateLimiter(retry.per_minute)
 
     def __enter__(self) -> ChatClient:
         return self
@@ -95,36 +91,36 @@ class ChatClient:
 
     def close(self) -> None:
         """End every pause and connection; running calls fail."""
-        self._pace.over.set()
+        self._rate.over.set()
         self._transport.close()
 
     def ask(self, prompt: str, max_tokens: int, meter: CostHook) -> ChatReply:
-        """Return one answer, after as many calls as it takes.
+        """Return one answer, after as many calls as the retry policy allows.
 
-        Raises NoAnswerError (this question got none), RemoteError (no question will: the key is refused, there is no such
-        model, no credit is left, it leads to another host).
+        Raises NoAnswerError (this question got no answer), RemoteError (no question will: the key is refused, the model is
+        unknown, no credit is left, it leads to another host).
         """
         produce = partial(self._reply, prompt, max_tokens)
         reply: ChatReply
-        for attempt in range(1, self._patience.attempts + 1):
-            self._pace.wait()
+        for attempt in range(1, self._retry.attempts + 1):
+            self._rate.wait()
             if not meter.begin():
                 raise NoAnswerError("the limit on spending leaves no room for another call")
             try:
-                (reply,) = self._transport.call(produce, self._patience.timeout)
+                (reply,) = self._call(produce, self._retry.timeout)
                 self._answered = True
                 return reply
             except ProviderError as error:
-                self._heed(error, attempt, meter)
+                self._pause_or_raise(error, attempt, meter)
         raise NoAnswerError(self._line("it was not asked"))
 
     def served(self) -> tuple[Served, ...] | None:
-        """Return the models that the server says it serves; None = it does not say. One call, never billed or repeated.
+        """Return the models that the server lists; None = it has no list. One call, never billed or repeated.
 
-        Raises RemoteError: there is no server, it refuses, it leads to another host, or what it sends is no list.
+        Raises RemoteError: there is no server, it refuses, it leads to another host, or it sends an invalid list.
         """
         try:
-            (found,) = self._transport.call(self._listed, self._patience.timeout)
+            (found,) = self._call(self._listed, self._retry.timeout)
             return found
         except ProviderError as error:
             raise RemoteError(f"{self._transport.endpoint.url}: {error}") from error
@@ -138,27 +134,26 @@ class ChatClient:
     ) -> AnswerStream:
         """Return one answer; iterating it makes the call, once.
 
-        messages, fields: as in the wire format, passed on as they are. max_tokens: None = the server's own limit. until: by
-        time.monotonic().
+        messages, fields: in the wire format, passed on unchanged. max_tokens: None = the server's limit. until: by time.monotonic().
         """
         body = {"model": self._model, **fields, "messages": list(messages), "stream": True}
         size = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
         produce = partial(self._chunks, body, max_tokens)
-        call = self._transport.call(produce, until - time.monotonic())
+        call = self._call(produce, until - time.monotonic())
         return AnswerStream(call, size, max_tokens, self._transport.secret)
 
-    def _heed(self, error: ProviderError, attempt: int, meter: CostHook) -> None:
-        """Pause before the next attempt. Raises NoAnswerError, RemoteError: there is none."""
+    def _pause_or_raise(self, error: ProviderError, attempt: int, meter: CostHook) -> None:
+        """Pause before the next attempt. Raises NoAnswerError, RemoteError: no attempt is left."""
         if error.unbilled:
             meter.unbilled()
         if error.every_question:
             raise RemoteError(self._line(str(error))) from error
         if not error.retryable:
             raise NoAnswerError(self._line(str(error)), hopeless=not self._answered) from error
-        if attempt == self._patience.attempts:
+        if attempt == self._retry.attempts:
             why = str(error) if attempt == 1 else f"{error}, {attempt} times"
             raise NoAnswerError(self._line(why), hopeless=error.unreachable and not self._answered) from error
-        self._pace.hold(_pause(attempt, error.retry_after), everyone=error.retry_after is not None)
+        self._rate.hold(_pause(attempt, error.retry_after), all_threads=error.retry_after is not None)
 
     async def _reply(self, prompt: str, max_tokens: int, call: HttpCall[ChatReply]) -> AsyncIterator[ChatReply]:
         body = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "stream": False}
@@ -186,18 +181,18 @@ class ChatClient:
         call: HttpCall[Any],
         path: str,
         body: dict[str, Any] | None = None,
-        dialect: OptionCompatibility | None = None,
+        options: OptionCompatibility | None = None,
         max_tokens: int | None = None,
         also: Sequence[int] = (),
     ) -> AsyncIterator[Any]:
-        """Make a request, past redirects and options that the server does not know, until its answer is 200, or one of `also`.
+        """Yield a response with status 200 or one of `also`; follow redirects, and drop options that the server does not know.
 
         Raises ProviderError.
         """
         url = f"{self._transport.endpoint.url}/{path}"
         for _ in range(_MOST_REQUESTS):
-            options = dialect.options(max_tokens) if dialect is not None else {}
-            async with call.request("GET" if body is None else "POST", url, body and body | options) as response:
+            sent = body if body is None or options is None else body | options.options(max_tokens)
+            async with call.request("GET" if body is None else "POST", url, sent) as response:
                 status = response.status_code
                 if status == 200 or status in also:
                     yield response
@@ -205,7 +200,7 @@ class ChatClient:
                 raw = await call.read_beginning(response)
             if 300 <= status < 400:
                 url = self._transport.moved(url, response.headers.get("location", ""))
-            elif not (status == 400 and dialect is not None and dialect.adapted(raw)):
+            elif not (status == 400 and options is not None and options.adapted(raw)):
                 raise refusal(self._transport, self._model, status, response.headers.get("retry-after"), raw)
         raise ProviderError("it redirects in a circle", every_question=True, unbilled=True)
 
@@ -214,7 +209,7 @@ class ChatClient:
 
 
 class _RateLimiter:
-    """Spreads calls over the minute, and keeps to the pauses that servers ask for."""
+    """Spreads calls over the minute, and keeps the pauses that servers demand."""
 
     def __init__(self, per_minute: float | None) -> None:
         self._gap = 60.0 / per_minute if per_minute else 0.0
@@ -228,9 +223,9 @@ class _RateLimiter:
             self._next = turn + self._gap
         self._sleep(turn - time.monotonic())
 
-    def hold(self, seconds: float, *, everyone: bool) -> None:
-        """Pause; with `everyone`, no thread calls until then."""
-        if everyone:
+    def hold(self, seconds: float, *, all_threads: bool) -> None:
+        """Pause this thread's calls, or those of all threads."""
+        if all_threads:
             with self._lock:
                 self._next = max(self._next, time.monotonic() + seconds)
         else:
@@ -238,12 +233,12 @@ class _RateLimiter:
 
     def _sleep(self, seconds: float) -> None:
         if self.over.wait(max(seconds, 0.0)):
-            raise NoAnswerError("stopped")
+            raise NoAnswerError("the client was closed")
 
 
 def _pause(attempt: int, retry_after: float | None) -> float:
-    """Return seconds before the next call: what the server asks for, and about twice as long each time."""
+    """Return seconds before the next call: at least the server's demand, and about twice as long each time."""
     longest = min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
     jittered: float = longest * random.uniform(0.5, 1.0)
-    # A server that asks for no pause and refuses again would use up all attempts at once.
+    # A server that demands no pause and refuses again would use up all attempts at once.
     return jittered if retry_after is None else max(retry_after, jittered)

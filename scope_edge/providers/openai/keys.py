@@ -1,4 +1,4 @@
-"""The keys of endpoints: out of the environment, or the keyring. They are never written anywhere."""
+"""The keys of endpoints, from the environment or the keyring. They are never written anywhere."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import os
 from scope_edge.catalog.endpoint import Endpoint
 from scope_edge.errors import UsageError
 
-# What keys are filed under in a keyring; the user name there is the variable.
+# The service name in a keyring; the user name there is the variable.
 SERVICE = "scope-edge"
-# No maker's keys are as short as this.
+# All providers' keys are longer than this.
 _SHORTEST_SECRET = 16
 
 
 def find_key(variable: str | None, endpoint: Endpoint) -> str | None:
-    """The key out of the environment, or the keyring where that library is installed. Raises UsageError without one."""
+    """Return the key from the environment, or from the keyring if that library is installed. Raises UsageError: it is missing."""
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip() or _from_keyring(variable)
@@ -30,9 +30,9 @@ def find_key(variable: str | None, endpoint: Endpoint) -> str | None:
 
 
 def redact_key(key: str | None) -> str | None:
-    """The key, where it has to be kept out of what its server says; None: it is no secret.
+    """Return the key that has to be removed from its server's texts; None = it is no secret.
 
-    Servers on one's own machine take any key, and people write "none" or "ollama": clearing that would spoil what is said.
+    Local servers accept any key, and users write "none" or "ollama": removing such words would damage the text.
     """
     return key if key is not None and len(key) >= _SHORTEST_SECRET else None
 

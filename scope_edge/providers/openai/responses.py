@@ -1,4 +1,4 @@
-"""Reads what OpenAI-compatible servers send, and trusts none of it: whole answers, lists of models, counts and refusals."""
+"""Reads the responses of OpenAI-compatible servers, and trusts no part: answers, lists of models, token counts, refusals."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from scope_edge.errors import ProviderError
 if TYPE_CHECKING:
     from scope_edge.providers.openai.transport import Transport
 
-# What json and the look into what it gives raise when a body has another shape.
+# The errors of reading a body that has another shape.
 MISSHAPEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
-NO_ANSWER = "what it sent is no answer, or only a part of one"
+NO_ANSWER = "its response is not an answer, or only a part of one"
 _MOST_MODELS = 10_000
-# No answer has more tokens than the longest context on the market.
+# More than the longest context on the market.
 _MOST_TOKENS = 10_000_000
-# The format has no name for the context length; these are in use.
+# The format does not define a field for the context length; these are in use.
 _CONTEXT_NAMES = ("context_length", "max_model_len", "context_window", "max_context_length")
-# A server that asks for more patience than this is asked again another day.
+# A server that demands a longer pause than this is not called again.
 _LONGEST_RETRY_AFTER = 120.0
 _AGAIN = (408, 409, 425, 429)
-# Refusals of a request that another model may well take.
+# Refusals of a request that another model may accept.
 _OF_THIS_MODEL = re.compile(
     r"context.length|context.window|maximum context|too (?:long|large|many)|prompt is too|not support|unsupported|"
     r"unrecognized|unknown (?:field|parameter|argument|name)|extra inputs|\bmodel\b.{0,60}(?:not|no longer|deprecat|retire)",
@@ -52,7 +52,7 @@ class ChatReply:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model that a server says it serves: its name there, context length and number of weights; None = it does not say."""
+    """A model in a server's list: its name there, context length and number of weights; None = missing."""
 
     name: str
     context_tokens: int | None
@@ -65,22 +65,20 @@ def read_reply(raw: bytes, asked: int, max_tokens: int | None, seconds: float, k
         body = json.loads(raw)
         choice = body["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
-        message["content"]  # a message without one is no answer
+        message["content"]  # required in an answer
         text = text_of(message)
     except MISSHAPEN as error:
         raise ProviderError(NO_ANSWER, retryable=True) from error
-    prompt_tokens, completion_tokens = read_usage(
-        body.get("usage"), asked, len(text.encode("utf-8", "replace")), max_tokens
-    )
-    return ChatReply(_cleared(text, key), finish == "length", prompt_tokens, completion_tokens, seconds)
+    usage = read_usage(body.get("usage"), asked, len(text.encode("utf-8", "replace")), max_tokens)
+    return ChatReply(_cleared(text, key), finish == "length", *usage, seconds)
 
 
 def read_usage(usage: object, asked: int, wrote: int, max_tokens: int | None) -> tuple[int | None, int | None]:
     """Return (prompt tokens, completion tokens) as a server counts them; None = impossible. asked, wrote: bytes."""
     counts = usage if isinstance(usage, dict) else {}
     most = _MOST_TOKENS if max_tokens is None else max(4 * max_tokens, wrote) + 64
-    # A token spells at least a byte; a chat template and a server's own words come on top. Thinking that is not shown counts.
-    # A token of text hardly ever spells more than 64 bytes.
+    # A token has at least a byte, and hardly ever more than 64. A chat template and the server's own text come on top, and hidden
+    # thinking counts.
     return (
         _sane(counts.get("prompt_tokens"), 1, asked + 16384),
         _sane(counts.get("completion_tokens"), max(1, wrote // 64), most),
@@ -88,12 +86,12 @@ def read_usage(usage: object, asked: int, wrote: int, max_tokens: int | None) ->
 
 
 def read_models(raw: bytes) -> tuple[Served, ...]:
-    """Return the models listed in a body, without those whose name no card could have. Raises ProviderError."""
+    """Return the models in a list, without those whose name no card could have. Raises ProviderError."""
     try:
         rows = json.loads(raw)["data"]
         found = [_served(row) for row in rows[:_MOST_MODELS]]
     except MISSHAPEN as error:
-        raise ProviderError("what it sent is no list of models; is this an OpenAI-compatible address?") from error
+        raise ProviderError("its response is not a list of models; is this an OpenAI-compatible address?") from error
     return tuple({one.name: one for one in found if one is not None}.values())
 
 
@@ -108,14 +106,14 @@ def _served(row: Any) -> Served | None:
 
 
 def text_of(message: Any) -> str:
-    """Return the text of a message, or of a piece of one: "" where it has none. Raises one of `MISSHAPEN`."""
+    """Return the text of a message, or of a piece of one; "" = no text. Raises one of `MISSHAPEN`."""
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(part["text"] for part in content if part.get("type") == "text")
     if content is None:
         return str(message.get("refusal") or "")
     if not isinstance(content, str):
-        raise TypeError("content is no text")
+        raise TypeError("content is not text")
     return content
 
 
@@ -123,8 +121,8 @@ def _sane(number: object, least: int, most: int) -> int | None:
     return number if type(number) is int and least <= number <= most else None
 
 
-def said(raw: bytes, key: str | None) -> str:
-    """Return what a server says of an error, on one line, without the key."""
+def error_text(raw: bytes, key: str | None) -> str:
+    """Return a server's error message, on one line, without the key."""
     text = raw[:4096].decode("utf-8", "replace")
     with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
         error = json.loads(text)["error"]
@@ -138,7 +136,7 @@ def _cleared(text: str, key: str | None) -> str:
 
 def retry_after(value: object) -> float | None:
     """Return the header Retry-After, a number or a date, in seconds."""
-    from email.utils import parsedate_to_datetime  # slow to import, and hardly ever needed
+    from email.utils import parsedate_to_datetime  # slow to import, and rarely needed
 
     text = str(value or "").strip()
     wait: float | None = None
@@ -150,8 +148,8 @@ def retry_after(value: object) -> float | None:
 
 
 def refusal(transport: Transport, model: str, status: int, wait: str | None, raw: bytes) -> ProviderError:
-    """Put a status that is no answer in words. wait: the header Retry-After. raw: the body, or its beginning."""
-    words = said(raw, transport.secret)
+    """Return the error for a status. wait: the header Retry-After. raw: the body, or its beginning."""
+    words = error_text(raw, transport.secret)
     if status in (401, 403):
         key = f"check the key in {transport.key_env}" if transport.key_env else "name its key's variable in key_env"
         return ProviderError(f"it refuses (HTTP {status}); {key}", every_question=True, unbilled=True)
@@ -164,7 +162,7 @@ def refusal(transport: Transport, model: str, status: int, wait: str | None, raw
     if status in _AGAIN or status >= 500:
         seconds = retry_after(wait)
         patient = seconds is None or seconds <= _LONGEST_RETRY_AFTER
-        why = f"HTTP {status}" if patient else f"HTTP {status}, to be asked again in {seconds:.0f} seconds"
+        why = f"HTTP {status}" if patient else f"HTTP {status}, no calls for {seconds:.0f} seconds"
         return ProviderError(why, retryable=patient, unbilled=True, retry_after=seconds)
     return ProviderError(
         f"it refuses the question (HTTP {status}{': ' + words if words else ''})",
@@ -174,20 +172,20 @@ def refusal(transport: Transport, model: str, status: int, wait: str | None, raw
 
 
 class OptionCompatibility:
-    """Learns from a server's complaints which options it takes, and under which names. Threads may share it."""
+    """Learns from a server's errors which options it accepts, and under which names. Threads may share it."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        """options: sent until the server refuses them; never those of a user."""
+        """options: sent until the server refuses them; never a user's own."""
         self._options = dict(options)
         self._tokens_name = "max_tokens"
 
     def options(self, max_tokens: int | None) -> dict[str, Any]:
-        """Return what goes along with the messages."""
+        """Return the options to send."""
         named = {} if max_tokens is None else {self._tokens_name: max_tokens}
         return named | self._options
 
     def adapted(self, raw: bytes) -> bool:
-        """Heed a complaint (HTTP 400) about an option. Returns whether the next request will differ."""
+        """Adapt to an error (HTTP 400) about an option. Return whether the next request will differ."""
         complaint = raw[:4096].decode("utf-8", "replace")
         if self._tokens_name == "max_tokens" and "max_completion_tokens" in complaint:
             self._tokens_name = "max_completion_tokens"

@@ -1,4 +1,4 @@
-"""A streamed answer, piece by piece: each piece once, whole or said to be broken off."""
+"""A streamed answer, piece by piece. An answer that breaks off ends in an error."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import ProviderError
-from scope_edge.providers.openai.responses import MISSHAPEN, NO_ANSWER, read_reply, read_usage, said, text_of
+from scope_edge.providers.openai.responses import MISSHAPEN, NO_ANSWER, error_text, read_reply, read_usage, text_of
 
 if TYPE_CHECKING:
     from scope_edge.providers.openai.transport import HttpCall
 
 _DONE = "[DONE]"
-# After the last words of an answer its usage may follow, and then the end.
+# Waiting times after the last piece of an answer: for its usage, and for the end of the stream.
 _USAGE_SECONDS, _LAST_SECONDS = 5.0, 0.5
 _EVENTS, _WHOLE = "text/event-stream", "application/json"
 _PLAIN = ("role", "content", "refusal")
@@ -22,7 +22,7 @@ _PLAIN = ("role", "content", "refusal")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some of an answer's text, and what the server sent beside it (tool calls, thoughts), as it is."""
+    """A part of an answer's text, and further fields as sent (tool calls, reasoning)."""
 
     text: str
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece as it comes. finish: why the answer ended; None = it goes on. usage: as sent; None = not in this one."""
+    """A piece as sent. finish: why the answer ended; None = it goes on. usage: as sent; None = missing."""
 
     text: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -39,13 +39,13 @@ class Chunk:
 
 
 class AnswerStream:
-    """One answer: iterate once, which makes the call; then look at how it ended.
+    """One answer: iterate once, which makes the call; its attributes hold from its end on.
 
     Attributes:
-        finish: "stop", "length", "tool_calls", ... as the server says; None = not ended, or it does not say.
+        finish: "stop", "length", "tool_calls", ... as the server says; None = not ended, or missing.
         prompt_tokens, completion_tokens: as the server counts; None = missing or impossible.
 
-    Iterating raises ProviderError when there is no answer, or it breaks off: the pieces until then are all there is.
+    Iterating raises ProviderError: the answer is missing, or breaks off after the pieces so far.
     """
 
     def __init__(self, call: HttpCall[Chunk], asked: int, max_tokens: int | None, key: str | None) -> None:
@@ -56,18 +56,18 @@ class AnswerStream:
         self.completion_tokens: int | None = None
 
     def __iter__(self) -> Iterator[Piece]:
-        clearing, wrote, usage = SecretRedactor(self._key), 0, None
+        redactor, wrote, usage = SecretRedactor(self._key), 0, None
         try:
             for chunk in self._call:
                 usage = chunk.usage or usage
                 self.finish = self.finish or chunk.finish
-                text = clearing.feed(chunk.text)
+                text = redactor.feed(chunk.text)
                 if text or chunk.extra:
                     wrote += len(text.encode("utf-8", "replace"))
                     yield Piece(text, self._cleared(chunk.extra))
         finally:
             self.close()
-        if rest := clearing.rest():
+        if rest := redactor.rest():
             yield Piece(rest)
         self.prompt_tokens, self.completion_tokens = read_usage(usage, self._asked, wrote, self._max_tokens)
 
@@ -76,7 +76,7 @@ class AnswerStream:
         self._call.end()
 
     def _cleared(self, extra: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Remove the key, except one cut in two over pieces of a tool call: there the model would have to know it."""
+        """Remove the key, except one split over pieces of a tool call: only the model could have written it there."""
         if not (extra and self._key):
             return extra
         text = json.dumps(extra, ensure_ascii=False)
@@ -85,13 +85,13 @@ class AnswerStream:
 
 
 class SecretRedactor:
-    """Replaces a key in text that comes in pieces, wherever it is cut. Holds back no more than what may become the key."""
+    """Replaces a key in text that comes in pieces, wherever it is cut. Holds back only text that may become the key."""
 
     def __init__(self, key: str | None) -> None:
         self._key, self._held = key or "", ""
 
     def feed(self, text: str) -> str:
-        """Return what of the text so far is clean and was not given yet."""
+        """Return the next part of the text without the key."""
         if not self._key:
             return text
         text = (self._held + text).replace(self._key, "[key]")
@@ -101,7 +101,7 @@ class SecretRedactor:
         return text[: len(text) - kept]
 
     def rest(self) -> str:
-        """Return what was held back, once nothing more comes."""
+        """Return the text that was held back, at the end."""
         held, self._held = self._held, ""
         return held
 
@@ -109,7 +109,7 @@ class SecretRedactor:
 async def read_answer(
     call: HttpCall[Chunk], content_type: str, body: AsyncIterator[bytes], key: str | None
 ) -> AsyncIterator[Chunk]:
-    """Yield an answer as it comes; a server that does not stream sends it at once. Raises ProviderError."""
+    """Yield an answer as it comes; a server without streaming sends it at once. Raises ProviderError."""
     from scope_edge.providers.openai.transport import read_events
 
     kind = content_type.partition(";")[0].strip().lower()
@@ -120,7 +120,7 @@ async def read_answer(
         raise ProviderError(NO_ANSWER, retryable=True)
     finished = done = False
     async for data in read_events(body):
-        # What follows the end is read, but ignored: only then the connection can serve again.
+        # The rest is read, but ignored: only then the connection can serve again.
         if done:
             continue
         if data.strip() == _DONE:
@@ -137,11 +137,11 @@ async def read_answer(
 
 
 def read_chunk(data: str, key: str | None = None) -> Chunk:
-    """Return what an event says. Raises ProviderError: it is an error, or no part of an answer."""
+    """Read an event. Raises ProviderError: it is an error, or not a part of an answer."""
     try:
         body = json.loads(data)
         if body.get("error"):
-            raise ProviderError(f"it broke off ({said(data.encode(), key) or 'an error'})", retryable=True)
+            raise ProviderError(f"it broke off ({error_text(data.encode(), key) or 'an error'})", retryable=True)
         usage = body.get("usage")
         usage = usage if isinstance(usage, dict) else None
         choices = [one for one in body.get("choices") or [] if one.get("index", 0) == 0]
@@ -149,7 +149,7 @@ def read_chunk(data: str, key: str | None = None) -> Chunk:
         extra = {name: value for name, value in delta.items() if name not in _PLAIN}
         return Chunk(text_of(delta), extra, None if finish is None else str(finish), usage)
     except MISSHAPEN as error:
-        raise ProviderError("it sent an event that is no part of an answer", retryable=True) from error
+        raise ProviderError("it sent an event that is not a part of an answer", retryable=True) from error
 
 
 def _whole(raw: bytes) -> Chunk:

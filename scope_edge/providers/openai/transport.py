@@ -1,8 +1,8 @@
-"""HTTP to one model's server. Beside remote.py the only file that opens a connection, and the only one that knows httpx.
+"""HTTP to one model's server. Only this file knows httpx.
 
 Calls are tasks of one event loop in a thread of its own, so any thread can end any call at any time: while it connects, while
-the server is silent, and in the middle of an answer. The key goes to the endpoint's own origin and nowhere else: not along a
-redirect, not into an error.
+the server is silent, and in the middle of an answer. The key is only sent to the endpoint's own origin: it never follows a
+redirect, and never appears in an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import queue
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 MAX_BYTES = 16 * 1024 * 1024
-# An event of a chat holds a few tokens; one with a picture or a long tool call in it some more.
+# An event of a chat holds a few tokens, or a picture, or a long tool call.
 MAX_EVENT_BYTES = 4 * 1024 * 1024
-# Of a refusal only the beginning is read: it is one line in an error.
+# Only the beginning of a refusal is read: it becomes one line in an error.
 _REFUSAL_BYTES = 64 * 1024
 _CONNECT_SECONDS = 20.0
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0)
@@ -60,66 +60,54 @@ class Transport:
         local = is_loopback(self.endpoint.host)
         if offline and not (local and card.where == "device"):
             raise UsageError(
-                f"{card.id} is not asked: offline is set, so only a model on this machine may be called,"
+                f"{card.id} is not called: offline is set, so only a model on this machine may be called,"
                 ' and its card must say where = "device"'
             )
         self.key_env, self._key = card.key_env, find_key(card.key_env, self.endpoint)
+        # The key, to be removed from the server's texts; None = it is no secret.
         self.secret = redact_key(self._key)
-        """The key, to be removed from what the server says; None = there is no secret."""
         self.timeout = timeout
-        # A proxy is for what is elsewhere; a call that stays on this machine must not take the detour.
+        # A call that stays on this machine must not go through a proxy.
         self._trust_env = not (offline or local)
         self._lock = threading.Lock()
-        self._calls: set[HttpCall[Any]] = set()
+        self._tasks: set[Future[None]] = set()
         self._process, self._closed = 0, False
         self._portal: BlockingPortal
         self.http: httpx.AsyncClient
 
-    def call(self, produce: Callable[[HttpCall[Item]], AsyncIterator[Item]], seconds: float) -> HttpCall[Item]:
-        """Return a call, not made yet. seconds: from now until it must be over."""
-        return HttpCall(self, produce, seconds)
-
-    def start(self, call: HttpCall[Any]) -> Future[None]:
-        """Run a call in the event loop. Raises ProviderError: this is closed."""
+    def start(self, run: Callable[[], Awaitable[None]]) -> Future[None]:
+        """Start a task in the event loop. Raises ProviderError: this is closed."""
         with self._lock:
             if self._closed:
                 raise ProviderError("the client is closed", retryable=True, unbilled=True)
             # A forked process has neither the thread nor connections of its own yet.
             if self._process != os.getpid():
-                self._process, self._calls = os.getpid(), set()
+                self._process, self._tasks = os.getpid(), set()
                 self._portal, self.http = _portal(self._process), self._client()
-            self._calls.add(call)
-        return self._portal.start_task_soon(call.run)
-
-    def forget(self, call: HttpCall[Any]) -> None:
-        """Drop a call that is over."""
-        with self._lock:
-            self._calls.discard(call)
+            task = self._portal.start_task_soon(run)
+            self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def close(self) -> None:
         """Close every connection; running calls fail."""
         with self._lock:
             closed, self._closed = self._closed, True
-            calls = tuple(self._calls)
         if self._process == os.getpid() and not closed:
-            for call in calls:
-                call.end()
+            for task in tuple(self._tasks):
+                task.cancel()
             self._portal.call(self.http.aclose)
 
     def moved(self, url: str, location: str) -> str:
-        """Return where a redirect leads. Raises ProviderError: to another server."""
-        try:
-            target = parse_endpoint(urljoin(url, location))
-        except UsageError:
-            target = None
-        if not location or target is None or target.origin != self.endpoint.origin:
-            raise ProviderError(
-                f"it redirects to {'an invalid address' if target is None else target.host}, where nothing was sent;"
-                " if that is right, write it as the card's endpoint",
-                every_question=True,
-                unbilled=True,
-            )
-        return urljoin(url, location)
+        """Return the address that a redirect leads to. Raises ProviderError: it is on another server."""
+        target, host = urljoin(url, location), "an invalid address"
+        with contextlib.suppress(UsageError):
+            endpoint = parse_endpoint(target)
+            if location and endpoint.origin == self.endpoint.origin:
+                return target
+            host = endpoint.host
+        why = f"it redirects to {host}, where nothing was sent; if that is right, write it as the card's endpoint"
+        raise ProviderError(why, every_question=True, unbilled=True)
 
     def _client(self) -> httpx.AsyncClient:
         headers = {"user-agent": f"scope-edge/{__version__}", "accept": "application/json, text/event-stream"}
@@ -147,19 +135,24 @@ class HttpCall(Generic[Item]):
         self._task: Future[None] | None = None
         self._scope: anyio.CancelScope
         self._ended = self._sent = self._complete = False
+        # A connection during its TLS handshake.
         self._shaking: Any = None
+        # When the last request was made, by time.monotonic().
         self.started = 0.0
-        """When the last request was made, by time.monotonic()."""
 
     def __iter__(self) -> Iterator[Item]:
-        task = self._task = self._transport.start(self)
         if self._ended:
+            raise self._late()
+        task = self._task = self._transport.start(self.run)
+        if self._ended:
+            # It was ended meanwhile, by a thread that did not see the task yet.
             task.cancel()
         try:
             while (item := self._items.get()) is not _END:
                 yield item
             task.result()
         except CancelledError as error:
+            self._ended = True
             if not self._complete:
                 raise self._late() from error
         finally:
@@ -183,7 +176,6 @@ class HttpCall(Generic[Item]):
             if not self._complete:
                 raise
         finally:
-            self._transport.forget(self)
             self._items.put(_END)
 
     @contextlib.asynccontextmanager
@@ -221,7 +213,7 @@ class HttpCall(Generic[Item]):
         return b"".join([chunk async for chunk in self.read(response)])
 
     async def read_beginning(self, response: httpx.Response) -> bytes:
-        """Return as much of a body as an error needs."""
+        """Return the beginning of a body, for an error."""
         raw = b""
         async for chunk in response.aiter_bytes():
             raw += chunk
@@ -230,12 +222,12 @@ class HttpCall(Generic[Item]):
         return raw
 
     def complete(self, seconds: float) -> None:
-        """Count the answer as whole: what still comes is waited for so long at most, and may fail."""
+        """Count the answer as whole; wait so many seconds at most for the rest, which may fail."""
         self._complete = True
         self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
 
     async def _trace(self, step: str, info: dict[str, Any]) -> None:
-        """Heed what httpcore does. It leaves a connection open that is cancelled during the TLS handshake."""
+        """Follow httpcore's steps. It leaves a connection open that is cancelled during the TLS handshake."""
         if step == "connection.connect_tcp.complete":
             self._shaking = info["return_value"]
         elif step == "connection.start_tls.complete":
@@ -261,7 +253,7 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
 
 
 class _StrictText:
-    """A response as httpx-sse reads it: strictly UTF-8, with a limit on what comes between two events."""
+    """A response as httpx-sse reads it, but strictly UTF-8, and with a limit on the bytes between two events."""
 
     headers = MappingProxyType({"content-type": "text/event-stream"})
 
@@ -296,7 +288,7 @@ def _portal(_process: int) -> BlockingPortal:
 
 @functools.lru_cache(maxsize=4)
 def _tls(trust_env: bool, *_environment: str | None) -> ssl.SSLContext:
-    """Return the trusted authorities, read once: they take a while, and some memory."""
+    """Return the trusted authorities, read once: they take time and memory."""
     return httpx.create_ssl_context(verify=True, trust_env=trust_env)
 
 

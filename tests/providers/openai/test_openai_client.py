@@ -171,7 +171,7 @@ def test_what_a_server_says_it_serves_is_read_with_distrust(model: Server) -> No
 
 def test_a_server_that_lists_nothing_of_use_is_one_line(model: Server) -> None:
     model.models = [{"name": "no id"}]
-    with ChatClient(card(model), PATIENCE) as asking, pytest.raises(RemoteError, match="is no list of models"):
+    with ChatClient(card(model), PATIENCE) as asking, pytest.raises(RemoteError, match="is not a list of models"):
         asking.served()
     nowhere = card(model, endpoint="http://127.0.0.1:9/v1")
     with ChatClient(nowhere, PATIENCE) as asking, pytest.raises(RemoteError) as told:

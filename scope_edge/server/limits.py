@@ -1,31 +1,86 @@
-"""Open connections: how many, which one makes room for another, and how long a client may be slow.
+"""Limits on answers under way, on requests that wait, and on open connections, all in the event loop.
 
 uvicorn has no time limit for a request's head or for a client that does not read, and its `limit_concurrency` counts idle
-connections, so that any local program could shut everybody out. Hence this protocol.
+connections, so that any local program could lock all others out. Hence `LimitedProtocol`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from scope_edge.server.errors import ApiError, closing
+
 if TYPE_CHECKING:
-    from scope_edge.server.metrics import Metrics
+    from prometheus_client import Counter
 
 # For a request's head; between requests; until a client reads what has been written.
 HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS = 15.0, 30.0, 60.0
 # Open files of the process itself, and of each answer: a model's connection, and the databases meanwhile.
 _OWN_FILES, _FILES_PER_ANSWER = 128, 3
+_LONGEST_RETRY_AFTER = 60
+
+
+class RequestQueue:
+    """First come, first served. The error for a full queue says when to try again."""
+
+    def __init__(self, at_once: int, waiting: int) -> None:
+        self._at_once, self._most_waiting = at_once, waiting
+        self._turns = anyio.Semaphore(at_once)
+        # The mean time of an answer; at first a guess.
+        self._seconds = 1.0
+        self.running = 0
+        self.closed = False
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait."""
+        return self._turns.statistics().tasks_waiting
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold a turn during the block. Raises ApiError: the queue is full, or the server is shutting down."""
+        if self._turns.value == 0 and self.waiting >= self._most_waiting and not self.closed:
+            rounds = (self.waiting + 1) / self._at_once
+            seconds = max(1, min(math.ceil(rounds * self._seconds), _LONGEST_RETRY_AFTER))
+            why, headers = (
+                f"too many requests are waiting; try again in {seconds} seconds",
+                {"retry-after": str(seconds)},
+            )
+            raise ApiError(429, why, "queue_full", kind="rate_limit_error", headers=headers)
+        async with self._turns:
+            if self.closed:
+                raise closing()
+            self.running += 1
+            begun = time.monotonic()
+            try:
+                yield
+            finally:
+                self.running -= 1
+                self._seconds += (time.monotonic() - begun - self._seconds) / 8
+
+    def close(self) -> None:
+        """Refuse all requests that do not have a turn yet."""
+        self.closed = True
+        # One more than there are waiting requests: each request that comes from now on passes it on.
+        for _ in range(self.waiting + 1):
+            self._turns.release()
 
 
 class Connections:
-    """The open connections, in the event loop. At the limit, the one that has been idle longest is closed."""
+    """The open connections. At the limit, the one that has been idle longest is closed."""
 
-    def __init__(self, most: int, metrics: Metrics) -> None:
-        self._most, self._metrics = most, metrics
+    def __init__(self, most: int, cut: Counter) -> None:
+        """cut: counts closed connections and refused requests."""
+        self._most, self._cut = most, cut
         self._open: set[LimitedProtocol] = set()
         self._idle: dict[LimitedProtocol, None] = {}
 
@@ -34,11 +89,11 @@ class Connections:
 
     @property
     def full(self) -> bool:
-        """Whether a request now comes from beyond the limit, all other connections being busy."""
+        """Whether there are too many connections, all of them busy."""
         return len(self._open) > self._most
 
     def idle(self, one: LimitedProtocol) -> None:
-        """Note a connection, new or known, without a request."""
+        """Note that a connection, new or known, has no request."""
         self._open.add(one)
         self._idle.pop(one, None)
         self._make_room()
@@ -49,7 +104,7 @@ class Connections:
         self._idle.pop(one, None)
         self._make_room()
         if self.full:
-            self._metrics.connections_cut.labels(why="crowded").inc()
+            self._cut.labels(why="crowded").inc()
 
     def leave(self, one: LimitedProtocol) -> None:
         """Forget a connection."""
@@ -59,7 +114,7 @@ class Connections:
     def _make_room(self) -> None:
         oldest = next((one for one in self._idle if not one.unsent), None) if self.full else None
         if oldest is not None:
-            self._metrics.connections_cut.labels(why="idle").inc()
+            self._cut.labels(why="idle").inc()
             self.leave(oldest)
             oldest.transport.abort()
 
@@ -74,7 +129,7 @@ class LimitedProtocol(H11Protocol):
 
     @property
     def unsent(self) -> bool:
-        """Whether the client has yet to take the end of an answer."""
+        """Whether the client has not read the end of a response yet."""
         return self.transport.get_write_buffer_size() > 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -112,7 +167,7 @@ class LimitedProtocol(H11Protocol):
         self._within("send", None)
 
     def _within(self, what: str, seconds: float | None) -> None:
-        """Hang up after so many seconds unless this is called again; None: stop the timer."""
+        """Hang up after so many seconds unless this is called again; None = stop the timer."""
         if what in self._timers:
             self._timers.pop(what).cancel()
         if seconds is not None:
