@@ -1,4 +1,4 @@
-"""What every router's predictions are worth: per model, pooled, by field, by evidence, by number of anchors."""
+"""Scores of every router's predictions: per model, pooled, by field, by evidence, by number of anchors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LENGTHS_SHOWN = 400
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictionRows:
-    """Outcomes in a line: p and y (n,); true tokens, predicted tokens and tokens_hi (n,), NaN = not known."""
+    """n outcomes: p and y (n,); true tokens, predicted tokens and tokens_hi (n,), NaN = not known."""
 
     p: Floats
     y: Floats
@@ -54,7 +54,7 @@ class PredictionRows:
         return cls(*(np.concatenate(column) for column in columns))
 
     def scored(self, mean_auc: float | None) -> Prediction:
-        """What they are worth."""
+        """Score the rows."""
         p, y = self.p, self.y
         s = scores(p, y)
         known = (self.tokens > 0) & np.isfinite(self.predicted)
@@ -76,12 +76,12 @@ class PredictionRows:
 
 
 def number(value: float) -> float | None:
-    """None for NaN."""
+    """Return a number, or None for NaN."""
     return None if np.isnan(value) else float(value)
 
 
 def prediction_scores(found: Sequence[SplitPredictions]) -> Mapping[str, Mapping[str, Prediction]]:
-    """Router -> every candidate, "all" of them and the "unseen" ones -> figures."""
+    """Return, by router, the scores of every candidate, of "all" of them and of the "unseen" ones."""
     models = sorted({name for one in found for name in one.part.names})
     body = {}
     for router in found[0].p:
@@ -102,7 +102,7 @@ def prediction_scores(found: Sequence[SplitPredictions]) -> Mapping[str, Mapping
 
 
 def _aucs(found: Sequence[SplitPredictions], router: str) -> Iterator[tuple[str, bool, float]]:
-    """(model, unseen, AUC) of every candidate in every split."""
+    """Yield (model, unseen, AUC) of every candidate in every split."""
     for one in found:
         for column, name in enumerate(one.part.names):
             at = one.known[:, column]
@@ -116,7 +116,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def reliability(found: Sequence[SplitPredictions]) -> tuple[ReliabilityBin, ...]:
-    """Tenths of every router's predictions of models that joined."""
+    """Return tenths of every router's predictions for joining models."""
     bins = []
     for router in found[0].p:
         rows = PredictionRows.of(found, router, lambda part: part.joined)
@@ -130,7 +130,7 @@ def reliability(found: Sequence[SplitPredictions]) -> tuple[ReliabilityBin, ...]
 
 
 def lengths(found: Sequence[SplitPredictions]) -> tuple[Length, ...]:
-    """A fair sample of our lengths of models that joined, the shortest predicted first."""
+    """Return a random sample of our lengths for joining models, the shortest predicted first."""
     rows = []
     for one in found:
         at = one.known & one.part.joined & (one.tokens > 0) & np.isfinite(one.table.tokens)
@@ -142,7 +142,7 @@ def lengths(found: Sequence[SplitPredictions]) -> tuple[Length, ...]:
 
 
 def field_scores(found: Sequence[SplitPredictions]) -> tuple[FieldScore, ...]:
-    """Every candidate in every category."""
+    """Score every candidate in every category."""
     rows = []
     for name in sorted({name for one in found for name in one.part.names}):
         parts = [(one, one.part.names.index(name)) for one in found if name in one.part.names]
@@ -159,7 +159,7 @@ def field_scores(found: Sequence[SplitPredictions]) -> tuple[FieldScore, ...]:
 
 
 def adaptation(found: Sequence[SplitPredictions]) -> tuple[Adaptation, ...]:
-    """What so many anchors of models that joined are worth; means over those models and splits."""
+    """Score estimates by number of anchors: means over joining models and splits."""
     rows = []
     for size in found[0].by_size:
         values = []
@@ -175,7 +175,7 @@ def adaptation(found: Sequence[SplitPredictions]) -> tuple[Adaptation, ...]:
 
 
 def evidence_scores(found: Sequence[SplitPredictions]) -> tuple[EvidenceScore, ...]:
-    """By evidence word, over models that joined and every number of anchors: with few of them more is weak."""
+    """Score by evidence word, over joining models and every number of anchors: with few, more evidence is weak."""
     rows = []
     for word in ("strong", "weak"):
         ps, ys, fields = [], [], []

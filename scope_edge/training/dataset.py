@@ -1,4 +1,4 @@
-"""Labelled queries of one or more sets as one table: every set's queries side by side, models merged, texts as vectors."""
+"""Labelled queries of one or more sets as one table: models under one name, texts as vectors, near copies in groups."""
 
 from __future__ import annotations
 
@@ -20,34 +20,45 @@ from scope_edge.fingerprinting.importing.naming import Cards, check_model
 from scope_edge.fingerprinting.importing.routing_data import LabelledOutcome, LabelledQuery, read_outcomes, read_queries
 from scope_edge.training.embeddings import embed
 
-if TYPE_CHECKING:
-    from scope_edge.catalog.cards import Catalog
-
-# What models are called across sets of labelled queries: a reviewed table of spellings, else the card that is spelled so.
-
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scope_edge.catalog.cards import Catalog
+    from scope_edge.encoding.encoder import Encoder
+    from scope_edge.policy.costs import Bools
+    from scope_edge.types import Floats, Vector
+
+    Ints = NDArray[np.int64]
+    Progress = Callable[[str, int, int], None]
+
+# A reviewed table of the spellings of models in sets of labelled queries.
 _TABLE = Path(__file__).resolve().parent / "aliases.toml"
+# A cosine that near copies of a query reach and paraphrases do not.
+_COPY = 0.9
+_BY_MODEL = ("models", "base")
+_BY_BOTH = ("correct", "tokens", "prompt_tokens", "usd")
 
 
 @cache
 def _aliases() -> tuple[dict[str, str], frozenset[str]]:
-    """("set:spelling" -> id, ids of base models), from aliases.toml."""
+    """Return ("set:spelling" -> id, ids of base models), from aliases.toml."""
     table = tomllib.loads(_TABLE.read_text("utf-8"))["models"]
     spelled = {name: model for model, entry in table.items() for name in entry["names"]}
     return spelled, frozenset(model for model, entry in table.items() if entry.get("base"))
 
 
 def is_base(model: str) -> bool:
-    """Whether it is a base model: it teaches how hard queries are, and nobody would be sent there."""
+    """Return whether a model is a base model: it teaches difficulty, but no query is routed to it."""
     return model in _aliases()[1] or model.lower().endswith(("-base", "-base-3shot"))
 
 
 def naming(set_name: str, catalog: Catalog) -> Callable[[str, str], str]:
-    """(model as a set spells it, where) -> its id. Raises AssetError for a name that no card could have."""
+    """Return a function (spelling in the set, place for errors) -> id, which raises AssetError for an impossible name."""
     spelled, cards = _aliases()[0], Cards(catalog)
 
     def name_of(model: str, where: str) -> str:
@@ -56,32 +67,15 @@ def naming(set_name: str, catalog: Catalog) -> Callable[[str, str], str]:
     return name_of
 
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from scope_edge.catalog.cards import Catalog
-    from scope_edge.encoding.encoder import Encoder
-    from scope_edge.types import Floats, Vector
-
-    Bools = NDArray[np.bool_]
-    Ints = NDArray[np.int64]
-    Progress = Callable[[str, int, int], None]
-
-# Sources are families where most queries have a near copy of the same source: a cosine as this, which paraphrases do not reach.
-_COPY = 0.9
-_BY_MODEL = ("models", "base")
-_BY_BOTH = ("correct", "tokens", "prompt_tokens", "usd")
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Pooled:
-    """n queries of all sets, and what `models` did on them.
+    """n queries of all sets, and the models' outcomes on them.
 
     Attributes:
-        base: (models,) base models: they teach difficulty and are nobody's candidates.
-        correct, tokens, prompt_tokens, usd: (models, n), NaN = missing; tokens are cl100k counts, usd what a call cost.
+        base: (models,) base models: they teach difficulty and are not candidates.
+        correct, tokens, prompt_tokens, usd: (models, n), NaN = missing; tokens are cl100k counts, usd the cost of a call.
         sets: (n,) index into `set_names`. ids: (n,) within the set. texts: (n,).
-        groups: (n,) what a split must not straddle. text_tokens: (n,) cl100k tokens of the text, estimated where not counted.
+        groups: (n,) families that a split keeps together. text_tokens: (n,) cl100k tokens, estimated if not counted.
         vectors, states: (n, d) float32; features: (n, FEATURES).
     """
 
@@ -103,7 +97,7 @@ class Pooled:
     features: Floats
 
     def take(self, models: Bools, queries: Bools | NDArray[np.intp]) -> Pooled:
-        """Only these models, by mask, and queries, by mask or index."""
+        """Return only these models, by mask, and queries, by mask or index."""
         parts = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -120,7 +114,7 @@ class Pooled:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a set comes from: its name and its folders, the later ones adding queries and outcomes to the first's."""
+    """A set's name and folders; later folders add queries and outcomes to the first."""
 
     name: str
     folders: tuple[Path, ...]
@@ -128,11 +122,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PooledReading:
-    """What was read.
+    """The result of reading sets.
 
     Attributes:
-        first: (n,) queries that stand in a source's first folder. first_models: models with an outcome there.
-        dropped: what was left out, reason -> how many.
+        first: (n,) queries of a source's first folder. first_models: models with an outcome there.
+        dropped: reason -> number of left-out entries.
     """
 
     data: Pooled
@@ -149,7 +143,7 @@ def read_pooled(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> PooledReading:
-    """Read and encode sets of labelled queries. Raises AssetError as `labelled.py`, UsageError when no outcome is left."""
+    """Read and encode sets of labelled queries. Raises AssetError (unreadable files), UsageError (no outcome left)."""
     dropped: Counter[str] = Counter()
     queries: list[tuple[int, int, LabelledQuery]] = []
     rows: list[tuple[int, int, LabelledOutcome]] = []
@@ -183,10 +177,10 @@ def _table(
     rows: Sequence[tuple[int, int, LabelledOutcome]],
     encoded: tuple[Vector, Vector],
 ) -> Pooled:
-    """The table of queries (set, turn, query) and outcomes (column, turn, outcome)."""
+    """Return the table of queries (set, turn, query) and outcomes (column, turn, outcome)."""
     models = sorted({row.model for *_, row in rows})
     correct, tokens, prompts, usd = _averaged(models, len(queries), rows)
-    names = [sources[number].name for number, *_ in queries]
+    named = [(sources[number].name, one) for number, _, one in queries]
     all_queries = [one for *_, one in queries]
     data = Pooled(
         models=np.array(models),
@@ -199,22 +193,22 @@ def _table(
         sets=np.array([number for number, *_ in queries]),
         ids=np.array([one.id for one in all_queries]),
         texts=np.array([one.text for one in all_queries], object),
-        groups=np.array([f"{name}:{one.id}" for name, one in zip(names, all_queries, strict=True)], object),
-        categories=np.array([f"{name}/{one.category}" for name, one in zip(names, all_queries, strict=True)]),
+        groups=np.array([f"{name}:{one.id}" for name, one in named], object),
+        categories=np.array([f"{name}/{one.category}" for name, one in named]),
         text_tokens=np.array(
-            [one.text_tokens or estimate_prompt_tokens(one.text).expected for one in all_queries], np.float64
+            [one.text_tokens or estimate_prompt_tokens(one.text).expected for one in all_queries], float
         ),
         vectors=encoded[0],
         states=encoded[1],
         features=np.array([text_features(one.text) for one in all_queries]),
     )
-    return _grouped(data, [one.source for one in all_queries])
+    return replace(data, groups=_grouped(data, np.array([f"{name}:{one.source}" for name, one in named], object)))
 
 
 def _averaged(
     models: Sequence[str], queries: int, rows: Sequence[tuple[int, int, LabelledOutcome]]
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Four tables (models, queries), NaN = missing; repeated measurements are averaged over what each of them knew."""
+    """Return four tables (models, queries), NaN = missing; the known values of repeated measurements are averaged."""
     row_of = {model: i for i, model in enumerate(models)}
     at = np.array([row_of[row.model] for *_, row in rows]) * queries + np.array([column for column, *_ in rows])
     tables = []
@@ -229,19 +223,18 @@ def _averaged(
     return correct, tokens, prompts, usd
 
 
-def _grouped(data: Pooled, sources: Sequence[str]) -> Pooled:
-    """With groups that keep together what is nearly the same: equal texts, and families where a set's sources are such."""
+def _grouped(data: Pooled, sources: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Return groups that keep near copies together: equal texts, and sources if a set's sources are families."""
     groups = data.groups.copy()
-    origin = np.array([f"{data.set_names[s]}:{one}" for s, one in zip(data.sets, sources, strict=True)], object)
     for s in range(len(data.set_names)):
         here = np.flatnonzero(data.sets == s)
-        if in_families(data.vectors[here], origin[here]):
-            groups[here] = origin[here]
-    return replace(data, groups=_joined(groups, data.texts))
+        if in_families(data.vectors[here], sources[here]):
+            groups[here] = sources[here]
+    return _joined(groups, data.texts)
 
 
 def _joined(groups: NDArray[np.object_], texts: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Groups with those made one that have a text in common."""
+    """Merge groups that have a text in common."""
     above: dict[str, str] = {}
 
     def root(group: str) -> str:
@@ -258,9 +251,9 @@ def _joined(groups: NDArray[np.object_], texts: NDArray[np.object_]) -> NDArray[
 
 
 def in_families(vectors: Vector, sources: NDArray[np.object_]) -> bool:
-    """Whether a set's sources are families of near copies (one rule or task asked many times), not mere provenance.
+    """Return whether a set's sources are families of near copies, such as one task in many versions, not mere provenance.
 
-    They are when most queries have another one of the same source at a cosine of at least `_COPY`.
+    They are if most queries have another one of the same source at a cosine of at least `_COPY`.
     """
     near = 0
     for source in np.unique(sources):
@@ -273,6 +266,6 @@ def in_families(vectors: Vector, sources: NDArray[np.object_]) -> bool:
 
 
 def held_out(keys: Sequence[str], seed: int, share: float) -> Bools:
-    """Which keys ("set:key") a seed holds out: sha256 of "seed:set:key" below `share`. A fixed rule, not a draw."""
+    """Return which keys ("set:key") a seed holds out: a fixed rule, sha256 of "seed:set:key" below `share`."""
     digests = (hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8] for key in keys)
     return np.array([int.from_bytes(d, "big") < share * 2.0**64 for d in digests], bool)

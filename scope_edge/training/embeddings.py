@@ -1,14 +1,14 @@
-"""Unit vectors and states of many texts, kept between runs: encoding is most of what an evaluation takes.
+"""Unit vectors and states of many texts, cached between runs, since encoding takes most of an evaluation's time.
 
-Kept by hash of the text, per encoder, in one pack of the user's cache folder. Vectors tell something of the texts they were
-made of; `scope-edge eval --no-cache` keeps none.
+The cache is one pack per encoder in the user's cache folder, by hash of the text. Vectors reveal something of their texts;
+`scope-edge eval --no-cache` keeps none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scope_edge.encoding.encoder import Encoder
+    from scope_edge.training.dataset import Progress
     from scope_edge.types import Vector
 
-    Progress = Callable[[str, int, int], None]
-
 _KIND = "embeddings"
-# Texts kept; with more, only those of the last run are.
+# The most texts in the cache; beyond it only those of the last run are kept.
 _MOST = 100_000
 _SAVED_EVERY = 4_000
 
@@ -35,14 +34,14 @@ _SAVED_EVERY = 4_000
 def embed(
     texts: Sequence[str], encoder: Encoder, folder: Path | None = None, progress: Progress | None = None
 ) -> tuple[Vector, Vector]:
-    """Unit vectors and states, (n, d) each, float32. folder: where they are kept; None = nowhere.
+    """Return unit vectors and states, (n, d) each, float32. folder: of the cache; None = no cache.
 
-    An interrupted run keeps what it had. A cache that is damaged, or cannot be written, is no error.
+    An interrupted run keeps its results. A damaged or unwritable cache is no error.
     """
     keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
     path = None if folder is None else folder / f"embeddings-{encoder.identity[:16]}.pack"
     known = {} if path is None else _read(path, encoder)
-    # A text that stands twice is encoded once, where it stands first.
+    # A repeated text is encoded once, at its first position.
     first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
     wanted = sorted(first.values())
     saved = 0
