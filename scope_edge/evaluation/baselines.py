@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -68,68 +69,51 @@ def nearest(similarity: Floats, outcomes: Floats, k: int) -> Floats:
     return mean
 
 
-def knn(seen: Inputs, known: NDArray[np.bool_], outcomes: Floats) -> Floats:
-    """Return the mean outcome of the 50 nearest training queries."""
+def _knn(seen: Inputs, known: NDArray[np.bool_], outcomes: Floats) -> Floats:
     return nearest(seen.similarity[:, known], outcomes[known], 50)
 
 
-def _learned(make: Callable[[], Any], *, short: bool) -> Callable[[Inputs, NDArray[np.bool_], Floats], Floats]:
-    def predict(seen: Inputs, known: NDArray[np.bool_], outcomes: Floats) -> Floats:
-        right = outcomes[known] > 0.5
-        train, scored = (seen.train_short, seen.scored_short) if short else (seen.train, seen.scored)
-        if min(right.sum(), (~right).sum()) < _LEAST:
-            return np.full(len(scored), (right.sum() + 0.5) / (len(right) + 1))
-        with warnings.catch_warnings():
-            # A fit may stop at its limit of steps.
-            warnings.simplefilter("ignore")
-            p: Floats = make().fit(train[known], right).predict_proba(scored)[:, 1]
-        return p
-
-    return predict
+def _fitted(name: str, seen: Inputs, known: NDArray[np.bool_], outcomes: Floats) -> Floats:
+    """Return P(correct) by one of scikit-learn's classifiers, or the share right if there are too few outcomes to fit."""
+    right = outcomes[known] > 0.5
+    train, scored = (seen.train, seen.scored) if name == "logreg" else (seen.train_short, seen.scored_short)
+    if min(right.sum(), (~right).sum()) < _LEAST:
+        return np.full(len(scored), (right.sum() + 0.5) / (len(right) + 1))
+    with warnings.catch_warnings():
+        # A fit may stop at its limit of steps.
+        warnings.simplefilter("ignore")
+        p: Floats = _classifier(name).fit(train[known], right).predict_proba(scored)[:, 1]
+    return p
 
 
-def _logreg() -> Any:
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(max_iter=300)
-
-
-def _svm() -> Any:
+def _classifier(name: str) -> Any:
     from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
-    from sklearn.svm import SVC
-
-    # Queries are sorted by kind: without shuffling, each fold would leave out a whole kind.
-    folds = StratifiedKFold(3, shuffle=True, random_state=_SEED)
-    return CalibratedClassifierCV(SVC(C=1.0, gamma="scale"), cv=folds, ensemble=False)
-
-
-def _mlp() -> Any:
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
 
-    # Without scaling, inputs as small as an embedding's keep it from learning.
-    network = MLPClassifier(
-        (64,), alpha=1.0, learning_rate_init=3e-3, early_stopping=True, max_iter=200, random_state=_SEED
-    )
-    return make_pipeline(StandardScaler(), network)
-
-
-def _gboost() -> Any:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    return HistGradientBoostingClassifier(
-        max_iter=100, max_leaf_nodes=8, early_stopping=True, n_iter_no_change=8, random_state=_SEED
-    )
+    if name == "logreg":
+        return LogisticRegression(max_iter=300)
+    if name == "svm":
+        # Queries are sorted by kind: without shuffling, each fold would leave out a whole kind.
+        folds = StratifiedKFold(3, shuffle=True, random_state=_SEED)
+        return CalibratedClassifierCV(SVC(C=1.0, gamma="scale"), cv=folds, ensemble=False)
+    stopping = {"early_stopping": True, "random_state": _SEED}
+    if name == "mlp":
+        # Without scaling, inputs as small as an embedding's keep it from learning.
+        return make_pipeline(
+            StandardScaler(), MLPClassifier((64,), alpha=1.0, learning_rate_init=3e-3, max_iter=200, **stopping)
+        )
+    return HistGradientBoostingClassifier(max_iter=100, max_leaf_nodes=8, n_iter_no_change=8, **stopping)
 
 
 LEARNED: Mapping[str, Callable[[Inputs, NDArray[np.bool_], Floats], Floats]] = {
-    "knn": knn,
-    "logreg": _learned(_logreg, short=False),
-    "svm": _learned(_svm, short=True),
-    "mlp": _learned(_mlp, short=True),
-    "gboost": _learned(_gboost, short=True),
+    "knn": _knn,
+    **{name: partial(_fitted, name) for name in ("logreg", "svm", "mlp", "gboost")},
 }
 
 

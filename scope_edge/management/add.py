@@ -157,15 +157,8 @@ def listing_card(address: str, said: CardOverrides) -> ModelCard:
 
 def _draft(name: str, read: Mapping[str, Any], said: CardOverrides, called: Mapping[str, Any]) -> CardDraft:
     """Lay the user's values over those that were read."""
-    own = {
-        "name": said.name,
-        "where": said.where,
-        "usd_in": said.usd_in,
-        "usd_out": said.usd_out,
-        "context_tokens": said.context_tokens,
-        "token_factor": said.token_factor,
-        "supports": list(said.supports) or None,
-    }
+    names = ("name", "where", "usd_in", "usd_out", "context_tokens", "token_factor")
+    own: dict[str, Any] = {name: getattr(said, name) for name in names} | {"supports": list(said.supports) or None}
     fields = {**read, **{key: value for key, value in own.items() if value is not None}, **called}
     if said.usd_in or said.usd_out:
         fields["price_as_of"] = date.today().isoformat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 from collections import Counter
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge.encoding.token_count import estimate_prompt_tokens
-from scope_edge.errors import UsageError
+from scope_edge.errors import AssetError, PackError, UsageError
 from scope_edge.estimation.difficulty import text_features
 from scope_edge.fingerprinting.importing.naming import Cards, check_model
 from scope_edge.fingerprinting.importing.routing_data import LabelledOutcome, LabelledQuery, read_outcomes, read_queries
-from scope_edge.training.embeddings import embed
+from scope_edge.storage.packs import read_pack, write_pack
+from scope_edge.types import Query
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -179,16 +181,12 @@ def _table(
 ) -> Pooled:
     """Return the table of queries (set, turn, query) and outcomes (column, turn, outcome)."""
     models = sorted({row.model for *_, row in rows})
-    correct, tokens, prompts, usd = _averaged(models, len(queries), rows)
     named = [(sources[number].name, one) for number, _, one in queries]
     all_queries = [one for *_, one in queries]
     data = Pooled(
         models=np.array(models),
         base=np.array([is_base(model) for model in models]),
-        correct=correct,
-        tokens=tokens,
-        prompt_tokens=prompts,
-        usd=usd,
+        **_averaged(models, len(queries), rows),
         set_names=tuple(source.name for source in sources),
         sets=np.array([number for number, *_ in queries]),
         ids=np.array([one.id for one in all_queries]),
@@ -207,20 +205,19 @@ def _table(
 
 def _averaged(
     models: Sequence[str], queries: int, rows: Sequence[tuple[int, int, LabelledOutcome]]
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return four tables (models, queries), NaN = missing; the known values of repeated measurements are averaged."""
+) -> dict[str, Floats]:
+    """Return the tables of `_BY_BOTH`, (models, queries), NaN = missing; repeated measurements are averaged."""
     row_of = {model: i for i, model in enumerate(models)}
     at = np.array([row_of[row.model] for *_, row in rows]) * queries + np.array([column for column, *_ in rows])
-    tables = []
-    for name in ("correct", "completion_tokens", "prompt_tokens", "usd"):
-        values = np.array([getattr(row, name) for *_, row in rows], np.float64)
+    tables = {}
+    for name, column in zip(_BY_BOTH, ("correct", "completion_tokens", "prompt_tokens", "usd"), strict=True):
+        values = np.array([getattr(row, column) for *_, row in rows], np.float64)
         known = ~np.isnan(values)
         counts = np.bincount(at[known], minlength=len(models) * queries)
         sums = np.bincount(at[known], values[known], len(models) * queries)
         with np.errstate(invalid="ignore"):
-            tables.append(np.where(counts > 0, sums / counts, np.nan).reshape(len(models), queries))
-    correct, tokens, prompts, usd = tables
-    return correct, tokens, prompts, usd
+            tables[name] = np.where(counts > 0, sums / counts, np.nan).reshape(len(models), queries)
+    return tables
 
 
 def _grouped(data: Pooled, sources: NDArray[np.object_]) -> NDArray[np.object_]:
@@ -269,3 +266,56 @@ def held_out(keys: Sequence[str], seed: int, share: float) -> Bools:
     """Return which keys ("set:key") a seed holds out: a fixed rule, sha256 of "seed:set:key" below `share`."""
     digests = (hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8] for key in keys)
     return np.array([int.from_bytes(d, "big") < share * 2.0**64 for d in digests], bool)
+
+
+# Vectors are cached between runs, since encoding takes most of an evaluation's time. They reveal something of their texts;
+# `scope-edge eval --no-cache` keeps none.
+_KIND = "embeddings"
+# The most texts in the cache; beyond it only those of the last run are kept.
+_MOST = 100_000
+_SAVED_EVERY = 4_000
+
+
+def embed(
+    texts: Sequence[str], encoder: Encoder, folder: Path | None = None, progress: Progress | None = None
+) -> tuple[Vector, Vector]:
+    """Return unit vectors and states, (n, d) each, float32. folder: of the cache; None = no cache.
+
+    An interrupted run keeps its results. A damaged or unwritable cache is no error.
+    """
+    keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+    path = None if folder is None else folder / f"embeddings-{encoder.identity[:16]}.pack"
+    known = {} if path is None else _read_vectors(path, encoder)
+    # A repeated text is encoded once, at its first position.
+    first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
+    wanted = sorted(first.values())
+    saved = 0
+    try:
+        for done, encoded in enumerate(encoder.encode_many(Query(texts[i]) for i in wanted), 1):
+            known[keys[wanted[done - 1]]] = np.stack([encoded.vector, encoded.state])
+            if progress is not None:
+                progress("encoding", done, len(wanted))
+            if path is not None and done - saved >= _SAVED_EVERY:
+                _write_vectors(path, encoder, known, keys)
+                saved = done
+    finally:
+        if path is not None and wanted:
+            _write_vectors(path, encoder, known, keys)
+    both = np.array([known[key] for key in keys], np.float32).reshape(len(keys), 2, encoder.dimension)
+    return both[:, 0], both[:, 1]
+
+
+def _read_vectors(path: Path, encoder: Encoder) -> dict[bytes, Vector]:
+    with contextlib.suppress(PackError, KeyError, ValueError, AttributeError):
+        body = read_pack(path, _KIND)
+        keys, encoded = body["keys"], body["encoded"]
+        if body["encoder"] == encoder.identity and encoded.shape == (len(keys), 2, encoder.dimension):
+            return dict(zip(map(bytes, keys), encoded, strict=True))
+    return {}
+
+
+def _write_vectors(path: Path, encoder: Encoder, known: dict[bytes, Vector], present: Sequence[bytes]) -> None:
+    kept = known if len(known) <= _MOST else {key: known[key] for key in present[:_MOST] if key in known}
+    keys: NDArray[np.uint8] = np.frombuffer(b"".join(kept), np.uint8).reshape(len(kept), -1)
+    with contextlib.suppress(AssetError):
+        write_pack(path, _KIND, {"encoder": encoder.identity, "keys": keys, "encoded": np.array(list(kept.values()))})

@@ -59,7 +59,7 @@ def test_an_unknown_cost_is_not_free() -> None:
 def test_text_needs_no_matplotlib() -> None:
     code = (
         "import sys; sys.modules['matplotlib'] = None; sys.path.insert(0, sys.argv[1]); import report_cases\n"
-        "from scope_edge.plotting.text import text_lines; print(len(text_lines(report_cases.report())))"
+        "from scope_edge.evaluation.plots.text import text_lines; print(len(text_lines(report_cases.report())))"
     )
     here = str(ROOT / "tests" / "support")
     done = subprocess.run([sys.executable, "-c", code, here], capture_output=True, text=True, check=False)

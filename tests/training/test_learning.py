@@ -17,8 +17,7 @@ from scope_edge.errors import AssetError
 from scope_edge.evaluation.splits import sources_of
 from scope_edge.factory import open_catalog
 from scope_edge.settings.config import load_settings
-from scope_edge.training.dataset import Pooled, is_base, naming, read_pooled
-from scope_edge.training.embeddings import embed
+from scope_edge.training.dataset import Pooled, embed, is_base, naming, read_pooled
 from scope_edge.training.joint_fit import fit_joint, fit_lengths
 from scope_edge.training.learn import Learned, learn
 from scope_edge.types import EncodedQuery, Query
