@@ -192,16 +192,9 @@ class Stability:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationReport:
-    """One set's results. Figures are means over seeds, unless said otherwise; defaults are for choices not replayed.
+    """One set's results, as docs/evaluation.md describes the fields. Figures are means over seeds, unless said otherwise.
 
-    Attributes:
-        data: the set's name. test: the held-back folders. split: what was held out, in words.
-        queries: scored in all, over seeds. models: model -> "seen" (taught the bank) or "unseen" (known by its anchors only).
-        anchors: the most that a model was known by. pool: the models of the replay. common: queries that all of them ran.
-        left_out: model -> why it is not in the pool's figures.
-        prediction: router -> model, "all" or "unseen" -> figures.
-        singles: every model of the pool alone, as a router of that name.
-        seconds: duration without encoding.
+    Defaults are for choices that are not replayed, of fewer than two comparable models.
     """
 
     data: str

@@ -7,7 +7,7 @@ from their posteriors; the interval is that of the draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,7 +75,10 @@ def compare(catalog: Catalog, a: str, b: str) -> Comparison:
     if a == b:
         raise UsageError(f"{a} is named twice; name two models")
     sets, fingerprints = load_fingerprints()
-    first, second = (_measured(model, fingerprints) for model in (a, b))
+    for model in (a, b):
+        if not fingerprints.get(model):
+            raise UsageError(f"{model} has no fingerprint; `scope-edge fingerprint {model}` measures it")
+    first, second = fingerprints[a], fingerprints[b]
     shared = tuple(_shared(first, second))
     expected = tuple(_expected((first, second), [one for one in sets if not one.own], load_irt_model()))
     return Comparison(a, b, shared, expected, tuple(_notes(first, second, shared)))
@@ -89,13 +92,6 @@ def paired(correct_a: Floats, correct_b: Floats) -> tuple[float, float, float]:
     spread = ((float(gaps @ gaps) + 1) / n - middle**2) / n
     half = _NORMAL_95 * max(spread, 0.0) ** 0.5
     return float(gaps.mean()), max(middle - half, -1.0), min(middle + half, 1.0)
-
-
-def _measured(model: str, fingerprints: Mapping[str, Sequence[Fingerprint]]) -> Sequence[Fingerprint]:
-    found = fingerprints.get(model)
-    if not found:
-        raise UsageError(f"{model} has no fingerprint; `scope-edge fingerprint {model}` measures it")
-    return found
 
 
 def _shared(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> Iterator[FieldDifference]:

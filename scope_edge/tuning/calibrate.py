@@ -218,8 +218,8 @@ def _losses(seen: LeftOutPrediction) -> Floats:
 
 
 def _figures(seen: LeftOutPrediction, names: Sequence[str]) -> Mapping[str, Figures]:
-    models = {name: _figure(seen.take(seen.model == i)) for i, name in enumerate(names) if (seen.model == i).any()}
-    return {**models, "all": _figure(seen)}
+    parts = {name: seen.take(seen.model == i) for i, name in enumerate(names)} | {"all": seen}
+    return {name: _figure(part) for name, part in parts.items() if len(part.model)}
 
 
 def _figure(seen: LeftOutPrediction) -> Figures:

@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import MissingExtraError
@@ -94,12 +95,8 @@ def nothing(name: str, title: str, reason: str, rows: tuple[Mapping[str, Any], .
 
 def check_matplotlib() -> None:
     """Raise MissingExtraError if matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            'pictures need matplotlib, which is not installed; pip install "scope-edge[plots]"'
-        ) from error
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError('pictures need matplotlib, which is not installed; pip install "scope-edge[plots]"')
 
 
 def render(picture: Picture) -> tuple[bytes, bytes]:
