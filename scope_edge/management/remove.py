@@ -103,7 +103,7 @@ def remove_set(name: str) -> RemovalSummary:
             continue
         rows = [row for row in body["sets"] if row["name"] != name]
         if len(rows) < len(body["sets"]):
-            _write_or_unlink(path, _SETS, {**body, "sets": rows}, bool(rows))
+            _write_or_unlink(path, _SETS, {**body, "sets": rows})
             files.append(path)
     return RemovalSummary(removed.fingerprints, tuple(files))
 
@@ -180,7 +180,7 @@ def _remove_fingerprints(model: str | None, anchor_set: str | None) -> RemovalSu
                 kept[name] = {column: part[column][rows] for column in ("correct", "tokens")}
                 kept[name]["models"] = [part["models"][i] for i in rows]
         if len(gone) > before:
-            _write_or_unlink(path, _FINGERPRINTS, {**body, "sets": kept}, bool(kept))
+            _write_or_unlink(path, _FINGERPRINTS, {**body, "sets": kept})
             files.append(path)
     return RemovalSummary(tuple(gone), tuple(files))
 
@@ -227,8 +227,8 @@ def _damaged_sets() -> dict[str, str]:
     return {}
 
 
-def _write_or_unlink(path: Path, kind: str, body: Mapping[str, Any], anything_left: bool) -> None:
-    if anything_left:
+def _write_or_unlink(path: Path, kind: str, body: Mapping[str, Any]) -> None:
+    if body["sets"]:
         write_pack(path, kind, body)
     else:
         _unlink(path)

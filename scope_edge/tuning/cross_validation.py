@@ -51,7 +51,7 @@ def is_fair(part: Fingerprint) -> bool:
     """Return whether the map can be judged by the outcomes on these anchors.
 
     The user must have measured them, and the map must have placed the set. The bundled core sets were chosen by outcomes,
-    which the map does not know: apparent errors of the map there are none elsewhere.
+    which the map does not know: its apparent errors on them do not hold elsewhere.
     """
     return part.own and part.anchors.own
 
