@@ -41,11 +41,11 @@ def main() -> None:
         data=data,
         split=Split(0, every, ~every, np.zeros(len(names), bool)),
         set_number=0,
-        basis=basis,
+        irt=basis,
         reference=basis.reference,
         material=data.take(np.ones(len(names), bool), np.arange(options.queries) < 250),
         rows=np.arange(options.queries),
-        places=basis.map.places_of(data.vectors, data.states, data.features),
+        positions=basis.map.places_of(data.vectors, data.states, data.features),
         similarity=nearest_similarity(data.vectors, load_bank_vectors()),
         prompts=(data.text_tokens, 2 * data.text_tokens),
         models=np.arange(len(names)),
@@ -55,12 +55,12 @@ def main() -> None:
     cards = [
         ModelCard(id=name, where="cloud", usd_in=0.1 * (i + 1), usd_out=0.3 * (i + 1)) for i, name in enumerate(names)
     ]
-    prior = part.prior(cards, 250, 0.9)
-    table = prior.table(part.places, part.similarity)
+    estimator = part.estimator(cards, 250, 0.9)
+    table = estimator.table(part.positions, part.similarity)
     found = SplitPredictions(
         part=part,
         anchors=250,
-        prior=prior,
+        estimator=estimator,
         table=table,
         p={"scope-edge": np.clip(table.p_correct, 1e-4, 1 - 1e-4)},
         correct=data.correct.T,

@@ -49,7 +49,7 @@ def main() -> None:
     learned = learn(data)
     bodies = {
         "bank": ("bank", _bank(data, learned)),
-        "map": ("map", irt_model_body(learned.basis)),
+        "map": ("map", irt_model_body(learned.irt)),
         "core": ("anchor-sets", {"sets": [set_body(one) for one in learned.anchors.values()]}),
         "fingerprints": ("fingerprints", _fingerprints(data, learned)),
     }

@@ -22,7 +22,7 @@ from scope_edge.estimation.metrics import scores
 from scope_edge.estimation.newton import fit_platt, logit, sigmoid
 from scope_edge.training.fit_map import fit_map
 from scope_edge.training.joint_fit import fit_joint, fit_lengths
-from scope_edge.training.learn import CORE_SIZE, MOST_LANDMARKS, pool_prior
+from scope_edge.training.learn import CORE_SIZE, MOST_LANDMARKS, pool_estimator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,12 +118,12 @@ def _taught_and_fresh(part: Unseen) -> Iterator[list[float]]:
     order = np.random.default_rng(part.seed).permutation(len(whole))
     # At random, so that what is left is as fair a sample as the held-out queries are.
     anchors = whole.take(order[: min(CORE_SIZE, len(order) // 2)].tolist())
-    prior = pool_prior(part.train, part.models, part.learned, anchors, CORE_SIZE)
+    prior = pool_estimator(part.train, part.models, part.learned, anchors, CORE_SIZE)
     own = np.flatnonzero(part.train.sets == part.set_number)
     own = own[~np.isin(part.train.ids[own], anchors.ids)]
     for table_, rows, places in (
-        (part.train, own, part.learned.places.take(own)),
-        (part.test, part.rows, part.places),
+        (part.train, own, part.learned.positions.take(own)),
+        (part.test, part.rows, part.positions),
     ):
         yield _calibration(table_, part, rows, places, prior)
 

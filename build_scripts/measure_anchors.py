@@ -51,7 +51,7 @@ def predicted(part: Unseen) -> Iterator[Scored]:
     anchors = part.learned.anchors[part.set_name]
     random = np.random.default_rng(part.seed).permutation(len(anchors))
     whole = [fingerprint(part.train, m, anchors) for m in part.models]
-    population, here = part.learned.basis.population, part.rows
+    population, here = part.learned.irt.population, part.rows
     p = {ALL: _probabilities(part, whole)}
     for size in SIZES:
         p[f"asked {size}"] = _probabilities(part, [asked(one, population, size) for one in whole])
@@ -79,8 +79,8 @@ def _probabilities(part: Unseen, fingerprints: Sequence[Fingerprint]) -> Floats:
     """P(correct) of every query and model, (queries, models), with the models known by these fingerprints alone."""
     cards = [ModelCard(id=one.model, where="cloud") for one in fingerprints]
     known = {one.model: [one] for one in fingerprints}
-    prior = IrtEstimator(part.learned.basis, cards, known, coverage=COVERAGE)
-    return prior.table(part.places, np.ones(len(part.places))).p_correct
+    prior = IrtEstimator(part.learned.irt, cards, known, coverage=COVERAGE)
+    return prior.table(part.positions, np.ones(len(part.positions))).p_correct
 
 
 def report(found: list[Scored]) -> Iterator[str]:

@@ -69,7 +69,7 @@ def judged(
     part: Part, cards: Sequence[ModelCard], rng: np.random.Generator
 ) -> Iterator[tuple[tuple[str, int], Floats]]:
     """((which answers, how many), (ways, 3) changes): log-loss near and far, and length near."""
-    plain = part.prior(cards, ANCHORS, COVERAGE).table(part.places, part.similarity)
+    plain = part.estimator(cards, ANCHORS, COVERAGE).table(part.positions, part.similarity)
     for m in rng.permutation(len(cards))[:MODELS].tolist():
         correct = part.data.correct[part.models[m], part.rows]
         tokens = part.data.tokens[part.models[m], part.rows] * cards[m].token_factor
@@ -121,7 +121,7 @@ def by_ability(
     part: Part, card: ModelCard, m: int, rows: NDArray[np.intp], plain: EstimateTable
 ) -> tuple[Floats, Floats]:
     """Likewise, the answers being one more fingerprint of the model's."""
-    places, population, where = part.places.take(rows), part.basis.population, part.rows[rows]
+    places, population, where = part.positions.take(rows), part.irt.population, part.rows[rows]
     slope = places.domains @ population.discrimination
     factor = softening(slope, places.domains @ population.unexplained)
     anchors = AnchorSet(
@@ -141,8 +141,8 @@ def by_ability(
     )
     correct, tokens = (column[part.models[m], where] for column in (part.data.correct, part.data.tokens))
     prints = (*part.fingerprints(ANCHORS)[card.id], Fingerprint(card.id, anchors, correct, tokens))
-    prior = IrtEstimator(part.basis, [card], {card.id: prints}, coverage=COVERAGE)
-    found = prior.table(part.places, part.similarity)
+    prior = IrtEstimator(part.irt, [card], {card.id: prints}, coverage=COVERAGE)
+    found = prior.table(part.positions, part.similarity)
     return found.p_correct[:, 0], found.tokens[:, 0]
 
 

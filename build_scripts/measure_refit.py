@@ -28,7 +28,7 @@ from scope_edge.estimation.metrics import scores
 from scope_edge.estimation.newton import logit
 from scope_edge.estimation.refit import anchors_for
 from scope_edge.evaluation.splits import split
-from scope_edge.training.learn import core_of, fingerprint, pool_prior
+from scope_edge.training.learn import core_of, fingerprint, pool_estimator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,7 +69,7 @@ def predicted(part: Unseen, known: Pooled, *, apart: bool) -> Iterator[Scored]:
     scoring = set(categories.tolist()) - anchoring if apart else anchoring
     usable = np.flatnonzero(np.isin(part.test.categories[part.rows], list(scoring)))
     kept = rng.permutation(usable)[:QUERIES]
-    part = replace(part, rows=part.rows[kept], places=part.places.take(kept))
+    part = replace(part, rows=part.rows[kept], positions=part.positions.take(kept))
     placed, joint = own_set(part, np.flatnonzero(own & np.isin(part.train.categories, list(anchoring))))
     ways = {MAP: placed, **refits(part, known, placed), JOINT: joint}
     p = {f"{way}, {size}": _probabilities(part, anchors, size) for way, anchors in ways.items() for size in SIZES}
@@ -97,7 +97,7 @@ def own_set(part: Unseen, usable: NDArray[np.int64]) -> tuple[AnchorSet, AnchorS
     """Some of these training queries as `placing.place` would make a user's set of them, and as the joint fit has them."""
     learned, train = part.learned, part.train
     rows = np.random.default_rng(part.seed).permutation(usable)[: SIZES[-1]]
-    places = learned.places.take(rows)
+    places = learned.positions.take(rows)
     domains, difficulty = places.domains, places.difficulty
     joint = AnchorSet(
         name=part.set_name,
@@ -113,7 +113,7 @@ def own_set(part: Unseen, usable: NDArray[np.int64]) -> tuple[AnchorSet, AnchorS
         traits=places.traits,
         linked=False,
     )
-    population = learned.basis.population
+    population = learned.irt.population
     slope = domains @ population.discrimination
     factor = softening(slope, domains @ population.unexplained)
     placed = replace(joint, difficulty=difficulty, discrimination=slope * factor, traits=joint.traits * factor[:, None])
@@ -132,7 +132,7 @@ def refits(part: Unseen, known: Pooled, placed: AnchorSet) -> Mapping[str, Ancho
             elsewhere = [one for one in (fingerprint(known, m, anchors) for anchors in others) if _any(one)]
             measured.append((own.model, (own, *elsewhere)))
     return {
-        f"refit by {count}": anchors_for("", placed, dict(measured[:count]), part.learned.basis)
+        f"refit by {count}": anchors_for("", placed, dict(measured[:count]), part.learned.irt)
         for count in MEASURED
         if count <= len(measured)
     }
@@ -144,8 +144,8 @@ def _any(one: Fingerprint) -> bool:
 
 def _probabilities(part: Unseen, anchors: AnchorSet, size: int) -> Floats:
     """P(correct) of every query and model, (queries, models), known by the first `size` anchors seen in one way."""
-    prior = pool_prior(part.train, part.models, part.learned, anchors, size)
-    return prior.table(part.places, np.ones(len(part.places))).p_correct
+    prior = pool_estimator(part.train, part.models, part.learned, anchors, size)
+    return prior.table(part.positions, np.ones(len(part.positions))).p_correct
 
 
 def report(found: Sequence[Scored]) -> Iterator[str]:

@@ -35,7 +35,7 @@ from scope_edge.factory import open_catalog
 from scope_edge.policy.costs import pool_columns
 from scope_edge.settings.config import load_settings
 from scope_edge.training.dataset import read_pooled
-from scope_edge.tuning.calibrate import calibrate_prior
+from scope_edge.tuning.calibrate import calibrate_pool
 from scope_edge.tuning.forecast import DRAWS, prospect_of, without_traits
 
 Floats = NDArray[np.float64]
@@ -60,9 +60,9 @@ def main() -> None:
 
 def _lines(part: Part, catalog: Catalog) -> Iterator[str]:
     correct = part.data.correct[np.ix_(part.models, part.rows)].T
-    prior = part.prior(cards_of(catalog, part.names), ANCHORS, COVERAGE)
-    table = prior.table(part.places, part.similarity)
-    plain = without_traits(prior, part.places).p_correct
+    prior = part.estimator(cards_of(catalog, part.names), ANCHORS, COVERAGE)
+    table = prior.table(part.positions, part.similarity)
+    plain = without_traits(prior, part.positions).p_correct
     yield f"traits  {_slope(table.p_correct, plain, correct):.2f} of what they say came true"
     yield from _pools(part, catalog, correct)
     yield from _own(part, catalog, correct)
@@ -94,8 +94,8 @@ def _pools(part: Part, catalog: Catalog, correct: Floats) -> Iterator[str]:
         cards = cards_of(catalog, [part.names[i] for i in at])
         prospect = prospect_of(
             pool_columns(cards),
-            part.prior(cards, ANCHORS, COVERAGE),
-            part.places.take(common),
+            part.estimator(cards, ANCHORS, COVERAGE),
+            part.positions.take(common),
             part.prompts[0][common],
             draws=DRAWS,
         )
@@ -125,12 +125,12 @@ def _own(part: Part, catalog: Catalog, correct: Floats) -> Iterator[str]:
     # A user's own questions are unseen ones, so half of the scored queries play them; the other half is scored.
     own, scored = np.array_split(np.random.default_rng(0).permutation(len(part.rows)), 2)
     scored = np.sort(scored)
-    places, known = part.places.take(scored), np.isfinite(correct[np.ix_(scored, at)])
+    places, known = part.positions.take(scored), np.isfinite(correct[np.ix_(scored, at)])
     for how, prints in (("core", _core(part, names)), ("random", _placed(part, at, own[:ANCHORS]))):
-        found = calibrate_prior(part.basis, cards, prints, COVERAGE)
+        found = calibrate_pool(part.irt, cards, prints, COVERAGE)
         losses = []
         for personal in (None, found.full, found.personal):
-            prior = IrtEstimator(part.basis, cards, prints, coverage=COVERAGE, personal=personal)
+            prior = IrtEstimator(part.irt, cards, prints, coverage=COVERAGE, personal=personal)
             p, y = prior.table(places, np.ones(len(scored))).p_correct[known], correct[np.ix_(scored, at)][known]
             losses.append(-(y * np.log(p) + (1 - y) * np.log1p(-p)).mean())
         yield (
@@ -149,8 +149,8 @@ def _core(part: Part, names: Sequence[str]) -> dict[str, list[Fingerprint]]:
 
 def _placed(part: Part, at: NDArray[np.intp], rows: NDArray[np.intp]) -> dict[str, list[Fingerprint]]:
     """Their outcomes on these scored queries, of which only the map is known, as of a user's own."""
-    places, data, where = part.places.take(rows), part.data, part.rows[rows]
-    population = part.basis.population
+    places, data, where = part.positions.take(rows), part.data, part.rows[rows]
+    population = part.irt.population
     slope = places.domains @ population.discrimination
     factor = softening(slope, places.domains @ population.unexplained)
     anchors = AnchorSet(

@@ -68,7 +68,7 @@ class Scored:
 class Unseen:
     """One set's part of a seed's split.
 
-    models: held-out ones that can be scored there, index in `test`. rows: queries of the set, likewise; places: theirs.
+    models: held-out ones that can be scored there, index in `test`. rows: queries of the set, likewise; positions: theirs.
     """
 
     seed: int
@@ -79,7 +79,7 @@ class Unseen:
     test: Pooled
     models: Sequence[int]
     rows: NDArray[np.intp]
-    places: MapPositions
+    positions: MapPositions
 
 
 def unseen(data: Pooled, seed: int) -> Iterator[Unseen]:
@@ -98,8 +98,8 @@ def unseen(data: Pooled, seed: int) -> Iterator[Unseen]:
             if len(np.unique(_known(train.correct[m, train.sets == s]) > 0.5)) == 2
         ]
         if models:
-            places = learned.basis.map.places_of(test.vectors[here], test.states[here], test.features[here])
-            yield Unseen(seed, s, name, learned, train, test, models, here, places)
+            positions = learned.irt.map.places_of(test.vectors[here], test.states[here], test.features[here])
+            yield Unseen(seed, s, name, learned, train, test, models, here, positions)
 
 
 def _known(values: Floats) -> Floats:

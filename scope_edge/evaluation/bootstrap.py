@@ -1,4 +1,4 @@
-"""Is one router's prediction ahead of another's? Paired differences, with intervals over models *and* queries."""
+"""Paired differences between routers' predictions, with bootstrap intervals over models and queries."""
 
 from __future__ import annotations
 
@@ -22,53 +22,44 @@ LEVEL = (0.025, 0.975)
 
 
 def paired(found: Sequence[SplitPredictions]) -> tuple[PairedDifference, ...]:
-    """Ours against every other router, on models that joined: mean over them of each metric's difference.
+    """Compare ours with every other router on joining models: the mean over them of each metric's difference.
 
-    The interval is a bootstrap: a draw weighs every model and every family of queries by how often it came (Poisson), the
-    same query alike in all splits it stands in. Empty where no model was both right and wrong.
+    The interval is a bootstrap: each draw weights models and query families by Poisson counts, the same query alike in all
+    splits. Empty if no model was both right and wrong.
     """
-    others = [router for router in found[0].p if router != OURS]
-    if not _pairs(found):
+    pairs = [(one, int(m)) for one in found for m in np.flatnonzero(one.part.joined) if _two_kinds(one, int(m))]
+    if not pairs:
         return ()
-    drawn = {router: _drawn(found, router) for router in (OURS, *others)}
-    rows = []
-    for other in others:
-        differences = drawn[OURS] - drawn[other]
-        for k, metric in enumerate(METRICS):
-            measured, draws = differences[0, :, k], differences[1:, :, k]
-            weights = _model_weights(found)
-            rows.append(_difference(other, metric, measured, draws, weights))
+    queries, models = query_weights(found[0].part.data.groups), _model_weights(pairs)
+    ours, rows = _drawn(pairs, OURS, queries), []
+    for other in found[0].p:
+        if other != OURS:
+            differences = ours - _drawn(pairs, other, queries)
+            for k, metric in enumerate(METRICS):
+                mean, draws = float(np.nanmean(differences[0, :, k])), differences[1:, :, k]
+                rows.append(PairedDifference(OURS, other, metric, mean, *interval(_means(draws, models))))
     return tuple(rows)
 
 
 def query_weights(groups: NDArray[np.object_]) -> Floats:
-    """(1 + resamples, queries): ones, then how often each query's family came in a draw. groups: (queries,)."""
+    """Return (1 + resamples, queries): ones, then how often each query's family was drawn. groups: (queries,)."""
     names, family = np.unique(groups.astype(str), return_inverse=True)
     drawn = np.random.default_rng(0).poisson(1.0, (RESAMPLES, len(names)))
     return np.vstack([np.ones(len(groups)), drawn[:, family]])
 
 
 def interval(draws: Floats) -> tuple[float, float]:
-    """The 95 % interval of bootstrap draws, NaN left out."""
+    """Return the 95 % interval of bootstrap draws, NaN left out."""
     low, high = np.nanquantile(draws, LEVEL)
     return float(low), float(high)
 
 
-def _difference(other: str, metric: str, measured: Floats, draws: Floats, weights: Floats) -> PairedDifference:
-    """measured (pairs,), draws (resamples, pairs), weights (resamples, pairs) of the pairs' models."""
+def _means(draws: Floats, weights: Floats) -> Floats:
+    """Return each draw's weighted mean over pairs, (resamples,); draws, weights: (resamples, pairs)."""
     known = np.isfinite(draws) & (weights > 0)
     with np.errstate(invalid="ignore"):
-        means = np.where(known, draws * weights, 0.0).sum(axis=1) / np.where(known, weights, 0.0).sum(axis=1)
-    low, high = interval(means)
-    return PairedDifference(OURS, other, metric, float(np.nanmean(measured)), low, high)
-
-
-def _pairs(found: Sequence[SplitPredictions]) -> list[tuple[SplitPredictions, int]]:
-    """Every model that joined in every split; all models where none did."""
-    pairs = []
-    for one in found:
-        pairs += [(one, int(column)) for column in np.flatnonzero(one.part.joined) if _two_kinds(one, int(column))]
-    return pairs
+        means: Floats = np.where(known, draws * weights, 0.0).sum(axis=1) / np.where(known, weights, 0.0).sum(axis=1)
+    return means
 
 
 def _two_kinds(one: SplitPredictions, column: int) -> bool:
@@ -76,11 +67,10 @@ def _two_kinds(one: SplitPredictions, column: int) -> bool:
     return bool(y.any() and not y.all())
 
 
-def _drawn(found: Sequence[SplitPredictions], router: str) -> Floats:
-    """(1 + resamples, pairs, metrics): as measured, then with resampled queries."""
-    weights = query_weights(found[0].part.data.groups)
+def _drawn(pairs: Sequence[tuple[SplitPredictions, int]], router: str, weights: Floats) -> Floats:
+    """Return (1 + resamples, pairs, metrics): as measured, then with resampled queries."""
     out = []
-    for one, column in _pairs(found):
+    for one, column in pairs:
         at = one.known[:, column]
         p, y = one.p[router][at, column], one.correct[at, column]
         order = np.argsort(p, kind="stable")
@@ -89,9 +79,9 @@ def _drawn(found: Sequence[SplitPredictions], router: str) -> Floats:
     return np.array(out).transpose(1, 0, 2)
 
 
-def _model_weights(found: Sequence[SplitPredictions]) -> Floats:
-    """(resamples, pairs) how often each pair's model came."""
-    names = [one.part.names[column] for one, column in _pairs(found)]
+def _model_weights(pairs: Sequence[tuple[SplitPredictions, int]]) -> Floats:
+    """Return how often each pair's model was drawn, (resamples, pairs)."""
+    names = [one.part.names[column] for one, column in pairs]
     models = sorted(set(names))
     drawn = np.random.default_rng(1).poisson(1.0, (RESAMPLES, len(models)))
     return drawn[:, [models.index(name) for name in names]].astype(np.float64)

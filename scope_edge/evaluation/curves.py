@@ -1,4 +1,4 @@
-"""Accuracy against cost: the upper envelope of a router's points, what it reaches, and who is ahead at equal cost."""
+"""Accuracy against cost: the upper envelope of a router's points, its figures, and differences at equal cost."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _GRID = 101
 
 
 def curves(points: Sequence[RoutingPoint], singles: Sequence[RoutingPoint]) -> Mapping[str, Curve]:
-    """Router -> its curve. Routers with one point have a curve of one."""
+    """Return each router's curve; a router with one point has a curve of one point."""
     best = max(singles, key=lambda one: one.accuracy)
     cheapest = min(singles, key=lambda one: (_usd(one), -one.accuracy))
     low, high = _usd(cheapest), _usd(best)
     found = {}
     for router in dict.fromkeys(point.router for point in points):
         mine = [point for point in points if point.router == router]
-        # Whoever can spend more can also spend no more than the cheapest model: a curve begins there.
+        # A router that can spend more can also use the cheapest model: its curve begins there.
         begun = [*mine, cheapest] if len(mine) > 1 else mine
         usd, accuracy = envelope(np.array([_usd(p) for p in begun]), np.array([p.accuracy for p in begun]))
         found[router] = Curve(
@@ -48,7 +48,7 @@ def curves(points: Sequence[RoutingPoint], singles: Sequence[RoutingPoint]) -> M
 
 
 def envelope(usd: Floats, accuracy: Floats) -> tuple[Floats, Floats]:
-    """The points that no cheaper one beats, cheapest first: shapes (k,)."""
+    """Return the points that no cheaper one beats, cheapest first, (k,) each."""
     order = np.lexsort((-accuracy, usd))
     usd, accuracy = usd[order], accuracy[order]
     best = np.concatenate([[-np.inf], np.maximum.accumulate(accuracy)[:-1]])
@@ -56,25 +56,25 @@ def envelope(usd: Floats, accuracy: Floats) -> tuple[Floats, Floats]:
 
 
 def at_cost(usd: Floats, accuracy: Floats, grid: Floats) -> Floats:
-    """Accuracy of an envelope for so much spending, (grid,): between two points a mix of them; NaN below the first."""
+    """Return an envelope's accuracy at each cost of a grid: between two points a mix of them; NaN below the first."""
     return np.interp(grid, usd, accuracy, left=np.nan)
 
 
 def area(usd: Floats, accuracy: Floats, low: float, high: float) -> float | None:
-    """Mean accuracy for spending from `low` to `high`, where the curve has begun."""
+    """Return the mean accuracy for spending from `low` to `high`, without the part before the curve begins."""
     values = at_cost(usd, accuracy, np.linspace(low, high, _GRID))
     return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def reach(usd: Floats, accuracy: Floats, wanted: float) -> float | None:
-    """The least spending that gets an accuracy; None if none does."""
+    """Return the least spending that reaches an accuracy; None if it is never reached."""
     if accuracy[-1] < wanted:
         return None
     return float(np.interp(wanted, accuracy, usd)) if len(usd) > 1 else float(usd[0])
 
 
 def arena(accuracy: float, usd_per_1k: float) -> float:
-    """RouterArena's score (arXiv 2510.00202): (1 + b) A C / (b A + C), C = 1 for cheap and 0 for dear, on a log scale."""
+    """Return RouterArena's score (arXiv 2510.00202): (1 + b) A C / (b A + C), C = 1 for cheap and 0 for dear, on a log scale."""
     bounded = min(max(usd_per_1k, ARENA_CHEAP), ARENA_DEAR)
     cheap = (math.log2(ARENA_DEAR) - math.log2(bounded)) / (math.log2(ARENA_DEAR) - math.log2(ARENA_CHEAP))
     total = ARENA_B * accuracy + cheap
@@ -82,7 +82,7 @@ def arena(accuracy: float, usd_per_1k: float) -> float:
 
 
 def ahead(one: Replay, singles: Sequence[RoutingPoint]) -> tuple[PairedDifference, ...]:
-    """Ours against every other router with a curve: mean difference of accuracy at equal cost, bootstrap over query families."""
+    """Compare ours with every router that has a curve: mean accuracy at equal cost, bootstrap over query families."""
     best = max(singles, key=lambda single: single.accuracy)
     low, high = min(_usd(single) for single in singles), _usd(best)
     if not low < high:
@@ -94,16 +94,13 @@ def ahead(one: Replay, singles: Sequence[RoutingPoint]) -> tuple[PairedDifferenc
     for router, by_alpha in one.chosen.items():
         if router != OURS and len(by_alpha) > 1:
             difference = mine - _areas(one, router, weights, low, high)
-            rows.append(
-                PairedDifference(
-                    OURS, router, "accuracy_at_equal_cost", float(difference[0]), *interval(difference[1:])
-                )
-            )
+            bounds = interval(difference[1:])
+            rows.append(PairedDifference(OURS, router, "accuracy_at_equal_cost", float(difference[0]), *bounds))
     return tuple(rows)
 
 
 def _areas(one: Replay, router: str, weights: NDArray[np.float64], low: float, high: float) -> Floats:
-    """(draws,) mean accuracy over spending, for weights (draws, queries)."""
+    """Return the mean accuracy over spending, (draws,), for weights (draws, queries)."""
     line = np.arange(len(one.query))
     cheapest = one.usd.mean(axis=0).argmin()
     picks = [*one.chosen[router].values(), np.full(len(one.query), cheapest)]

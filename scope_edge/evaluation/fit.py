@@ -1,8 +1,8 @@
-"""What a split lets the router know: a bank and a calibration learned from its training part, and fingerprints."""
+"""The router's knowledge under a split: bank and calibration learned from its training part, and fingerprints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,54 +10,55 @@ import numpy as np
 
 from scope_edge.encoding.token_count import query_prompt_tokens
 from scope_edge.errors import UsageError
-from scope_edge.estimation.irt import IrtEstimator
+from scope_edge.estimation import refit
+from scope_edge.estimation.anchors import load_bank, load_bank_vectors, taught_by, text_hash
+from scope_edge.estimation.fingerprints import Fingerprint, load_fingerprints
+from scope_edge.estimation.irt import IrtEstimator, IrtModel, load_irt_model
 from scope_edge.estimation.item_selection import asked
+from scope_edge.estimation.reference import SIZE, Reference
+from scope_edge.estimation.user_calibration import Personal, load_personal
+from scope_edge.training.learn import core_of, fingerprint, learn, reference_of
 from scope_edge.types import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from scope_edge.estimation.anchors import AnchorSet, Bank
     from scope_edge.estimation.difficulty import MapPositions
-    from scope_edge.estimation.fingerprints import Fingerprint
-    from scope_edge.estimation.irt import IrtModel
-    from scope_edge.estimation.reference import Reference
-    from scope_edge.estimation.user_calibration import Personal
     from scope_edge.evaluation.splits import Split
     from scope_edge.training.dataset import Pooled
     from scope_edge.training.learn import Learned
     from scope_edge.types import Floats, ModelCard
 
-# A bank of fewer is no map, and a population of fewer is none.
+# The fewest queries and models that a bank can be learned from.
 LEAST_QUERIES, LEAST_MODELS = 40, 3
-# A model is scored on a set where this many outcomes can teach and as many can be scored.
+# The fewest outcomes, to be known by and to be scored on, of a model that is scored.
 LEAST_OUTCOMES = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """One set's part of a split, with what may be known before it is scored.
+    """One set's part of a split, with everything that may be known before it is scored.
 
     Attributes:
-        basis: what estimates rest on. reference: queries that no scored one is among, for what is to be expected of a pool.
+        irt: the bank's fitted model. reference: queries for pool forecasts, none of them scored.
         material: every model on the training queries of all sets.
-        rows: (q,) scored queries of this set, index in `data`. places: theirs. similarity: (q,), to the nearest taught query.
-        prompts: (q,) cl100k tokens of theirs as prompts, as `route` estimates them: expected, and the 95 % bound.
+        rows: (q,) scored queries of this set, index in `data`. positions: their map positions.
+        similarity: (q,), to the nearest training query.
+        prompts: (q,) their prompts' cl100k tokens as `route` estimates them: expected, and the 95 % bound.
         models: (m,) candidates, index in `data`. unseen: (m,) which of them taught the bank nothing.
-        prints: their fingerprints, the most informative anchors first. personal: the user's own calibration, if there is one.
-        bank: what a user would see similar questions of; None = the training queries.
+        prints: their fingerprints, the most informative anchors first. personal: the user's own calibration, if any.
+        bank: where similar questions are looked up; None = the training queries.
     """
 
     data: Pooled
     split: Split
     set_number: int
-    basis: IrtModel
+    irt: IrtModel
     reference: Reference
     material: Pooled
     rows: NDArray[np.intp]
-    places: MapPositions
+    positions: MapPositions
     similarity: Floats
     prompts: tuple[Floats, Floats]
     models: NDArray[np.intp]
@@ -68,7 +69,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The set's."""
+        """The set's name."""
         return self.data.set_names[self.set_number]
 
     @property
@@ -78,34 +79,32 @@ class Part:
 
     @property
     def taught(self) -> NDArray[np.intp]:
-        """The set's training queries, index in `material`."""
+        """Indices of the set's training queries in `material`."""
         return np.flatnonzero(self.material.sets == self.set_number)
 
     @property
     def joined(self) -> NDArray[np.bool_]:
-        """(m,) the unseen candidates, or all if there are none."""
+        """(m,) which candidates are unseen; all if none is."""
         return self.unseen if self.unseen.any() else np.ones(len(self.models), bool)
 
     def fingerprints(self, size: int) -> Mapping[str, tuple[Fingerprint, ...]]:
-        """Every candidate by `size` anchors of each of its fingerprints, chosen by its answers as they come."""
-        population = self.basis.population
+        """Return every candidate's fingerprints cut to `size` anchors, chosen adaptively by its answers."""
+        population = self.irt.population
         return {name: tuple(asked(one, population, size) for one in parts) for name, parts in self.prints.items()}
 
-    def prior(self, cards: Sequence[ModelCard], size: int, coverage: float) -> IrtEstimator:
-        """The prior of candidates, each known by `size` anchors."""
-        return IrtEstimator(self.basis, cards, self.fingerprints(size), coverage=coverage, personal=self.personal)
+    def estimator(self, cards: Sequence[ModelCard], size: int, coverage: float) -> IrtEstimator:
+        """Return the estimator of candidates that are known by `size` anchors each."""
+        return IrtEstimator(self.irt, cards, self.fingerprints(size), coverage=coverage, personal=self.personal)
 
 
 def refitted(data: Pooled, split: Split) -> list[Part]:
-    """The sets that can be scored, with all that the split lets be learned. Raises UsageError when that is too little."""
-    from scope_edge.training.learn import learn
-
+    """Learn from the training part; return the sets that can be scored. Raises UsageError for too little data."""
     train = data.take(~split.unseen, split.taught)
     measured = np.isfinite(train.correct).any(axis=1) & ~train.base
     if len(train) < LEAST_QUERIES or measured.sum() < LEAST_MODELS:
         raise UsageError(
             f"{len(train)} queries and {int(measured.sum())} models are left to learn from, fewer than"
-            f" {LEAST_QUERIES} and {LEAST_MODELS}; give more data, or `--bank bundled` to score the bank that comes along"
+            f" {LEAST_QUERIES} and {LEAST_MODELS}; give more data, or `--bank bundled` to score the bundled bank"
         )
     learned = learn(train)
     material = data.take(np.ones(len(data.models), bool), split.taught)
@@ -116,42 +115,36 @@ def refitted(data: Pooled, split: Split) -> list[Part]:
             unseen=split.unseen[part.models],
             prints=_prints(part, learned),
         )
-        for part in _parts(data, split, learned.basis, material, material.vectors)
+        for part in _parts(data, split, learned.irt, material, material.vectors)
     ]
 
 
 def bundled(data: Pooled, split: Split) -> list[Part]:
-    """The sets that can be scored by the bank that comes along and the fingerprints that are there, as `route` uses them.
+    """Return the sets that the bundled bank and the present fingerprints can be scored on, as `route` uses them.
 
-    What the user has had measured on a query that is scored is left out of the fingerprints. Raises UsageError when the
-    bank holds one of those queries, by id or by text.
+    The user's own outcomes on scored queries are left out of the fingerprints. Raises UsageError if the bank holds a scored
+    query, by id or by text.
     """
-    from scope_edge.estimation.anchors import load_bank, load_bank_vectors, taught_by, text_hash
-    from scope_edge.estimation.fingerprints import load_fingerprints
-    from scope_edge.estimation.irt import load_irt_model
-    from scope_edge.estimation.refit import refitted as told
-    from scope_edge.estimation.user_calibration import load_personal
-
     ids, hashes = taught_by()
     for i in np.flatnonzero(split.scored):
         if data.ids[i] in ids or text_hash(data.texts[i]) in hashes:
             raise UsageError(
-                f"query {data.ids[i]!r} is in the bundled bank: it would be scored by what was fitted on it;"
-                " leave --bank out, and the bank is learned anew without it"
+                f"query {data.ids[i]!r} is in the bundled bank: it would be scored by a bank that was fitted to it;"
+                " leave --bank out, and a bank is learned without it"
             )
-    basis, measured = load_irt_model(), load_fingerprints()[1]
-    asked = frozenset(text_hash(text) for text in data.texts[split.scored])
-    prints = {model: tuple(_without(one, asked) for one in parts) for model, parts in measured.items()}
-    # A calibration rests on all that was measured: where that is part of what is scored, it cannot be used.
+    irt, measured = load_irt_model(), load_fingerprints()[1]
+    scored = frozenset(text_hash(text) for text in data.texts[split.scored])
+    prints = {model: tuple(_without(one, scored) for one in parts) for model, parts in measured.items()}
+    # A calibration rests on all own outcomes: if scored ones are among them, it cannot be used.
     clean = all(a is b for model, parts in measured.items() for a, b in zip(parts, prints[model], strict=True))
     personal = load_personal(measured).found if clean else None
     if any(one.anchors.own for parts in prints.values() for one in parts):
-        prints = dict(told(prints, basis, prints))
+        prints = dict(refit.refitted(prints, irt, prints))
     bank = load_bank("auto")
     material = data.take(np.ones(len(data.models), bool), split.taught)
     found = []
-    for part in _parts(data, split, basis, material, load_bank_vectors()):
-        known = np.array([name in prints or name in basis.abilities for name in part.names], bool)
+    for part in _parts(data, split, irt, material, load_bank_vectors()):
+        known = np.array([name in prints or name in irt.abilities for name in part.names], bool)
         models = part.models[known]
         names = data.models[models].tolist()
         if names:
@@ -159,7 +152,7 @@ def bundled(data: Pooled, split: Split) -> list[Part]:
                 replace(
                     part,
                     models=models,
-                    unseen=np.array([name not in basis.abilities for name in names], bool),
+                    unseen=np.array([name not in irt.abilities for name in names], bool),
                     prints={name: prints.get(name, ()) for name in names},
                     personal=personal,
                     bank=bank,
@@ -168,18 +161,16 @@ def bundled(data: Pooled, split: Split) -> list[Part]:
     return found
 
 
-def _without(one: Fingerprint, asked: frozenset[int]) -> Fingerprint:
-    """The fingerprint without outcomes on questions whose text is one of these, by hash; itself where there is none."""
-    from scope_edge.estimation.anchors import text_hash
-
-    same = np.array([text_hash(text) in asked for text in one.anchors.texts], bool)
+def _without(one: Fingerprint, scored: frozenset[int]) -> Fingerprint:
+    """Return the fingerprint without outcomes on these texts, given by hash; itself if it has none."""
+    same = np.array([text_hash(text) in scored for text in one.anchors.texts], bool)
     if not same.any():
         return one
     return replace(one, correct=np.where(same, np.nan, one.correct), tokens=np.where(same, np.nan, one.tokens))
 
 
-def _parts(data: Pooled, split: Split, basis: IrtModel, material: Pooled, bank: NDArray[np.float32]) -> list[Part]:
-    """The sets with candidates that have outcomes to be known by and to be scored on; without their fingerprints."""
+def _parts(data: Pooled, split: Split, irt: IrtModel, material: Pooled, bank: NDArray[np.float32]) -> list[Part]:
+    """Return the sets with candidates that can be scored, without fingerprints."""
     found = []
     for s in range(len(data.set_names)):
         rows = np.flatnonzero(split.scored & (data.sets == s))
@@ -192,11 +183,11 @@ def _parts(data: Pooled, split: Split, basis: IrtModel, material: Pooled, bank: 
                     data=data,
                     split=split,
                     set_number=s,
-                    basis=basis,
-                    reference=basis.reference,
+                    irt=irt,
+                    reference=irt.reference,
                     material=material,
                     rows=rows,
-                    places=basis.map.places_of(data.vectors[rows], data.states[rows], data.features[rows]),
+                    positions=irt.map.places_of(data.vectors[rows], data.states[rows], data.features[rows]),
                     similarity=nearest_similarity(data.vectors[rows], bank),
                     prompts=_prompts(data.texts[rows].tolist()),
                     models=models,
@@ -208,17 +199,14 @@ def _parts(data: Pooled, split: Split, basis: IrtModel, material: Pooled, bank: 
 
 
 def _reference(learned: Learned, material: Pooled, set_number: int) -> Reference:
-    """The set's training queries, as the map has them with their family left out: all of them, or evenly `SIZE`."""
-    from scope_edge.estimation.reference import SIZE
-    from scope_edge.training.learn import reference_of
-
+    """Return the set's training queries with cross-fitted positions: all of them, or `SIZE` evenly spaced ones."""
     here = np.flatnonzero(material.sets == set_number)
     here = here[:: max(1, -(-len(here) // SIZE))]
-    return reference_of(material, learned.joint, learned.places, here)
+    return reference_of(material, learned.joint, learned.positions, here)
 
 
 def nearest_similarity(vectors: NDArray[np.float32], bank: NDArray[np.float32]) -> Floats:
-    """(q,) cosine of each unit vector to the nearest of the bank."""
+    """Return each unit vector's cosine to the nearest of the bank, (q,)."""
     steps = range(0, len(vectors), 512)
     return np.concatenate([(vectors[i : i + 512] @ bank.T).max(axis=1) for i in steps]).astype(np.float64)
 
@@ -229,9 +217,7 @@ def _prompts(texts: Sequence[str]) -> tuple[Floats, Floats]:
 
 
 def _prints(part: Part, learned: Learned) -> Mapping[str, tuple[Fingerprint, ...]]:
-    """Each candidate by the most informative of what it was measured on. Models measured alike share their anchors."""
-    from scope_edge.training.learn import core_of, fingerprint
-
+    """Return each candidate's fingerprint on its most informative queries; models measured alike share their anchors."""
     whole = learned.whole[part.name]
     made: dict[bytes, AnchorSet] = {}
     found = {}
@@ -239,6 +225,6 @@ def _prints(part: Part, learned: Learned) -> Mapping[str, tuple[Fingerprint, ...
         known = np.isfinite(part.material.correct[m, part.taught])
         key = known.tobytes()
         if key not in made:
-            made[key] = core_of(whole, known.astype(np.float64), learned.basis.population)
+            made[key] = core_of(whole, known.astype(np.float64), learned.irt.population)
         found[name] = (fingerprint(part.material, m, made[key]),)
     return found

@@ -1,10 +1,9 @@
-"""The real router, encoder and all, on a sample of the scored queries: how long a decision takes, and how steady it is."""
+"""The real pipeline on a sample of the scored queries: how long a decision takes, and how stable it is."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,8 @@ from scope_edge.types import Preference, Query
 
 if TYPE_CHECKING:
     from scope_edge.encoding.encoder import Encoder
-    from scope_edge.evaluation.predict import Progress, SplitPredictions
+    from scope_edge.evaluation.predict import SplitPredictions
+    from scope_edge.training.dataset import Progress
     from scope_edge.types import Decision, ModelCard
 
 SAMPLE = 100
@@ -28,16 +28,8 @@ ALPHA = 0.5
 _TYPOS = 0.03  # of the letters
 
 
-@dataclass(frozen=True, slots=True)
-class Live:
-    """latency_ms: "whole" and, without encoding, "decide", medians, and "decide_p95". stability: by kind of edit."""
-
-    latency_ms: Mapping[str, float]
-    stability: tuple[Stability, ...]
-
-
 def live_flow(cards: Sequence[ModelCard], one: SplitPredictions, encoder: Encoder, coverage: float) -> Pipeline:
-    """A router of the pool as this split lets it be, put together as `assemble.py` does."""
+    """Return the pipeline of a pool with what this split taught, built as `factory.py` does."""
     material, bank = one.part.material, one.part.bank
     if bank is None:
         index = build_index(pack_vectors(material.vectors), "exact", cache_dir=None, identity="")
@@ -45,14 +37,25 @@ def live_flow(cards: Sequence[ModelCard], one: SplitPredictions, encoder: Encode
     return Pipeline(
         encoder=encoder,
         bank=bank,
-        estimator=one.part.prior(cards, one.anchors, coverage),
+        estimator=one.part.estimator(cards, one.anchors, coverage),
         policy=PoolPolicy(cards, prepare(cards, one)),
     )
 
 
-def look(flow: Pipeline, texts: Sequence[str], seed: int, progress: Progress) -> Live:
-    """Route a sample of the texts, as they are and edited."""
-    chosen = random.Random(seed).sample(list(texts), min(SAMPLE, len(texts)))
+def measure_live(
+    cards: Sequence[ModelCard],
+    one: SplitPredictions,
+    encoder: Encoder,
+    coverage: float,
+    texts: Sequence[str],
+    progress: Progress,
+) -> tuple[Mapping[str, float], tuple[Stability, ...]]:
+    """Route a sample of the texts, as they are and edited.
+
+    Returns milliseconds (the medians "whole" and, without encoding, "decide", and "decide_p95") and stability by edit.
+    """
+    flow = live_flow(cards, one, encoder, coverage)
+    chosen = random.Random(0).sample(list(texts), min(SAMPLE, len(texts)))
     preference = Preference(alpha=ALPHA)
     before: list[Decision] = []
     decide: list[float] = []
@@ -71,13 +74,13 @@ def look(flow: Pipeline, texts: Sequence[str], seed: int, progress: Progress) ->
     }
     stability: list[Stability] = []
     for kind, edit in EDITS.items():
-        generator = random.Random(seed)
+        generator = random.Random(0)
         after: list[Decision] = []
         for text in chosen:
             progress("routing", len(chosen) * (1 + len(stability)) + len(after), 3 * len(chosen))
             after.append(flow.route(Query(edit(text, generator)), preference))
         stability.append(_compared(kind, before, after))
-    return Live(latency, tuple(stability))
+    return latency, tuple(stability)
 
 
 def _compared(kind: str, before: Sequence[Decision], after: Sequence[Decision]) -> Stability:
@@ -92,7 +95,7 @@ def _compared(kind: str, before: Sequence[Decision], after: Sequence[Decision]) 
 
 
 def misspelled(text: str, generator: random.Random) -> str:
-    """The text with some letters left out, doubled or swapped with the next."""
+    """Leave out, double or swap some letters."""
     letters = list(text)
     for i, letter in enumerate(letters):
         if letter.isalpha() and generator.random() < _TYPOS:
@@ -106,7 +109,7 @@ def misspelled(text: str, generator: random.Random) -> str:
 
 
 def respaced(text: str, generator: random.Random) -> str:
-    """The text in another case, with other blanks between its words."""
+    """Change the case, and the blanks between words."""
     cased = generator.choice((str.lower, str.upper, str.swapcase))(text)
     return " " + "".join(char * generator.randrange(1, 3) if char == " " else char for char in cased) + " "
 

@@ -1,8 +1,8 @@
-"""Every router's word on every scored query and candidate of one set, by one split."""
+"""Every router's predictions for every scored query and candidate of one set, by one split."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,43 +16,38 @@ from scope_edge.training.learn import CORE_SIZE
 from scope_edge.types import EncodedQuery, Query
 
 if TYPE_CHECKING:
-    from scope_edge.estimation.anchors import AnchorSet
-    from scope_edge.estimation.fingerprints import Fingerprint
-    from scope_edge.types import Estimates, Floats, ModelCard
-
-if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from scope_edge.estimation.anchors import AnchorSet
     from scope_edge.estimation.fingerprints import Fingerprint
     from scope_edge.estimation.irt import EstimateTable, IrtEstimator
     from scope_edge.evaluation.fit import Part
+    from scope_edge.training.dataset import Progress
     from scope_edge.types import Floats, ModelCard
-
-    Progress = Callable[[str, int, int], None]
 
 OURS = "scope-edge"
 LEARNED_NAMES = ("knn5", *LEARNED)
-# Anchors at which a model that joins is looked at.
+# Numbers of anchors at which a joining model is scored.
 SIZES = (10, 25, 50, 100, CORE_SIZE)
-# No probability is scored as certain: log-loss would be infinite.
+# Certain probabilities would make log-loss infinite.
 CLIP = 1e-4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitPredictions:
-    """Predictions for one set and split, with what came. Arrays are (queries, candidates), NaN = missing.
+    """Predictions for one set and split, with the outcomes. Arrays are (queries, candidates), NaN = missing.
 
     Attributes:
-        part: the set's part of the split. anchors: how many a candidate is known by, at most.
-        prior: the candidates, so known. table: what it says.
-        p: router -> P(correct). correct, tokens: what came; tokens in the models' own.
-        by_size: number of anchors -> the prior's table with so many.
+        part: the set's part of the split. anchors: the most that a candidate is known by.
+        estimator: the candidates' estimator. table: its estimates.
+        p: router -> P(correct). correct, tokens: outcomes, and completion tokens in the models' own.
+        by_size: number of anchors -> estimates from that many.
         mean_tokens: (candidates,) mean completion tokens on the training queries, own tokens: a learned router's guess.
     """
 
     part: Part
     anchors: int
-    prior: IrtEstimator
+    estimator: IrtEstimator
     table: EstimateTable
     p: Mapping[str, Floats]
     correct: Floats
@@ -62,16 +57,19 @@ class SplitPredictions:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Which outcomes there are."""
+        """Which outcomes are known."""
         return np.isfinite(self.correct)
 
 
 def predict(
     part: Part, cards: Sequence[ModelCard], anchors: int, coverage: float, baselines: Sequence[str], progress: Progress
 ) -> SplitPredictions:
-    """cards: of the candidates, in their order. anchors: a candidate is known by at most so many. baselines: names in LEARNED_NAMES."""
-    prior = part.prior(cards, anchors, coverage)
-    table = prior.table(part.places, part.similarity)
+    """Predict by our estimator and by the baselines (names in LEARNED_NAMES).
+
+    cards: of the candidates, in their order. anchors: the most that a candidate is known by.
+    """
+    estimator = part.estimator(cards, anchors, coverage)
+    table = estimator.table(part.positions, part.similarity)
     factor = np.array([card.token_factor for card in cards])
     material = part.material.tokens[np.ix_(part.models, part.taught)]
     with np.errstate(invalid="ignore"):
@@ -81,12 +79,12 @@ def predict(
     return SplitPredictions(
         part=part,
         anchors=anchors,
-        prior=prior,
+        estimator=estimator,
         table=table,
         p={name: np.clip(p, CLIP, 1 - CLIP) for name, p in _all(part, table, anchors, baselines, progress).items()},
         correct=part.data.correct[np.ix_(part.models, part.rows)].T,
         tokens=part.data.tokens[np.ix_(part.models, part.rows)].T * factor,
-        by_size={size: part.prior(cards, size, coverage).table(part.places, part.similarity) for size in sizes}
+        by_size={size: part.estimator(cards, size, coverage).table(part.positions, part.similarity) for size in sizes}
         | {anchors: table},
         mean_tokens=mean_tokens,
     )
@@ -95,7 +93,7 @@ def predict(
 def _all(
     part: Part, table: EstimateTable, anchors: int, baselines: Sequence[str], progress: Progress
 ) -> dict[str, Floats]:
-    """Router -> P(correct), (queries, candidates)."""
+    """Return each router's P(correct), (queries, candidates)."""
     data, taught, rows = part.material, part.taught, part.rows
     every = np.ones(len(data.models), bool)
     seen = inputs(data.take(every, taught), part.data.take(every, rows))
@@ -107,20 +105,15 @@ def _all(
         outcomes = data.correct[m, taught]
         for router in baselines:
             if router == "knn5":
-                asked = [at[id] for one in fingerprints[name] for id in _asked(one) if id in at]
+                answered = [
+                    one.anchors.ids[i] for one in fingerprints[name] for i in np.flatnonzero(np.isfinite(one.correct))
+                ]
+                asked = [at[id] for id in answered if id in at]
                 p = nearest(seen.similarity[:, asked], outcomes[asked], 5)
             else:
                 p = LEARNED[router](seen, np.isfinite(outcomes), outcomes)
             found[router].append(p)
     return {OURS: table.p_correct, **{name: np.column_stack(columns) for name, columns in found.items()}}
-
-
-def _asked(one: Fingerprint) -> list[str]:
-    """The anchors a fingerprint has an outcome on."""
-    return [one.anchors.ids[i] for i in np.flatnonzero(np.isfinite(one.correct))]
-
-
-# The installed estimator's word instead of the prior's, on scored queries: every candidate it can be asked about, every query.
 
 
 def refined(
@@ -132,11 +125,10 @@ def refined(
     threads: int | None = None,
     coverage: float = 0.9,
 ) -> SplitPredictions:
-    """Refine our p, tokens and upper bounds with an installed estimator; there is no limit of time.
+    """Refine our p, tokens and upper bounds on every query with an installed language model, without a time limit.
 
     name: of the estimator; None = the newest. threads: cores to use; None = all. coverage: of the upper bounds.
-
-    Raises AssetError: none is installed, or its files are damaged.
+    Raises AssetError if none is installed or its files are damaged.
     """
     installed = find_installed(name)
     if installed is None:
@@ -149,8 +141,9 @@ def refined(
             progress(f"{part.name}, seed {part.split.seed}: {installed.name}", q, len(part.rows))
             vector, state = part.data.vectors[row], part.data.states[row]
             encoded = EncodedQuery(Query(str(part.data.texts[row])), vector, state, 1, False)
-            estimates, _ = found.prior.estimate(encoded, float(part.similarity[q]))
-            refinement = estimator.refine(encoded, estimates, _everybody)
+            estimates, _ = found.estimator.estimate(encoded, float(part.similarity[q]))
+            # Predictions are scored, so every candidate is worth refining.
+            refinement = estimator.refine(encoded, estimates, lambda *_: tuple(range(len(cards))))
             if refinement.degraded:
                 raise AssetError(f"{installed.name}: {refinement.degraded[0]}")
             one = refinement.estimates
@@ -166,24 +159,19 @@ def refined(
     return replace(found, table=table, p={**found.p, OURS: np.clip(p, CLIP, 1 - CLIP)})
 
 
-def _everybody(estimates: Estimates, low: Floats, high: Floats) -> tuple[int, ...]:
-    """Every candidate is worth asking about: it is the predictions that are scored."""
-    return tuple(range(len(estimates.models)))
-
-
 def _with_texts(found: SplitPredictions) -> Mapping[str, tuple[Fingerprint, ...]]:
-    """The candidates' fingerprints, their anchors with the questions' texts, which a prompt shows."""
+    """Return the candidates' fingerprints with the questions' texts, which a prompt shows."""
     material = found.part.material
     keys = zip(material.sets.tolist(), material.ids.tolist(), strict=True)
     text = {(material.set_names[s], id): str(words) for (s, id), words in zip(keys, material.texts, strict=True)}
     made: dict[int, AnchorSet] = {}
 
-    def told(one: Fingerprint) -> Fingerprint:
+    def with_texts(one: Fingerprint) -> Fingerprint:
         anchors = one.anchors
         if id(anchors) not in made:
             texts = tuple(text.get((anchors.name, key), "") for key in anchors.ids)
-            # Models measured on different queries have different anchors; an estimator knows sets by their names.
+            # Models measured on different queries have different anchors; an estimator tells sets apart by name.
             made[id(anchors)] = replace(anchors, name=f"{anchors.name}#{len(made)}", texts=texts)
         return replace(one, anchors=made[id(anchors)])
 
-    return {name: tuple(map(told, parts)) for name, parts in found.part.fingerprints(found.anchors).items()}
+    return {name: tuple(map(with_texts, parts)) for name, parts in found.part.fingerprints(found.anchors).items()}

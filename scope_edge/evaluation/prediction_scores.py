@@ -1,4 +1,4 @@
-"""What every router's predictions are worth: per model, pooled, by field, by evidence, by number of anchors."""
+"""Scores of every router's predictions: per model, pooled, by field, by evidence, by number of anchors."""
 
 from __future__ import annotations
 
@@ -9,32 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge.estimation.metrics import BINS, ece, ece_floor, scores
+from scope_edge.evaluation import report
 from scope_edge.evaluation.predict import CLIP, OURS, SplitPredictions
-from scope_edge.evaluation.report import (
-    ALL,
-    UNSEEN,
-    Adaptation,
-    EvidenceScore,
-    FieldScore,
-    Length,
-    Prediction,
-    ReliabilityBin,
-)
+from scope_edge.evaluation.report import ALL, UNSEEN, Prediction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scope_edge.evaluation.fit import Part
+    from scope_edge.policy.costs import Bools
     from scope_edge.types import Floats
-
-    Bools = NDArray[np.bool_]
 
 _LENGTHS_SHOWN = 400
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictionRows:
-    """Outcomes in a line: p and y (n,); true tokens, predicted tokens and tokens_hi (n,), NaN = not known."""
+    """n outcomes: p and y (n,); true tokens, predicted tokens and tokens_hi (n,), NaN = not known."""
 
     p: Floats
     y: Floats
@@ -54,7 +45,7 @@ class PredictionRows:
         return cls(*(np.concatenate(column) for column in columns))
 
     def scored(self, mean_auc: float | None) -> Prediction:
-        """What they are worth."""
+        """Score the rows."""
         p, y = self.p, self.y
         s = scores(p, y)
         known = (self.tokens > 0) & np.isfinite(self.predicted)
@@ -76,12 +67,12 @@ class PredictionRows:
 
 
 def number(value: float) -> float | None:
-    """None for NaN."""
+    """Return a number, or None for NaN."""
     return None if np.isnan(value) else float(value)
 
 
 def prediction_scores(found: Sequence[SplitPredictions]) -> Mapping[str, Mapping[str, Prediction]]:
-    """Router -> every candidate, "all" of them and the "unseen" ones -> figures."""
+    """Return, by router, the scores of every candidate, of "all" of them and of the "unseen" ones."""
     models = sorted({name for one in found for name in one.part.names})
     body = {}
     for router in found[0].p:
@@ -102,7 +93,7 @@ def prediction_scores(found: Sequence[SplitPredictions]) -> Mapping[str, Mapping
 
 
 def _aucs(found: Sequence[SplitPredictions], router: str) -> Iterator[tuple[str, bool, float]]:
-    """(model, unseen, AUC) of every candidate in every split."""
+    """Yield (model, unseen, AUC) of every candidate in every split."""
     for one in found:
         for column, name in enumerate(one.part.names):
             at = one.known[:, column]
@@ -115,34 +106,31 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def reliability(found: Sequence[SplitPredictions]) -> tuple[ReliabilityBin, ...]:
-    """Tenths of every router's predictions of models that joined."""
+def reliability(found: Sequence[SplitPredictions]) -> tuple[report.ReliabilityBin, ...]:
+    """Return tenths of every router's predictions for joining models."""
     bins = []
     for router in found[0].p:
         rows = PredictionRows.of(found, router, lambda part: part.joined)
-        order = np.argsort(rows.p, kind="stable")
-        for tenth in np.array_split(order, BINS):
-            if len(tenth):
-                bins.append(
-                    ReliabilityBin(router, len(tenth), float(rows.p[tenth].mean()), float(rows.y[tenth].mean()))
-                )
+        tenths = np.array_split(np.argsort(rows.p, kind="stable"), BINS)
+        for at in filter(len, tenths):
+            bins.append(report.ReliabilityBin(router, len(at), float(rows.p[at].mean()), float(rows.y[at].mean())))
     return tuple(bins)
 
 
-def lengths(found: Sequence[SplitPredictions]) -> tuple[Length, ...]:
-    """A fair sample of our lengths of models that joined, the shortest predicted first."""
+def lengths(found: Sequence[SplitPredictions]) -> tuple[report.Length, ...]:
+    """Return a random sample of our lengths for joining models, the shortest predicted first."""
     rows = []
     for one in found:
         at = one.known & one.part.joined & (one.tokens > 0) & np.isfinite(one.table.tokens)
         for q, m in np.argwhere(at):
             lengths = (float(column[q, m]) for column in (one.table.tokens, one.table.tokens_hi, one.tokens))
-            rows.append(Length(one.part.names[m], *lengths))
+            rows.append(report.Length(one.part.names[m], *lengths))
     chosen = np.random.default_rng(0).permutation(len(rows))[:_LENGTHS_SHOWN]
     return tuple(sorted((rows[i] for i in chosen), key=lambda row: row.predicted))
 
 
-def field_scores(found: Sequence[SplitPredictions]) -> tuple[FieldScore, ...]:
-    """Every candidate in every category."""
+def field_scores(found: Sequence[SplitPredictions]) -> tuple[report.FieldScore, ...]:
+    """Score every candidate in every category."""
     rows = []
     for name in sorted({name for one in found for name in one.part.names}):
         parts = [(one, one.part.names.index(name)) for one in found if name in one.part.names]
@@ -154,12 +142,14 @@ def field_scores(found: Sequence[SplitPredictions]) -> tuple[FieldScore, ...]:
                 p.append(one.p[OURS][at, column])
             observed, predicted = np.concatenate(y), np.concatenate(p)
             if len(observed):
-                rows.append(FieldScore(name, category, len(observed), float(observed.mean()), float(predicted.mean())))
+                rows.append(
+                    report.FieldScore(name, category, len(observed), float(observed.mean()), float(predicted.mean()))
+                )
     return tuple(rows)
 
 
-def adaptation(found: Sequence[SplitPredictions]) -> tuple[Adaptation, ...]:
-    """What so many anchors of models that joined are worth; means over those models and splits."""
+def adaptation(found: Sequence[SplitPredictions]) -> tuple[report.Adaptation, ...]:
+    """Score estimates by number of anchors: means over joining models and splits."""
     rows = []
     for size in found[0].by_size:
         values = []
@@ -170,12 +160,12 @@ def adaptation(found: Sequence[SplitPredictions]) -> tuple[Adaptation, ...]:
                 s = scores(np.clip(table[at, column], CLIP, 1 - CLIP), one.correct[at, column])
                 values.append((s.auc, s.accuracy, s.logloss))
         auc, accuracy, logloss = zip(*values, strict=True)
-        rows.append(Adaptation(size, _mean(auc), float(np.mean(accuracy)), float(np.mean(logloss))))
+        rows.append(report.Adaptation(size, _mean(auc), float(np.mean(accuracy)), float(np.mean(logloss))))
     return tuple(rows)
 
 
-def evidence_scores(found: Sequence[SplitPredictions]) -> tuple[EvidenceScore, ...]:
-    """By evidence word, over models that joined and every number of anchors: with few of them more is weak."""
+def evidence_scores(found: Sequence[SplitPredictions]) -> tuple[report.EvidenceScore, ...]:
+    """Score by evidence word, over joining models and every number of anchors: with few, more evidence is weak."""
     rows = []
     for word in ("strong", "weak"):
         ps, ys, fields = [], [], []
@@ -192,11 +182,11 @@ def evidence_scores(found: Sequence[SplitPredictions]) -> tuple[EvidenceScore, .
     return tuple(rows)
 
 
-def _evidence(word: str, p: Floats, y: Floats, field: NDArray[np.str_]) -> EvidenceScore:
+def _evidence(word: str, p: Floats, y: Floats, field: NDArray[np.str_]) -> report.EvidenceScore:
     gaps = [(field == one, p[field == one].mean() - y[field == one].mean()) for one in np.unique(field)]
     entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p))
     logloss = -(y * np.log(p) + (1 - y) * np.log1p(-p))
-    return EvidenceScore(
+    return report.EvidenceScore(
         evidence=word,
         n=len(p),
         signed_error=float(p.mean() - y.mean()),

@@ -1,12 +1,12 @@
-"""What an evaluation found, as records; `Report.as_dict` is the documented JSON (docs/evaluation.md). Unknown numbers are None."""
+"""The results of an evaluation; `EvaluationReport.as_dict` is the documented JSON (docs/evaluation.md). Unknown numbers are None."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# Rows of `Report.prediction` that pool models.
+# Rows of `EvaluationReport.prediction` that pool models.
 ALL, UNSEEN = "all", "unseen"
 
 
@@ -15,9 +15,9 @@ class Prediction:
     """One router's predictions for one model, or pooled over several.
 
     Attributes:
-        n: outcomes scored. accuracy: of p > 0.5 as a verdict. auc, brier, logloss: as usual; auc None with one class only.
-        mean_auc: mean over models and seeds of their own, which what tells models apart does not raise.
-        ece: expected calibration error over 10 bins of equal mass; ece_floor: what perfect calibration would show at this n.
+        n: outcomes scored. accuracy: of p > 0.5 as a verdict. auc: None with one class only.
+        mean_auc: mean of each model's own AUC over models and seeds; differences between models do not raise it.
+        ece: expected calibration error over 10 bins of equal mass. ece_floor: the ECE of perfect probabilities at this n.
         length_log_mae: median |log(true / predicted tokens)|. coverage: share of lengths not above tokens_hi.
         width: median tokens_hi / tokens. The last three are None for routers that predict no length.
     """
@@ -37,13 +37,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class RoutingPoint:
-    """What one router's choices were worth at one alpha (None: the router has no such knob), on the pool's common queries.
+    """The value of one router's choices at one alpha (None: the router has none), on the pool's common queries.
 
     Attributes:
-        accuracy: share right. usd_per_1k: US dollars for 1,000 queries; None when a chosen model has no price.
-        tokens: completion tokens a query, the models' own. device_share: of queries that stay on the device.
+        accuracy: share right. usd_per_1k: US dollars for 1,000 queries; None if a chosen model has no price.
+        tokens: completion tokens per query, in the models' own. device_share: share of queries that stay on the device.
         pgr: (accuracy - worst single) / (oracle - worst single).
-        cheapest_correct: share of the queries some model gets right where the cheapest such model was chosen.
+        cheapest_correct: of the queries that some model gets right, the share where the cheapest such model was chosen.
         portfolio: model -> share of queries.
     """
 
@@ -78,7 +78,7 @@ class Curve:
         usd_per_1k, accuracy: the points of its upper envelope, cheapest first.
         area: mean accuracy along it over spending from the cheapest model's to the best single one's; None without prices.
         usd_at_best_single: the least spending that reaches the accuracy of the best single model; None if it never does.
-        usd_near_best_single: likewise to within half a point.
+        usd_near_best_single: the same to within half a point.
         arena: the best arena score of its points, (1 + b) A C / (b A + C), b = 0.1, C = log2-scaled cost between 0.0044 and
             200 US dollars per 1,000 queries (RouterArena, arXiv 2510.00202).
     """
@@ -104,7 +104,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """One of a sample of lengths: what was predicted, its upper bound and what came, in tokens."""
+    """One of a sample of lengths: the prediction, its upper bound and the true length, in tokens."""
 
     model: str
     predicted: float
@@ -125,7 +125,7 @@ class FieldScore:
 
 @dataclass(frozen=True, slots=True)
 class Adaptation:
-    """What so many anchors of a model not seen before are worth: means over those models."""
+    """Scores of unseen models that are known by this many anchors: means over those models."""
 
     anchors: int
     auc: float | None
@@ -135,12 +135,12 @@ class Adaptation:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceScore:
-    """Predictions that carried one evidence word: are those that claim less worth less?
+    """Predictions with one evidence word: are those that claim less worth less?
 
     Attributes:
         signed_error: mean p - share right. calibration_error: mean |mean p - share right| over fields, weighted by size.
         excess_logloss: log-loss beyond what these p would give if they were true.
-        excess_brier: likewise mean (p - y)^2 beyond mean p (1 - p).
+        excess_brier: mean (p - y)^2 beyond mean p (1 - p).
     """
 
     evidence: str
@@ -153,7 +153,7 @@ class EvidenceScore:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What `tune` foresaw at an alpha, from fingerprints alone, and what came."""
+    """The forecast of `tune` at an alpha, from fingerprints alone, and the outcome."""
 
     alpha: float
     expected_accuracy: float
@@ -164,7 +164,7 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class PoolSize:
-    """Tokens a query as the pool grows: of the model routed to at alpha 1, and of running every model, prompts included."""
+    """Tokens per query as the pool grows, prompts included: of the model chosen at alpha 1, and of running every model."""
 
     models: int
     routed: float
@@ -173,7 +173,7 @@ class PoolSize:
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """FLOPs (2 x parameters x tokens) for a model to answer the anchors, and the whole training split."""
+    """FLOPs (2 x parameters x tokens) for a model to answer the anchors, or the whole training split."""
 
     model: str
     anchors: float
@@ -182,7 +182,7 @@ class Joining:
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """Share of decisions that stay, and mean |change of p|, when a query is misspelled or written in other case and spacing."""
+    """The share of decisions that stay, and mean |change of p|, after an edit of case and spacing or misspellings."""
 
     edit: str
     queries: int
@@ -190,18 +190,11 @@ class Stability:
     moved_p: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationReport:
-    """All of it. Figures are means over seeds, unless said otherwise.
+    """One set's results, as docs/evaluation.md describes the fields. Figures are means over seeds, unless said otherwise.
 
-    Attributes:
-        data: the set's name. test: the folders of what was held back. split: how it was parted, in words. seeds: which.
-        queries: scored in all, over seeds. models: model -> "seen" (taught the bank) or "unseen" (known by its anchors only).
-        anchors: how many a model was known by, at most. pool: whose choices were replayed. common: queries they all ran.
-        left_out: model -> why it is not in the pool's figures.
-        prediction: router -> model, "all" or "unseen" -> figures.
-        singles: every model of the pool alone, as a router of that name.
-        seconds: what the replay took, encoding aside.
+    Defaults are for choices that are not replayed, of fewer than two comparable models.
     """
 
     data: str
@@ -212,37 +205,26 @@ class EvaluationReport:
     models: Mapping[str, str]
     anchors: int
     pool: tuple[str, ...]
-    common: int
+    common: int = 0
     left_out: Mapping[str, str]
     prediction: Mapping[str, Mapping[str, Prediction]]
-    routing: tuple[RoutingPoint, ...]
-    singles: tuple[RoutingPoint, ...]
+    routing: tuple[RoutingPoint, ...] = ()
+    singles: tuple[RoutingPoint, ...] = ()
     paired: tuple[PairedDifference, ...]
-    curve: Mapping[str, Curve]
+    curve: Mapping[str, Curve] = field(default_factory=dict)
     reliability: tuple[ReliabilityBin, ...]
     lengths: tuple[Length, ...]
     fields: tuple[FieldScore, ...]
     adaptation: tuple[Adaptation, ...]
     evidence: tuple[EvidenceScore, ...]
-    tuned: tuple[Tuned, ...]
-    scaling: tuple[PoolSize, ...]
+    tuned: tuple[Tuned, ...] = ()
+    scaling: tuple[PoolSize, ...] = ()
     joining: tuple[Joining, ...]
-    stability: tuple[Stability, ...]
-    latency_ms: Mapping[str, float]
-    seconds: float
-    warnings: tuple[str, ...] = field(default_factory=tuple)
+    stability: tuple[Stability, ...] = ()
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types only."""
-        body: dict[str, Any] = _plain(self)
-        return body
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(one) for one in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
-    return value
+        """Return the report as plain dicts and tuples."""
+        return asdict(self)

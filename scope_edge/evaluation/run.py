@@ -1,58 +1,33 @@
-"""`scope-edge eval`: read, split, learn anew, predict, replay, score. One report a set."""
+"""`scope-edge eval`: read, split, learn, predict, replay, score. Each set of labelled queries gets one report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from scope_edge.catalog.cards import Catalog
+from scope_edge.catalog.cards import Catalog, load_catalog
 from scope_edge.encoding.encoder import Encoder
-from scope_edge.errors import MissingExtraError, UsageError
-from scope_edge.evaluation import bootstrap, curves, prediction_scores, replay, scaling
-from scope_edge.evaluation.baselines import check_learned
-from scope_edge.evaluation.live import Live, live_flow, look
-from scope_edge.evaluation.predict import SplitPredictions, predict
-from scope_edge.evaluation.report import Curve, EvaluationReport, PairedDifference, PoolSize, RoutingPoint, Tuned
+from scope_edge.errors import UsageError
+from scope_edge.evaluation import bootstrap, curves, prediction_scores, replay
+from scope_edge.evaluation.baselines import check_installed
+from scope_edge.evaluation.fit import bundled, refitted
+from scope_edge.evaluation.live import measure_live
+from scope_edge.evaluation.predict import SplitPredictions, predict, refined
+from scope_edge.evaluation.report import EvaluationReport
 from scope_edge.evaluation.splits import MODEL_SHARE, QUERY_SHARE, Split, sources_of, split, split_by_folder
 from scope_edge.factory import open_catalog
+from scope_edge.fingerprinting.importing.naming import Cards
 from scope_edge.settings.config import read_file
 from scope_edge.storage import assets
+from scope_edge.training.dataset import PooledReading, naming, read_pooled
 from scope_edge.types import ModelCard
 
-# Prices and places of models from a file, laid over the cards for one evaluation.
-
-
-def with_prices(own: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
-    """Lay the cards of a TOML file over the user's own: `[models."id"]` with `usd_in` and `usd_out`, as in the settings.
-
-    A model without a card runs in the cloud unless `where` says otherwise. Raises UsageError, ConfigError.
-    """
-    from scope_edge.catalog.cards import load_catalog
-
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file of prices")
-    table = read_file(path).get("models", {})
-    if not isinstance(table, dict) or not table or not all(isinstance(card, dict) for card in table.values()):
-        raise UsageError(
-            f'{path}: no prices there; write [models."the-id"] with usd_in and usd_out, per million tokens'
-        )
-    known = load_catalog(own, file=assets.user_config_file()).by_id
-    cards: dict[str, dict[str, Any]] = {id: dict(card) for id, card in own.items()}
-    for id, card in table.items():
-        cards[id] = {**({} if id in known else {"where": "cloud"}), **cards.get(id, {}), **card}
-    return cards
-
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from scope_edge.settings.config import Settings
-    from scope_edge.training.dataset import Pooled, PooledReading
-
-    Progress = Callable[[str, int, int], None]
+    from scope_edge.training.dataset import Progress
 
 CHEAP = ("knn5", "knn", "logreg")
 STEP = 0.05
@@ -60,17 +35,17 @@ STEP = 0.05
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRequest:
-    """What is to be evaluated.
+    """The options of one evaluation.
 
     Attributes:
-        data: folders of labelled queries; test: folders whose further queries are scored, and nothing else of them.
+        data: folders of labelled queries. test: folders of held-back queries; only those not in `data` are scored.
         unseen: models (ids, spellings or pools) that teach the bank nothing; None = a third by hash.
-        pool: whose choices are replayed; None = the active pool, as far as it was measured.
+        pool: the pool to replay; None = the active pool, as far as it was measured.
         policy: "scope-edge", "paper" or "all". baselines: names in LEARNED_NAMES.
-        anchors: a candidate is known by so many at most. seeds: of the splits.
-        bank: "refit" learns it from the data's training part; "bundled" is the one that comes along, as `route` uses it.
-        estimator: "gguf" scores the installed estimator's word in the prior's place. limit: queries scored of a split.
-        prices: a file of prices. cache: whether vectors are kept.
+        anchors: the most anchors that a candidate is known by. seeds: of the splits.
+        bank: "refit" learns a bank from the data's training part; "bundled" uses the bundled one, as `route` does.
+        estimator: "gguf" scores the installed language model instead of the anchors' estimate.
+        limit: the most queries scored in a split. prices: a file of prices. cache: whether vectors are kept.
     """
 
     data: tuple[Path, ...]
@@ -90,8 +65,8 @@ class EvaluationRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Setting:
-    """What holds for all sets."""
+class _Run:
+    """One evaluation with everything that was loaded for it."""
 
     request: EvaluationRequest
     settings: Settings
@@ -99,216 +74,198 @@ class _Setting:
     reading: PooledReading
     encoder: Encoder
     progress: Progress
-    warnings: list[str] = field(default_factory=list)
 
 
 def evaluate(
     request: EvaluationRequest, settings: Settings, progress: Progress = lambda *_: None
 ) -> Mapping[str, EvaluationReport]:
-    """Evaluate; set name -> report, in the order of the folders.
+    """Return each set's report by its name, in the order of the folders.
 
-    Raises UsageError (folders without data, too little of it, unknown names), AssetError (files that cannot be read),
+    Raises UsageError (folders without data, too little data, unknown names), AssetError (unreadable files) and
     MissingExtraError (scipy, or scikit-learn for a baseline, is not installed).
     """
-    _check_extra(request)
+    check_installed(request.baselines)
     sources = sources_of(request.data, request.test)
     if request.prices is not None:
         settings = replace(settings, models=with_prices(settings.models, request.prices), file=request.prices)
     catalog = open_catalog(settings)
     encoder = Encoder.load(provider=settings.provider, threads=settings.threads)
-    from scope_edge.training.dataset import read_pooled
-
     cache = assets.user_cache_dir() if request.cache else None
     reading = read_pooled(sources, catalog, encoder, cache=cache, progress=progress)
-    setting = _Setting(request, settings, catalog, reading, encoder, progress)
-    _wanted_pool(setting)  # what cannot be is said before the work begins
+    run = _Run(request, settings, catalog, reading, encoder, progress)
+    _wanted_pool(run)  # An impossible pool is an error before the work begins.
     start = perf_counter()
     found: dict[str, list[SplitPredictions]] = {}
-    for one in _splits(setting):
-        for name, predicted in _predicted(setting, one):
-            found.setdefault(name, []).append(predicted)
+    for one in _splits(run):
+        for predicted in _predicted(run, one):
+            found.setdefault(predicted.part.name, []).append(predicted)
     if not found:
         raise UsageError("no model has enough outcomes both to be known by and to be scored on; give more data")
     seconds = perf_counter() - start
-    return {name: _report(setting, name, parts, seconds) for name, parts in found.items()}
+    return {name: _report(run, name, parts, seconds) for name, parts in found.items()}
 
 
-def _check_extra(request: EvaluationRequest) -> None:
-    from importlib.util import find_spec
+def with_prices(own: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, dict[str, Any]]:
+    """Lay the cards of a TOML file over the user's own: `[models."id"]` with `usd_in` and `usd_out`, as in the settings.
 
-    if find_spec("scipy") is None:
-        raise MissingExtraError("eval needs scipy, which is not installed; pip install 'scope-edge[eval]'")
-    check_learned(request.baselines)
+    A model without a card runs in the cloud unless `where` says otherwise. Raises UsageError, ConfigError.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file of prices")
+    table = read_file(path).get("models", {})
+    if not isinstance(table, dict) or not table or not all(isinstance(card, dict) for card in table.values()):
+        raise UsageError(
+            f'{path}: no prices there; write [models."the-id"] with usd_in and usd_out, per million tokens'
+        )
+    known = load_catalog(own, file=assets.user_config_file()).by_id
+    cards: dict[str, dict[str, Any]] = {id: dict(card) for id, card in own.items()}
+    for id, card in table.items():
+        cards[id] = {**({} if id in known else {"where": "cloud"}), **cards.get(id, {}), **card}
+    return cards
 
 
-def _splits(setting: _Setting) -> list[Split]:
-    request, reading = setting.request, setting.reading
-    unseen = None if request.unseen is None else _models(setting.catalog, reading.data, request.unseen)
-    splits = [split(reading.data, seed, unseen) for seed in request.seeds]
+def _splits(run: _Run) -> list[Split]:
+    request, data = run.request, run.reading.data
+    unseen = None if request.unseen is None else _models(run, request.unseen)
+    splits = [split(data, seed, unseen) for seed in request.seeds]
     if request.test:
-        splits = [split_by_folder(reading, unseen or ())]
+        splits = [split_by_folder(run.reading, unseen or ())]
     return splits if request.limit is None else [one.limited(request.limit) for one in splits]
 
 
-def _models(catalog: Catalog, data: Pooled, names: Sequence[str]) -> set[str]:
-    """The models that names, spellings or pools stand for. Raises UsageError for one without an outcome."""
-    from scope_edge.fingerprinting.importing.naming import Cards
-    from scope_edge.training.dataset import naming
-
-    here, cards = set(data.models.tolist()), Cards(catalog)
+def _models(run: _Run, names: Sequence[str]) -> set[str]:
+    """Return the models that ids, spellings or pools stand for. Raises UsageError for a name without an outcome."""
+    catalog, data = run.catalog, run.reading.data
+    measured, cards = set(data.models.tolist()), Cards(catalog)
     found: set[str] = set()
     for name in names:
         if name in catalog.pools:
-            found |= set(catalog.pools[name]) & here
+            found |= set(catalog.pools[name]) & measured
             continue
         known = {naming(one, catalog)(name, name) for one in data.set_names} | {name, cards.known_as(name)}
-        if not known & here:
+        if not known & measured:
             raise UsageError(
-                f"{name} is no pool, and a model without an outcome in the data; its models are {', '.join(sorted(here))}"
+                f"{name} is no pool, and a model without an outcome in the data;"
+                f" its models are {', '.join(sorted(measured))}"
             )
-        found |= known & here
+        found |= known & measured
     return found
 
 
-def _predicted(setting: _Setting, one: Split) -> list[tuple[str, SplitPredictions]]:
-    """Every set's predictions by one split."""
-    from scope_edge.evaluation.fit import bundled, refitted
-
-    request, settings = setting.request, setting.settings
-    setting.progress(f"seed {one.seed}: learning", 0, 1)
+def _predicted(run: _Run, one: Split) -> list[SplitPredictions]:
+    """Return the predictions for every set by one split."""
+    request, settings = run.request, run.settings
+    run.progress(f"seed {one.seed}: learning", 0, 1)
     found = []
-    for part in (bundled if request.bank == "bundled" else refitted)(setting.reading.data, one):
-        cards = cards_of(setting.catalog, part.names)
-        predicted = predict(part, cards, request.anchors, settings.coverage, request.baselines, setting.progress)
+    for part in (bundled if request.bank == "bundled" else refitted)(run.reading.data, one):
+        cards = cards_of(run.catalog, part.names)
+        predicted = predict(part, cards, request.anchors, settings.coverage, request.baselines, run.progress)
         if request.estimator == "gguf":
-            from scope_edge.evaluation.predict import refined
-
-            predicted = refined(
-                predicted,
-                cards,
-                setting.progress,
-                name=settings.estimator_name,
-                threads=settings.threads,
-                coverage=settings.coverage,
-            )
-        found.append((part.name, predicted))
+            name, threads, coverage = settings.estimator_name, settings.threads, settings.coverage
+            predicted = refined(predicted, cards, run.progress, name=name, threads=threads, coverage=coverage)
+        found.append(predicted)
     return found
 
 
 def cards_of(catalog: Catalog, names: Sequence[str]) -> tuple[ModelCard, ...]:
-    """Each model's card; for one that has none, a card that knows nothing but its name."""
+    """Return each model's card; a model without one gets a card with nothing but its name."""
     return tuple(catalog.by_id.get(name) or ModelCard(id=name, where="cloud") for name in names)
 
 
-def _report(setting: _Setting, name: str, found: Sequence[SplitPredictions], seconds: float) -> EvaluationReport:
-    request, data = setting.request, setting.reading.data
-    start = perf_counter()
-    cards, left_out = replay.pool_of(_pool(setting, found), found)
-    routed = _Routed() if len(cards) < 2 else _routed(setting, cards, found)
-    live = Live({}, ())
-    timed = perf_counter() - start
-    if len(cards) >= 2:
-        router = live_flow(cards, found[0], setting.encoder, setting.settings.coverage)
-        live = look(router, data.texts[found[0].part.rows].tolist(), 0, setting.progress)
+def _report(run: _Run, name: str, found: Sequence[SplitPredictions], seconds: float) -> EvaluationReport:
+    request, texts = run.request, run.reading.data.texts
     start = perf_counter()
     joined = {model for one in found for model, new in zip(one.part.names, one.part.unseen, strict=True) if new}
-    every = {model for one in found for model in one.part.names}
+    every = sorted({model for one in found for model in one.part.names})
+    cards, left_out = replay.pool_of(_pool(run, every), found)
     report = EvaluationReport(
         data=name,
         test=", ".join(map(str, request.test)) or None,
-        split=_words(setting),
+        split=_split_text(request),
         seeds=tuple(one.part.split.seed for one in found),
         queries=sum(len(one.part.rows) for one in found),
-        models={model: "unseen" if model in joined else "seen" for model in sorted(every)},
+        models={model: "unseen" if model in joined else "seen" for model in every},
         anchors=request.anchors,
         pool=tuple(card.id for card in cards),
-        common=routed.common,
         left_out=left_out,
         prediction=prediction_scores.prediction_scores(found),
-        routing=routed.points,
-        singles=routed.singles,
-        paired=(*bootstrap.paired(found), *routed.ahead),
-        curve=routed.curve,
+        paired=bootstrap.paired(found),
         reliability=prediction_scores.reliability(found),
         lengths=prediction_scores.lengths(found),
         fields=prediction_scores.field_scores(found),
         adaptation=prediction_scores.adaptation(found),
         evidence=prediction_scores.evidence_scores(found),
-        tuned=routed.tuned,
-        scaling=routed.scaling,
-        joining=scaling.joining(cards_of(setting.catalog, sorted(every)), found),
-        stability=live.stability,
-        latency_ms=live.latency_ms,
-        seconds=0.0,
-        warnings=_warnings(setting, cards),
+        joining=replay.joining(cards_of(run.catalog, every), found),
+        warnings=_warnings(run, cards),
     )
-    return replace(report, seconds=seconds + timed + perf_counter() - start)
+    if len(cards) > 1:
+        report = _with_choices(report, request, cards, found)
+    seconds += perf_counter() - start
+    if len(cards) > 1:
+        one = found[0]
+        sample = texts[one.part.rows].tolist()
+        latency, stability = measure_live(cards, one, run.encoder, run.settings.coverage, sample, run.progress)
+        report = replace(report, latency_ms=latency, stability=stability)
+    return replace(report, seconds=seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Routed:
-    """A report's part on choices; empty where no two models can be compared."""
-
-    common: int = 0
-    points: tuple[RoutingPoint, ...] = ()
-    singles: tuple[RoutingPoint, ...] = ()
-    ahead: tuple[PairedDifference, ...] = ()
-    curve: Mapping[str, Curve] = field(default_factory=dict)
-    tuned: tuple[Tuned, ...] = ()
-    scaling: tuple[PoolSize, ...] = ()
-
-
-def _routed(setting: _Setting, cards: Sequence[ModelCard], found: Sequence[SplitPredictions]) -> _Routed:
-    request = setting.request
+def _with_choices(
+    report: EvaluationReport, request: EvaluationRequest, cards: Sequence[ModelCard], found: Sequence[SplitPredictions]
+) -> EvaluationReport:
+    """Add the scores of choices among at least two models."""
     # A split may have drawn no query that all of them ran.
     found = [one for one in found if len(replay.common(cards, one)[0])]
     one = replay.replay(cards, found, request.alphas, request.policy)
     points, singles = replay.points(one), replay.singles(one)
-    return _Routed(
+    return replace(
+        report,
         common=len(one.query),
-        points=points,
+        routing=points,
         singles=singles,
-        ahead=curves.ahead(one, singles),
+        paired=(*report.paired, *curves.ahead(one, singles)),
         curve=curves.curves(points, singles),
         tuned=replay.tuned(one),
-        scaling=scaling.pool_sizes(cards, found, one),
+        scaling=replay.pool_sizes(cards, found, one),
     )
 
 
-def _wanted_pool(setting: _Setting) -> tuple[ModelCard, ...]:
-    """The pool that was asked for, or the active one, in its order. Raises UsageError: a model neither known nor measured."""
-    catalog, wanted = setting.catalog, setting.request.pool
+def _wanted_pool(run: _Run) -> tuple[ModelCard, ...]:
+    """Return the requested pool, or the active one. Raises UsageError for a model that is neither known nor measured."""
+    catalog, wanted = run.catalog, run.request.pool
     if wanted is None or wanted in catalog.pools or wanted in catalog.by_id:
-        return catalog.pool(wanted if wanted is not None else setting.settings.pool)
+        return catalog.pool(wanted if wanted is not None else run.settings.pool)
     names = [one.strip() for one in wanted.split(",") if one.strip()]
-    ids = [id for name in names for id in sorted(_models(catalog, setting.reading.data, (name,)))]
+    ids = [id for name in names for id in sorted(_models(run, (name,)))]
     return cards_of(catalog, tuple(dict.fromkeys(ids)))
 
 
-def _pool(setting: _Setting, found: Sequence[SplitPredictions]) -> tuple[ModelCard, ...]:
-    """The pool asked for; by default the active one, or everything measured where that holds fewer than two of it."""
-    wanted, names = _wanted_pool(setting), {name for one in found for name in one.part.names}
-    if setting.request.pool is not None or sum(card.id in names for card in wanted) > 1:
+def _pool(run: _Run, measured: Sequence[str]) -> tuple[ModelCard, ...]:
+    """Return the requested pool; by default the active one, or all measured models if it holds fewer than two of them."""
+    wanted = _wanted_pool(run)
+    if run.request.pool is not None or sum(card.id in measured for card in wanted) > 1:
         return wanted
-    return cards_of(setting.catalog, sorted(names))
+    return cards_of(run.catalog, measured)
 
 
-def _words(setting: _Setting) -> str:
-    if setting.request.test:
-        named = ", but for the models named unseen" if setting.request.unseen is not None else ""
-        taught = "nothing is learned" if setting.request.bank == "bundled" else f"all else teaches{named}"
-        return f"scored are queries that stand in the test folders only; {taught}"
-    if setting.request.bank == "bundled":
-        return f"the bundled bank on {QUERY_SHARE:.0%} of the query families, by sha256; the rest teaches other routers"
-    models = "the named models" if setting.request.unseen is not None else f"{MODEL_SHARE:.0%} of the models"
+def _split_text(request: EvaluationRequest) -> str:
+    """Return a sentence on what was held out."""
+    if request.test:
+        named = ", except by the models named unseen" if request.unseen is not None else ""
+        learned = "nothing is learned" if request.bank == "bundled" else f"the bank is learned from the rest{named}"
+        return f"only queries that are in the test folders alone are scored; {learned}"
+    if request.bank == "bundled":
+        return (
+            f"the bundled bank on {QUERY_SHARE:.0%} of the query families, by sha256; other routers learn from the rest"
+        )
+    models = "the named models" if request.unseen is not None else f"{MODEL_SHARE:.0%} of the models"
     return f"{QUERY_SHARE:.0%} of the query families and {models} held out, by sha256, for each seed"
 
 
-def _warnings(setting: _Setting, cards: Sequence[ModelCard]) -> tuple[str, ...]:
-    told = [f"left out: {n} {reason}" for reason, n in sorted(setting.reading.dropped.items()) if n]
+def _warnings(run: _Run, cards: Sequence[ModelCard]) -> tuple[str, ...]:
+    warnings = [f"left out: {n} {reason}" for reason, n in sorted(run.reading.dropped.items()) if n]
     if len(cards) < 2:
-        told.append("fewer than two models have prices and common queries: choices are not replayed; see left_out")
-    base = int(setting.reading.data.base.sum())
+        warnings.append("fewer than two models have prices and common queries: choices are not replayed; see left_out")
+    base = int(run.reading.data.base.sum())
     if base:
-        told.append(f"{base} base models taught difficulty and are nobody's candidates")
-    return tuple(told)
+        warnings.append(f"{base} base models taught difficulty and are not candidates")
+    return tuple(warnings)

@@ -1,4 +1,4 @@
-"""What a seed holds out. A fixed rule on hashes, not a draw, so that anybody gets the same split from the same data."""
+"""The sets to evaluate, and the queries and models that a seed holds out: by hash, so that the same data gives the same split."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from scope_edge.errors import UsageError
 from scope_edge.fingerprinting.importing.routing_data import QUERIES, is_labelled
 from scope_edge.training.dataset import Source, held_out
 
-# Which folders are evaluated: sets of labelled queries, and folders that hold further ones back for scoring.
+if TYPE_CHECKING:
+    from scope_edge.policy.costs import Bools
+    from scope_edge.training.dataset import Pooled, PooledReading
+
+QUERY_SHARE, MODEL_SHARE = 0.5, 1 / 3
 
 
 def sources_of(data: Sequence[Path], test: Sequence[Path] = ()) -> tuple[Source, ...]:
-    """The sets in these folders. A folder is a set, or holds sets as folders; `test` ones add to the set of their name.
+    """Return the sets in these folders. A folder is a set or contains sets; `test` ones add to the set of their name.
 
-    One `test` set beside one `data` set belongs to it whatever it is called. Raises UsageError for a folder without
-    labelled queries, a name that stands for two sets, or a test set that belongs to none.
+    One `test` set beside one `data` set belongs to it whatever its name. Raises UsageError for a folder without labelled
+    queries, a name that stands for two sets, or a test set without a set of its name.
     """
     known, tests = _sets(data), _sets(test)
     if len(known) == len(tests) == 1:
@@ -45,22 +49,12 @@ def _sets(folders: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from scope_edge.training.dataset import Pooled, PooledReading
-
-    Bools = NDArray[np.bool_]
-
-QUERY_SHARE, MODEL_SHARE = 0.5, 1 / 3
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
     """One split of a table.
 
     Attributes:
-        seed: its number. scored: (n,) queries that are scored and teach nothing; all others are training material.
+        scored: (n,) queries that are scored and teach nothing. taught: (n,) training queries.
         unseen: (models,) models that teach the bank nothing and are known by their anchors alone.
     """
 
@@ -70,7 +64,7 @@ class Split:
     unseen: Bools
 
     def limited(self, limit: int) -> Split:
-        """With at most so many scored queries, drawn by the seed; the others are not used at all."""
+        """Keep at most `limit` scored queries, drawn by the seed; the others are unused."""
         scored = np.flatnonzero(self.scored)
         kept = np.zeros(len(self.scored), bool)
         kept[np.random.default_rng(self.seed).permutation(scored)[:limit]] = True
@@ -78,11 +72,11 @@ class Split:
 
 
 def split(data: Pooled, seed: int, unseen: Collection[str] | None = None) -> Split:
-    """Half of the query families and a third of the candidates, or the named ones, by hash.
+    """Hold out half of the query families, and a third of the candidates or the named ones, by hash.
 
-    Raises UsageError for a name that has no outcome in the data.
+    Raises UsageError for a name without an outcome in the data.
     """
-    # A group's name begins with its set's: equal texts of two sets are of one group, and fall together.
+    # A group's name begins with its set's; equal texts of two sets are one group and stay together.
     scored = held_out(data.groups.tolist(), seed, QUERY_SHARE)
     if unseen is None:
         models = held_out([f"models:{model}" for model in data.models], seed, MODEL_SHARE) & ~data.base
@@ -95,10 +89,9 @@ def split(data: Pooled, seed: int, unseen: Collection[str] | None = None) -> Spl
 
 
 def split_by_folder(reading: PooledReading, unseen: Collection[str] = ()) -> Split:
-    """What stands in the test folders only is scored; models that stand there only are unseen, and so are the named ones.
+    """Hold out the queries and models that are in the test folders only, and the named models.
 
-    A query of the data folders with the text of one that is scored teaches nothing either. Raises UsageError when
-    nothing is left to score.
+    A training query with the text of a scored one teaches nothing. Raises UsageError if nothing is left to score.
     """
     data = reading.data
     scored = ~reading.first

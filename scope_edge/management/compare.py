@@ -1,13 +1,13 @@
-"""Two models compared: outcome by outcome on anchors both were measured on, and by what their abilities let expect elsewhere.
+"""Two models compared: paired outcomes on shared anchors, and expected accuracy elsewhere from their abilities.
 
-Paired differences get the adjusted Wald interval for matched pairs (Agresti and Min 2005), which holds for a handful of pairs:
-half a pair is added to each way two outcomes can fall. What is expected on a domain is averaged over draws of both abilities
+Paired differences get the adjusted Wald interval for matched pairs (Agresti and Min 2005), which holds for a handful of
+pairs: half a pair is added to each of the four cells. Expected accuracy on a set is averaged over draws of both abilities
 from their posteriors; the interval is that of the draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,18 +28,17 @@ if TYPE_CHECKING:
 
 _NORMAL_95 = 1.959963984540054
 _DRAWS = 2000
-# Fewer shared anchors than this, and the user is told that they are few.
+# With fewer shared anchors a note says that they are few.
 FEW = 30
 
 
 @dataclass(frozen=True, slots=True)
 class FieldDifference:
-    """How two models differ on some anchors.
+    """The difference of two models on some anchors.
 
     Attributes:
-        anchor_set, category: which anchors; category None = all of the set. anchors: how many.
-        a, b: mean correct. difference: a - b. low, high: its 95 % interval.
-        better: the model that is better beyond that interval; None = neither is shown to be.
+        category: None = the whole set. anchors: how many. a, b: mean correct. difference: a - b. low, high: its 95 % interval.
+        better: the model that is better by more than the interval; None = neither.
     """
 
     anchor_set: str
@@ -55,12 +54,12 @@ class FieldDifference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models.
+    """The comparison of two models.
 
     Attributes:
-        shared: measured, paired, on anchors both answered; a set's row comes before those of its categories.
-        expected: on a fair sample of the questions of each bundled set, from the fitted abilities; nothing is paired there.
-        notes: sentences on what the figures cannot bear.
+        shared: paired outcomes on shared anchors; a set's row comes before those of its categories.
+        expected: on a random sample of each bundled set's questions, from the fitted abilities.
+        notes: sentences on the limits of the figures.
     """
 
     a: str
@@ -76,27 +75,23 @@ def compare(catalog: Catalog, a: str, b: str) -> Comparison:
     if a == b:
         raise UsageError(f"{a} is named twice; name two models")
     sets, fingerprints = load_fingerprints()
-    first, second = (_measured(model, fingerprints) for model in (a, b))
+    for model in (a, b):
+        if not fingerprints.get(model):
+            raise UsageError(f"{model} has no fingerprint; `scope-edge fingerprint {model}` measures it")
+    first, second = fingerprints[a], fingerprints[b]
     shared = tuple(_shared(first, second))
     expected = tuple(_expected((first, second), [one for one in sets if not one.own], load_irt_model()))
     return Comparison(a, b, shared, expected, tuple(_notes(first, second, shared)))
 
 
 def paired(correct_a: Floats, correct_b: Floats) -> tuple[float, float, float]:
-    """(mean difference, low, high) of outcomes in [0, 1] on the same anchors, shape (n,) each, none missing."""
+    """Return (mean difference, low, high) of outcomes in [0, 1] on the same anchors, shape (n,) each, without NaN."""
     gaps = correct_a - correct_b
     n = len(gaps) + 2
     middle = float(gaps.sum()) / n
     spread = ((float(gaps @ gaps) + 1) / n - middle**2) / n
     half = _NORMAL_95 * max(spread, 0.0) ** 0.5
     return float(gaps.mean()), max(middle - half, -1.0), min(middle + half, 1.0)
-
-
-def _measured(model: str, fingerprints: Mapping[str, Sequence[Fingerprint]]) -> Sequence[Fingerprint]:
-    found = fingerprints.get(model)
-    if not found:
-        raise UsageError(f"{model} has no fingerprint; `scope-edge fingerprint {model}` has it answer the anchors")
-    return found
 
 
 def _shared(first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> Iterator[FieldDifference]:
@@ -117,18 +112,19 @@ def _difference(one: Fingerprint, other: Fingerprint, category: str | None, rows
     a, b = one.correct[rows], other.correct[rows]
     gap, low, high = paired(a, b)
     better = _better(one.model, other.model, low, high)
-    return FieldDifference(one.anchors.name, category, len(a), float(a.mean()), float(b.mean()), gap, low, high, better)
+    means = float(a.mean()), float(b.mean())
+    return FieldDifference(one.anchors.name, category, len(a), *means, gap, low, high, better)
 
 
 def _expected(
-    pair: tuple[Sequence[Fingerprint], Sequence[Fingerprint]], sets: Sequence[AnchorSet], basis: IrtModel
+    pair: tuple[Sequence[Fingerprint], Sequence[Fingerprint]], sets: Sequence[AnchorSet], irt: IrtModel
 ) -> Iterator[FieldDifference]:
     draw = np.random.default_rng(0)
     models = [parts[0].model for parts in pair]
-    abilities = [_draws(ability_of(basis, parts[0].model, parts), draw) for parts in pair]
-    rows, offsets = own_rows(basis.by_set)
+    abilities = [_draws(ability_of(irt, parts[0].model, parts), draw) for parts in pair]
+    rows, offsets = own_rows(irt.by_set)
     for number, anchors in enumerate(sets):
-        here = basis.by_set.sets == number
+        here = irt.by_set.sets == number
         if not here.any():
             continue
         a, b = (sigmoid(one @ rows[here].T + offsets[here]).mean(axis=1) for one in abilities)
@@ -139,7 +135,7 @@ def _expected(
 
 
 def _draws(ability: Ability | None, draw: np.random.Generator) -> Floats:
-    """(draws, d) of the posterior."""
+    """Draw abilities from the posterior, (draws, d)."""
     assert ability is not None  # a model with a fingerprint has one
     root = np.linalg.cholesky(ability.covariance)
     return ability.mean + draw.standard_normal((_DRAWS, len(ability.mean))) @ root.T
@@ -157,10 +153,10 @@ def _notes(
     if not count:
         yield (
             f"they were measured on different anchors ({a}: {_where(first)}; {b}: {_where(second)}), so nothing can be"
-            " paired; what is expected rests on the map of difficulty alone"
+            " paired; the expected figures rest on the map of difficulty alone"
         )
     elif count < FEW:
-        yield f"only {count} anchors have an outcome of both: too few to tell any but great differences"
+        yield f"only {count} anchors have an outcome of both: enough for large differences only"
 
 
 def _where(parts: Sequence[Fingerprint]) -> str:

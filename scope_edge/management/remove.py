@@ -1,18 +1,19 @@
-"""What a user has measured and imported, listed; and taken away so that nothing is left that points to what is gone.
+"""The user's fingerprints and anchor sets: listed, and removed without leaving references to removed ones.
 
-Every file is changed in one step. Outcomes go before the anchors they are on: whatever interrupts, the rest can be read.
+Every file is changed in one step. Outcomes go before their anchors, so that the rest stays readable after an interruption.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scope_edge.catalog.cards import nearest
 from scope_edge.errors import AssetError, PackError, UsageError
+from scope_edge.estimation.core_set import load_core
 from scope_edge.estimation.feedback_store import FEEDBACK, load_feedback
 from scope_edge.estimation.feedback_store import file as held_file
 from scope_edge.estimation.fingerprints import (
@@ -36,12 +37,11 @@ _SETS, _FINGERPRINTS = "anchor-sets", "fingerprints"
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An anchor set, or what is left of one.
+    """An anchor set, or the fingerprints on a missing one.
 
     Attributes:
-        anchors: how many; None = the set is not there, or its pack is damaged. own: whether it is the user's.
-        with_text: whether its questions are there. measured: models of the user's fingerprints on it.
-        problem: what is wrong; None = nothing.
+        anchors: how many; None = the set is missing, or its pack is damaged. own: whether it is the user's.
+        with_text: whether it has its questions. measured: models of the user's fingerprints on it.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class RemovalSummary:
-    """What was taken away. fingerprints: (model, anchor set). files: deleted or written anew. left: files of answers that stay."""
+    """Removed fingerprints (model, anchor set); files deleted or rewritten; files of answers that are left."""
 
     fingerprints: tuple[tuple[str, str], ...]
     files: tuple[Path, ...]
@@ -62,7 +62,7 @@ class RemovalSummary:
 
 
 def list_sets() -> tuple[Listed, ...]:
-    """Every anchor set, the bundled ones first; last, sets that are gone and whose outcomes are not. Raises AssetError."""
+    """Return every anchor set, the bundled ones first; missing sets that still have outcomes last. Raises AssetError."""
     measured: dict[str, list[str]] = {}
     for model, name, _ in _own_fingerprints():
         measured.setdefault(name, []).append(model)
@@ -71,17 +71,18 @@ def list_sets() -> tuple[Listed, ...]:
         for one in usable_anchor_sets()
     ]
     if ASKED not in {one.name for one in found}:
-        found.append(_asked(tuple(measured.pop(ASKED, ()))))
+        core = load_core().anchors
+        found.append(Listed(core.name, len(core), False, True, tuple(measured.pop(ASKED, ()))))
     for name, problem in _damaged_sets().items():
         found.append(Listed(name, None, True, False, tuple(measured.pop(name, ())), problem))
-    found += _said()
-    gone = "is not there; outcomes on it are not used"
-    found += [Listed(name, None, True, False, tuple(models), gone) for name, models in measured.items()]
+    found += _feedback_set()
+    missing = "is missing; outcomes on it are not used"
+    found += [Listed(name, None, True, False, tuple(models), missing) for name, models in measured.items()]
     return tuple(found)
 
 
 def remove_set(name: str) -> RemovalSummary:
-    """Delete an anchor set of the user's, and the fingerprints on it, which nothing could use. Raises UsageError, AssetError."""
+    """Delete a user's anchor set and the fingerprints on it. Raises UsageError, AssetError."""
     known = {one.name: one for one in list_sets()}
     if name not in known:
         raise UsageError(f"no anchor set {name!r}{nearest(name, known)}; `scope-edge anchors list` shows them")
@@ -90,9 +91,9 @@ def remove_set(name: str) -> RemovalSummary:
             f"{name} is bundled and stays; `scope-edge anchors forget MODEL --on {name}` removes outcomes on it"
         )
     if name == FEEDBACK:
-        return _take_feedback(None)
-    gone = _take_fingerprints(None, name)
-    files = [*gone.files]
+        return _remove_feedback(None)
+    removed = _remove_fingerprints(None, name)
+    files = [*removed.files]
     for path in own_packs(OWN_SETS):
         body = _body(path, _SETS)
         if body is None:
@@ -102,43 +103,40 @@ def remove_set(name: str) -> RemovalSummary:
             continue
         rows = [row for row in body["sets"] if row["name"] != name]
         if len(rows) < len(body["sets"]):
-            _write_or_unlink(path, _SETS, {**body, "sets": rows}, bool(rows))
+            _write_or_unlink(path, _SETS, {**body, "sets": rows})
             files.append(path)
-    return RemovalSummary(gone.fingerprints, tuple(files))
+    return RemovalSummary(removed.fingerprints, tuple(files))
 
 
 def forget(model: str, anchor_set: str | None = None, *, answers: bool = False) -> RemovalSummary:
     """Delete the user's fingerprints of a model, on one set or all.
 
-    answers: its journals, too, from which `scope-edge fingerprint` would make the fingerprint again without asking.
-    Raises UsageError when there is nothing to delete, AssetError when it cannot be.
+    answers: delete its answer logs, too, from which `scope-edge fingerprint` would restore the fingerprint without asking.
+    Raises UsageError if there is nothing to delete, AssetError if a file cannot be deleted.
     """
-    gone = _take_fingerprints(model, anchor_set)
-    said = _take_feedback(model) if anchor_set in (None, FEEDBACK) else RemovalSummary((), ())
-    gone = RemovalSummary((*gone.fingerprints, *said.fingerprints), (*gone.files, *said.files))
-    journals = journals_of(model) if anchor_set in (None, ASKED) else ()
-    if answers:
-        for path in journals:
-            _unlink(path)
-    if not gone.files and not (answers and journals):
+    removed = _remove_fingerprints(model, anchor_set)
+    feedback = _remove_feedback(model) if anchor_set in (None, FEEDBACK) else RemovalSummary((), ())
+    logs = journals_of(model) if anchor_set in (None, ASKED) else ()
+    deleted = logs if answers else ()
+    for path in deleted:
+        _unlink(path)
+    files = (*removed.files, *feedback.files, *deleted)
+    if not files:
         where = "" if anchor_set is None else f" on {anchor_set}"
         bundled = model in fingerprint_names()
-        raise UsageError(
-            f"{model} has no fingerprint of yours{where}"
-            + ("; bundled ones stay" if bundled else nearest(model, {one for one, _, _ in _own_fingerprints()}))
-        )
-    files = (*gone.files, *(journals if answers else ()))
-    return RemovalSummary(gone.fingerprints, files, () if answers else journals)
+        hint = "; bundled ones stay" if bundled else nearest(model, {one for one, _, _ in _own_fingerprints()})
+        raise UsageError(f"{model} has no fingerprint of yours{where}{hint}")
+    return RemovalSummary((*removed.fingerprints, *feedback.fingerprints), files, () if answers else logs)
 
 
 def own_sets_of(model: str) -> tuple[str, ...]:
-    """The anchor sets the user has measured or imported a model on. Raises AssetError."""
-    said = (FEEDBACK,) if any(model in one.measured for one in _said()) else ()
-    return (*(name for one, name, _ in _own_fingerprints() if one == model), *said)
+    """Return the anchor sets with the user's outcomes of a model. Raises AssetError."""
+    feedback = [FEEDBACK] if any(model in one.measured for one in _feedback_set()) else []
+    return (*(name for one, name, _ in _own_fingerprints() if one == model), *feedback)
 
 
 def journals_of(model: str) -> tuple[Path, ...]:
-    """The files that hold a model's answers."""
+    """Return the answer logs of a model."""
     try:
         near = sorted((assets.user_data_dir() / JOURNALS).glob(f"{file_name(model)}-*.jsonl"))
     except OSError:
@@ -147,7 +145,7 @@ def journals_of(model: str) -> tuple[Path, ...]:
 
 
 def _asked_of(path: Path) -> object:
-    """The model a journal is of: another model's name may begin alike."""
+    """Return the model of an answer log; another model's name may begin the same."""
     try:
         with path.open("rb") as file:
             head = json.loads(file.readline(65_536))
@@ -156,16 +154,16 @@ def _asked_of(path: Path) -> object:
     return head.get("model") if isinstance(head, dict) else None
 
 
-def _own_fingerprints() -> Iterable[tuple[str, str, Path]]:
-    """(model, anchor set, file) of the user's packs, damaged ones left out."""
+def _own_fingerprints() -> Iterator[tuple[str, str, Path]]:
+    """Yield (model, anchor set, file) of the user's undamaged packs."""
     for path in own_packs(OWN_FINGERPRINTS):
         body = _body(path, _FINGERPRINTS)
         for name, part in ({} if body is None else body["sets"]).items():
             yield from ((model, name, path) for model in part["models"])
 
 
-def _take_fingerprints(model: str | None, anchor_set: str | None) -> RemovalSummary:
-    """Delete the user's outcomes of a model (None = of every one) on a set (None = on all)."""
+def _remove_fingerprints(model: str | None, anchor_set: str | None) -> RemovalSummary:
+    """Delete the user's outcomes of a model (None = of all) on a set (None = on all)."""
     gone: list[tuple[str, str]] = []
     files: list[Path] = []
     for path in own_packs(OWN_FINGERPRINTS):
@@ -175,21 +173,20 @@ def _take_fingerprints(model: str | None, anchor_set: str | None) -> RemovalSumm
         kept: dict[str, Any] = {}
         before = len(gone)
         for name, part in body["sets"].items():
-            rows = [i for i, one in enumerate(part["models"]) if not _meant(one, name, model, anchor_set)]
-            gone += [(one, name) for one in part["models"] if _meant(one, name, model, anchor_set)]
+            meant = [model in (None, one) and anchor_set in (None, name) for one in part["models"]]
+            rows = [i for i, out in enumerate(meant) if not out]
+            gone += [(one, name) for one, out in zip(part["models"], meant, strict=True) if out]
             if rows:
-                kept[name] = {
-                    "models": [part["models"][i] for i in rows],
-                    **{column: part[column][rows] for column in ("correct", "tokens")},
-                }
+                kept[name] = {column: part[column][rows] for column in ("correct", "tokens")}
+                kept[name]["models"] = [part["models"][i] for i in rows]
         if len(gone) > before:
-            _write_or_unlink(path, _FINGERPRINTS, {**body, "sets": kept}, bool(kept))
+            _write_or_unlink(path, _FINGERPRINTS, {**body, "sets": kept})
             files.append(path)
     return RemovalSummary(tuple(gone), tuple(files))
 
 
-def _said() -> list[Listed]:
-    """What the user's feedback has made, as an anchor set."""
+def _feedback_set() -> list[Listed]:
+    """Return the user's feedback as an anchor set; empty without feedback."""
     held = load_feedback()
     if not held.said and held.ignored is None:
         return []
@@ -197,9 +194,9 @@ def _said() -> list[Listed]:
     return [Listed(FEEDBACK, None if held.ignored else len(held.said), True, False, models, held.ignored)]
 
 
-def _take_feedback(model: str | None) -> RemovalSummary:
-    """Take back what was said of a model (None = of every one)."""
-    listed = _said()
+def _remove_feedback(model: str | None) -> RemovalSummary:
+    """Delete the feedback on a model (None = on all)."""
+    listed = _feedback_set()
     with Journal() as journal:
         said = forget_feedback(journal, None if model is None else lambda one: one.model == model)
     models = dict.fromkeys(one.model for one in said)
@@ -207,12 +204,8 @@ def _take_feedback(model: str | None) -> RemovalSummary:
     return RemovalSummary(tuple((one, FEEDBACK) for one in models), (held_file(),) if changed else ())
 
 
-def _meant(one: str, name: str, model: str | None, anchor_set: str | None) -> bool:
-    return model in (None, one) and anchor_set in (None, name)
-
-
 def _body(path: Path, kind: str) -> Mapping[str, Any] | None:
-    """A pack's body; None where it is damaged."""
+    """Return a pack's body, or None if it is damaged."""
     try:
         body = read_pack(path, kind)
     except PackError:
@@ -222,7 +215,7 @@ def _body(path: Path, kind: str) -> Mapping[str, Any] | None:
 
 
 def _damaged_sets() -> dict[str, str]:
-    """Name -> what is wrong, of packs of sets that cannot be used. They are called after their set."""
+    """Return set name -> problem of damaged packs; a pack has the name of its set."""
     usable = {one.name for one in usable_anchor_sets()}
     damaged = [path for path in own_packs(OWN_SETS) if path.stem not in usable]
     if not damaged:
@@ -234,15 +227,8 @@ def _damaged_sets() -> dict[str, str]:
     return {}
 
 
-def _asked(measured: tuple[str, ...]) -> Listed:
-    from scope_edge.estimation.core_set import load_core
-
-    core = load_core().anchors
-    return Listed(core.name, len(core), False, True, measured)
-
-
-def _write_or_unlink(path: Path, kind: str, body: Mapping[str, Any], anything_left: bool) -> None:
-    if anything_left:
+def _write_or_unlink(path: Path, kind: str, body: Mapping[str, Any]) -> None:
+    if body["sets"]:
         write_pack(path, kind, body)
     else:
         _unlink(path)

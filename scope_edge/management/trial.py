@@ -1,4 +1,4 @@
-"""One tiny call: does a model answer, how fast, and what is wrong when it does not."""
+"""A trial of a model with one tiny call: whether it answers, how fast, and the problem if it does not."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from scope_edge.types import ModelCard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 PROMPT = "Reply with the one word: ready"
 MAX_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of one call.
+    """The result of one call.
 
     Attributes:
-        how: what was called, in words. works: whether an answer came.
-        text: of the answer. cut: it was ended by the limit of `MAX_TOKENS`, as that of a model that thinks first may be.
-        seconds: from the question to the whole answer, loading aside. load_seconds: of a GGUF. tokens: own; None = not told.
-        problem: why there is no answer. exit_code: what the command ends with.
+        how: the called file or address, in words. works: whether an answer came.
+        text: of the answer. cut: whether `MAX_TOKENS` ended it, as may happen to a model that thinks first.
+        seconds: from the question to the whole answer, without loading. load_seconds: of a GGUF.
+        prompt_tokens, completion_tokens: the model's own; None = not reported. exit_code: of the command.
     """
 
     model: str
@@ -49,14 +48,15 @@ def try_model(
     threads: int | None = None,
     offline: bool = False,
 ) -> Trial:
-    """Ask a model one tiny question. What goes wrong with it is in the result.
+    """Ask a model one tiny question. Errors of the call are in the result.
 
-    timeout: seconds for the answer. reading: told of the reading of a large file, as (what, done, in all).
-    Raises UsageError: its card does not say how it is called.
+    timeout: seconds for the answer. reading: progress of reading a large file, as (what, done, in all).
+    Raises UsageError for a card without a GGUF or an endpoint.
     """
     if card.gguf is None and card.endpoint is None:
         raise UsageError(
-            f"the card of {card.id} does not say how it is called; `scope-edge models add` writes one that does, with --id {card.id}"
+            f"the card of {card.id} does not say how it is called;"
+            f" `scope-edge models add` writes one that does, with --id {card.id}"
         )
     how = card.gguf or f"{card.served_as or card.id} at {card.endpoint}"
     try:
@@ -84,7 +84,7 @@ def _try_gguf(
         (result,), _ = client.run([job], timeout)
         seconds = time.monotonic() - started
     if not result.samples:
-        raise WorkerError(f"{gguf.path.name}: {result.problem or 'it was not run'}")
+        raise WorkerError(f"{gguf.path.name}: {result.problem or 'it did not run'}")
     (sample,) = result.samples
     if sample.ending not in ("stop", "limit"):
         raise WorkerError(f"{gguf.path.name}: no answer within {timeout:g} seconds ({sample.ending})")
@@ -119,7 +119,7 @@ def _try_endpoint(card: ModelCard, how: str, timeout: float, *, offline: bool) -
 
 
 class _Unmetered:
-    """One call of a few tokens needs no purse."""
+    """No budget: one call has only a few tokens."""
 
     def begin(self) -> bool:
         return True

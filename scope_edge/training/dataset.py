@@ -1,7 +1,8 @@
-"""Labelled queries of one or more sets as one table: every set's queries side by side, models merged, texts as vectors."""
+"""Labelled queries of one or more sets as one table: models under one name, texts as vectors, near copies in groups."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
 from collections import Counter
@@ -14,40 +15,52 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge.encoding.token_count import estimate_prompt_tokens
-from scope_edge.errors import UsageError
+from scope_edge.errors import AssetError, PackError, UsageError
 from scope_edge.estimation.difficulty import text_features
 from scope_edge.fingerprinting.importing.naming import Cards, check_model
 from scope_edge.fingerprinting.importing.routing_data import LabelledOutcome, LabelledQuery, read_outcomes, read_queries
-from scope_edge.training.embeddings import embed
-
-if TYPE_CHECKING:
-    from scope_edge.catalog.cards import Catalog
-
-# What models are called across sets of labelled queries: a reviewed table of spellings, else the card that is spelled so.
+from scope_edge.storage.packs import read_pack, write_pack
+from scope_edge.types import Query
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scope_edge.catalog.cards import Catalog
+    from scope_edge.encoding.encoder import Encoder
+    from scope_edge.policy.costs import Bools
+    from scope_edge.types import Floats, Vector
+
+    Ints = NDArray[np.int64]
+    Progress = Callable[[str, int, int], None]
+
+# A reviewed table of the spellings of models in sets of labelled queries.
 _TABLE = Path(__file__).resolve().parent / "aliases.toml"
+# A cosine that near copies of a query reach and paraphrases do not.
+_COPY = 0.9
+_BY_MODEL = ("models", "base")
+_BY_BOTH = ("correct", "tokens", "prompt_tokens", "usd")
 
 
 @cache
 def _aliases() -> tuple[dict[str, str], frozenset[str]]:
-    """("set:spelling" -> id, ids of base models), from aliases.toml."""
+    """Return ("set:spelling" -> id, ids of base models), from aliases.toml."""
     table = tomllib.loads(_TABLE.read_text("utf-8"))["models"]
     spelled = {name: model for model, entry in table.items() for name in entry["names"]}
     return spelled, frozenset(model for model, entry in table.items() if entry.get("base"))
 
 
 def is_base(model: str) -> bool:
-    """Whether it is a base model: it teaches how hard queries are, and nobody would be sent there."""
+    """Return whether a model is a base model: it teaches difficulty, but no query is routed to it."""
     return model in _aliases()[1] or model.lower().endswith(("-base", "-base-3shot"))
 
 
 def naming(set_name: str, catalog: Catalog) -> Callable[[str, str], str]:
-    """(model as a set spells it, where) -> its id. Raises AssetError for a name that no card could have."""
+    """Return a function (spelling in the set, place for errors) -> id, which raises AssetError for an impossible name."""
     spelled, cards = _aliases()[0], Cards(catalog)
 
     def name_of(model: str, where: str) -> str:
@@ -56,32 +69,15 @@ def naming(set_name: str, catalog: Catalog) -> Callable[[str, str], str]:
     return name_of
 
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from scope_edge.catalog.cards import Catalog
-    from scope_edge.encoding.encoder import Encoder
-    from scope_edge.types import Floats, Vector
-
-    Bools = NDArray[np.bool_]
-    Ints = NDArray[np.int64]
-    Progress = Callable[[str, int, int], None]
-
-# Sources are families where most queries have a near copy of the same source: a cosine as this, which paraphrases do not reach.
-_COPY = 0.9
-_BY_MODEL = ("models", "base")
-_BY_BOTH = ("correct", "tokens", "prompt_tokens", "usd")
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Pooled:
-    """n queries of all sets, and what `models` did on them.
+    """n queries of all sets, and the models' outcomes on them.
 
     Attributes:
-        base: (models,) base models: they teach difficulty and are nobody's candidates.
-        correct, tokens, prompt_tokens, usd: (models, n), NaN = missing; tokens are cl100k counts, usd what a call cost.
+        base: (models,) base models: they teach difficulty and are not candidates.
+        correct, tokens, prompt_tokens, usd: (models, n), NaN = missing; tokens are cl100k counts, usd the cost of a call.
         sets: (n,) index into `set_names`. ids: (n,) within the set. texts: (n,).
-        groups: (n,) what a split must not straddle. text_tokens: (n,) cl100k tokens of the text, estimated where not counted.
+        groups: (n,) families that a split keeps together. text_tokens: (n,) cl100k tokens, estimated if not counted.
         vectors, states: (n, d) float32; features: (n, FEATURES).
     """
 
@@ -103,7 +99,7 @@ class Pooled:
     features: Floats
 
     def take(self, models: Bools, queries: Bools | NDArray[np.intp]) -> Pooled:
-        """Only these models, by mask, and queries, by mask or index."""
+        """Return only these models, by mask, and queries, by mask or index."""
         parts = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -120,7 +116,7 @@ class Pooled:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a set comes from: its name and its folders, the later ones adding queries and outcomes to the first's."""
+    """A set's name and folders; later folders add queries and outcomes to the first."""
 
     name: str
     folders: tuple[Path, ...]
@@ -128,11 +124,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PooledReading:
-    """What was read.
+    """The result of reading sets.
 
     Attributes:
-        first: (n,) queries that stand in a source's first folder. first_models: models with an outcome there.
-        dropped: what was left out, reason -> how many.
+        first: (n,) queries of a source's first folder. first_models: models with an outcome there.
+        dropped: reason -> number of left-out entries.
     """
 
     data: Pooled
@@ -149,7 +145,7 @@ def read_pooled(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> PooledReading:
-    """Read and encode sets of labelled queries. Raises AssetError as `labelled.py`, UsageError when no outcome is left."""
+    """Read and encode sets of labelled queries. Raises AssetError (unreadable files), UsageError (no outcome left)."""
     dropped: Counter[str] = Counter()
     queries: list[tuple[int, int, LabelledQuery]] = []
     rows: list[tuple[int, int, LabelledOutcome]] = []
@@ -183,65 +179,59 @@ def _table(
     rows: Sequence[tuple[int, int, LabelledOutcome]],
     encoded: tuple[Vector, Vector],
 ) -> Pooled:
-    """The table of queries (set, turn, query) and outcomes (column, turn, outcome)."""
+    """Return the table of queries (set, turn, query) and outcomes (column, turn, outcome)."""
     models = sorted({row.model for *_, row in rows})
-    correct, tokens, prompts, usd = _averaged(models, len(queries), rows)
-    names = [sources[number].name for number, *_ in queries]
+    named = [(sources[number].name, one) for number, _, one in queries]
     all_queries = [one for *_, one in queries]
     data = Pooled(
         models=np.array(models),
         base=np.array([is_base(model) for model in models]),
-        correct=correct,
-        tokens=tokens,
-        prompt_tokens=prompts,
-        usd=usd,
+        **_averaged(models, len(queries), rows),
         set_names=tuple(source.name for source in sources),
         sets=np.array([number for number, *_ in queries]),
         ids=np.array([one.id for one in all_queries]),
         texts=np.array([one.text for one in all_queries], object),
-        groups=np.array([f"{name}:{one.id}" for name, one in zip(names, all_queries, strict=True)], object),
-        categories=np.array([f"{name}/{one.category}" for name, one in zip(names, all_queries, strict=True)]),
+        groups=np.array([f"{name}:{one.id}" for name, one in named], object),
+        categories=np.array([f"{name}/{one.category}" for name, one in named]),
         text_tokens=np.array(
-            [one.text_tokens or estimate_prompt_tokens(one.text).expected for one in all_queries], np.float64
+            [one.text_tokens or estimate_prompt_tokens(one.text).expected for one in all_queries], float
         ),
         vectors=encoded[0],
         states=encoded[1],
         features=np.array([text_features(one.text) for one in all_queries]),
     )
-    return _grouped(data, [one.source for one in all_queries])
+    return replace(data, groups=_grouped(data, np.array([f"{name}:{one.source}" for name, one in named], object)))
 
 
 def _averaged(
     models: Sequence[str], queries: int, rows: Sequence[tuple[int, int, LabelledOutcome]]
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Four tables (models, queries), NaN = missing; repeated measurements are averaged over what each of them knew."""
+) -> dict[str, Floats]:
+    """Return the tables of `_BY_BOTH`, (models, queries), NaN = missing; repeated measurements are averaged."""
     row_of = {model: i for i, model in enumerate(models)}
     at = np.array([row_of[row.model] for *_, row in rows]) * queries + np.array([column for column, *_ in rows])
-    tables = []
-    for name in ("correct", "completion_tokens", "prompt_tokens", "usd"):
-        values = np.array([getattr(row, name) for *_, row in rows], np.float64)
+    tables = {}
+    for name, column in zip(_BY_BOTH, ("correct", "completion_tokens", "prompt_tokens", "usd"), strict=True):
+        values = np.array([getattr(row, column) for *_, row in rows], np.float64)
         known = ~np.isnan(values)
         counts = np.bincount(at[known], minlength=len(models) * queries)
         sums = np.bincount(at[known], values[known], len(models) * queries)
         with np.errstate(invalid="ignore"):
-            tables.append(np.where(counts > 0, sums / counts, np.nan).reshape(len(models), queries))
-    correct, tokens, prompts, usd = tables
-    return correct, tokens, prompts, usd
+            tables[name] = np.where(counts > 0, sums / counts, np.nan).reshape(len(models), queries)
+    return tables
 
 
-def _grouped(data: Pooled, sources: Sequence[str]) -> Pooled:
-    """With groups that keep together what is nearly the same: equal texts, and families where a set's sources are such."""
+def _grouped(data: Pooled, sources: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Return groups that keep near copies together: equal texts, and sources if a set's sources are families."""
     groups = data.groups.copy()
-    origin = np.array([f"{data.set_names[s]}:{one}" for s, one in zip(data.sets, sources, strict=True)], object)
     for s in range(len(data.set_names)):
         here = np.flatnonzero(data.sets == s)
-        if in_families(data.vectors[here], origin[here]):
-            groups[here] = origin[here]
-    return replace(data, groups=_joined(groups, data.texts))
+        if in_families(data.vectors[here], sources[here]):
+            groups[here] = sources[here]
+    return _joined(groups, data.texts)
 
 
 def _joined(groups: NDArray[np.object_], texts: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Groups with those made one that have a text in common."""
+    """Merge groups that have a text in common."""
     above: dict[str, str] = {}
 
     def root(group: str) -> str:
@@ -258,9 +248,9 @@ def _joined(groups: NDArray[np.object_], texts: NDArray[np.object_]) -> NDArray[
 
 
 def in_families(vectors: Vector, sources: NDArray[np.object_]) -> bool:
-    """Whether a set's sources are families of near copies (one rule or task asked many times), not mere provenance.
+    """Return whether a set's sources are families of near copies, such as one task in many versions, not mere provenance.
 
-    They are when most queries have another one of the same source at a cosine of at least `_COPY`.
+    They are if most queries have another one of the same source at a cosine of at least `_COPY`.
     """
     near = 0
     for source in np.unique(sources):
@@ -273,6 +263,59 @@ def in_families(vectors: Vector, sources: NDArray[np.object_]) -> bool:
 
 
 def held_out(keys: Sequence[str], seed: int, share: float) -> Bools:
-    """Which keys ("set:key") a seed holds out: sha256 of "seed:set:key" below `share`. A fixed rule, not a draw."""
+    """Return which keys ("set:key") a seed holds out: a fixed rule, sha256 of "seed:set:key" below `share`."""
     digests = (hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8] for key in keys)
     return np.array([int.from_bytes(d, "big") < share * 2.0**64 for d in digests], bool)
+
+
+# Vectors are cached between runs, since encoding takes most of an evaluation's time. They reveal something of their texts;
+# `scope-edge eval --no-cache` keeps none.
+_KIND = "embeddings"
+# The most texts in the cache; beyond it only those of the last run are kept.
+_MOST = 100_000
+_SAVED_EVERY = 4_000
+
+
+def embed(
+    texts: Sequence[str], encoder: Encoder, folder: Path | None = None, progress: Progress | None = None
+) -> tuple[Vector, Vector]:
+    """Return unit vectors and states, (n, d) each, float32. folder: of the cache; None = no cache.
+
+    An interrupted run keeps its results. A damaged or unwritable cache is no error.
+    """
+    keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+    path = None if folder is None else folder / f"embeddings-{encoder.identity[:16]}.pack"
+    known = {} if path is None else _read_vectors(path, encoder)
+    # A repeated text is encoded once, at its first position.
+    first = {key: i for i, key in reversed(list(enumerate(keys))) if key not in known}
+    wanted = sorted(first.values())
+    saved = 0
+    try:
+        for done, encoded in enumerate(encoder.encode_many(Query(texts[i]) for i in wanted), 1):
+            known[keys[wanted[done - 1]]] = np.stack([encoded.vector, encoded.state])
+            if progress is not None:
+                progress("encoding", done, len(wanted))
+            if path is not None and done - saved >= _SAVED_EVERY:
+                _write_vectors(path, encoder, known, keys)
+                saved = done
+    finally:
+        if path is not None and wanted:
+            _write_vectors(path, encoder, known, keys)
+    both = np.array([known[key] for key in keys], np.float32).reshape(len(keys), 2, encoder.dimension)
+    return both[:, 0], both[:, 1]
+
+
+def _read_vectors(path: Path, encoder: Encoder) -> dict[bytes, Vector]:
+    with contextlib.suppress(PackError, KeyError, ValueError, AttributeError):
+        body = read_pack(path, _KIND)
+        keys, encoded = body["keys"], body["encoded"]
+        if body["encoder"] == encoder.identity and encoded.shape == (len(keys), 2, encoder.dimension):
+            return dict(zip(map(bytes, keys), encoded, strict=True))
+    return {}
+
+
+def _write_vectors(path: Path, encoder: Encoder, known: dict[bytes, Vector], present: Sequence[bytes]) -> None:
+    kept = known if len(known) <= _MOST else {key: known[key] for key in present[:_MOST] if key in known}
+    keys: NDArray[np.uint8] = np.frombuffer(b"".join(kept), np.uint8).reshape(len(kept), -1)
+    with contextlib.suppress(AssetError):
+        write_pack(path, _KIND, {"encoder": encoder.identity, "keys": keys, "encoded": np.array(list(kept.values()))})

@@ -1,8 +1,9 @@
-"""Fit the map (scope_edge.difficulty): ridge regression on linear features and landmarks, cross-fitted by query family."""
+"""Fit the map (estimation.difficulty): ridge regression on linear features and landmarks, cross-fitted by query family."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,16 +15,15 @@ if TYPE_CHECKING:
 
     from scope_edge.training.dataset import Pooled
     from scope_edge.training.joint_fit import JointFit
-
-    Floats = NDArray[np.float64]
+    from scope_edge.types import Floats
 
 AXES = 128
 TRAITS = 24
 FOLDS = 5
-# Prior variances of the linear weights of embedding and features, against 1 of the noise; difficulty's noise that no model
-# accounts for. Chosen on development splits, see anchors/README.md.
+# Prior variances of the linear weights of embedding and features, relative to the noise; noise of difficulty. Chosen on
+# development splits, see anchors/README.md.
 EMBEDDING_VARIANCE, FEATURE_VARIANCE, NOISE = 0.5, 0.05, 3.0
-# Keeps near-identical landmarks apart, by more than the float32 products are off.
+# Keeps near-identical landmarks apart, by more than the error of float32 products.
 NUGGET = 0.05
 # Traits are centred embeddings on their leading axes, scaled so that one is of order 1.
 TRAIT_SCALE = 6.0
@@ -32,7 +32,7 @@ TRAIT_SCALE = 6.0
 def fit_map(
     data: Pooled, joint: JointFit, log_length: Floats, landmarks: int, kernel: Kernel | None = None
 ) -> tuple[DifficultyMap, Floats]:
-    """The map, and its outputs (n, 2 + sets) on the data's own queries, each with its family left out of the fit."""
+    """Return the map, and its outputs (n, 2 + sets) on the data's own queries, each with its family left out of the fit."""
     blank = _blank(data, _landmarks(data, landmarks), kernel or Kernel())
     targets = np.column_stack([joint.b, log_length, np.eye(len(data.set_names))[data.sets]])
     weights = (1 / (joint.error**2 + NOISE)).astype(np.float32)
@@ -49,17 +49,17 @@ def fit_map(
     crossed = np.empty(targets.shape)
     for k in range(FOLDS):
         crossed[fold == k] = rows[fold == k] @ _solve(sum(grams) - grams[k] + ridge, sum(sides) - sides[k]) + offset
-    linear = blank.axes.shape[1] + data.features.shape[1]
-    return _filled(blank, whole[:linear], whole[linear:], offset), crossed
+    linear, curved = np.split(whole.astype(np.float32), [blank.axes.shape[1] + data.features.shape[1]])
+    return replace(blank, linear=linear, curved=curved, offset=offset), crossed
 
 
 def fold_of(groups: NDArray[np.object_], folds: int) -> NDArray[np.int64]:
-    """(n,) which part each query is left out with, by hash of its family's name."""
+    """Return the fold of each query, (n,), by hash of its family's name."""
     return np.array([int(hashlib.sha256(group.encode()).hexdigest(), 16) % folds for group in groups])
 
 
 def _landmarks(data: Pooled, count: int) -> NDArray[np.int64]:
-    """A fair sample of the queries, at least an eighth of it from every set as far as there are so many."""
+    """Sample queries at random, at least an eighth of them from every set that is large enough."""
     rng = np.random.default_rng(0)
     least = [rng.permutation(np.flatnonzero(data.sets == s))[: count // 8] for s in range(len(data.set_names))]
     rest = rng.permutation(np.setdiff1d(np.arange(len(data.ids)), np.concatenate(least)))
@@ -67,7 +67,7 @@ def _landmarks(data: Pooled, count: int) -> NDArray[np.int64]:
 
 
 def _blank(data: Pooled, chosen: NDArray[np.int64], kernel: Kernel) -> DifficultyMap:
-    """A map with everything in place but its weights."""
+    """Return a map without weights."""
     vectors = data.vectors.astype(np.float64)
     axes = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1].T[:AXES].astype(np.float32)
     centered = vectors - vectors.mean(0)
@@ -96,7 +96,7 @@ def _blank(data: Pooled, chosen: NDArray[np.int64], kernel: Kernel) -> Difficult
 
 
 def _state_axes(states: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Leading principal axes (s, d) of states, each dimension standardised first, and where their mean lies on them (s,)."""
+    """Return the principal axes (s, d) of standardised states, and their mean on these axes (s,)."""
     mean, scale = states.mean(0, dtype=np.float64), states.std(0, dtype=np.float64) + 1e-6
     standard = (states - mean) / scale
     axes = np.linalg.eigh(standard.T @ standard)[1][:, ::-1].T[:AXES] / scale
@@ -104,7 +104,7 @@ def _state_axes(states: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
 
 
 def _rows(blank: DifficultyMap, data: Pooled) -> NDArray[np.float32]:
-    """What the weights multiply: (n, d + features + landmarks) float32, by the map's own code."""
+    """Return the inputs of the weights, (n, d + features + landmarks) float32, by the map's own code."""
     scaled = blank.scaled(data.features)
     step = range(0, len(data), 512)
     curves = np.vstack(
@@ -114,7 +114,7 @@ def _rows(blank: DifficultyMap, data: Pooled) -> NDArray[np.float32]:
 
 
 def _ridge(blank: DifficultyMap) -> Floats:
-    """The penalty: the kernel between landmarks, and inverse prior variances on the diagonal of the linear part."""
+    """Return the penalty: the kernel between landmarks, and inverse prior variances on the diagonal of the linear part."""
     d, features, count = blank.axes.shape[1], len(blank.feature_mean), len(blank.landmarks)
     penalty = np.zeros((d + features + count,) * 2)
     penalty[range(d), range(d)] = 1 / EMBEDDING_VARIANCE
@@ -133,9 +133,3 @@ def _solve(matrix: Floats, side: Floats) -> Floats:
 
     solved: Floats = cho_solve(cho_factor(matrix, lower=True, check_finite=False), side, check_finite=False)
     return solved
-
-
-def _filled(blank: DifficultyMap, linear: Floats, curved: Floats, offset: Floats) -> DifficultyMap:
-    from dataclasses import replace
-
-    return replace(blank, linear=linear.astype(np.float32), curved=curved.astype(np.float32), offset=offset)

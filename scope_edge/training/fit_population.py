@@ -1,4 +1,4 @@
-"""What the models measured so far are like (scope_edge.ability.Population), estimated from the joint fit's residuals."""
+"""Fit the population of models (estimation.ability.Population), the prior of a new one, to the joint fit's residuals."""
 
 from __future__ import annotations
 
@@ -11,21 +11,18 @@ from scope_edge.estimation.newton import sigmoid
 from scope_edge.training.joint_fit import SD_DELTA
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from scope_edge.training.dataset import Pooled
     from scope_edge.training.joint_fit import JointFit
-
-    Floats = NDArray[np.float64]
+    from scope_edge.types import Floats
 
 _ROUNDS = 30
 _RESIDUALS = 401
-# Lengths that a model's level and slope can be told from.
+# The fewest lengths that show a model's level and slope.
 _LEAST_LENGTHS = 50
 
 
 def fit_population(data: Pooled, joint: JointFit, crossed: Floats, traits: Floats) -> Population:
-    """The population of candidates. crossed: (n, 2 + sets) cross-fitted map outputs; traits: (n, k), centred per set."""
+    """Fit the population of candidates. crossed: (n, 2 + sets) cross-fitted map outputs; traits: (n, k), centred per set."""
     sets = len(data.set_names)
     theta = joint.theta[~data.base]
     d = 1 + sets + traits.shape[1]
@@ -45,7 +42,7 @@ def fit_population(data: Pooled, joint: JointFit, crossed: Floats, traits: Float
 
 
 def _trait_covariance(data: Pooled, joint: JointFit, traits: Floats) -> Floats:
-    """Covariance of the models' trait loadings: EM for a linear mixed model on the joint fit's working residuals."""
+    """Return the covariance of the models' trait loadings, by EM for a linear mixed model on the joint fit's working residuals."""
     k = traits.shape[1]
     precisions, sides = [], []
     for m in range(len(data.models)):
@@ -69,7 +66,7 @@ def _trait_covariance(data: Pooled, joint: JointFit, traits: Floats) -> Floats:
 
 
 def _length_population(data: Pooled, predicted: Floats) -> dict[str, Any]:
-    """The length part: every candidate's level per set, slope and residuals against the cross-fitted map."""
+    """Fit the population's lengths: every candidate's level per set, slope and residuals against the cross-fitted map."""
     sets = len(data.set_names)
     center = float(predicted.mean())
     levels, shifts, slopes, standardised = [], [], [], []
@@ -90,7 +87,13 @@ def _length_population(data: Pooled, predicted: Floats) -> dict[str, Any]:
             squares[one].append((residual[s == one] ** 2).mean())
         standardised.append(residual / np.sqrt((residual**2).mean()))
     if not levels:
-        return _unknown_lengths(sets)
+        return {
+            "length_mean": np.zeros(2 + sets),
+            "length_covariance": np.eye(2 + sets),
+            "length_center": 0.0,
+            "length_noise": np.ones(sets),
+            "length_residuals": np.zeros(1),
+        }
     pooled = np.sort(np.concatenate(standardised))
     noise = np.array([np.mean(one) if one else np.nan for one in squares])
     return {
@@ -99,16 +102,4 @@ def _length_population(data: Pooled, predicted: Floats) -> dict[str, Any]:
         "length_center": center,
         "length_noise": np.where(np.isnan(noise), np.nanmean(noise), noise),
         "length_residuals": pooled[np.linspace(0, len(pooled) - 1, _RESIDUALS).astype(int)],
-    }
-
-
-def _unknown_lengths(sets: int) -> dict[str, Any]:
-    """Where no lengths were counted: a population that says nothing of them."""
-    size = 2 + sets
-    return {
-        "length_mean": np.zeros(size),
-        "length_covariance": np.eye(size),
-        "length_center": 0.0,
-        "length_noise": np.ones(sets),
-        "length_residuals": np.zeros(1),
     }

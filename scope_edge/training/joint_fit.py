@@ -1,4 +1,4 @@
-"""The joint fit: how hard each query is and how able each model, from every outcome at once (two-parameter item response).
+"""The joint fit: the difficulty of queries and the ability of models, from all outcomes at once (two-parameter IRT).
 
     logit P(model m right on query i) = a_i (theta_m + delta_{m,set} - b_i)
 
@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import minimize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
+    from scope_edge.types import Floats
 
 SD_B, SD_LOG_A, SD_DELTA, SD_THETA = 2.0, 0.3, 0.4, 1.5
 
@@ -36,6 +35,8 @@ class JointFit:
 
 def fit_joint(correct: Floats, sets: NDArray[np.int64], iterations: int = 100) -> JointFit:
     """Fit outcomes of shape (models, queries), NaN = missing; `sets` (queries,) numbers each query's set from 0."""
+    from scipy.optimize import minimize  # an extra: `eval` says so before it fits
+
     models, queries = correct.shape
     count = int(sets.max()) + 1
     m, q = np.nonzero(np.isfinite(correct))
@@ -72,10 +73,10 @@ def fit_joint(correct: Floats, sets: NDArray[np.int64], iterations: int = 100) -
 
 
 def fit_lengths(tokens: Floats, sets: NDArray[np.int64], rounds: int = 20) -> Floats:
-    """Log-length of every query as a typical model answers it, (queries,), from tokens (models, queries), NaN = missing.
+    """Return the log-length of a typical model's answer to each query, (queries,), from tokens (models, queries).
 
     An additive fit, a level per model and set and a length per query, by alternating least squares; each query is
-    shrunk towards its set's mean as if that had been measured once. All 0 where nothing was measured.
+    shrunk towards its set's mean as if that had been measured once. All 0 without any tokens (NaN = missing).
     """
     models, queries = tokens.shape
     count = int(sets.max()) + 1

@@ -1,4 +1,4 @@
-"""Everything the prior needs, learned from one table of outcomes: joint fit, map, population, core sets, calibration, reference."""
+"""The IRT model with its anchor sets, learned from one table of outcomes: all fits in their order, and the calibration."""
 
 from __future__ import annotations
 
@@ -30,46 +30,45 @@ if TYPE_CHECKING:
     from scope_edge.types import Floats
 
 CORE_SIZE = 250
-# A model measured on fewer of a set's queries than this gets no fingerprint there.
+# The fewest outcomes on a set's queries for a fingerprint there.
 LEAST_OUTCOMES = 25
 MOST_LANDMARKS = 4096
 COVERAGE = 0.9
-# Queries per set that calibration is fitted on, and anchors it is fitted for: what users have lies between the two.
+# Queries per set for fitting the calibration, and numbers of anchors: users have between these two.
 _CALIBRATION_QUERIES = 400
 _CALIBRATION_ANCHORS = (25, 250)
-# So many that difficulties fitted without one of them are nearly as good as those of the whole fit.
+# Enough parts that difficulties fitted without one of them are nearly as good as those of the whole fit.
 _CALIBRATION_PARTS = 6
-# Holds slope and intercept towards no change, as if by ten outcomes.
+# Pulls slope and intercept towards no change, like ten outcomes.
 _PULL = 10 * np.eye(2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learned:
-    """What was learned.
+    """The results of learning.
 
     Attributes:
-        whole: set name -> all its queries as one anchor set, in the table's order. anchors: the core set out of it.
-        places: of the table's queries, cross-fitted.
+        whole: set name -> all its queries as one anchor set, in the table's order. anchors: set name -> its core set.
+        positions: the table's queries on the map, cross-fitted.
     """
 
     joint: JointFit
     log_length: Floats
-    basis: IrtModel
+    irt: IrtModel
     whole: Mapping[str, AnchorSet]
     anchors: Mapping[str, AnchorSet]
-    places: MapPositions
+    positions: MapPositions
 
 
 def learn(data: Pooled, landmarks: int | None = None) -> Learned:
-    """Learn from a table. `landmarks` go with its size: by default a quarter of the queries, at most 4,096."""
+    """Learn from a table. landmarks: of the map; by default a quarter of the queries, at most 4,096."""
     landmarks = min(MOST_LANDMARKS, len(data) // 4) if landmarks is None else landmarks
     joint, log_length = fit_joint(data.correct, data.sets), fit_lengths(data.tokens, data.sets)
     fitted, crossed = fit_map(data, joint, log_length, landmarks)
     calibration = _calibrate(data, joint, log_length, fitted, crossed)
-    anywhere = np.ones(len(data), bool)
-    around = _around(data, joint, log_length, fitted, crossed, anywhere)
-    abilities = _abilities(data, around)
-    return replace(around, basis=replace(around.basis, calibration=calibration, abilities=abilities))
+    learned = _around(data, joint, log_length, fitted, crossed, np.ones(len(data), bool))
+    irt = replace(learned.irt, calibration=calibration, abilities=_abilities(data, learned))
+    return replace(learned, irt=irt)
 
 
 def _around(
@@ -80,14 +79,14 @@ def _around(
     crossed: Floats,
     anchoring: NDArray[np.bool_],
 ) -> Learned:
-    """All that follows from a joint fit and a map, uncalibrated.
+    """Learn the rest from a joint fit and a map, without calibration.
 
     crossed: (n, 2 + sets), cross-fitted map outputs. anchoring: (n,) which queries may become core anchors.
     """
     traits = (data.vectors @ fitted.trait_axes.T).astype(np.float64)
     centered = traits - fitted.trait_mean[data.sets]
     population = fit_population(data, joint, crossed, centered)
-    places = fitted.places_from(crossed, traits)
+    positions = fitted.places_from(crossed, traits)
     sets, whole, anchors = len(data.set_names), {}, {}
     for s, name in enumerate(data.set_names):
         here = np.flatnonzero(anchoring & (data.sets == s))
@@ -98,15 +97,15 @@ def _around(
     return Learned(
         joint=joint,
         log_length=log_length,
-        basis=IrtModel(fitted, population, Calibration.none(sets), *_references(data, joint, places), {}),
+        irt=IrtModel(fitted, population, Calibration.none(sets), *_references(data, joint, positions), {}),
         whole=whole,
         anchors=anchors,
-        places=places,
+        positions=positions,
     )
 
 
 def _abilities(data: Pooled, learned: Learned) -> Mapping[str, Ability]:
-    """Every candidate's ability from all it did."""
+    """Return every candidate's ability, fitted to all its outcomes."""
     found = {}
     for m in np.flatnonzero(~data.base):
         parts = []
@@ -115,41 +114,45 @@ def _abilities(data: Pooled, learned: Learned) -> Mapping[str, Ability]:
             if np.isfinite(data.correct[m, here]).sum() >= LEAST_OUTCOMES:
                 parts.append(Fingerprint(str(data.models[m]), whole, data.correct[m, here], data.tokens[m, here]))
         if parts:
-            found[str(data.models[m])] = thinned(fit_ability(parts, learned.basis.population))
+            found[str(data.models[m])] = thinned(fit_ability(parts, learned.irt.population))
     return found
 
 
-def _references(data: Pooled, joint: JointFit, places: MapPositions) -> tuple[Reference, Reference]:
-    """A fair sample of the table's queries, and one with as many of every set, as far as there are."""
+def _references(data: Pooled, joint: JointFit, positions: MapPositions) -> tuple[Reference, Reference]:
+    """Return a random sample of the table's queries, and one with equally many of every set if possible."""
     order = np.random.default_rng(0).permutation(len(data))
     of_sets = [order[data.sets[order] == s][:OF_A_SET] for s in range(len(data.set_names))]
     fair, even = (np.sort(chosen) for chosen in (order[:SIZE], np.concatenate(of_sets)))
-    return reference_of(data, joint, places, fair), reference_of(data, joint, places, even)
+    return reference_of(data, joint, positions, fair), reference_of(data, joint, positions, even)
 
 
-def reference_of(data: Pooled, joint: JointFit, places: MapPositions, chosen: NDArray[np.intp]) -> Reference:
-    """These queries of the table that was learned from."""
-    return Reference(places.take(chosen), joint.b[chosen], joint.a[chosen], data.sets[chosen], data.text_tokens[chosen])
+def reference_of(data: Pooled, joint: JointFit, positions: MapPositions, chosen: NDArray[np.intp]) -> Reference:
+    """Return these queries of the learned table as a reference."""
+    return Reference(
+        positions.take(chosen), joint.b[chosen], joint.a[chosen], data.sets[chosen], data.text_tokens[chosen]
+    )
 
 
 def fingerprint(data: Pooled, model: int, anchors: AnchorSet) -> Fingerprint:
-    """What a model of the table did on a core set."""
+    """Return a model's outcomes on a core set."""
     here = np.flatnonzero(data.sets == data.set_names.index(anchors.name))
     column = dict(zip(data.ids[here].tolist(), here.tolist(), strict=True))
     at = [column[query] for query in anchors.ids]
     return Fingerprint(str(data.models[model]), anchors, data.correct[model, at], data.tokens[model, at], own=False)
 
 
-def pool_prior(data: Pooled, models: Sequence[int], learned: Learned, anchors: AnchorSet, size: int) -> IrtEstimator:
-    """The prior of a pool of the table's models, each known by `size` anchors of one set, chosen by its answers."""
-    population = learned.basis.population
+def pool_estimator(
+    data: Pooled, models: Sequence[int], learned: Learned, anchors: AnchorSet, size: int
+) -> IrtEstimator:
+    """Return the estimator of models of the table, each known by `size` anchors of one set, chosen by its answers."""
+    population = learned.irt.population
     fingerprints = {str(data.models[m]): [asked(fingerprint(data, m, anchors), population, size)] for m in models}
     cards = [ModelCard(id=name, where="cloud") for name in fingerprints]
-    return IrtEstimator(learned.basis, cards, fingerprints, coverage=COVERAGE)
+    return IrtEstimator(learned.irt, cards, fingerprints, coverage=COVERAGE)
 
 
 def _whole_set(data: Pooled, here: NDArray[np.int64], joint: JointFit, crossed: Floats, traits: Floats) -> AnchorSet:
-    """These queries, all of one set, as an anchor set."""
+    """Return these queries, all of one set, as an anchor set."""
     s = int(data.sets[here[0]])
     return AnchorSet(
         name=data.set_names[s],
@@ -168,12 +171,12 @@ def _whole_set(data: Pooled, here: NDArray[np.int64], joint: JointFit, crossed: 
 
 
 def core_of(whole: AnchorSet, usable: Floats, population: Population, size: int = CORE_SIZE) -> AnchorSet:
-    """The core set out of an anchor set, most telling first. usable: (n,), the share of models measured on each."""
+    """Select a core set, most informative first. usable: (n,), the share of models measured on each query."""
     return whole.take(ItemSelector(whole, population).order(usable, size))
 
 
 def _linked(data: Pooled, s: int) -> bool:
-    """Whether a model measured on this set was measured on another one too."""
+    """Return whether some model was measured on this set and on another one."""
     measured = np.array([np.isfinite(data.correct[:, data.sets == k]).any(axis=1) for k in range(len(data.set_names))])
     return bool((measured[s] & (measured.sum(axis=0) > 1)).any())
 
@@ -181,13 +184,12 @@ def _linked(data: Pooled, s: int) -> bool:
 def _calibrate(
     data: Pooled, joint: JointFit, log_length: Floats, fitted: DifficultyMap, crossed: Floats
 ) -> Calibration:
-    """Platt scaling, set by set, on models and queries that the estimates had not seen.
+    """Fit Platt scaling, set by set, on models and queries that the estimates have not seen.
 
-    A model's own outcomes shape its anchors' difficulties, and with few models they do so strongly; so the joint fit,
-    population and core sets are made again without each part of the models, as they are for a model that joins. The map
-    is the whole fit's, cross-fitted by query, and moved to the part fit's scale. Core sets are chosen from half of the
-    query families and scored on the other half: what is left over when the most telling anchors are gone is no fair
-    sample of queries.
+    A model's own outcomes shape its anchors' difficulties, strongly if there are few models; so joint fit, population and
+    core sets are fitted again without each part of the models, as for a model that joins. The map is the whole fit's,
+    cross-fitted by query, and moved to the part fit's scale. Core sets are chosen from half of the query families and
+    scored on the other half: queries that remain after the most informative ones are taken are no random sample.
     """
     rng = np.random.default_rng(0)
     sets = len(data.set_names)
@@ -219,7 +221,7 @@ def _calibrate(
 def _unseen_logits(
     held: Pooled, learned: Learned, core: AnchorSet, size: int, queries: NDArray[np.int64]
 ) -> list[tuple[Floats, Floats]]:
-    """(log-odds before calibration, outcomes) of held models that were measured on these queries and on the core set."""
+    """Return [(log-odds before calibration, outcomes)] of held models measured on these queries and on the core set."""
     models = [
         m
         for m in range(len(held.models))
@@ -227,9 +229,9 @@ def _unseen_logits(
     ]
     if not models:
         return []
-    prior = pool_prior(held, models, learned, core, size)
-    places = learned.places.take(queries)
-    plain = prior.table(places, np.ones(len(places))).p_correct.T
+    estimator = pool_estimator(held, models, learned, core, size)
+    positions = learned.positions.take(queries)
+    plain = estimator.table(positions, np.ones(len(positions))).p_correct.T
     correct = held.correct[models][:, queries]
     p = plain[np.isfinite(correct)]
     return [(logit(p), correct[np.isfinite(correct)])]

@@ -1,1 +1,1 @@
-"""What alpha buys in a pool, and a user's own calibration."""
+"""Forecasts of what each alpha buys in a pool, and a user's own calibration."""

@@ -1,15 +1,15 @@
-"""Personal calibration, fitted: are the prior's estimates of the user's own models right, and what would make them so?
+"""Fit a user's own calibration of the estimates for the user's models.
 
-Every outcome the user measured is predicted as `route` would predict it for a new query: by the map's place of the anchor,
-and by an ability fitted without that anchor. Of what is left over, a slope and an intercept in log-odds (Platt 1999) are
-learned, and how wide the bound on length must be.
+Every outcome the user measured is predicted as `route` would predict it for a new query: from the anchor's position on the
+map, and from an ability fitted without that anchor. From the errors a slope and an intercept in log-odds (Platt 1999) are
+fitted, and the width of the bound on length.
 
-Two kinds of outcomes are left out. Those that came with the package are no news: they taught the bank. Those on the bundled
-core sets are no fair sample: fitted to these, a correction made log-loss on new queries worse by 0.004 to 0.05 in all five
-trials, where one fitted to as many queries at random did no harm (build_scripts/measure_tuning.py).
+Two kinds of outcomes are left out. Bundled outcomes taught the bank. The bundled core sets are no random sample: a
+correction fitted to them made log-loss on new queries worse by 0.004 to 0.05 in all five trials, while one fitted to as
+many random queries did no harm (build_scripts/measure_tuning.py).
 
-Scores before and after are cross-validated over anchors. What scores an anchor was fitted to predictions that do not know
-its outcome, nor any of its fold: neither in the correction nor in the abilities.
+Scores before and after are cross-validated over anchors: neither the correction nor the abilities that score an anchor
+were fitted to an outcome of its fold.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge.errors import UsageError
+from scope_edge.estimation.anchors import taught_by
+from scope_edge.estimation.fingerprints import load_fingerprints
+from scope_edge.estimation.irt import load_irt_model
 from scope_edge.estimation.metrics import ece, ece_floor
 from scope_edge.estimation.newton import fit_platt, sigmoid
+from scope_edge.estimation.refit import refitted
 from scope_edge.estimation.user_calibration import Personal, file, save_personal
 from scope_edge.tuning.cross_validation import LeftOutPrediction, is_fair, joined, predict
 
@@ -33,15 +37,15 @@ if TYPE_CHECKING:
     from scope_edge.types import Floats, ModelCard
 
 FOLDS = 5
-# What "no change" weighs, in outcomes: with as many of the user's own, a fit goes half-way.
+# The weight of "no change", in outcomes: with as many of the user's own, a fit goes half-way.
 PULL = 50
-# Fewer outcomes cannot tell a correction from chance.
+# With fewer outcomes a correction cannot be told from chance.
 LEAST_OUTCOMES = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How good estimates are. ece: above what a perfect predictor shows with so many. width: of upper bound over median.
+    """The quality of estimates. ece: above that of perfect estimates. width: of upper bound over median.
 
     The last two are None without any known length.
     """
@@ -56,12 +60,12 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationResult:
-    """What a calibration came to.
+    """The result of a calibration.
 
     Attributes:
-        personal: fitted to all outcomes; a part of it that did not help in cross-validation is left at no change.
-        full: with every part, whether it helped or not. helps: "probability" and "length", as far as they do.
-        before, after: model -> figures, "all" of them; after is cross-validated, with every part.
+        personal: fitted to all outcomes; a part that did not help in cross-validation is left at no change.
+        full: with every part, whether it helped or not. helps: "probability", "length", both or neither.
+        before, after: model (or "all") -> figures; after is cross-validated, with every part.
     """
 
     personal: Personal
@@ -73,7 +77,7 @@ class CalibrationResult:
 
 @dataclass(frozen=True, slots=True)
 class StoredCalibration:
-    """A calibration, whether it is in use from now on, and the file it would be kept in."""
+    """A calibration, whether it was stored, and the file for it."""
 
     calibrated: CalibrationResult
     stored: bool
@@ -88,27 +92,22 @@ def calibrate_own(
     anyway: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> StoredCalibration:
-    """Calibrate for a pool and keep what helps. anyway: keep all of it, even where it does not.
+    """Calibrate for a pool and store the parts that help. anyway: store every part.
 
-    Raises UsageError (too little was measured), AssetError (a file is missing or damaged, or cannot be written).
+    Raises UsageError (too few outcomes), AssetError (a file is missing or damaged, or cannot be written).
     """
-    from scope_edge.estimation.anchors import taught_by
-    from scope_edge.estimation.fingerprints import load_fingerprints
-    from scope_edge.estimation.irt import load_irt_model
-    from scope_edge.estimation.refit import refitted
-
-    fingerprints, basis = load_fingerprints()[1], load_irt_model()
-    # Abilities are known as `route` knows them: by anchors as hard as the user's other models found them.
-    known = refitted(fingerprints, basis, [card.id for card in cards])
-    found = calibrate_prior(basis, cards, known, coverage, progress, taught=taught_by()[1])
+    fingerprints, irt = load_fingerprints()[1], load_irt_model()
+    # As in `route`, the difficulty of the user's anchors comes from the user's other models too.
+    known = refitted(fingerprints, irt, [card.id for card in cards])
+    found = calibrate_pool(irt, cards, known, coverage, progress, taught=taught_by()[1])
     store = not dry_run and (anyway or bool(found.helps))
     if store:
         save_personal(found.full if anyway else found.personal, fingerprints)
     return StoredCalibration(found, store, file())
 
 
-def calibrate_prior(
-    basis: IrtModel,
+def calibrate_pool(
+    irt: IrtModel,
     cards: Sequence[ModelCard],
     fingerprints: Mapping[str, Sequence[Fingerprint]],
     coverage: float,
@@ -116,15 +115,15 @@ def calibrate_prior(
     *,
     taught: Collection[int] = (),
 ) -> CalibrationResult:
-    """Fit to what the user measured of these models. Raises UsageError when that is too little.
+    """Fit to the user's own outcomes of these models. Raises UsageError if they are too few.
 
-    taught: hashes of the questions that the bank was learned from.
+    taught: hashes of the bank's training questions.
     """
     mine = [card for card in cards if any(map(is_fair, fingerprints.get(card.id, ())))]
     if not mine:
         raise UsageError(
-            "no model of the pool was measured by you on questions of your own or on core-250, and from the bundled outcomes"
-            " nothing new can be learned; `scope-edge import` brings yours, `scope-edge fingerprint MODEL` asks a model"
+            "no model of the pool was measured by you on questions of your own or on core-250, and the bundled outcomes"
+            " cannot calibrate; `scope-edge import` brings yours, `scope-edge fingerprint MODEL` asks a model"
         )
     folds = _folds([one for card in mine for one in fingerprints[card.id] if one.own])
     jobs = (1 + FOLDS) * len(mine)
@@ -134,7 +133,7 @@ def calibrate_prior(
         for i, card in enumerate(mine):
             if progress is not None:
                 progress(f"leaving anchors of {card.id} out", len(seen) * len(mine) + i, jobs)
-            parts.append(predict(basis, card, fingerprints[card.id], coverage, (folds, left), taught))
+            parts.append(predict(irt, card, fingerprints[card.id], coverage, (folds, left), taught))
         seen.append(joined(parts))
     everything, without = seen[0], seen[1:]
     if len(everything.correct) < LEAST_OUTCOMES:
@@ -157,29 +156,24 @@ def calibrate_prior(
 
 
 def _folds(parts: Sequence[Fingerprint]) -> Mapping[str, int]:
-    """Anchor -> the part it is in: at random, but always alike, and the same for all models."""
+    """Return the fold of each anchor: random, but the same in every run and for all models."""
     ids = sorted({id for one in parts for id in one.anchors.ids})
     order = np.random.default_rng(0).permutation(len(ids))
     return {ids[at]: place % FOLDS for place, at in enumerate(order.tolist())}
 
 
 def _fit(seen: LeftOutPrediction, coverage: float) -> tuple[float, float, float]:
-    """(slope, intercept, widening)."""
-    return (*_platt(seen), _widening(seen.reach[np.isfinite(seen.reach)], coverage))
-
-
-def _platt(seen: LeftOutPrediction) -> tuple[float, float]:
-    """Fit slope and intercept, pulled towards no change by a Gaussian as informative as `PULL` typical ones of these outcomes."""
+    """Fit (slope, intercept, widening), pulled towards no change as if by `PULL` typical ones of these outcomes."""
     rows, p = np.column_stack([seen.logit, np.ones_like(seen.logit)]), sigmoid(seen.logit)
-    # A little of it in every direction: where all are alike, a slope cannot be told from an intercept.
+    # A little in every direction: if all log-odds are equal, slope and intercept cannot be told apart.
     pull = PULL / len(rows) * (rows * (p * (1 - p))[:, None]).T @ rows + 1e-3 * np.eye(2)
     slope, intercept = fit_platt(seen.logit, seen.correct, pull).tolist()
-    # A slope of nothing or less would turn the order of queries round, which is no calibration.
-    return max(slope, 0.05), intercept
+    # A slope of 0 or less would reverse the order of queries.
+    return max(slope, 0.05), intercept, _widening(seen.reach[np.isfinite(seen.reach)], coverage)
 
 
 def _widening(reach: Floats, coverage: float) -> float:
-    """The reach that a new outcome stays under with that probability (split conformal), pulled towards 1 in its log."""
+    """Return the reach that covers a new outcome with this probability (split conformal), its log pulled towards 0."""
     n = len(reach)
     rank = int(np.ceil((n + 1) * coverage))
     if not 1 <= rank <= n:
@@ -188,30 +182,26 @@ def _widening(reach: Floats, coverage: float) -> float:
     return float(np.exp(np.log(found) * n / (n + PULL)))
 
 
-def _applied(seen: LeftOutPrediction, fitted: tuple[float, float, float]) -> LeftOutPrediction:
-    slope, intercept, widening = fitted
-    return replace(seen, logit=slope * seen.logit + intercept, reach=seen.reach / widening, room=seen.room * widening)
-
-
 def _cross_validated(
     seen: LeftOutPrediction, without: Sequence[LeftOutPrediction], coverage: float
 ) -> LeftOutPrediction:
-    """Every part of the anchors as it is after a correction that does not know it, in the order of `seen`."""
+    """Correct every fold by a fit without it, in the order of `seen`."""
     after = seen
     for fold, other in enumerate(without):
         here = seen.fold == fold
         if here.any() and len(other.correct):
-            changed = _applied(seen, _fit(other, coverage))
-            columns = {
-                name: np.where(here, getattr(changed, name), getattr(after, name))
-                for name in ("logit", "reach", "room")
-            }
-            after = replace(after, **columns)
+            slope, intercept, widening = _fit(other, coverage)
+            after = replace(
+                after,
+                logit=np.where(here, slope * seen.logit + intercept, after.logit),
+                reach=np.where(here, seen.reach / widening, after.reach),
+                room=np.where(here, seen.room * widening, after.room),
+            )
     return after
 
 
 def _helps(before: LeftOutPrediction, after: LeftOutPrediction, coverage: float) -> tuple[str, ...]:
-    """What got better by more than its standard error: log-loss, and how near coverage is to what is asked of it."""
+    """Return the parts that improve by more than their standard error: log-loss, and the error of coverage."""
     gain = _losses(before) - _losses(after)
     found = ["probability"] if gain.mean() > gain.std() / np.sqrt(len(gain)) else []
     known = np.isfinite(before.reach)
@@ -228,8 +218,8 @@ def _losses(seen: LeftOutPrediction) -> Floats:
 
 
 def _figures(seen: LeftOutPrediction, names: Sequence[str]) -> Mapping[str, Figures]:
-    models = {name: _figure(seen.take(seen.model == i)) for i, name in enumerate(names) if (seen.model == i).any()}
-    return {**models, "all": _figure(seen)}
+    parts = {name: seen.take(seen.model == i) for i, name in enumerate(names)} | {"all": seen}
+    return {name: _figure(part) for name, part in parts.items() if len(part.model)}
 
 
 def _figure(seen: LeftOutPrediction) -> Figures:

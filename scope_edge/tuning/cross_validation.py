@@ -1,4 +1,4 @@
-"""Known outcomes predicted as `route` would predict them for new queries: by abilities that were fitted without them."""
+"""Known outcomes predicted as `route` would predict new ones: from abilities that were fitted without them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from scope_edge.estimation.irt import EstimateTable
     from scope_edge.types import Floats, ModelCard
 
-# Fits a model and anchor set, at most: beyond as many outcomes, a few are left out together.
+# The most fits per model and anchor set: with more outcomes, a few are left out together.
 _GROUPS = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeftOutPrediction:
-    """n outcomes and what was expected of them: shape (n,); NaN = not known.
+    """n outcomes and their predictions: shape (n,); NaN = not known.
 
     Attributes:
-        logit: log-odds of P(correct). reach: log(tokens) above its expected value, in units of what its upper bound lies
-            above it; up to 1 it is covered. room: log of the upper bound over the median.
-        model: index of the model. fold: which part of the anchors it is in.
+        logit: log-odds of P(correct). room: log of the upper bound over the median.
+        reach: log of tokens over the median, divided by `room`; up to 1 they are covered.
+        model: index of the model. fold: of the anchor.
     """
 
     logit: Floats
@@ -43,35 +43,38 @@ class LeftOutPrediction:
     fold: NDArray[np.intp]
 
     def take(self, rows: NDArray[np.bool_]) -> LeftOutPrediction:
-        """Only these."""
+        """Return these rows."""
         return LeftOutPrediction(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 def is_fair(part: Fingerprint) -> bool:
-    """Whether what the map says of these anchors can be judged by their outcomes.
+    """Return whether the map can be judged by the outcomes on these anchors.
 
-    The user must have measured them, and the set must be one that the map placed. The bundled core sets were chosen by how
-    models did on them, which the map cannot know: what seems wrong with the map there is right elsewhere.
+    The user must have measured them, and the map must have placed the set. The bundled core sets were chosen by outcomes,
+    which the map does not know: its apparent errors on them do not hold elsewhere.
     """
     return part.own and part.anchors.own
 
 
 def predict(
-    basis: IrtModel,
+    irt: IrtModel,
     card: ModelCard,
     parts: Sequence[Fingerprint],
     coverage: float,
     leaving: tuple[Mapping[str, int], int | None],
     taught: Collection[int] = (),
 ) -> LeftOutPrediction:
-    """One model's own outcomes, each by an ability that was fitted without it.
+    """Predict a model's own outcomes, each from an ability that was fitted without it.
 
-    leaving: the folds of the anchors, and the one to do without. With None each outcome is left out alone (or, of more than
-    `_GROUPS`, with a few others), else a whole fold at a time beside that one. taught: hashes of questions that the map
-    was learned from, whose outcomes say nothing of new ones.
+    leaving: the folds of the anchors, and one fold to leave out of everything. With None each outcome is left out alone (or,
+    beyond `_GROUPS`, with a few others), else each other fold as a whole. taught: hashes of the map's training questions,
+    whose outcomes are no evidence for new ones.
     """
     folds, left = leaving
-    others = [one if left is None else _without(one, _in_fold(one, folds, left)) for one in parts]
+    others = [
+        one if left is None else _without(one, np.flatnonzero([folds.get(id) == left for id in one.anchors.ids]))
+        for one in parts
+    ]
     found = []
     for number, one in enumerate(parts):
         if not is_fair(one):
@@ -88,26 +91,22 @@ def predict(
             ]
             for g in range(group.max() + 1)
         }
-        # Each version of the model stands for it: what the bank knows of it is known of all.
-        abilities = dict.fromkeys(versions, basis.abilities[card.id]) if card.id in basis.abilities else {}
+        # Every version of the model has the bank's ability of it.
+        abilities = dict.fromkeys(versions, irt.abilities[card.id]) if card.id in irt.abilities else {}
         cards = [replace(card, id=name) for name in versions]
-        prior = IrtEstimator(replace(basis, abilities=abilities), cards, versions, coverage=coverage)
-        table = prior.table(_places(one.anchors, basis.population), np.ones(len(fold)))
+        estimator = IrtEstimator(replace(irt, abilities=abilities), cards, versions, coverage=coverage)
+        table = estimator.table(_places(one.anchors, irt.population), np.ones(len(fold)))
         found.append(_compared(table, one, (rows, group), card.token_factor, fold))
     return joined(found)
 
 
 def _places(anchors: AnchorSet, population: Population) -> MapPositions:
-    """Where the map placed these anchors, the blur that goes into fitting abilities taken off."""
+    """Return the anchors' positions on the map, without the blur that goes into fitting abilities."""
     sharp = anchors.domains @ population.discrimination / anchors.discrimination
     return MapPositions(anchors.map_difficulty, anchors.log_length, anchors.domains, anchors.traits * sharp[:, None])
 
 
-def _in_fold(part: Fingerprint, folds: Mapping[str, int], left: int) -> NDArray[np.intp]:
-    return np.flatnonzero([folds.get(id) == left for id in part.anchors.ids])
-
-
-def _without(part: Fingerprint, rows: NDArray[np.intp] | tuple[()]) -> Fingerprint:
+def _without(part: Fingerprint, rows: NDArray[np.intp]) -> Fingerprint:
     if not len(rows) or not part.own:
         return part
     correct, tokens = part.correct.copy(), part.tokens.copy()
@@ -122,7 +121,7 @@ def _compared(
     factor: float,
     fold: NDArray[np.intp],
 ) -> LeftOutPrediction:
-    """Outcomes beside what was expected. at: anchors, and for each the column of the table that does not know it."""
+    """Compare outcomes with predictions. at: anchors, and for each the column of the table that does not know it."""
     rows = at[0]
     p, middle, high = table.p_correct[at], np.log(table.tokens[at]), np.log(table.tokens_hi[at])
     tokens = np.where(part.tokens[rows] > 0, part.tokens[rows] * factor, np.nan)
@@ -138,7 +137,7 @@ def _compared(
 
 
 def joined(parts: Sequence[LeftOutPrediction]) -> LeftOutPrediction:
-    """One after another; the model is the number of the part."""
+    """Join parts; the model is the number of the part."""
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts]) if parts else np.zeros(0)
         for name in LeftOutPrediction.__dataclass_fields__

@@ -1,11 +1,11 @@
-"""What a pool is expected to do at every alpha, from fingerprints alone.
+"""Forecasts of a pool's accuracy and cost at every alpha, from fingerprints alone.
 
-Expected values over queries whose outcome nobody knows: the policy chooses for each as `route` would, and what it chose is
-taken to be right with its calibrated p and to spend its mean tokens. Nothing is run and no label is looked at.
+These are expected values over queries of unknown outcome: the policy chooses for each as `route` would, and the chosen
+model is right with its calibrated p and spends its mean tokens. No model runs and no label is read.
 
-The choice is made by the same p that it is judged by, so it prefers models that are overrated on that query. What tells
-models of like ability apart on one query are traits read off its embedding, and those are blurred: `believed` trusts them
-less when a choice is judged than when it is made.
+A choice is judged by the same p that made it, so it prefers models that are overrated on the query. Models of similar
+ability differ on a query by traits read off its embedding, and those are blurred: `believed` trusts them less when a choice
+is judged than when it is made.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from scope_edge.policy.utility import PolicyPool
     from scope_edge.types import Floats, PolicyName, Preference
 
-# How much of what traits say of the difference between two models on a query came true, among models within 10 points of
-# each other, on models and queries that nothing was fitted on: 0.58 to 0.86 (build_scripts/measure_tuning.py).
+# The share of a difference between two models by traits that came true, among models within 10 points of each other, on
+# held-out models and queries: 0.58 to 0.86 (build_scripts/measure_tuning.py).
 _TRAITS_TRUE = 0.7
-# Expectations of held-out models scattered so much wider around what came than posteriors of abilities say (same script).
+# Forecasts of held-out models were off by this factor more than posteriors of abilities say (same script).
 _WIDER = 1.3
-# Draws from the posteriors of abilities: the standard error they give is itself known to an eighth.
+# Draws from the posteriors of abilities; they give the standard error to an eighth.
 DRAWS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is expected of choices, a query on average. Errors are standard errors, None where they were not asked for.
+    """Expected means per query of some choices. Errors are standard errors, None without draws.
 
     Attributes:
-        accuracy: share right. usd: US dollars; None when a chosen model has no price. tokens: prompt and completion, own.
-        device_share: of queries that stay on the device. portfolio: share of queries of every model that gets any.
-        unserved: share of queries for which nothing keeps to the limits; the rest is about the others.
+        accuracy: share right. usd: US dollars; None if a chosen model has no price. tokens: prompt and completion, own.
+        device_share: share of queries that stay on the device. portfolio: chosen model -> share of queries.
+        unserved: share of queries for which no model keeps to the limits; all else is about the other queries.
     """
 
     accuracy: float
@@ -58,20 +58,20 @@ class Expected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast(Expected):
-    """What is expected at one alpha."""
+    """The expectation at one alpha."""
 
     alpha: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prospect:
-    """q queries of unknown outcome, as n models are expected to do on them, a pool's first; arrays (q, n).
+    """q queries of unknown outcome with estimates for n models, the pool's first; arrays (q, n).
 
     Attributes:
-        columns, table: of the n models, and the estimates choices are made by. prompt_tokens: (q,) cl100k.
-        believed: P(correct) a choice is judged by. usd: mean cost: spending adds up by the mean, while the policy weighs the
-            median, which is a better guess of one call. draws: these two, with abilities as they may also be.
-        allowed: (q, pool) what limits leave to choose from. unlimited: what they do when a fallback lifts those of a budget.
+        columns, table: the n models, and the estimates that choices are made by. prompt_tokens: (q,) cl100k.
+        believed: P(correct) that a choice is judged by. usd: mean cost, since spending adds up by the mean; the policy uses
+            the median, a better guess of one call. draws: these two, for abilities drawn from their posteriors.
+        allowed: (q, pool) models within the limits. unlimited: the same when a fallback lifts the limits of a budget.
     """
 
     columns: PoolColumns
@@ -87,12 +87,12 @@ class Prospect:
 def forecast_query(
     pool: PolicyPool, prospect: Prospect, alphas: Sequence[float], policy: PolicyName = "scope-edge"
 ) -> tuple[Forecast, ...]:
-    """What is expected at every alpha, each in [0, 1]."""
+    """Forecast every alpha, each in [0, 1]."""
     return tuple(foreseen(alpha, expected(prospect, choices(pool, prospect, alpha, policy))) for alpha in alphas)
 
 
 def choices(pool: PolicyPool, prospect: Prospect, alpha: float, policy: PolicyName = "scope-edge") -> Ints:
-    """(q,) the model `route` would choose at one alpha, index in the pool; -1 where nothing keeps to the limits."""
+    """Return `route`'s choices at one alpha, (q,), as indices in the pool; -1 if no model keeps to the limits."""
     n = len(pool.columns.models)
     p, tokens = prospect.table.p_correct[:, :n], prospect.table.tokens[:, :n]
     cost = expected_costs(pool.columns, tokens, prospect.prompt_tokens, pool.value_of_time)
@@ -104,12 +104,12 @@ def choices(pool: PolicyPool, prospect: Prospect, alpha: float, policy: PolicyNa
 
 
 def foreseen(alpha: float, one: Expected) -> Forecast:
-    """What is expected, of an alpha."""
+    """Return an expectation as a forecast."""
     return Forecast(**{field.name: getattr(one, field.name) for field in fields(Expected)}, alpha=float(alpha))
 
 
 def expected(prospect: Prospect, chosen: Ints) -> Expected:
-    """What is expected of these choices: (q,), the index of a model, -1 for none."""
+    """Return the expectation of these choices, (q,): the index of a model, -1 for no model."""
     columns, prompts = prospect.columns, prospect.prompt_tokens
     rows = np.flatnonzero(chosen >= 0)
     if not len(rows):
@@ -131,7 +131,7 @@ def expected(prospect: Prospect, chosen: Ints) -> Expected:
 
 
 def lead(prospect: Prospect, chosen: Ints, model: int) -> tuple[float, float | None]:
-    """By how much these choices are right more often than one model alone, and the standard error of that."""
+    """Return how much more often these choices are right than one model alone, and the standard error."""
     rows = np.flatnonzero(chosen >= 0)
 
     def ahead(p: Floats) -> Floats:
@@ -143,7 +143,7 @@ def lead(prospect: Prospect, chosen: Ints, model: int) -> tuple[float, float | N
 
 
 def _error(values: Floats, drawn: Sequence[Floats]) -> float | None:
-    """The standard error of a mean: for abilities as they may also be, and for having so many queries and no more."""
+    """Return the standard error of a mean: from uncertain abilities, and from the number of queries."""
     if not drawn or len(values) < 2 or not np.isfinite(values).all():
         return None
     abilities = _WIDER * np.std([one.mean() for one in drawn])
@@ -156,39 +156,39 @@ def _known(values: Floats) -> float | None:
 
 
 def believed(p: Floats, plain: Floats) -> Floats:
-    """P(correct), (q, models), to judge choices by. p: what they are made by; plain: the same `without_traits`."""
+    """Return the P(correct), (q, models), that choices are judged by. p: of the choices; plain: the same `without_traits`."""
     known = np.isfinite(p).all(axis=0)
     if not known.any():
         return p
-    told = (p - plain)[:, known]
-    # Only what tells models apart is doubted: neither how hard the query is for all, nor how able a model is.
-    told = told - told.mean(axis=1, keepdims=True)
-    told = told - told.mean(axis=0)
+    traits = (p - plain)[:, known]
+    # Only differences between models are doubted: neither the query's difficulty for all, nor a model's ability.
+    traits = traits - traits.mean(axis=1, keepdims=True)
+    traits = traits - traits.mean(axis=0)
     found = p.copy()
-    found[:, known] -= (1 - _TRAITS_TRUE) * told
+    found[:, known] -= (1 - _TRAITS_TRUE) * traits
     return found
 
 
-def without_traits(prior: IrtEstimator, places: MapPositions) -> EstimateTable:
-    """What the prior says when it knows of each query no more than its difficulty, length and domains."""
-    return prior.table(replace(places, traits=np.zeros_like(places.traits)), np.ones(len(places)))
+def without_traits(estimator: IrtEstimator, positions: MapPositions) -> EstimateTable:
+    """Estimate from each query's difficulty, length and domains alone."""
+    return estimator.table(replace(positions, traits=np.zeros_like(positions.traits)), np.ones(len(positions)))
 
 
 def prospect_of(
-    columns: PoolColumns, prior: IrtEstimator, places: MapPositions, prompt_tokens: Floats, *, draws: int = 0
+    columns: PoolColumns, estimator: IrtEstimator, positions: MapPositions, prompt_tokens: Floats, *, draws: int = 0
 ) -> Prospect:
-    """The prior's models over queries at these places, without limits. draws: 0 asks for no errors."""
-    anywhere = np.ones(len(places))
-    table = prior.table(places, anywhere)
+    """Return the estimator's models over queries at these positions, without limits. draws: 0 gives no errors."""
+    similarity = np.ones(len(positions))
+    table = estimator.table(positions, similarity)
     return Prospect(
         columns=columns,
         table=table,
         prompt_tokens=prompt_tokens,
-        believed=believed(table.p_correct, without_traits(prior, places).p_correct),
+        believed=believed(table.p_correct, without_traits(estimator, positions).p_correct),
         usd=expected_costs(columns, table.tokens_mean, prompt_tokens),
         draws=[
             (one.p_correct, expected_costs(columns, one.tokens_mean, prompt_tokens))
-            for one in (other.table(places, anywhere) for other in prior.drawn(draws))
+            for one in (other.table(positions, similarity) for other in estimator.drawn(draws))
         ],
     )
 
@@ -196,7 +196,7 @@ def prospect_of(
 def within_limits(
     pool: PolicyPool, table: EstimateTable, prompts: tuple[Floats, Floats], preference: Preference
 ) -> tuple[Bools, Bools | None]:
-    """`allowed` and `unlimited` of a `Prospect` of these queries. prompts: (q,) each, expected and upper bound, cl100k."""
+    """Return `allowed` and `unlimited` of a `Prospect`. prompts: (q,) each, expected and upper bound, cl100k."""
     n = len(pool.columns.models)
     tokens, high = table.tokens[:, :n], table.tokens_hi[:, :n]
     costs = many_costs(pool.columns, tokens, high, prompts, pool.value_of_time)

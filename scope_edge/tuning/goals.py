@@ -1,4 +1,4 @@
-"""The alpha for a wish: at most so many dollars, at most so many tokens, at least as good as a model."""
+"""The alpha for a goal: at most this cost, at most these tokens, at least as accurate as a model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TuningGoal:
-    """What choices are to be, on average; None = no matter.
+    """Limits on the average of choices; None = no limit.
 
     Attributes:
-        usd: at most, a query. tokens: at most, prompt and completion, a query.
-        match: a model they are to be right as often as, but for `within` (a share of queries).
+        usd: the most per query. tokens: the most per query, prompt and completion.
+        match: a model whose accuracy must be reached, up to `within` (a share of queries).
     """
 
     usd: float | None = None
@@ -29,7 +29,7 @@ class TuningGoal:
 
 @dataclass(frozen=True, slots=True)
 class UnmetGoal:
-    """A part of a wish that no alpha grants. best: how near one comes, None where that is not known; at: the alpha."""
+    """A part of a goal that no alpha meets. best: the nearest value, None if unknown; at: its alpha."""
 
     part: str
     wanted: float
@@ -39,13 +39,13 @@ class UnmetGoal:
 
 @dataclass(frozen=True, slots=True)
 class SolvedGoal:
-    """What became of a wish.
+    """The solution of a goal.
 
     Attributes:
-        found: the alpha that keeps to it: the most accurate, or, where a model is to be matched, the cheapest. None = none does.
-        nearest: then the one that comes nearest; None where nothing is known of any.
-        missed: the parts that no alpha grants; empty where each can be granted, but not all at once.
-        lead: how far `found`, or else `nearest`, is ahead of the model to match, and the standard error of that.
+        found: the alpha that meets it: the most accurate, or, if a model must be matched, the cheapest. None = no alpha does.
+        nearest: in that case the nearest alpha; None if nothing is known of any.
+        missed: the parts that no alpha meets; empty if each can be met, but not all at once.
+        lead: accuracy of `found`, or else `nearest`, minus that of the model to match, and its standard error.
     """
 
     found: Forecast | None
@@ -54,22 +54,23 @@ class SolvedGoal:
     lead: tuple[float, float | None] | None
 
 
-def solve(outlook: PoolForecast, wish: TuningGoal) -> SolvedGoal:
-    """The alpha of the outlook that keeps to the wish, with the queries that limits leave a model for."""
-    parts = tuple(_parts(outlook, wish))
+def solve(outlook: PoolForecast, goal: TuningGoal) -> SolvedGoal:
+    """Find the alpha of a forecast that meets a goal, on the queries that some model may answer within the limits."""
+    parts = tuple(_parts(outlook, goal))
     served = [i for i, row in enumerate(outlook.rows) if row.unserved < 1]
     good = [i for i in served if all(part.excess[i] <= 0 for part in parts)]
-    at = _best(outlook, good, wish) if good else _nearest(parts, served)
-    lead = outlook.leads[at] if at is not None and wish.match is not None else None
+    at = _best(outlook, good, goal) if good else _nearest(parts, served)
+    lead = outlook.leads[at] if at is not None and goal.match is not None else None
     row = None if at is None else outlook.rows[at]
     if good:
         return SolvedGoal(row, None, (), lead)
-    return SolvedGoal(None, row, tuple(_missed(outlook, part, served) for part in parts if _never(part, served)), lead)
+    never = [part for part in parts if all(part.excess[i] > 0 for i in served)]
+    return SolvedGoal(None, row, tuple(_missed(outlook, part, served) for part in never), lead)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """excess: by how much every row misses it, relative to `wanted`; infinite where it is not known whether it does."""
+    """One part of a goal. excess: by how much every row misses it, relative to `wanted`; infinite if unknown."""
 
     name: str
     wanted: float
@@ -77,28 +78,27 @@ class _Part:
     excess: tuple[float, ...]
 
 
-def _parts(outlook: PoolForecast, wish: TuningGoal) -> Iterator[_Part]:
-    for name, most in (("usd", wish.usd), ("tokens", wish.tokens)):
+def _parts(outlook: PoolForecast, goal: TuningGoal) -> Iterator[_Part]:
+    for name, most in (("usd", goal.usd), ("tokens", goal.tokens)):
         if most is not None:
             values: tuple[float | None, ...] = tuple(getattr(row, name) for row in outlook.rows)
             excess = tuple(math.inf if value is None else (value - most) / max(most, 1e-12) for value in values)
             yield _Part(name, most, values, excess)
-    if wish.match is not None:
-        least = outlook.alone[wish.match].accuracy - wish.within
-        # On the queries that limits leave a model for: there alone the two can be compared.
-        behind = tuple(-lead - wish.within for lead, _ in outlook.leads)
-        right = tuple(row.accuracy for row in outlook.rows)
-        yield _Part("match", least, right, tuple(one / max(least, 1e-12) for one in behind))
+    if goal.match is not None:
+        least = outlook.alone[goal.match].accuracy - goal.within
+        # A lead compares the two on the queries that some model may answer within the limits.
+        excess = tuple((-lead - goal.within) / max(least, 1e-12) for lead, _ in outlook.leads)
+        yield _Part("match", least, tuple(row.accuracy for row in outlook.rows), excess)
 
 
-def _best(outlook: PoolForecast, good: list[int], wish: TuningGoal) -> int:
-    """The row to take of those that are good."""
+def _best(outlook: PoolForecast, good: list[int], goal: TuningGoal) -> int:
+    """Return the best row among those that meet the goal."""
 
     def cost(i: int) -> float:
         usd = outlook.rows[i].usd
         return math.inf if usd is None else usd
 
-    if wish.match is not None:
+    if goal.match is not None:
         return min(good, key=lambda i: (cost(i), outlook.rows[i].alpha))
     return max(good, key=lambda i: (outlook.rows[i].accuracy, -cost(i)))
 
@@ -107,10 +107,6 @@ def _nearest(parts: tuple[_Part, ...], served: list[int]) -> int | None:
     missing = {i: sum(max(part.excess[i], 0.0) for part in parts) for i in served}
     known = [i for i, excess in missing.items() if math.isfinite(excess)]
     return min(known, key=missing.__getitem__) if known else None
-
-
-def _never(part: _Part, served: list[int]) -> bool:
-    return all(part.excess[i] > 0 for i in served)
 
 
 def _missed(outlook: PoolForecast, part: _Part, served: list[int]) -> UnmetGoal:

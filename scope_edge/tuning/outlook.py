@@ -1,4 +1,4 @@
-"""What alpha buys in the user's pool: every alpha, and every model alone, over the traffic it is asked about."""
+"""The forecast of a user's pool over some traffic: at every alpha, and for every model alone."""
 
 from __future__ import annotations
 
@@ -12,18 +12,8 @@ from scope_edge.errors import UsageError
 from scope_edge.policy.costs import pool_columns
 from scope_edge.policy.pool import load_pool_state
 from scope_edge.providers.llama.loadable import unloadable
-from scope_edge.tuning.forecast import (
-    DRAWS,
-    Expected,
-    Forecast,
-    Prospect,
-    choices,
-    expected,
-    foreseen,
-    lead,
-    prospect_of,
-    within_limits,
-)
+from scope_edge.tuning import forecast
+from scope_edge.tuning.forecast import DRAWS, Expected, Forecast, Prospect
 from scope_edge.tuning.traffic import Traffic, bank_traffic
 
 if TYPE_CHECKING:
@@ -34,19 +24,18 @@ if TYPE_CHECKING:
     from scope_edge.policy.pool import PoolState
     from scope_edge.types import ModelCard, Preference
 
-# Fine enough that a wish is met to the hundredth of alpha.
+# Goals are met to the hundredth of alpha.
 GRID = tuple(round(i / 100, 2) for i in range(101))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolForecast:
-    """What to expect.
+    """The forecast of a pool.
 
     Attributes:
-        rows: at every alpha, rising. leads: how far each is ahead of the model to match, with the standard error of that.
-        alone: model -> what it would do with all queries, limits aside; models of the pool
-            that were measured, and the one to match.
-        unmeasured: models of the pool without a fingerprint, of which nothing is expected.
+        rows: at every alpha, rising. leads: each row's lead over the model to match, with its standard error.
+        alone: model -> the expectation for all queries without limits; measured models of the pool, and the one to match.
+        unmeasured: models of the pool without a fingerprint, which are left out.
     """
 
     pool: tuple[str, ...]
@@ -70,24 +59,24 @@ def forecast_pool(
     """Forecast the active pool under a preference's policy and limits, at each alpha.
 
     Args:
-        coverage, value_of_time: as `load_standing` takes them.
-        match: a model to look at alone, in the pool or not.
-        traffic: makes it from the map; None = the bank's reference.
+        coverage, value_of_time: as in `load_pool_state`.
+        match: a model to compare with, in the pool or not.
+        traffic: makes the traffic from the map; None = the bank's reference.
 
     Raises UsageError (unknown model or pool, nothing measured), AssetError (a bundled file is missing or damaged).
     """
     if preference.policy == "paper":
-        # It goes by each model's own anchors nearest to a query, which places alone do not tell.
-        raise UsageError("what the paper's policy will choose cannot be foreseen; leave `policy` at scope-edge")
+        # It uses each model's own anchors nearest to a query, which map positions do not give.
+        raise UsageError("the choices of the paper's policy cannot be forecast; leave `policy` at scope-edge")
     cards = catalog.pool()
     matched = None if match is None else catalog.card(match)
     others = () if matched is None or matched in cards else (matched,)
-    standing = load_pool_state(
+    pool_state = load_pool_state(
         cards, others, coverage=coverage, value_of_time=value_of_time, unloadable=unloadable(cards)
     )
-    seen = bank_traffic(standing.basis.reference) if traffic is None else traffic(standing.basis.map)
+    seen = bank_traffic(pool_state.basis.reference) if traffic is None else traffic(pool_state.basis.map)
     everyone = (*cards, *others)
-    prospect = _prospect(standing, everyone, seen, preference)
+    prospect = _prospect(pool_state, everyone, seen, preference)
     measured = np.isfinite(prospect.table.p_correct[0]).tolist()
     if not any(measured[: len(cards)]):
         raise UsageError(
@@ -95,21 +84,32 @@ def forecast_pool(
         )
     target = None if matched is None else everyone.index(matched)
     if target is not None and not measured[target]:
-        raise UsageError(f"how good {match} is is not known; `scope-edge fingerprint {match}` measures it")
-    chosen = [choices(standing.prepared, prospect, alpha, preference.policy) for alpha in alphas]
+        raise UsageError(f"{match} was not measured; `scope-edge fingerprint {match}` measures it")
+    chosen = [forecast.choices(pool_state.prepared, prospect, alpha, preference.policy) for alpha in alphas]
     return PoolForecast(
         pool=tuple(card.id for card in cards),
-        rows=tuple(foreseen(alpha, expected(prospect, one)) for alpha, one in zip(alphas, chosen, strict=True)),
-        leads=() if target is None else tuple(lead(prospect, one, target) for one in chosen),
-        alone={card.id: expected(prospect, np.full(len(seen), i)) for i, card in enumerate(everyone) if measured[i]},
+        rows=tuple(
+            forecast.foreseen(alpha, forecast.expected(prospect, one))
+            for alpha, one in zip(alphas, chosen, strict=True)
+        ),
+        leads=() if target is None else tuple(forecast.lead(prospect, one, target) for one in chosen),
+        alone={
+            card.id: forecast.expected(prospect, np.full(len(seen), i))
+            for i, card in enumerate(everyone)
+            if measured[i]
+        },
         traffic=seen,
         unmeasured=tuple(card.id for card, known in zip(cards, measured, strict=False) if not known),
     )
 
 
-def _prospect(standing: PoolState, everyone: Sequence[ModelCard], traffic: Traffic, preference: Preference) -> Prospect:
-    """These models, the pool's first, over the traffic, under the preference's limits."""
-    plain = prospect_of(pool_columns(everyone), standing.prior, traffic.places, traffic.prompt_tokens, draws=DRAWS)
+def _prospect(
+    pool_state: PoolState, everyone: Sequence[ModelCard], traffic: Traffic, preference: Preference
+) -> Prospect:
+    """Return these models, the pool's first, over the traffic, under the preference's limits."""
+    plain = forecast.prospect_of(
+        pool_columns(everyone), pool_state.prior, traffic.positions, traffic.prompt_tokens, draws=DRAWS
+    )
     prompts = traffic.prompt_tokens, traffic.prompt_tokens_hi
-    allowed, unlimited = within_limits(standing.prepared, plain.table, prompts, preference)
+    allowed, unlimited = forecast.within_limits(pool_state.prepared, plain.table, prompts, preference)
     return replace(plain, allowed=allowed, unlimited=unlimited)

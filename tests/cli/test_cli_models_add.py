@@ -236,7 +236,7 @@ def test_what_makes_no_sense_changes_nothing(cli: Cli, server: Server, path: Pat
         ("http://user:pw@host/v1",): "no user name or key",
         (server.address, "--estimate-only"): "is for a GGUF",
         (server.address, "--served-as", "small:7b", "--supports", "tool"): "did you mean tools",
-        (str(path), "--id", "b", "--supports", "tools"): "asked for text alone",
+        (str(path), "--id", "b", "--supports", "tools"): "answers with text alone",
     }
     for args, said in cases.items():
         done = cli("models", "add", *args, "--no-check")

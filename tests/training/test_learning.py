@@ -17,8 +17,7 @@ from scope_edge.errors import AssetError
 from scope_edge.evaluation.splits import sources_of
 from scope_edge.factory import open_catalog
 from scope_edge.settings.config import load_settings
-from scope_edge.training.dataset import Pooled, is_base, naming, read_pooled
-from scope_edge.training.embeddings import embed
+from scope_edge.training.dataset import Pooled, embed, is_base, naming, read_pooled
 from scope_edge.training.joint_fit import fit_joint, fit_lengths
 from scope_edge.training.learn import Learned, learn
 from scope_edge.types import EncodedQuery, Query
@@ -103,7 +102,7 @@ def test_without_lengths_there_is_nothing_to_fit(data: Pooled) -> None:
 
 def test_the_map_places_new_questions_by_how_hard_they_are(learned: Learned, encoder: Encoder) -> None:
     def difficulty(text: str) -> float:
-        return learned.basis.map.place(encoder.encode(Query(text))).difficulty
+        return learned.irt.map.place(encoder.encode(Query(text))).difficulty
 
     easy, hard = (
         difficulty("What is 481 plus 17? (7)"),
@@ -114,9 +113,9 @@ def test_the_map_places_new_questions_by_how_hard_they_are(learned: Learned, enc
 
 def test_places_of_many_are_those_of_each(learned: Learned, data: Pooled) -> None:
     some = slice(0, 40)
-    many = learned.basis.map.places_of(data.vectors[some], data.states[some], data.features[some])
+    many = learned.irt.map.places_of(data.vectors[some], data.states[some], data.features[some])
     for i in (0, 17, 39):
-        one = learned.basis.map.place_of(data.vectors[i], data.states[i], data.features[i])
+        one = learned.irt.map.place_of(data.vectors[i], data.states[i], data.features[i])
         assert many.difficulty[i] == pytest.approx(one.difficulty, abs=1e-4)
         assert many.log_length[i] == pytest.approx(one.log_length, abs=1e-4)
         assert many.domains[i] == pytest.approx(one.domains, abs=1e-4)
@@ -129,8 +128,8 @@ def test_core_anchors_are_of_every_kind_that_tells_models_apart(learned: Learned
 
 
 def test_every_candidate_is_known_by_all_it_did(learned: Learned, data: Pooled) -> None:
-    assert set(learned.basis.abilities) == set(data.models.tolist())
-    assert all(one.measured == len(data) for one in learned.basis.abilities.values())
+    assert set(learned.irt.abilities) == set(data.models.tolist())
+    assert all(one.measured == len(data) for one in learned.irt.abilities.values())
 
 
 def test_spellings_of_one_model_are_one_and_base_models_are_known(own_folders: Path) -> None:

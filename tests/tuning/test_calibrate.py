@@ -21,7 +21,7 @@ from scope_edge.estimation.placement import PlacedQuestion, place
 from scope_edge.estimation.user_calibration import Personal, forget_personal, load_personal, save_personal
 from scope_edge.fingerprinting.run import save_fingerprint
 from scope_edge.storage.packs import write_pack
-from scope_edge.tuning.calibrate import CalibrationResult, calibrate_prior
+from scope_edge.tuning.calibrate import CalibrationResult, calibrate_pool
 from scope_edge.tuning.cross_validation import is_fair, predict
 from scope_edge.types import ModelCard
 
@@ -74,7 +74,7 @@ def measured(
 
 
 def calibrated(basis: IrtModel, fingerprints: dict[str, tuple[Fingerprint, ...]]) -> CalibrationResult:
-    return calibrate_prior(basis, CARDS, fingerprints, 0.9)
+    return calibrate_pool(basis, CARDS, fingerprints, 0.9)
 
 
 def test_estimates_that_are_too_sure_are_pulled_in_and_that_helps(basis: IrtModel, anchors: AnchorSet) -> None:
@@ -123,7 +123,7 @@ def test_questions_that_taught_the_bank_do_not_count(basis: IrtModel, anchors: A
     known = replace(anchors, texts=texts)
     taught = {text_hash(text) for text in texts[:100]}
     prints = measured(known, basis)
-    found = calibrate_prior(basis, CARDS, prints, 0.9, taught=taught)
+    found = calibrate_pool(basis, CARDS, prints, 0.9, taught=taught)
     assert found.before["all"].outcomes == 2 * (len(anchors) - 100)
 
 

@@ -1,4 +1,4 @@
-"""What a picture is and how it looks: colours, a router's line, SVG and PNG. The same report gives the same bytes."""
+"""Pictures and their look: colours, a router's line, SVG and PNG. The same report gives the same bytes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import MissingExtraError
@@ -30,7 +31,7 @@ _LINES: Mapping[str, tuple[str, float, Any]] = {
     "gboost": (ORANGE, 1.5, "--"),
 }
 _STYLE: dict[Any, Any] = {
-    # Names are untrusted: a $ in one is a dollar, not the beginning of a formula.
+    # A $ in an untrusted name is a dollar, not the beginning of a formula.
     "text.parse_math": False,
     "text.usetex": False,
     "font.family": ["DejaVu Sans"],
@@ -65,8 +66,8 @@ class Picture:
     """One picture of a report. Making one needs no matplotlib.
 
     Attributes:
-        name: of its files. title: what it is. headline: what it shows, drawn above it. caption: how to read it, and its caveats.
-        rows: the numbers, unrounded, as the report has them. size: inches. draw: onto an empty figure of that size.
+        name: of its files. headline: its finding, drawn above it. caption: how to read it, and its caveats.
+        rows: the numbers, unrounded, as in the report. size: inches. draw: draws onto an empty figure of that size.
     """
 
     name: str
@@ -94,12 +95,8 @@ def nothing(name: str, title: str, reason: str, rows: tuple[Mapping[str, Any], .
 
 def check_matplotlib() -> None:
     """Raise MissingExtraError if matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            'pictures need matplotlib, which is not installed; pip install "scope-edge[plots]"'
-        ) from error
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError('pictures need matplotlib, which is not installed; pip install "scope-edge[plots]"')
 
 
 def render(picture: Picture) -> tuple[bytes, bytes]:
@@ -111,7 +108,7 @@ def render(picture: Picture) -> tuple[bytes, bytes]:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # About a glyph that the font lacks: a box is drawn, and the data have the name.
+        # For a glyph that the font lacks, a box is drawn; the JSON has the name.
         warnings.simplefilter("ignore", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -127,7 +124,7 @@ def render(picture: Picture) -> tuple[bytes, bytes]:
 
 
 def line_of(router: str) -> dict[str, Any]:
-    """Return how a router's line is drawn, as arguments of `Axes.plot`; an unknown router always gets the same line."""
+    """Return a router's line as arguments of `Axes.plot`; an unknown router always gets the same line."""
     unknown = (SKY, 1.5, ("-", "--", ":")[sum(router.encode("utf-8", "replace")) % 3])
     colour, width, style = _LINES.get(router, unknown)
     return {"color": colour, "linewidth": width, "linestyle": style}

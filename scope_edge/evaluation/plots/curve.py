@@ -1,27 +1,16 @@
-"""Accuracy for cost: every router's curve, and every model of the pool alone. What the terminal's version shares is here too."""
+"""Accuracy for cost: every router's curve, and every model of the pool alone. The terminal's version uses this too."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from scope_edge.evaluation.plots.canvas import (
-    INK,
-    MUTED,
-    OURS,
-    PAPER,
-    SOFT,
-    Picture,
-    legend,
-    line_of,
-    nothing,
-    percent_axis,
-    rows_of,
-    ticks,
-)
+from scope_edge.evaluation.plots import canvas
+from scope_edge.evaluation.plots.canvas import INK, MUTED, OURS, PAPER, SOFT, Picture, line_of
 from scope_edge.evaluation.plots.names import distinct, dollars, percent, plain
 from scope_edge.evaluation.plots.portfolio import SMALL, ours
 from scope_edge.evaluation.report import Curve, EvaluationReport, RoutingPoint
@@ -40,11 +29,11 @@ _SIGNS = {"oracle": "*", "random": "%"}
 
 @dataclass(frozen=True, slots=True)
 class CostScale:
-    """Places of costs on an axis from 0 to 1: logarithmic for what is paid, a linear foot for what is nearly free, 0 at its left.
+    """Positions of costs on an axis from 0 to 1: logarithmic, with a linear foot for free and nearly free ones.
 
     Attributes:
-        low, high: US dollars per 1,000 queries; logarithmic between them. foot: share of the axis below `low`; 0 where
-            nothing is free, 1 where all is.
+        low, high: US dollars per 1,000 queries; logarithmic between them.
+        foot: share of the axis below `low`; 0 if nothing is free, 1 if everything is.
     """
 
     low: float
@@ -53,7 +42,7 @@ class CostScale:
 
     @classmethod
     def of(cls, models: Sequence[float], others: Sequence[float] = ()) -> CostScale:
-        """Return a scale for these costs. What models cost decides where it becomes logarithmic; mixtures may cost less."""
+        """Return a scale for these costs. The models' costs set where it becomes logarithmic; mixtures may cost less."""
         paid = [usd for usd in (*models, *others) if usd > 0]
         if not paid:
             return cls(1.0, 2.0, 1.0)
@@ -64,13 +53,13 @@ class CostScale:
         return cls(low, high, _FOOT if free else 0.0)
 
     def place(self, usd: float) -> float:
-        """Return where a cost lies, from 0 to 1."""
+        """Return a cost's position, from 0 to 1."""
         if usd <= self.low:
             return self.foot * usd / self.low
         return self.foot + (1 - self.foot) * math.log(usd / self.low) / math.log(self.high / self.low)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Return places and what is written there, "free" first."""
+        """Return positions and labels, "free" first."""
         if self.foot == 1:
             return [(0.0, "free")]
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
@@ -86,7 +75,7 @@ class CostScale:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A point with a cost: the model that lies there alone, if one does, and the routers without alpha that do."""
+    """A point with a cost: the single model there, if any, and the routers without alpha."""
 
     model: str | None
     routers: tuple[str, ...]
@@ -96,18 +85,17 @@ class Spot:
 
 def accuracy_cost(report: EvaluationReport) -> Picture:
     """Return the picture of a report's curves."""
-    rows = rows_of((*report.routing, *report.singles))
+    rows = canvas.rows_of((*report.routing, *report.singles))
     priced = [one for one in (*report.routing, *report.singles) if one.usd_per_1k is not None]
     if not priced:
-        why = "No two models of the pool have a known cost on the same queries, so there is nothing to set accuracy against."
-        return nothing(NAME, TITLE, why, rows)
-
-    def draw(figure: Figure) -> None:
-        _draw(figure, report)
-
+        why = (
+            "No two models of the pool have a known cost on the same queries, so accuracy cannot be compared with cost."
+        )
+        return canvas.nothing(NAME, TITLE, why, rows)
     # The two keys beside the axes must have room.
     rows_beside = len(key_of(signs_of(report, spots(report))))
     height = max(5.6, 1.5 + 0.18 * rows_beside + 0.24 * len(swept(report)))
+    draw = partial(_draw, report=report)
     return Picture(NAME, TITLE, headline(report), _caption(report), rows, (10.6, height), draw)
 
 
@@ -119,7 +107,7 @@ def swept(report: EvaluationReport) -> list[Curve]:
 
 
 def spots(report: EvaluationReport) -> list[Spot]:
-    """Return models alone and routers without alpha, as far as their cost is known; what lies on one point is one spot."""
+    """Return single models and routers without alpha whose cost is known; those on one point share a spot."""
     priced = [point for point in report.singles if point.usd_per_1k is not None]
     found = [Spot(point.router, (), point.usd_per_1k or 0.0, point.accuracy) for point in priced]
     for point in report.routing:
@@ -140,7 +128,7 @@ def scale_of(report: EvaluationReport) -> CostScale:
 
 
 def headline(report: EvaluationReport) -> str:
-    """Return what the curve says, in a line or two."""
+    """Return the curve's finding, in a line or two."""
     priced = [one for one in report.singles if one.usd_per_1k is not None]
     curve = report.curve.get(OURS)
     if curve is None or not curve.accuracy or not priced:
@@ -167,7 +155,7 @@ def _unbeaten(spot: Spot, points: Sequence[Spot]) -> bool:
 def signs_of(report: EvaluationReport, found: Sequence[Spot]) -> dict[Spot, str]:
     """Return the sign of every spot: a letter for each model by rising cost, "*" the oracle, "%" random, "@" another router.
 
-    In a large pool only models that no cheaper one beats, and those chosen often, have letters; the rest share "+".
+    In a large pool only unbeaten models and those chosen often have letters; the rest share "+".
     """
 
     def share(spot: Spot) -> float:
@@ -183,7 +171,7 @@ def signs_of(report: EvaluationReport, found: Sequence[Spot]) -> dict[Spot, str]
 
 
 def key_of(signs: Mapping[Spot, str]) -> list[tuple[str, str, str, str]]:
-    """Return (sign, accuracy, cost, names) of every spot: models by cost, then the rest; those without a letter are left out."""
+    """Return (sign, accuracy, cost, names) of every spot with a sign of its own: models by cost, then the rest."""
     names = distinct([spot.model for spot in signs if spot.model is not None], 28)
     rows = []
     for spot in sorted(signs, key=lambda spot: (spot.model is None, spot.usd, spot.model or spot.routers[0])):
@@ -199,11 +187,11 @@ def _caption(report: EvaluationReport) -> str:
     text = (
         f"Share of answers right against cost, on {report.common:,} queries of {plain(report.data)} that every model of the pool ran."
         " A letter is a model alone; the line of a router goes through its alphas that no cheaper one beats. The oracle knows"
-        " the outcomes: it is the ceiling. The figure beside a router is its mean accuracy along its curve, for spending from"
+        " the outcomes and is the ceiling. The figure beside a router is its mean accuracy along its curve, for spending from"
         " the cheapest model's to the best single one's."
     )
     if len(report.singles) > len(_LETTERS):
-        text += " In so large a pool only models that no cheaper one beats, and those chosen often, have a letter."
+        text += " In a pool this large only models that no cheaper one beats, and those chosen often, have a letter."
     return text + (f" Without a price and so not drawn: {', '.join(map(plain, unpriced))}." if unpriced else "")
 
 
@@ -211,8 +199,8 @@ def _draw(figure: Figure, report: EvaluationReport) -> None:
     scale, lines, points = scale_of(report), swept(report), spots(report)
     ax = figure.add_subplot(xlim=(-0.03, 1.05), title="answers right", xlabel="US dollars per 1,000 queries")
     ax.margins(y=0.08)
-    percent_axis(ax.yaxis)
-    ticks(ax.xaxis, *zip(*scale.ticks(), strict=True))
+    canvas.percent_axis(ax.yaxis)
+    canvas.ticks(ax.xaxis, *zip(*scale.ticks(), strict=True))
     if 0 < scale.foot < 1:
         ax.axvspan(-0.03, scale.foot, color=SOFT, lw=0, zorder=0)
         ax.text(scale.foot / 2, 0.01, "linear", transform=ax.get_xaxis_transform(), ha="center", color=MUTED)
@@ -227,7 +215,7 @@ def _draw(figure: Figure, report: EvaluationReport) -> None:
     signs = signs_of(report, points)
     _spots(ax, signs, scale)
     if lines:
-        ax.add_artist(legend(ax, "mean accuracy along the curve"))
+        ax.add_artist(canvas.legend(ax, "mean accuracy along the curve"))
     rows = "\n".join(f"{sign}  {name}  {right}, {usd}" for sign, right, usd, name in key_of(signs))
     ax.annotate(rows, (1.02, 0), xycoords="axes fraction", fontsize=8.5, linespacing=1.35)
 
@@ -242,12 +230,12 @@ def _spots(ax: Axes, signs: Mapping[Spot, str], scale: CostScale) -> None:
 
 
 def path(curve: Curve, scale: CostScale) -> tuple[list[float], list[float]]:
-    """Return a curve's line: between two points a mix of them, which on this axis is no straight one."""
+    """Return a curve's line: between two points a mix of them, which is not straight on this axis."""
     x, y = [scale.place(curve.usd_per_1k[0])], [curve.accuracy[0]]
     legs = list(zip(curve.usd_per_1k, curve.accuracy, strict=True))
     for (usd0, right0), (usd1, right1) in pairwise(legs):
         for step in range(1, 25):
-            # Finer at the dear end of a leg in the linear foot than a straight division would be.
+            # Steps are finer at the cheap end, where a logarithmic axis bends the line most.
             share = (step / 24) ** 2
             x.append(scale.place(usd0 + share * (usd1 - usd0)))
             y.append(right0 + share * (right1 - right0))

@@ -9,19 +9,19 @@ from itertools import takewhile
 
 
 def plain(name: str) -> str:
-    """A name of unknown origin on one line, one column a character: all else is spelled out as an escape.
+    """Escape all characters that are not printable or not one column wide, such as line breaks and wide letters.
 
-    That is what keeps a terminal's columns straight, and the font of the pictures has no wider characters anyway.
+    This keeps a terminal's columns straight, and the pictures' font has no wider characters.
     """
-    return "".join(char if _narrow(char) else char.encode("unicode_escape").decode("ascii") for char in name)
 
+    def narrow(char: str) -> bool:
+        return char.isprintable() and unicodedata.east_asian_width(char) not in "WF" and not unicodedata.combining(char)
 
-def _narrow(char: str) -> bool:
-    return char.isprintable() and unicodedata.east_asian_width(char) not in "WF" and not unicodedata.combining(char)
+    return "".join(char if narrow(char) else char.encode("unicode_escape").decode("ascii") for char in name)
 
 
 def shortened(name: str, width: int) -> str:
-    """`plain`, its middle left out where it has more than `width` characters: models differ at both ends."""
+    """Return `plain`, with dots for its middle beyond `width` characters: models differ at both ends."""
     text = plain(name)
     if len(text) <= width:
         return text
@@ -30,7 +30,7 @@ def shortened(name: str, width: int) -> str:
 
 
 def distinct(names: Sequence[str], width: int) -> dict[str, str]:
-    """Each name shortened so that no two look alike: what alike ones begin with is left out, and numbers tell the last apart."""
+    """Shorten names so that no two look alike: common beginnings are left out, and numbers tell the rest apart."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(shortened(name, width), []).append(name)
@@ -38,30 +38,29 @@ def distinct(names: Sequence[str], width: int) -> dict[str, str]:
     taken: set[str] = set()
     for text, group in alike.items():
         for name in group:
-            told, number = text if len(group) == 1 else _without_common(name, group, width), 2
-            while told in taken:
+            short, number = text if len(group) == 1 else _without_common(name, group, width), 2
+            while short in taken:
                 mark = f"#{number}"
-                told, number = shortened(name, width - len(mark)) + mark, number + 1
-            taken.add(told)
-            shown[name] = told
+                short, number = shortened(name, width - len(mark)) + mark, number + 1
+            taken.add(short)
+            shown[name] = short
     return shown
 
 
 def _without_common(name: str, group: Sequence[str], width: int) -> str:
-    common = [
-        chars[0] for chars in takewhile(lambda chars: len(set(chars)) == 1, zip(*map(plain, group), strict=False))
-    ]
+    columns = zip(*map(plain, group), strict=False)
+    common = [chars[0] for chars in takewhile(lambda chars: len(set(chars)) == 1, columns)]
     rest = ".." + plain(name)[1 + "".join(common).rfind("-") :]
     return rest if len(rest) <= width else rest[: width - 2] + ".."
 
 
 def percent(share: float) -> str:
-    """0.7431 -> "74.3%"."""
+    """Return a share as text: 0.7431 -> "74.3%"."""
     return f"{100 * share:.1f}%"
 
 
 def dollars(usd: float | None) -> str:
-    """US dollars to two digits or the cent; "free" for what costs nothing, "?" for what is not known."""
+    """Return US dollars to two digits or the cent; "free" for 0, "?" for an unknown cost."""
     if usd is None:
         return "?"
     if usd == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from scope_edge.evaluation.plots.canvas import OURS, PAPER, Picture, legend, nothing, percent_axis, ticks
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME, TITLE = "portfolio", "Which model is chosen at which alpha"
-# A model that gets this share at no alpha goes with the others.
+# A model that never gets this share is shown among the others.
 SMALL = 0.02
 _BANDS = 12
 
@@ -58,18 +59,14 @@ def portfolio(report: EvaluationReport) -> Picture:
         {"alpha": p.alpha, "model": model, "share": share} for p in points for model, share in p.portfolio.items()
     )
     if len(points) < 2 or not rows:
-        why = f"Choices of {OURS} were replayed at fewer than two alphas."
-        return nothing(NAME, TITLE, why, rows)
-    found = bands(report)
-
-    def draw(figure: Figure) -> None:
-        _draw(figure, [_alpha(point) for point in points], found)
-
+        return nothing(NAME, TITLE, f"Choices of {OURS} were replayed at fewer than two alphas.", rows)
+    found, alphas = bands(report), [_alpha(point) for point in points]
     caption = (
-        f"Share of queries that {OURS} sends to each model, cheapest at the bottom, dearest on top; after its name what"
-        f" 1,000 queries cost with that model alone. Alpha 0 is the cheapest choice, 1 the most accurate. {report.common:,}"
+        f"Share of queries that {OURS} sends to each model, cheapest at the bottom, dearest on top; after its name the"
+        f" cost of 1,000 queries with that model alone. Alpha 0 is the cheapest choice, 1 the most accurate. {report.common:,}"
         f" queries. Models that never get {SMALL:.0%} of the queries are together."
     )
+    draw = partial(_draw, alphas=alphas, found=found)
     return Picture(NAME, TITLE, _headline(points), caption, rows, (9.6, 4.9), draw)
 
 

@@ -18,7 +18,7 @@ _ROWS, _MARGIN = 15, 7
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """The characters that are drawn with."""
+    """The characters of a drawing."""
 
     point: str
     line: str
@@ -32,14 +32,14 @@ ASCII = Marks("#", ".", "-", "|", "+")
 
 
 def text_lines(report: EvaluationReport, width: int = 80, marks: Marks = UNICODE) -> list[str]:
-    """Return the curve of scope-edge and the models as letters; below it, what they are and what the other routers are worth.
+    """Return the curve of scope-edge with the models as letters; below it, a key and the other routers' accuracy.
 
-    Lines are at most `width` columns wide, at least 50. Marks are UNICODE or ASCII.
+    Lines are at most `width` columns wide (at least 50). marks: UNICODE or ASCII.
     """
     width = max(width, _NARROWEST)
     found, curves = spots(report), swept(report)
     if not found and not curves:
-        return _folded("Accuracy for cost: not known, as choices were not replayed, or nothing has a price.", width)
+        return _folded("Accuracy for cost: not known, as choices were not replayed or no model has a price.", width)
     signs, scale = signs_of(report, found), scale_of(report)
     heights = [spot.accuracy for spot in found] + [right for curve in curves for right in curve.accuracy]
     sheet = _Sheet.of(width - _MARGIN - 1, min(heights), max(heights))
@@ -71,7 +71,7 @@ def _folded(text: str, width: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Sheet:
-    """Characters in rows, the uppermost first; places go from 0 to 1, heights from low to high."""
+    """Characters in rows, from the top; horizontal positions go from 0 to 1, heights from low to high."""
 
     cells: list[list[str]]
     low: float
@@ -109,7 +109,7 @@ class _Sheet:
 
 
 def _cost_axis(scale: CostScale, width: int) -> list[str]:
-    """Return what is written below the axis: the ticks that have room, and the unit."""
+    """Return the lines below the axis: the ticks that fit, and the unit."""
     line = ""
     for place, text in scale.ticks():
         start = max(0, min(round(place * (width - 1)) - len(text) // 2, width - len(text)))

@@ -1,4 +1,4 @@
-"""All pictures of an evaluation as files: SVG, PNG and numbers, and a page that shows them."""
+"""The files of an evaluation: every picture as SVG, PNG and JSON, and a page that shows them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 
-from scope_edge.evaluation.plots.adaptation import adaptation
 from scope_edge.evaluation.plots.canvas import Picture, check_matplotlib, render
 from scope_edge.evaluation.plots.curve import accuracy_cost
 from scope_edge.evaluation.plots.names import plain
 from scope_edge.evaluation.plots.portfolio import portfolio
-from scope_edge.evaluation.plots.reliability import reliability
+from scope_edge.evaluation.plots.predictions import adaptation, reliability
 from scope_edge.evaluation.report import EvaluationReport
 from scope_edge.fingerprinting.answer_log import file_name
 from scope_edge.storage.files import write_atomically
@@ -29,9 +28,8 @@ _HEAD = (
 def write_pictures(reports: Mapping[str, EvaluationReport], folder: Path) -> tuple[Path, ...]:
     """Write every picture of every set (name -> report) to `folder`; return the paths, index.html first.
 
-    Each set has a folder of its own in it. Every file is replaced in one step, the page last.
-
-    Raises MissingExtraError without matplotlib, before anything is written; AssetError where a file cannot be written.
+    Each set has its own subfolder. Every file is replaced in one step, the page last.
+    Raises MissingExtraError without matplotlib, before anything is written; AssetError if a file cannot be written.
     """
     check_matplotlib()
     written: list[Path] = []
@@ -45,20 +43,14 @@ def write_pictures(reports: Mapping[str, EvaluationReport], folder: Path) -> tup
                 written.append(folder / f"{base}.{kind}")
                 write_atomically(written[-1], blob)
             page.append(f"<h2>{escape(picture.title)}</h2>")
-            page.append(
-                f'<img src="{escape(base)}.svg" alt="{escape(picture.headline)}"><p>{escape(picture.caption)}</p>'
-            )
+            image = f'<img src="{escape(base)}.svg" alt="{escape(picture.headline)}">'
+            page.append(f"{image}<p>{escape(picture.caption)}</p>")
     index = folder / "index.html"
     write_atomically(index, "\n".join([*page, "</body></html>\n"]).encode("utf-8"))
     return (index, *written)
 
 
 def _numbers(name: str, picture: Picture) -> bytes:
-    body = {
-        "set": name,
-        "picture": picture.name,
-        "headline": picture.headline,
-        "caption": picture.caption,
-        "rows": picture.rows,
-    }
+    words = {"set": name, "picture": picture.name, "headline": picture.headline, "caption": picture.caption}
+    body = {**words, "rows": picture.rows}
     return (json.dumps(body, indent=1, allow_nan=False) + "\n").encode("ascii")
