@@ -15,8 +15,6 @@ import numpy as np
 
 from scope_edge.errors import AssetError, UsageError, WorkerError
 from scope_edge.estimation.ability import design
-from scope_edge.estimation.calibration import calibrate
-from scope_edge.estimation.difficulty import MapPosition
 from scope_edge.estimation.irt import IrtEstimator, IrtModel
 from scope_edge.estimation.newton import sigmoid
 from scope_edge.estimator.calibration import (
@@ -160,13 +158,7 @@ class LeftOut:
         # What a model that taught the bank is known by holds this outcome too, unless the user measured it.
         basis = self._basis if outcome.own else replace(self._basis, abilities={})
         prior = IrtEstimator(basis, [card], {card.id: parts}, coverage=_COVERAGE)
-        place = MapPosition(
-            float(anchors.map_difficulty[row]),
-            float(anchors.log_length[row]),
-            anchors.domains[row],
-            anchors.traits[row],
-        )
-        estimate = calibrate(prior.at(place, 1.0), prior.calibration)
+        estimate = prior.at(anchors.positions.take(row), 1.0)
         real = float(outcome.tokens[row]) * card.token_factor
         return float(estimate.p_correct[0]), float(estimate.tokens[0]), float(outcome.correct[row]), real
 

@@ -83,7 +83,7 @@ def place_among(
     known = [card for card in cards if card.id != model.id and fingerprints.get(card.id)]
     pool = [model, *known]
     prior = IrtEstimator(basis, pool, fingerprints, coverage=_COVERAGE)
-    share = prior.on(anchors).p_correct.mean(axis=0)
+    share = prior.table(anchors.positions, np.ones(len(anchors))).p_correct.mean(axis=0)
     order = np.argsort(-share, kind="stable").tolist()
     at = order.index(0)
     names = [pool[i].id for i in order]

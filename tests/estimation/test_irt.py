@@ -9,8 +9,7 @@ import pytest
 
 from scope_edge.encoding.encoder import Encoder
 from scope_edge.errors import PackError
-from scope_edge.estimation.calibration import Calibration, calibrate, calibration_from_body, probability
-from scope_edge.estimation.difficulty import MapPosition
+from scope_edge.estimation.calibration import Calibration, calibration_from_body, probability
 from scope_edge.estimation.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.estimation.irt import IrtEstimator, ability_of, load_irt_model
 from scope_edge.types import EncodedQuery, ModelCard, Query
@@ -90,12 +89,9 @@ def test_slices_hold_what_the_model_really_did(encoded: EncodedQuery) -> None:
 def test_the_anchors_read_as_one_query_at_a_time_would() -> None:
     prior = prior_of(SMALL, LARGE)
     anchors = load_fingerprints()[1][SMALL][0].anchors
-    table = prior.on(anchors)
+    table = prior.table(anchors.positions, np.ones(len(anchors)))
     for i in (0, 17, len(anchors) - 1):
-        place = MapPosition(
-            float(anchors.map_difficulty[i]), float(anchors.log_length[i]), anchors.domains[i], anchors.traits[i]
-        )
-        one = calibrate(prior.at(place, 0.8), prior.calibration)
+        one = prior.at(anchors.positions.take(i), 0.8)
         assert table.p_correct[i] == pytest.approx(one.p_correct)
         assert table.tokens[i] == pytest.approx(one.tokens)
         assert table.tokens_hi[i] == pytest.approx(one.tokens_hi)
@@ -109,11 +105,15 @@ def test_doubt_pulls_towards_one_half() -> None:
 
 
 def test_calibration_moves_what_it_says(encoded: EncodedQuery) -> None:
-    raw = prior_of(LARGE).at(load_irt_model().map.place(encoded), 0.8)
-    sets = len(raw.domains)
-    plain = Calibration.none(sets)
-    assert calibrate(raw, Calibration(np.zeros(sets), np.zeros(sets))).p_correct[0] == pytest.approx(0.5)
-    assert calibrate(replace(raw, logit=raw.logit + 1), plain).p_correct[0] > calibrate(raw, plain).p_correct[0]
+    prior, position = prior_of(LARGE), load_irt_model().map.place(encoded)
+    zeros = np.zeros_like(position.domains)
+    ones = zeros + 1
+    prior.calibration = Calibration(zeros, zeros)
+    assert prior.at(position, 0.8).p_correct[0] == pytest.approx(0.5)
+    prior.calibration = Calibration.none(len(zeros))
+    plain = prior.at(position, 0.8).p_correct[0]
+    prior.calibration = Calibration(ones, ones)
+    assert prior.at(position, 0.8).p_correct[0] > plain
 
 
 def test_a_query_is_calibrated_as_the_sets_it_is_like() -> None:

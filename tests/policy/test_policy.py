@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from policy_cases import NAN, PROMPT, card, cases, estimates, pool_like, world
 
 from scope_edge.encoding.token_count import PromptTokens
-from scope_edge.policy.policy import PolicyPool, Verdict, choose_many, decide, expected_costs
-from scope_edge.types import Budget, Estimates, ModelCard, PolicyName, Preference
+from scope_edge.policy.policy import PolicyPool, choose_many, decide, expected_costs
+from scope_edge.types import Budget, Estimates, ModelCard, PolicyDecision, PolicyName, Preference
 
 Case = tuple[tuple[ModelCard, ...], PolicyPool, Estimates]
 POLICIES: tuple[PolicyName, ...] = ("scope-edge", "paper")
 DEVICE, CHEAP, DEAR = card("device", 0), card("cheap", 1.0), card("dear", 10.0)
 
 
-def decided(cards: list[ModelCard], row: Estimates, alpha: float = 0.5, **wishes: object) -> Verdict:
+def decided(cards: list[ModelCard], row: Estimates, alpha: float = 0.5, **wishes: object) -> PolicyDecision:
     return decide(pool_like(cards, row), row, PROMPT, Preference(alpha, **wishes))  # type: ignore[arg-type]
 
 
