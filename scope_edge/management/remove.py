@@ -235,7 +235,7 @@ def _damaged_sets() -> dict[str, str]:
 
 
 def _asked(measured: tuple[str, ...]) -> Listed:
-    from scope_edge.estimation.core_set import load_core
+    from scope_edge.estimation.anchor_spec import load_core
 
     core = load_core().anchors
     return Listed(core.name, len(core), False, True, measured)

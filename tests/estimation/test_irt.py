@@ -157,7 +157,7 @@ def test_a_model_that_taught_the_bank_is_known_by_all_it_did_not_by_its_core_anc
 
 def test_what_the_user_measured_soon_outweighs_what_was_known() -> None:
     """A quantized copy that fails at nearly everything is no longer taken for the model that was measured."""
-    from scope_edge.estimation.core_set import load_core
+    from scope_edge.estimation.anchor_spec import load_core
 
     basis, prints = load_irt_model(), load_fingerprints()[1]
     anchors = replace(load_core().anchors, own=True)

@@ -23,7 +23,7 @@ from scope_edge.estimation.anchor_spec import (
     spec_from_body,
     text_of,
 )
-from scope_edge.estimation.core_set import CORE_250, CoreSet, core_body, load_core
+from scope_edge.estimation.anchor_spec import CORE_250, CoreSet, core_body, load_core
 from scope_edge.estimation.fingerprints import load_anchor_sets
 from scope_edge.estimation.irt import load_irt_model
 from scope_edge.fingerprinting.fresh import TEMPLATES, drafted, fresh_anchor, fresh_specs
@@ -208,7 +208,7 @@ def test_a_spec_survives_its_body(spec: AnchorSpec) -> None:
 )
 def test_a_spec_that_cannot_be_graded_is_refused_by_name(change: dict[str, object]) -> None:
     body = spec_body(next(spec for spec in CORE.specs if spec.kind == "choice"))
-    with pytest.raises(PackError, match=f"here: anchor '{body['id']}'"):
+    with pytest.raises(PackError, match=f"here: not a usable anchor '{body['id']}'"):
         spec_from_body({**body, **change}, "here")
 
 

@@ -266,7 +266,7 @@ def test_routing_goes_on_without_what_cannot_be_used(journal: Journal) -> None:
     for break_it, why in (
         (lambda: file().write_bytes(blob[:-9]), "body"),
         (lambda: write_pack(file(), "feedback", {**body, "encoder": "another"}), "another encoder"),
-        (lambda: write_pack(file(), "feedback", {**body, "ids": []}), "not usable feedback"),
+        (lambda: write_pack(file(), "feedback", {**body, "ids": []}), "not a usable feedback file"),
     ):
         break_it()
         ignored = load_feedback().ignored

@@ -17,7 +17,7 @@ from scope_edge.estimation.calibration import Calibration
 from scope_edge.estimation.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.estimation.irt import IrtEstimator, IrtModel, load_irt_model
 from scope_edge.estimation.newton import sigmoid
-from scope_edge.estimation.placement import PlacedQuestion, place
+from scope_edge.estimation.refit import PlacedQuestion, place
 from scope_edge.estimation.user_calibration import Personal, forget_personal, load_personal, save_personal
 from scope_edge.fingerprinting.run import save_fingerprint
 from scope_edge.storage.packs import write_pack

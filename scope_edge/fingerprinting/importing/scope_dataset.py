@@ -26,7 +26,7 @@ from scope_edge.estimation.fingerprints import (
     fingerprints_body,
     usable_anchor_sets,
 )
-from scope_edge.estimation.placement import PlacedQuestion, place
+from scope_edge.estimation.refit import PlacedQuestion, place
 from scope_edge.fingerprinting.importing.naming import Cards, model_name, set_name
 from scope_edge.fingerprinting.importing.outcomes import Imported, Tally
 from scope_edge.fingerprinting.importing.table import correct_of, given, number_of, text_of
