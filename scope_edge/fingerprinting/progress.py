@@ -65,7 +65,7 @@ class PoolRanking:
 
     def following(self, correct: Floats, open_: NDArray[np.bool_], under_way: Sequence[int]) -> int:
         """Which of the open anchors, (n,) and at least one, tells most after these outcomes and those under way."""
-        return self._telling.following(*self._fit(correct), open_.astype(np.float64), 1, under_way)[0]
+        return self._telling.next_items(*self._fit(correct), open_.astype(np.float64), 1, under_way)[0]
 
     def _fit(self, correct: Floats) -> tuple[Floats, Floats]:
         own = Fingerprint("", self._anchors, correct, np.full(len(correct), np.nan))

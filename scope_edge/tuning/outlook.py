@@ -85,7 +85,7 @@ def forecast_pool(
     standing = load_pool_state(
         cards, others, coverage=coverage, value_of_time=value_of_time, unloadable=unloadable(cards)
     )
-    seen = bank_traffic(standing.basis.reference) if traffic is None else traffic(standing.basis.map)
+    seen = bank_traffic(standing.irt.reference) if traffic is None else traffic(standing.irt.map)
     everyone = (*cards, *others)
     prospect = _prospect(standing, everyone, seen, preference)
     measured = np.isfinite(prospect.table.p_correct[0]).tolist()

@@ -161,19 +161,14 @@ def test_what_the_user_measured_soon_outweighs_what_was_known() -> None:
 
     basis, prints = load_irt_model(), load_fingerprints()[1]
     anchors = replace(load_core().anchors, own=True)
-    expected = (
-        IrtEstimator(basis, [ModelCard(id=LARGE, where="cloud")], prints, coverage=0.9).on(anchors).p_correct.mean()
-    )
     shares = []
-    for count in (10, 50, 250):
+    for count in (0, 10, 50, 250):
         correct = np.where(np.arange(len(anchors)) < count, 0.0, np.nan)
-        own = Fingerprint(LARGE, anchors, correct, np.full(len(anchors), np.nan))
-        known = {LARGE: (*prints[LARGE], own)}
-        shares.append(
-            IrtEstimator(basis, [ModelCard(id=LARGE, where="cloud")], known, coverage=0.9).on(anchors).p_correct.mean()
-        )
-    assert expected > shares[0] > shares[1] > shares[2]
-    assert shares[2] < expected / 2
+        own = (Fingerprint(LARGE, anchors, correct, np.full(len(anchors), np.nan)),) if count else ()
+        prior = IrtEstimator(basis, [ModelCard(id=LARGE, where="cloud")], {LARGE: (*prints[LARGE], *own)}, coverage=0.9)
+        shares.append(prior.table(anchors.positions, np.ones(len(anchors))).p_correct.mean())
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] < shares[0] / 2
 
 
 def test_outcomes_on_a_bundled_set_measured_anew_replace_what_was_known() -> None:

@@ -171,9 +171,9 @@ def test_it_is_small_and_compared_with_the_routing_data() -> None:
 def test_routing_never_loads_it() -> None:
     assert "core-250" not in {anchors.name for anchors in load_anchor_sets()}
     script = (
-        "import sys, json, scope_edge.assemble, scope_edge.prior, scope_edge.fingerprints, scope_edge.router\n"
-        "print(json.dumps([m for m in sys.modules if m.startswith(('scope_edge.fingerprinting.grading', 'scope_edge.core', "
-        "'scope_edge.fingerprinting.fresh'))]))"
+        "import sys, json, scope_edge.factory, scope_edge.router, scope_edge.policy.pool\n"
+        "print(json.dumps([m for m in sys.modules if m.startswith(('scope_edge.fingerprinting.grading', "
+        "'scope_edge.estimation.anchor_spec', 'scope_edge.fingerprinting.fresh'))]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

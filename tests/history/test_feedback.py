@@ -310,7 +310,7 @@ def test_the_papers_policy_sees_the_anchor_among_the_nearest(journal: Journal) -
     settings = Settings()
     cards = open_catalog(settings).pool("default")
     standing = load_pool_state(cards)
-    one = FeedbackCorrectedEstimator(standing.prior, standing.basis.map, cards)
+    one = FeedbackCorrectedEstimator(standing.prior, standing.irt.map, cards)
     plain = {found.model: found for found in standing.prior.slices(decided()[0])}
     slices = {found.model: found for found in one.slices(decided()[0])}
     assert list(slices) == list(plain)
