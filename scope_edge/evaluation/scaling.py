@@ -10,7 +10,8 @@ import numpy as np
 from scope_edge.evaluation.replay import Replay, places_of
 from scope_edge.evaluation.report import Joining, PoolSize
 from scope_edge.policy.costs import expected_costs
-from scope_edge.policy.policy import choose_many, policy_pool
+from scope_edge.policy.policy import choose_many
+from scope_edge.policy.utility import policy_pool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -116,7 +116,7 @@ class AdaptiveSession:
             return None
         if self._stopped():
             return None
-        row = self._standing.next_items(self.correct, self._open, self._under_way)
+        row = self._standing.following(self.correct, self._open, self._under_way)
         question = self._questions[row]
         if not self._purse.allows(worst_usd(self._purse, question, self._wishes.max_tokens)):
             self.ended = "max_usd"
