@@ -138,8 +138,8 @@ def choose_many(
 def _candidates(
     columns: PoolColumns, estimates: Estimates, costs: Costs, utility: Floats, limits: Sequence[Limit], order: Ints
 ) -> tuple[Candidate, ...]:
-    rows = order.tolist()
-    excluded, rationales = excluded_by(limits, len(rows)), estimates.rationales
+    """Return one row a model, in `order`: built column by column, for pools of a thousand models."""
+    rows, rationales = order.tolist(), estimates.rationales
 
     def picked(column: Sequence[Any]) -> Iterable[Any]:
         return map(column.__getitem__, rows)
@@ -153,26 +153,17 @@ def _candidates(
         return values
 
     models = list(picked(columns.models))
-    return tuple(
-        map(
-            Candidate,
-            models,
-            picked(columns.where),
-            numbers(estimates.p_correct),
-            numbers(estimates.p_low),
-            numbers(estimates.p_high),
-            numbers(estimates.tokens),
-            numbers(estimates.tokens_hi),
-            numbers(costs.prompt_tokens),
-            numbers(costs.usd),
-            numbers(costs.usd_hi),
-            numbers(costs.seconds),
-            numbers(utility),
-            picked(estimates.evidence),
-            picked(excluded),
-            [rationales.get(model) for model in models] if rationales else repeat(None),
-        )
+    predicted = (estimates.p_correct, estimates.p_low, estimates.p_high, estimates.tokens, estimates.tokens_hi)
+    priced = (costs.prompt_tokens, costs.usd, costs.usd_hi, costs.seconds)
+    in_order = (  # the order of Candidate's fields
+        models,
+        picked(columns.where),
+        *map(numbers, (*predicted, *priced, utility)),
+        picked(estimates.evidence),
+        picked(excluded_by(limits, len(rows))),
+        [rationales.get(model) for model in models] if rationales else repeat(None),
     )
+    return tuple(map(Candidate, *in_order))
 
 
 def _warnings(scored: ScoredCandidates, allowed: Bools, chosen: int, notice: str | None) -> Iterator[str]:
