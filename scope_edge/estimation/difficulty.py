@@ -75,7 +75,8 @@ class Kernel:
         """Return its value for cosines of embeddings, cosines of states and squared distances of features."""
         value: Vector = self.curve * np.exp(self.sharpness * (cosines - 1))
         value = value + self.turn * np.exp(self.keenness * (states - 1))
-        return value + self.bend * np.exp(-distances / self.width)
+        value = value + self.bend * np.exp(-distances / self.width)
+        return value
 
 
 @dataclass(frozen=True)

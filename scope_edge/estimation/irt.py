@@ -142,7 +142,7 @@ class IrtEstimator:
 
     def _reach(self) -> Floats:
         """(models,) how many spreads above the mean log-length its upper bound lies."""
-        return self.calibration.widening * np.maximum(self._upper, 0.0)
+        return np.asarray(self.calibration.widening * np.maximum(self._upper, 0.0))
 
     def drawn(self, count: int) -> Iterator[IrtEstimator]:
         """Yield `count` copies, each with abilities drawn from their distributions and then taken as exact."""
@@ -300,5 +300,6 @@ def _root(covariances: Floats) -> Floats:
 
 def _unknown(population: Population) -> Ability:
     """Return an ability for a model without a fingerprint: all its numbers are NaN, not guessed."""
-    arrays = (population.mean, population.covariance, population.length_mean, population.length_covariance)
-    return Ability(*(array * np.nan for array in arrays), measured=0, spread=np.nan, residuals=np.zeros(0))
+    mean, covariance = population.mean * np.nan, population.covariance * np.nan
+    length_mean, length_covariance = population.length_mean * np.nan, population.length_covariance * np.nan
+    return Ability(mean, covariance, length_mean, length_covariance, measured=0, spread=np.nan, residuals=np.zeros(0))

@@ -98,7 +98,7 @@ def _utility(alpha: Floats | float, p: Floats, c: Floats) -> Floats:
 def _scaled(value: Floats, low: Floats | float, high: Floats | float) -> Floats:
     width = np.asarray(high) - np.asarray(low)
     # Multiplying by 0 rather than writing 0 keeps an unknown value unknown.
-    return np.clip((value - low) / np.where(width > _SMALLEST, width, 1.0), 0.0, 1.0) * (width > _SMALLEST)
+    return np.asarray(np.clip((value - low) / np.where(width > _SMALLEST, width, 1.0), 0.0, 1.0) * (width > _SMALLEST))
 
 
 def _ends(values: Floats) -> tuple[Floats, Floats]:
