@@ -73,9 +73,11 @@ class Kernel:
 
     def of(self, cosines: Vector, states: Vector, distances: Vector) -> Vector:
         """Return its value for cosines of embeddings, cosines of states and squared distances of features."""
-        value: Vector = self.curve * np.exp(self.sharpness * (cosines - 1))
-        value = value + self.turn * np.exp(self.keenness * (states - 1))
-        value = value + self.bend * np.exp(-distances / self.width)
+        value: Vector = (
+            self.curve * np.exp(self.sharpness * (cosines - 1))
+            + self.turn * np.exp(self.keenness * (states - 1))
+            + self.bend * np.exp(-distances / self.width)
+        )
         return value
 
 
