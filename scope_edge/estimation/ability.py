@@ -242,7 +242,12 @@ def abilities_from_body(body: Mapping[str, Any], population: Population, where: 
             raise ValueError("its shapes do not fit the population's")
         rest = body["measured"].tolist(), body["spread"].astype(np.float64).tolist(), body["residuals"]
         return {
-            model: Ability(*moment, measured, spread, residuals.astype(np.float64))
+            model: Ability(
+                **dict(zip(_MOMENTS, moment, strict=True)),
+                measured=measured,
+                spread=spread,
+                residuals=residuals.astype(np.float64),
+            )
             for model, *moment, measured, spread, residuals in zip(body["models"], *moments, *rest, strict=True)
         }
 

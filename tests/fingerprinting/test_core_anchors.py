@@ -14,16 +14,19 @@ from repository import ROOT
 from scope_edge.encoding.encoder import Encoder
 from scope_edge.errors import PackError, UsageError
 from scope_edge.estimation.anchor_spec import (
+    CORE_250,
     KINDS,
     LETTERS,
     TIERS,
     AnchorSpec,
+    CoreSet,
+    core_body,
+    load_core,
     prompt_of,
     spec_body,
     spec_from_body,
     text_of,
 )
-from scope_edge.estimation.anchor_spec import CORE_250, CoreSet, core_body, load_core
 from scope_edge.estimation.fingerprints import load_anchor_sets
 from scope_edge.estimation.irt import load_irt_model
 from scope_edge.fingerprinting.fresh import TEMPLATES, drafted, fresh_anchor, fresh_specs
