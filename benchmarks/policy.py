@@ -11,7 +11,8 @@ from time import perf_counter, thread_time
 import numpy as np
 
 from scope_edge.encoding.token_count import PromptTokens
-from scope_edge.policy.policy import PolicyPool, decide, policy_pool
+from scope_edge.policy.policy import decide
+from scope_edge.policy.utility import PolicyPool, policy_pool
 from scope_edge.types import Budget, Estimates, Evidence, ModelCard, PolicyName, Preference
 
 

@@ -24,11 +24,10 @@ from manifest import ROOT, record
 
 from scope_edge.encoding.nearest import from_body
 from scope_edge.encoding.token_count import estimate_prompt_tokens
-from scope_edge.estimation.anchor_spec import AnchorSpec, prompt_of, text_of
+from scope_edge.estimation.anchor_spec import AnchorSpec, CoreSet, core_body, prompt_of, text_of
 from scope_edge.estimation.anchors import BANK, AnchorSet
-from scope_edge.estimation.core_set import CoreSet, core_body
 from scope_edge.estimation.irt import load_irt_model
-from scope_edge.estimation.placement import PlacedQuestion, place
+from scope_edge.estimation.refit import PlacedQuestion, place
 from scope_edge.fingerprinting.fresh import TEMPLATES, fresh_anchor
 from scope_edge.storage import assets
 from scope_edge.storage.packs import unpack, write_pack

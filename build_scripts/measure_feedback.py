@@ -23,7 +23,7 @@ from unseen import CLIP, read
 
 from scope_edge.estimation.ability import softening
 from scope_edge.estimation.anchors import AnchorSet
-from scope_edge.estimation.feedback_correction import pull_of
+from scope_edge.estimation.feedback_correction import fit_correction
 from scope_edge.estimation.fingerprints import Fingerprint
 from scope_edge.estimation.irt import EstimateTable, IrtEstimator
 from scope_edge.estimation.newton import logit, sigmoid
@@ -112,7 +112,7 @@ def local(part: Part, card: ModelCard, m: int, rows: NDArray[np.intp], plain: Es
     lengths = part.data.tokens[part.models[m], part.rows[rows]] * card.token_factor
     surprise = np.log(np.where(lengths > 0, lengths, np.nan)) - np.log(tokens[rows])
     outcomes = part.data.correct[part.models[m], part.rows[rows]], surprise
-    pull = pull_of((), vectors[rows], logit(p[rows]), outcomes)
+    pull = fit_correction((), vectors[rows], logit(p[rows]), outcomes)
     moves = np.array([pull.at(vector) for vector in vectors])
     return sigmoid(logit(p) + moves[:, 0]), tokens * np.exp(moves[:, 1])
 

@@ -21,24 +21,6 @@ if TYPE_CHECKING:
     from scope_edge.types import Answer, Candidate, Decision, ModelCard, Run
 
 
-# Where the public names live. They are imported when they are first used, so that importing the package stays light.
-_HOMES = {
-    "Answer": "types",
-    "AssetError": "errors",
-    "BrokenAnswerError": "errors",
-    "BudgetError": "errors",
-    "Candidate": "types",
-    "Decision": "types",
-    "InfeasibleError": "errors",
-    "ModelCard": "types",
-    "RefusedError": "errors",
-    "Router": "router",
-    "Run": "types",
-    "ScopeEdgeError": "errors",
-    "Stream": "router",
-    "UnansweredError": "errors",
-    "UsageError": "errors",
-}
 __all__ = [
     "Answer",
     "AssetError",
@@ -60,12 +42,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    """Import a public name when it is first used, so that importing the package stays light."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
+    homes = (import_module(f"{__name__}.{home}") for home in ("errors", "types", "router"))
+    value = globals()[name] = getattr(next(home for home in homes if hasattr(home, name)), name)
     return value
 
 

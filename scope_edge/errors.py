@@ -1,4 +1,4 @@
-"""Every error a user can meet: one line that says what, where and what to do next, and the exit code it ends with."""
+"""Every error a user can meet. Its message is one line: what went wrong, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ if TYPE_CHECKING:
 
 
 class ScopeEdgeError(Exception):
-    """Base of all errors raised on purpose. `str(error)` is one line fit to print; `exit_code` is what the CLI ends with."""
+    """Base of all errors raised on purpose. `exit_code`: of the CLI."""
 
     exit_code = 1
 
 
 class UsageError(ScopeEdgeError):
-    """What was asked makes no sense: blank text, a value out of range, an unknown model or pool, a typo in the config."""
+    """A request that makes no sense: blank text, a value out of range, an unknown model or pool, a typo in the config."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A settings file, environment variable or model card says something that cannot be used."""
+    """A settings file, environment variable or model card has a value that cannot be used."""
 
 
 class BudgetError(ScopeEdgeError):
-    """What was asked is expected to cost more than it may. Nothing was done."""
+    """The request is expected to cost more than allowed. Nothing was done."""
 
     exit_code = 3
 
 
 class InfeasibleError(BudgetError):
-    """No model keeps to the limits, so none was asked. `decision` says which limit bound."""
+    """No model keeps to the limits, so none was called. `decision` names the limit that bound."""
 
     def __init__(self, message: str, decision: Decision) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class InfeasibleError(BudgetError):
 
 
 class UnansweredError(ScopeEdgeError):
-    """No model that may be asked has answered. `run` has every attempt."""
+    """No model that may be called has answered. `run` has every attempt."""
 
     exit_code = 5
 
@@ -49,7 +49,7 @@ class UnansweredError(ScopeEdgeError):
 
 
 class RefusedError(UsageError):
-    """A model's server refuses what was asked in a way that no other model would take it either. `run` has the attempts."""
+    """A model's server refuses the request, and every other model would refuse it too. `run` has the attempts."""
 
     def __init__(self, message: str, run: Run) -> None:
         super().__init__(message)
@@ -57,9 +57,9 @@ class RefusedError(UsageError):
 
 
 class BrokenAnswerError(ScopeEdgeError):
-    """An answer broke off after some of it had been given. No other model was asked: its answer would have begun anew.
+    """An answer broke off midway. No other model was called: its answer would have begun anew.
 
-    text: all that came. run: who answered, and what it cost.
+    text: the part that arrived. run: the model that answered, and the cost.
     """
 
     exit_code = 4
@@ -70,19 +70,19 @@ class BrokenAnswerError(ScopeEdgeError):
 
 
 class AssetError(ScopeEdgeError):
-    """A bundled or user file that is needed is missing, damaged or not what it claims to be."""
+    """A bundled or user file that is needed is missing, damaged or of the wrong kind."""
 
     exit_code = 5
 
 
 class RemoteError(AssetError):
-    """A download failed: no connection, refused, damaged on the way, or no space for it."""
+    """A download failed: no connection, refused, damaged on the way, or no disk space."""
 
 
 class NoAnswerError(RemoteError):
-    """A model behind an endpoint gave no usable answer to one question, tried again where that may help: it is missing.
+    """A model behind an endpoint gave no usable answer to one question, even on a second try where that may help.
 
-    hopeless: nothing says that another question would fare better; that takes an answer to some question.
+    hopeless: the model has answered no question so far, so another one would probably fail too.
     """
 
     def __init__(self, message: str, *, hopeless: bool = False) -> None:
@@ -91,11 +91,11 @@ class NoAnswerError(RemoteError):
 
 
 class ProviderError(ScopeEdgeError):
-    """A model did not answer, or not to the end. It is internal: users meet UnansweredError, NoAnswerError and so on.
+    """A model did not answer, or not to the end. It is internal: users see UnansweredError, NoAnswerError and so on.
 
     retryable: another call may work. every_question: no other question to this model will work either. content: no model would
-    take the request. unbilled: the call cost nothing. unreachable: there was no connection. retry_after: seconds that the server
-    asks to be left alone.
+    take the request. unbilled: the call cost nothing. unreachable: no connection. retry_after: seconds that the server asks
+    callers to wait.
     """
 
     def __init__(
@@ -119,19 +119,19 @@ class PackError(AssetError):
 
 
 class DamagedError(AssetError):
-    """A database of the user's is damaged, foreign or of a newer release: it can only be begun anew."""
+    """A database of the user's is damaged, foreign or of a newer release: a new one has to be started."""
 
 
 class MissingExtraError(ScopeEdgeError):
-    """An optional native library was asked for by name and is not installed."""
+    """An optional native library was requested by name and is not installed."""
 
     exit_code = 2
 
 
 class WorkerError(ScopeEdgeError):
-    """The llama.cpp worker failed: it could not be started, died, hung, or has no room. The next call may work again.
+    """The llama.cpp worker failed: it could not be started, died, hung, or has no memory. The next call may work again.
 
-    refused: llama.cpp itself would not load the model, or crashed over it; the same file will fare no better.
+    refused: llama.cpp itself refused the model or crashed on it; the same file will fail again.
     """
 
     def __init__(self, message: str, *, refused: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Puts the concrete parts together. The only room that names them all."""
+"""The parts of a router, made from the settings and put together. No other file names them all."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from scope_edge.execution.spending import Ledger
     from scope_edge.fingerprinting.importing.naming import Cards
     from scope_edge.history import Journal
-    from scope_edge.pipeline import Pipeline, PrivacyCheck, Refiner
-    from scope_edge.pipeline import QueryEncoder as AnyEncoder
+    from scope_edge.pipeline import Pipeline, PrivacyCheck, QueryEncoder, Refiner
     from scope_edge.settings.config import Settings
     from scope_edge.types import EncodedQuery, ModelCard, Query
 
@@ -32,7 +31,7 @@ def open_catalog(settings: Settings) -> Catalog:
 
 
 def open_cards() -> Cards:
-    """Load the cards that imported models are matched with. Raises AssetError or ConfigError."""
+    """Load the cards to match imported models with. Raises AssetError or ConfigError."""
     from scope_edge.fingerprinting.importing.naming import Cards
     from scope_edge.settings.config import load_settings
 
@@ -40,7 +39,7 @@ def open_cards() -> Cards:
 
 
 def open_journal(settings: Settings) -> Journal:
-    """Open the journal; nothing is read or written yet."""
+    """Make the journal; nothing is read or written yet."""
     from scope_edge.history import Journal
     from scope_edge.history.entry import JournalOptions
 
@@ -59,7 +58,7 @@ def open_journal(settings: Settings) -> Journal:
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """Open the ledger of spending, under the settings' caps."""
+    """Open the record of spending, under the settings' caps."""
     from scope_edge.execution.spending import Ledger
 
     return Ledger(settings.max_usd_day, settings.max_usd_month)
@@ -67,9 +66,9 @@ def open_ledger(settings: Settings) -> Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Providers:
-    """Where models run. Several executors may share them: models on the device have one memory.
+    """The places where models run. Executors may share them, since models on the device share one memory.
 
-    device: of GGUFs; None = there are none. cloud: of endpoints, wherever they are.
+    device: for GGUFs; None without any. cloud: for endpoints, wherever they are.
     """
 
     device: Provider | None
@@ -77,19 +76,19 @@ class Providers:
 
 
 def load_encoder(settings: Settings) -> Callable[[], Encoder]:
-    """The encoder, loaded in the background; calling what comes back waits for it. Raises as `load_flow`."""
+    """Load the encoder in the background. The returned function waits for it, and raises as `load_pipeline`."""
     from scope_edge.encoding.encoder import Encoder
 
     return Encoder.loading(provider=settings.provider, threads=settings.threads)
 
 
-def load_pipeline(settings: Settings, encoder: Callable[[], AnyEncoder] | None = None) -> Pipeline:
-    """A router for the settings' active pool, from bundled files and the user's own.
+def load_pipeline(settings: Settings, encoder: Callable[[], QueryEncoder] | None = None) -> Pipeline:
+    """Load the pipeline of the settings' active pool, from bundled files and the user's own.
 
-    encoder: gives one that is loaded already.
+    encoder: returns one that is loaded already.
 
     Raises AssetError (a file missing or damaged), UsageError (unknown or empty pool, unknown provider),
-    MissingExtraError (an optional library asked for by name is not installed).
+    MissingExtraError (an optional library requested by name is not installed).
     """
     # Half of a cold start, and most of it outside the interpreter: the rest is made ready meanwhile.
     encoder = encoder or load_encoder(settings)
@@ -101,22 +100,22 @@ def load_pipeline(settings: Settings, encoder: Callable[[], AnyEncoder] | None =
     from scope_edge.policy.policy import PoolPolicy
     from scope_edge.policy.pool import load_pool_state
 
-    standing = load_pool_state(
+    state = load_pool_state(
         pool, coverage=settings.coverage, value_of_time=settings.value_of_time, unloadable=_unloadable(pool)
     )
-    bank = load_bank(settings.index, cache_dir=assets.user_cache_dir(), own=standing.own_sets)
+    bank = load_bank(settings.index, cache_dir=assets.user_cache_dir(), own=state.own_sets)
     return Pipeline(
         encoder=encoder(),
         bank=bank,
-        estimator=FeedbackCorrectedEstimator(standing.prior, standing.basis.map, pool),
-        policy=PoolPolicy(pool, standing.prepared),
-        refiner=_refiner(settings, pool, standing.fingerprints),
+        estimator=FeedbackCorrectedEstimator(state.prior, state.irt.map, pool),
+        policy=PoolPolicy(pool, state.prepared),
+        refiner=_refiner(settings, pool, state.fingerprints),
         guard=_guard(settings),
     )
 
 
 def load_providers(settings: Settings, cards: Sequence[ModelCard]) -> Providers:
-    """Where these models run. Nothing is started or connected to yet."""
+    """Make the providers of these models. Nothing is started or connected to yet."""
     from scope_edge.execution.cloud import CloudProvider
 
     cloud = CloudProvider(silence=settings.silence_seconds, offline=settings.offline)
@@ -128,17 +127,17 @@ def load_executor(
     cards: Sequence[ModelCard],
     encode: Callable[[Query], EncodedQuery],
     journal: Journal,
-    places: Providers | None = None,
+    providers: Providers | None = None,
 ) -> Executor:
-    """Make what carries out decisions on these models. Nothing is started or connected to yet. places: None = its own."""
+    """Make the executor of decisions on these models. Nothing is started or connected to yet. providers: None = its own."""
     from scope_edge.execution import Executor
     from scope_edge.fingerprinting.grading.agree import agree
 
-    places = places or load_providers(settings, cards)
+    providers = providers or load_providers(settings, cards)
     return Executor(
         cards,
-        device=places.device,
-        cloud=places.cloud,
+        device=providers.device,
+        cloud=providers.cloud,
         agree=partial(agree, encode=encode),
         ledger=open_ledger(settings),
         journal=journal,
@@ -152,16 +151,14 @@ def _device(settings: Settings, pool: Sequence[ModelCard]) -> Provider | None:
     from scope_edge.execution.device import DeviceProvider
     from scope_edge.providers.llama.host import DeviceHost
 
-    # One memory plan: what the estimator takes, or will, is not the device models' to take.
-    reserved = bytes_needed(settings, pool)
-    return DeviceProvider(
-        DeviceHost(
-            cache_dir=assets.user_cache_dir(),
-            threads=settings.threads,
-            keep_alive=settings.keep_alive,
-            reserved_bytes=reserved,
-        )
+    host = DeviceHost(
+        cache_dir=assets.user_cache_dir(),
+        threads=settings.threads,
+        keep_alive=settings.keep_alive,
+        # One memory plan: the estimator's part, now or later, is not available to the device's models.
+        reserved_bytes=bytes_needed(settings, pool),
     )
+    return DeviceProvider(host)
 
 
 def _guard(settings: Settings) -> PrivacyCheck | None:
@@ -175,7 +172,7 @@ def _guard(settings: Settings) -> PrivacyCheck | None:
 def _refiner(
     settings: Settings, pool: Sequence[ModelCard], fingerprints: Mapping[str, Sequence[Fingerprint]]
 ) -> Refiner | None:
-    """The estimator to ask after the prior. With none installed, finding that out costs one look at a folder."""
+    """Load the installed estimator that refines estimates. Without one, this costs one look at a folder."""
     if settings.estimator == "prior":
         return None
     wanted = settings.estimator == "gguf" or settings.estimator_name is not None
@@ -187,7 +184,7 @@ def _refiner(
 
 
 def _unloadable(pool: Sequence[ModelCard]) -> Mapping[str, str]:
-    """Find the GGUFs that cannot be loaded here -> why. A pool without any imports nothing for it."""
+    """Return the models whose GGUF cannot be loaded here -> why. A pool without any imports nothing for it."""
     if all(card.gguf is None for card in pool):
         return {}
     from scope_edge.providers.llama.loadable import unloadable

@@ -1,6 +1,8 @@
-"""The flow, once: query -> encoder -> index -> slices -> prior -> calibration (-> refiner) -> policy -> decision.
+"""The way of a query to a decision, on one page:
 
-This room knows only Protocols; `assemble.py` puts the concrete parts in.
+    Query -> encoder -> EncodedQuery -> bank -> Neighbors -> estimator (-> refiner) -> Estimates -> policy -> Decision
+
+The parts are Protocols here. `factory.py` puts the real ones in: encoding/, estimation/, estimator/ and policy/.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,13 +35,13 @@ if TYPE_CHECKING:
     # Estimates and the range (low, high) each p may still take -> the models that could be chosen, best first.
     CouldWin = Callable[[Estimates, Floats, Floats], tuple[int, ...]]
 
-# A prompt longer than any context window on the market: what is over it is a mistake, and refusing it bounds memory.
+# Longer than any context window on the market: a longer query is a mistake, and refusing it bounds memory.
 MAX_QUERY_CHARACTERS = 16 * 1024 * 1024
 _VISIBLE = re.compile(r"[^\s\0]")
 
 
 class QueryEncoder(Protocol):
-    """Text -> unit vector."""
+    """Turns text into a unit vector."""
 
     def encode(self, query: Query) -> EncodedQuery: ...
 
@@ -46,7 +49,7 @@ class QueryEncoder(Protocol):
 
 
 class NeighborSearch(Protocol):
-    """The anchors a user sees as similar questions."""
+    """Finds the anchors that a user sees as similar questions. note: a sentence on the search for the user."""
 
     @property
     def note(self) -> str | None: ...
@@ -57,7 +60,7 @@ class NeighborSearch(Protocol):
 
 
 class Estimator(Protocol):
-    """Query -> calibrated estimates of every model of the pool, and what estimating cost."""
+    """Estimates P(correct) and tokens of every model of the pool, and reports what estimating cost."""
 
     def estimate(self, encoded: EncodedQuery, similarity: float) -> tuple[Estimates, EstimatorReport]: ...
 
@@ -65,7 +68,7 @@ class Estimator(Protocol):
 
 
 class Refiner(Protocol):
-    """Better estimates for the models that could still be chosen, in the time there is; never fails."""
+    """Improves the estimates of models that could still be chosen, in the time there is; never fails."""
 
     def refine(self, encoded: EncodedQuery, estimates: Estimates, could_win: CouldWin) -> Refinement: ...
 
@@ -73,7 +76,7 @@ class Refiner(Protocol):
 
 
 class Policy(Protocol):
-    """Estimates -> verdict, under what the user wants."""
+    """Chooses a model by the estimates and the user's preference."""
 
     pool: tuple[ModelCard, ...]
 
@@ -85,31 +88,21 @@ class Policy(Protocol):
 
 
 class PrivacyCheck(Protocol):
-    """What a query holds may forbid what its preference allows."""
+    """Tightens the preference of a query that holds something private, and warns of it."""
 
-    def check(self, query: Query, preference: Preference) -> tuple[Preference, tuple[str, ...]]:
-        """The preference that holds, and warnings for the decision."""
+    def check(self, query: Query, preference: Preference) -> tuple[Preference, tuple[str, ...]]: ...
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Pipeline:
-    """Routes queries within one pool. Safe to call from several threads at once; a context manager that ends what it runs."""
+    """Routes queries within one pool. Threads may share one; as a context manager it ends the processes it started."""
 
-    def __init__(
-        self,
-        *,
-        encoder: QueryEncoder,
-        bank: NeighborSearch,
-        estimator: Estimator,
-        policy: Policy,
-        refiner: Refiner | None = None,
-        guard: PrivacyCheck | None = None,
-    ) -> None:
-        self._encoder = encoder
-        self._bank = bank
-        self._estimator = estimator
-        self._policy = policy
-        self._refiner = refiner
-        self._guard = guard
+    encoder: QueryEncoder
+    bank: NeighborSearch
+    estimator: Estimator
+    policy: Policy
+    refiner: Refiner | None = None
+    guard: PrivacyCheck | None = None
 
     def __enter__(self) -> Pipeline:
         return self
@@ -118,35 +111,34 @@ class Pipeline:
         self.close()
 
     def close(self) -> None:
-        """End the process an estimator runs in, if there is one. The next query would start it again."""
-        if self._refiner is not None:
-            self._refiner.close()
+        """End the refiner's process, if it runs. The next query would start it again."""
+        if self.refiner is not None:
+            self.refiner.close()
 
     @property
     def pool(self) -> tuple[ModelCard, ...]:
         """The model cards a decision may choose from, in order."""
-        return self._policy.pool
+        return self.policy.pool
 
     def route(self, query: Query, preference: Preference, *, top_k: int = 10) -> Decision:
         """Decide where one query should run; no model runs.
 
         top_k: similar anchors to report. Raises UsageError for a blank or oversized text, an alpha or a budget out of
-        range. That nothing keeps to the limits is no error: see `Decision.feasible`.
+        range. A decision without a choice is not an error: see `Decision.feasible`.
         """
         start = perf_counter()
         encoded = self.encode(query)
-        encode_ms = (perf_counter() - start) * 1e3
-        return self.decide(encoded, preference, top_k=top_k, encode_ms=encode_ms)
+        return self.decide(encoded, preference, top_k=top_k, encode_ms=(perf_counter() - start) * 1e3)
 
     def encode(self, query: Query) -> EncodedQuery:
-        """The query with its vector: what `decide` takes. Raises UsageError for a text that cannot be routed."""
+        """Encode a query for `decide`. Raises UsageError for a text that cannot be routed."""
         check_query(query)
-        return self._encoder.encode(query)
+        return self.encoder.encode(query)
 
     def decide_many(
         self, requests: Iterable[tuple[Query, Preference]], *, top_k: int = 10
     ) -> Iterator[tuple[EncodedQuery, Decision]]:
-        """Decide many queries, in order, encoding over all cores. Requests are pulled a few ahead, so memory stays flat.
+        """Decide many queries, in order, encoding on all cores. Requests are pulled a few ahead, so memory stays flat.
 
         Every decision is the one `route` would make. Raises as `route` does, at the request that is at fault.
         """
@@ -158,62 +150,70 @@ class Pipeline:
                 preferences.append(preference)
                 yield query
 
-        for encoded in self._encoder.encode_many(queries()):
+        for encoded in self.encoder.encode_many(queries()):
             yield encoded, self.decide(encoded, preferences.popleft(), top_k=top_k)
 
     def decide(
         self, encoded: EncodedQuery, preference: Preference, *, top_k: int = 10, encode_ms: float | None = None
     ) -> Decision:
-        """Decide an encoded query: everything of `route` but the encoder. Raises UsageError as `route` does."""
-        cautions: tuple[str, ...] = ()
-        if self._guard is not None:
-            preference, cautions = self._guard.check(encoded.query, preference)
-        start = perf_counter()
-        # Always looked up: how near the nearest bundled anchor is says how far the estimates can be trusted.
-        neighbors = self._bank.nearest(encoded.vector, max(top_k, 1))
-        similarity = self._bank.similarity(encoded.vector, neighbors)
-        found = perf_counter()
-        slices = self._estimator.slices(encoded) if preference.policy == "paper" else ()
-        estimates, report = self._estimator.estimate(encoded, similarity)
-        estimated = perf_counter()
-        refined = Refinement(estimates, report)
-        if self._refiner is not None:
-            could_win = self._policy.contest(encoded.query, preference, slices)
-            refined = self._refiner.refine(encoded, estimates, could_win)
-        settled = perf_counter()
-        verdict = self._policy.decide(encoded.query, refined.estimates, preference, slices)
-        done = perf_counter()
-        marks = {"index": found - start, "estimate": estimated - found}
-        if self._refiner is not None:
-            marks["refine"] = settled - estimated
-        marks["policy"] = done - settled
-        timings = {name: round(seconds * 1e3, 3) for name, seconds in marks.items()}
-        if encode_ms is not None:
-            timings = {"encode": round(encode_ms, 3), **timings}
-        note = self._bank.note
+        """Decide an encoded query. encode_ms: what encoding took, for the timings. Raises UsageError as `route` does."""
+        query, cautions = encoded.query, tuple[str, ...]()
+        if self.guard is not None:
+            preference, cautions = self.guard.check(query, preference)
+        timer = _Timer({} if encode_ms is None else {"encode": round(encode_ms, 3)})
+
+        # Always searched: the similarity of the nearest bundled anchor says how far the estimates can be trusted.
+        neighbors = self.bank.nearest(encoded.vector, max(top_k, 1))
+        similarity = self.bank.similarity(encoded.vector, neighbors)
+        timer.stop("index")
+
+        slices = self.estimator.slices(encoded) if preference.policy == "paper" else ()
+        refined = Refinement(*self.estimator.estimate(encoded, similarity))
+        timer.stop("estimate")
+
+        if self.refiner is not None:
+            could_win = self.policy.contest(query, preference, slices)
+            refined = self.refiner.refine(encoded, refined.estimates, could_win)
+            timer.stop("refine")
+
+        chosen = self.policy.decide(query, refined.estimates, preference, slices)
+        timer.stop("policy")
+
         return Decision(
-            choice=verdict.choice,
-            where=verdict.where,
+            choice=chosen.choice,
+            where=chosen.where,
             alpha=preference.alpha,
             policy=preference.policy,
-            feasible=verdict.feasible,
-            bound=verdict.bound,
-            over_budget=verdict.over_budget,
+            feasible=chosen.feasible,
+            bound=chosen.bound,
+            over_budget=chosen.over_budget,
             estimator=refined.report,
-            candidates=verdict.candidates,
+            candidates=chosen.candidates,
             neighbors=neighbors[: max(top_k, 0)],
-            flip_below=verdict.flip_below,
-            flip_above=verdict.flip_above,
+            flip_below=chosen.flip_below,
+            flip_above=chosen.flip_above,
             truncated=encoded.truncated,
-            degraded=refined.degraded if note is None else (note, *refined.degraded),
-            warnings=(*cautions, *refined.warnings, *verdict.warnings),
-            timings_ms=timings,
-            query_id=encoded.query.id,
+            degraded=(*filter(None, [self.bank.note]), *refined.degraded),
+            warnings=(*cautions, *refined.warnings, *chosen.warnings),
+            timings_ms=timer.milliseconds,
+            query_id=query.id,
         )
 
 
+class _Timer:
+    """Measures one step after the other."""
+
+    def __init__(self, milliseconds: dict[str, float]) -> None:
+        self.milliseconds, self._start = milliseconds, perf_counter()
+
+    def stop(self, step: str) -> None:
+        now = perf_counter()
+        self.milliseconds[step] = round((now - self._start) * 1e3, 3)
+        self._start = now
+
+
 def check_query(query: Query) -> None:
-    """Refuse what cannot be routed. Raises UsageError for a blank text and for one over `MAX_QUERY_CHARACTERS`."""
+    """Raise UsageError for a blank text and for a query over `MAX_QUERY_CHARACTERS`."""
     size = len(query.text) + len(query.system or "") + sum(len(text) for _, text in query.history)
     if size > MAX_QUERY_CHARACTERS:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The public interface: a router that decides, and asks the model it decided for. `from scope_edge import Router`."""
+"""The public interface: a router that decides, and calls the chosen model. `from scope_edge import Router`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class SharedParts(Protocol):
-    """What routers of several settings share, such as those of a server. Whoever made it closes it."""
+    """Parts that routers of several settings share, such as those of a server, which also closes them."""
 
     @property
     def catalog(self) -> Catalog: ...
@@ -52,9 +52,9 @@ class SharedParts(Protocol):
 
 
 class Router:
-    """Decides which model of a pool should answer a query, and asks it. Threads may share one.
+    """Decides which model of a pool should answer a query, and calls it. Threads may share one.
 
-    A context manager: its end ends the processes that models run in.
+    As a context manager it ends the processes that models run in.
 
     The keyword options of a call (missing or None: as the settings say):
 
@@ -63,12 +63,12 @@ class Router:
     fallback: "none" or "cheapest", for when no model keeps to the limits. policy: "scope-edge" or "paper".
     system, history: sent along with the text; history is (role, text) pairs, oldest first. id: returned as the decision's query_id.
 
-    Options of an answer: model: the only model to ask. verify: 2 = take a second sample of answers on the device, 0 = do not.
+    Options of an answer: model: the only model to call. verify: 2 = take a second sample of answers on the device, 0 = do not.
     fields: further fields of the wire format, passed on to the model ("temperature", "stop", "max_tokens", ...).
     """
 
     def __init__(self, settings: Settings, shared: SharedParts | None = None) -> None:
-        """Raises as `load` does; with `shared` parts, which load when they are first needed, the first call does."""
+        """Raise as `load` does; with `shared` parts, which load when they are first needed, the first call does."""
         self._settings, self._shared = settings, shared
         self._loading, self._lock = threading.Lock(), threading.Lock()
         self._loaded: Pipeline | None = None if shared else load_pipeline(settings)
@@ -80,7 +80,7 @@ class Router:
         """Load a router under the user's settings; those given here win over all others (docs/models.md#settings).
 
         Raises UsageError (an invalid setting, an unknown pool or profile), AssetError (a file is missing or damaged),
-        MissingExtraError (an optional library asked for by name is not installed).
+        MissingExtraError (an optional library requested by name is not installed).
         """
         return cls(load_settings({**settings, "profile": profile}))
 
@@ -110,7 +110,7 @@ class Router:
 
     @property
     def journal_problem(self) -> str | None:
-        """Why the last decision could not be recorded, in one line; None = it was, or did not have to be."""
+        """Why the last decision could not be recorded, in one line; None = it was recorded, or did not have to be."""
         return None if self._journal is None else self._journal.problem
 
     def __repr__(self) -> str:
@@ -119,7 +119,7 @@ class Router:
     def route(self, text: str, **options: Unpack[RouteOptions]) -> Decision:
         """Decide where a query should go; no model of the pool runs.
 
-        A decision without a choice is no error: see `Decision.feasible`. Raises UsageError for an invalid text or option.
+        A decision without a choice is not an error: see `Decision.feasible`. Raises UsageError for an invalid text or option.
         """
         return self.decide(*self.prepare(text, **options))
 
@@ -147,7 +147,7 @@ class Router:
         return stream.answer
 
     def stream(self, text: str, **options: Unpack[AskOptions]) -> Stream:
-        """Do as `ask`, piece by piece. The decision is made now, and may raise; the model is asked with the first piece."""
+        """Ask as `ask` does, piece by piece. The decision is made now, and may raise; the model is called at the first piece."""
         started = time.monotonic()
         given = read_options(options, ASK)
         model, preference = given.get("model"), self._preference(given)
@@ -162,7 +162,7 @@ class Router:
         return Stream(self.start(request).execution)
 
     def prepare(self, text: str, **options: Unpack[RouteOptions]) -> tuple[Query, Preference]:
-        """Check a text and its options: what `decide` and `decide_many` take. Raises UsageError."""
+        """Check a text and its options for `decide` and `decide_many`. Raises UsageError."""
         given = read_options(options, ROUTE)
         return read_query(text, given), self._preference(given)
 
@@ -182,13 +182,13 @@ class Router:
             yield self._recorded(encoded, decision, asked=False)
 
     def start(self, request: AskRequest) -> Asked:
-        """Decide, and begin an answer; its model is asked when it is iterated.
+        """Decide, and begin an answer; its model is called when it is iterated.
 
         Raises InfeasibleError (no model keeps to the limits), UsageError (no model can be called, an unknown model, a blank
         text), AssetError (a file is missing or damaged).
         """
         self._check_known((*request.preference.exclude, *filter(None, [request.model])))
-        preference, encoded, sticky = request.preference, None, False
+        preference, encoded, kept = request.preference, None, False
         # Before the decision: an estimator that makes it may load a model, and both share one memory.
         executor = self._running()
         if request.model is not None and not request.estimate:
@@ -201,7 +201,7 @@ class Router:
             encoded = self._flow.encode(request.query)
             best = can.noted(self._flow.decide(encoded, preference, top_k=self._top_k(request.top_k)))
             decision = keep_model(best, request.previous_model, request.stick)
-            sticky = decision.choice != best.choice
+            kept = decision.choice != best.choice
             if decision.choice is None:
                 self._recorded(encoded, decision, asked=True)
                 raise InfeasibleError(explain_infeasible(decision.bound), decision)
@@ -218,7 +218,7 @@ class Router:
                 started=request.started,
             )
         )
-        return Asked(execution, decision, sticky, time.monotonic() - request.started)
+        return Asked(execution, decision, kept, time.monotonic() - request.started)
 
     @property
     def _flow(self) -> Pipeline:
@@ -241,9 +241,9 @@ class Router:
         return self._journal
 
     def _recorded(self, encoded: EncodedQuery, decision: Decision, *, asked: bool) -> Decision:
-        """Record a decision that no model carries out: of an ask always, else only under journal = "all".
+        """Record a decision that no model carries out: of `ask` always, of `route` only under journal = "all".
 
-        A decision that is carried out is recorded with its run, at the run's end (`Execution`).
+        The execution records a decision that is carried out, at its end.
         """
         if asked or self._settings.journal == "all":
             with self._lock:
@@ -260,7 +260,7 @@ class Router:
         return preference
 
     def _check_known(self, models: Iterable[str]) -> None:
-        """Raises UsageError naming the nearest ids for a model that the catalog does not know."""
+        """Raise UsageError naming the nearest ids for a model that the catalog does not know."""
         for model in models:
             self._catalog.card(model)
 
@@ -272,9 +272,9 @@ class Router:
 
 
 class Stream:
-    """An answer on its way: iterate over its text, once; then `answer` has it whole.
+    """An answer that is being written: iterate over its text, once; then `answer` is complete.
 
-    `cancel` ends it from another thread; leaving its `with` block, or `close`, from this one.
+    `cancel` ends it from another thread; `close`, or leaving its `with` block, from this one.
     """
 
     def __init__(self, execution: Execution) -> None:
@@ -301,12 +301,12 @@ class Stream:
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """The models that were asked before and did not answer."""
+        """The models that were called before and did not answer."""
         return tuple(self._execution.attempts)
 
     @property
     def answer(self) -> Answer | None:
-        """The whole answer; None until it has come to its end."""
+        """The complete answer; None until it has ended."""
         return self._execution.answer
 
     def __iter__(self) -> Iterator[str]:
@@ -325,7 +325,7 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """End the answer: no further piece comes."""
+        """End the answer; no further piece follows."""
         self._execution.close()
 
     def cancel(self) -> None:

@@ -1,10 +1,10 @@
-"""The project's words as frozen dataclasses: what flows, one way, from a query to a decision.
+"""The records that flow from a query to a decision, and its answer:
 
-    Query -> EncodedQuery -> Neighbors, Slices -> Estimates -> Decision
+    Query -> EncodedQuery -> Neighbors, Slices -> Estimates -> Decision -> Answer
 
-Numbers that are not known are `None` (or NaN inside arrays), never 0. Probabilities are in [0, 1], similarities are
-cosines in [-1, 1], money is US dollars, time is seconds, prices are US dollars per million tokens. Completion tokens are
-in the *model's own* tokens from `Estimates` on (see `ModelCard.token_factor`).
+Unknown numbers are `None` (or NaN inside arrays), never 0. Probabilities are in [0, 1], similarities are cosines in
+[-1, 1], money is US dollars, time is seconds, prices are US dollars per million tokens. Completion tokens are in the
+*model's own* tokens from `Estimates` on (see `ModelCard.token_factor`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Ending = Literal["complete", "cut", "broken", "cancelled", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The text to route. `system` and `history` ((role, text) said before) are sent along: they cost tokens but are not encoded."""
+    """The text to route. `system` and `history` (earlier (role, text) turns) are sent along: they cost tokens, but are not encoded."""
 
     text: str
     system: str | None = None
@@ -41,13 +41,12 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuery:
-    """A query as the encoder has it.
+    """An encoded query.
 
     Attributes:
-        vector: shape (d,), float32, L2 norm 1: what it is about.
-        state: shape (d,), float32: the mean of its tokens' states half way up the encoder, where more is left of what is to be done.
-        windows: how many encoder windows were averaged into it.
-        truncated: whether text beyond the last window was left unread.
+        vector: shape (d,), float32, L2 norm 1: the subject of the text.
+        state: shape (d,), float32: the mean of its tokens' states half way up the encoder, which say more about the task.
+        windows: how many encoder windows were averaged. truncated: whether text beyond the last window was left unread.
     """
 
     query: Query
@@ -69,7 +68,7 @@ class Neighbor:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a model did on one anchor: `correct` in [0, 1]; `completion_tokens` as counted (cl100k for routing data)."""
+    """A model's result on one anchor: `correct` in [0, 1]; `completion_tokens` as counted (cl100k for routing data)."""
 
     correct: float | None
     completion_tokens: float | None
@@ -86,20 +85,20 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What is known about one model: identity, where it runs, what it costs, how much it holds.
+    """The facts about one model: identity, place, price, size, speed.
 
     Attributes:
         usd_in, usd_out: US dollars per million prompt / completion tokens; None = unknown (never taken as free).
-        price_as_of, price_source: ISO date and where the price was read.
+        price_as_of, price_source: ISO date and source of the price.
         token_factor: the model's own tokens per cl100k token of the same text.
         context_tokens: prompt + completion limit in own tokens; None = unknown.
         parameters_b: in billions. size_gb: file size when quantized (device models).
-        tokens_per_second, prompt_tokens_per_second, load_seconds: decoding, prefill, until a cold model answers; None = unmeasured.
+        tokens_per_second, prompt_tokens_per_second, load_seconds: decoding, prefill, loading; None = unmeasured.
         status: "available", "retired" or "unknown". retires: ISO date of (announced) retirement.
-        licence: of the weights, for open ones. note: anything a user should know, one line.
-        endpoint: base address of an OpenAI-compatible server that answers for it. served_as: its name there; None = id.
-        key_env: the environment variable with the endpoint's key; None = it wants none. gguf: the file to run it from, here.
-        supports: beside text ("tools", "json", "images", "audio", "files"); what is not named is taken not to be.
+        licence: of open weights. note: one line for the user.
+        endpoint: base address of the OpenAI-compatible server that runs it. served_as: its name there; None = id.
+        key_env: the environment variable with the endpoint's key; None = no key needed. gguf: the local file to run it from.
+        supports: beside text ("tools", "json", "images", "audio", "files"); anything not named is taken as unsupported.
     """
 
     id: str
@@ -141,7 +140,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """What the user wants of one decision. alpha: 0 = cheapest, 1 = most accurate."""
+    """The user's wishes for one decision. alpha: 0 = cheapest, 1 = most accurate."""
 
     alpha: float = 0.5
     budget: Budget = field(default_factory=Budget)
@@ -153,17 +152,15 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """What every model of the pool is expected to do on one query; one row a model, in pool order.
-
-    Columns rather than a record a model, so that a pool of a thousand costs what a pool of ten does.
+    """Estimates of one query on every model, in pool order, in columns: a pool of a thousand costs what a pool of ten does.
 
     Attributes:
         models: model ids, length n.
-        p_correct, p_low, p_high: shape (n,), calibrated probability and its 90 % band; NaN = not known.
-        tokens, tokens_hi: shape (n,), median and upper bound of completion tokens, own tokens; NaN = not known.
+        p_correct, p_low, p_high: shape (n,), calibrated probability and its 90 % band; NaN = unknown.
+        tokens, tokens_hi: shape (n,), median and upper bound of completion tokens, own tokens; NaN = unknown.
         evidence: how far the numbers can be trusted, per model. "none" = no fingerprint, nothing guessed.
         source: "prior", "scope" (the GGUF estimator) or "none", per model.
-        rationales: model id -> why, for the models an estimator wrote one for.
+        rationales: model id -> the estimator's reason, if it wrote one.
     """
 
     models: tuple[str, ...]
@@ -179,12 +176,12 @@ class Estimates:
 
 @dataclass(frozen=True, slots=True)
 class EstimatorReport:
-    """What estimating cost.
+    """The cost of estimating.
 
     Attributes:
         name: "prior", or the installed estimator that refined at least one estimate.
-        prompts_run: models a prompt was run for. prompts_saved: models that could have had one and did not need or get it.
-        tokens: read and written by the language model. seconds: in all, loading it aside.
+        prompts_run: models with a prompt run. prompts_saved: models whose prompt was unnecessary or came too late.
+        tokens: read and written by the language model. seconds: in all, without loading.
     """
 
     name: str
@@ -196,12 +193,7 @@ class EstimatorReport:
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
-    """What became of the prior's estimates when a language model looked at those who could still be chosen.
-
-    Attributes:
-        estimates: refined where that was done, the prior's elsewhere.
-        degraded, warnings: sentences for the decision.
-    """
+    """Estimates after the refiner looked at the models that could still be chosen. degraded, warnings: for the decision."""
 
     estimates: Estimates
     report: EstimatorReport
@@ -214,9 +206,9 @@ class Candidate:
     """One model of the pool in a decision, with every number the choice was made on.
 
     Attributes:
-        prompt_tokens: expected prompt tokens, own tokens. usd, usd_hi: expected cost and its upper bound.
-        seconds: expected time to the full answer. utility: what the policy ranked by.
-        excluded_by: the limit or rule that ruled the model out, None if it could be chosen.
+        prompt_tokens: expected, own tokens. usd, usd_hi: expected cost and its upper bound.
+        seconds: expected time to the full answer. utility: the policy's score.
+        excluded_by: the limit that ruled the model out, None if it could be chosen.
     """
 
     model: str
@@ -238,7 +230,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class BindingConstraint:
-    """The limit that left nothing to choose: its name, its value, and the smallest value that would do."""
+    """The limit that left no model to choose: its name, its value, and the smallest value that would do."""
 
     limit: str
     value: float | None
@@ -270,9 +262,9 @@ class PolicyDecision:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The choice, every candidate with its numbers, the constraint that bound, and why.
+    """The choice, every candidate with its numbers, and the constraint that bound.
 
-    `candidates` are best first: those that could be chosen by the policy's order, then the excluded ones.
+    candidates: best first, those that could be chosen in the policy's order, then the excluded ones.
     """
 
     choice: str | None
@@ -294,7 +286,7 @@ class Decision:
     query_id: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The documented JSON object of a decision (docs/json.md): plain types only, unknown numbers None."""
+        """Return the documented JSON object of a decision (docs/json.md): plain types only, unknown numbers None."""
         body: dict[str, Any] = {} if self.query_id is None else {"id": self.query_id}
         body |= {
             "choice": self.choice,
@@ -318,7 +310,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A model that was asked and did not answer, and why, in one line."""
+    """A model that was called and did not answer, and the reason in one line."""
 
     model: str
     where: Where
@@ -327,11 +319,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What became of a decision: who answered, after whom, for how much.
+    """The execution of a decision: the model that answered, failed attempts, tokens, cost and time.
 
     Attributes:
-        model, where: of the answer; None = nobody answered. attempts: those asked before, in order.
-        prompt_tokens, completion_tokens: own tokens; counted: by whom. usd: what it cost in all.
+        model, where: of the answer; None = no model answered. attempts: the models called before, in order.
+        prompt_tokens, completion_tokens: own tokens; counted: the source of the count. usd: total cost.
         first_token_seconds, seconds: from the call to the first token and to the last.
         ending: complete, cut (by a limit on tokens), broken (midway), cancelled (by the caller), failed (no answer).
     """
@@ -348,15 +340,12 @@ class Run:
     ending: Ending
 
 
-# What a query got in the end: the answer, and how it goes out as JSON.
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a query got: the text, who wrote it and what it cost (`run`), and why that one was asked (`decision`).
+    """The answer to a query: its text, the model and cost (`run`), and the reason for that model (`decision`).
 
     Attributes:
-        id: of the journal's entry, for `scope-edge feedback`; None where nothing is written down.
+        id: of the journal's entry, for `scope-edge feedback`; None without an entry.
         warnings: sentences on this answer: it was cut, it cost more than it should have.
     """
 
@@ -367,7 +356,7 @@ class Answer:
     warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The documented JSON object of an answer (docs/json.md)."""
+        """Return the documented JSON object of an answer (docs/json.md)."""
         return {
             "answer": self.text,
             "id": self.id,
@@ -377,22 +366,19 @@ class Answer:
         }
 
 
-# Records as JSON knows them: plain types by field name, and None for what is no number.
-
-
 def row(record: Any) -> dict[str, Any] | None:
-    """A flat record's fields by name, in order; None stays None."""
+    """Return a flat record's fields by name, in order; None stays None."""
     return None if record is None else {name: to_json(getattr(record, name)) for name in record.__slots__}
 
 
 def run_body(run: Run) -> dict[str, Any]:
-    """Give the documented JSON object of a run (docs/json.md)."""
+    """Return the documented JSON object of a run (docs/json.md)."""
     body = {name: to_json(getattr(run, name)) for name in run.__slots__ if name != "attempts"}
     return body | {"attempts": [row(one) for one in run.attempts]}
 
 
 def to_json(value: Any) -> Any:
-    """The value as JSON knows it: numpy's numbers as Python's, and None for what is no number."""
+    """Return the value as JSON has it: numpy's numbers as Python's, and None for NaN and infinity."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     number = float(value)

@@ -15,7 +15,7 @@ import pytest
 from chat_server import Answers, Said, Server, faulty, from_gguf, serving
 from cli_cases import command, spawn, user
 
-from scope_edge.estimation.core_set import load_core
+from scope_edge.estimation.anchor_spec import load_core
 from scope_edge.fingerprinting.grading import grade, prompt_of
 from scope_edge.providers.llama.client import LlamaClient
 from scope_edge.providers.llama.memory import Plan

@@ -1,4 +1,4 @@
-"""Text to unit vector and state, with the bundled encoder (all-MiniLM-L6-v2, int8). The only room with onnxruntime and tokenizers.
+"""Text to unit vector and state, with the bundled encoder (all-MiniLM-L6-v2, int8). The only file with onnxruntime.
 
 One query is one run: the int8 scales are taken over everything in a run, so a batch would change every vector in it.
 Long text is read in windows and their vectors are averaged.
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 ONNX = "models/encoder/encoder.onnx"
 TOKENIZER = "models/encoder/tokenizer.json"
-# Tokens a window holds, [CLS] and [SEP] included: what the model's authors set, twice what it was trained on.
+# Tokens of a window, [CLS] and [SEP] included: the model authors' setting, twice the length of training.
 WINDOW = 256
 # Text beyond this many windows is not read: a query costs at most this many runs, however long it is.
 MAX_WINDOWS = 8
-# Nor are characters beyond this, whatever they are: 16 for every token that could be read.
+# Characters beyond this are not read either: 16 for every token that could be read.
 MAX_CHARACTERS = 32_768
 # Text is tokenized in pieces of at most this many characters, so that dense text is not tokenized far past its last window.
 _PIECE = 8_192
@@ -61,15 +61,15 @@ class Encoder:
         threads: int | None = None,
         identity: str | None = None,
     ) -> None:
-        """From the bytes of an ONNX file and of its tokenizer.json; the rest, and the errors raised, as `load`.
+        """Make an encoder from the bytes of an ONNX file and of its tokenizer.json; other arguments and errors as `load`.
 
-        identity: sha256 of the ONNX file, where it is known. The bytes are not kept.
+        identity: sha256 of the ONNX file, if it is known. The bytes are not kept.
         """
         self._threads = usable_cores() if threads is None else threads
         if self._threads < 1:
             raise UsageError(f"threads: {threads} makes no sense; give 1 or more")
         with ThreadPoolExecutor(1) as builder:
-            # onnxruntime lets go of the interpreter meanwhile.
+            # onnxruntime releases the interpreter meanwhile.
             session = builder.submit(_session, model, _provider(provider), self._threads)
             self._tokenizer = _tokenizer(tokenizer)
             self._session = session.result()
@@ -79,10 +79,10 @@ class Encoder:
 
     @classmethod
     def load(cls, *, provider: str = "cpu", threads: int | None = None) -> Encoder:
-        """The bundled encoder.
+        """Load the bundled encoder.
 
         Args:
-            provider: where it runs, one of `PROVIDERS`; anything but "cpu" needs an onnxruntime built with it.
+            provider: one of `PROVIDERS`; any other than "cpu" needs an onnxruntime built with it.
             threads: cores to use; None = all this process may use.
 
         Raises AssetError (files missing, damaged or unusable), UsageError (unknown provider, threads < 1),
@@ -92,9 +92,9 @@ class Encoder:
 
     @classmethod
     def loading(cls, *, provider: str = "cpu", threads: int | None = None) -> Callable[[], Encoder]:
-        """Begin to load the bundled encoder in the background; calling what comes back waits for it, and raises as `load`.
+        """Begin to load the bundled encoder in the background. The returned function waits for it, and raises as `load`.
 
-        onnxruntime is imported now; most of the rest needs no interpreter, so that other things can be made ready.
+        onnxruntime is imported now; most of the rest runs without the interpreter, which is free for other preparations.
         """
         worker = ThreadPoolExecutor(1)
         # Reading and hashing 23 MB runs beside the imports.
@@ -115,17 +115,17 @@ class Encoder:
         return int(self._session.get_outputs()[0].shape[1])
 
     def encode(self, query: Query) -> EncodedQuery:
-        """The query's text (not its system prompt) as unit vector and state. Any text does, also one without a readable letter.
+        """Encode the query's text, not its system prompt. Any text works, even one without a readable letter.
 
-        What cannot be encoded as UTF-8 (lone surrogates) reads as U+FFFD, which the tokenizer drops like other
-        control characters; special tokens spelled out in the text ("[SEP]") are read as plain text.
+        Lone surrogates, which UTF-8 cannot hold, read as U+FFFD, which the tokenizer drops like control characters; special
+        tokens spelled out in the text ("[SEP]") are read as plain text.
         """
         ids, truncated = self._tokens(query.text)
         room = WINDOW - 2
         if len(ids) <= room:
             return EncodedQuery(query, *self._run(ids), 1, truncated)
         windows = -(-len(ids) // room)
-        # Windows of equal length, so that none is a mere scrap; the mean counts every token once.
+        # Windows of equal length, so that the last is not a scrap; the mean counts every token once.
         parts = [ids[len(ids) * i // windows : len(ids) * (i + 1) // windows] for i in range(windows)]
         vectors, states = zip(*map(self._run, parts), strict=True)
         shares = np.array([len(part) for part in parts]) / len(ids)
@@ -134,9 +134,9 @@ class Encoder:
         return EncodedQuery(query, unit, state.astype(np.float32), windows, truncated)
 
     def encode_many(self, queries: Iterable[Query]) -> Iterator[EncodedQuery]:
-        """The same vectors, bit for bit, in the order of `queries`, made on all cores.
+        """Encode many queries on all cores, in order, with the same vectors as `encode`, bit for bit.
 
-        Reads at most 2 queries a core ahead of what it has yielded, so that memory does not grow with their number.
+        At most 2 queries per core are read ahead, so that memory does not grow with their number.
         """
         pending: deque[Future[EncodedQuery]] = deque()
         with ThreadPoolExecutor(self._threads, thread_name_prefix="encode") as pool:
@@ -152,14 +152,14 @@ class Encoder:
                     future.cancel()
 
     def _run(self, ids: list[int]) -> tuple[Vector, Vector]:
-        """Unit vector and state of one window."""
+        """Return unit vector and state of one window."""
         tokens = np.array([[self._first, *ids, self._last]], dtype=np.int64)
         feed = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
         vector, state = self._session.run(_OUTPUTS, feed)
         return vector[0], state[0]
 
     def _tokens(self, text: str) -> tuple[list[int], bool]:
-        """Token ids of what is read of a text, and whether something visible was left unread."""
+        """Return the token ids of the part of a text that is read, and whether something visible was left unread."""
         limit, end = MAX_WINDOWS * (WINDOW - 2), min(len(text), MAX_CHARACTERS)
         ids: list[int] = []
         start = 0
@@ -171,9 +171,9 @@ class Encoder:
 
 
 def runtime() -> Any:
-    """onnxruntime, which must not report home: since its 1.29 the official builds do, unless told so before they are loaded.
+    """Import onnxruntime without its telemetry: official builds since 1.29 send it, unless told not to before the import.
 
-    Where somebody else in this process has loaded it already, it is asked to stop.
+    If other code in this process has imported it already, telemetry is switched off afterwards.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
@@ -183,14 +183,14 @@ def runtime() -> Any:
 
 
 def usable_cores() -> int:
-    """Cores this process may use, at least 1."""
+    """Return the number of cores this process may use, at least 1."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _piece_end(text: str, start: int, end: int) -> int:
-    """Where the piece that begins at `start` ends: after white space, where tokens never cross, if there is any."""
+    """Return the end of the piece that begins at `start`: after white space, where tokens never cross, if possible."""
     stop = start + _PIECE
     if stop >= end:
         return end
@@ -199,7 +199,7 @@ def _piece_end(text: str, start: int, end: int) -> int:
 
 
 def _provider(name: str) -> str:
-    """onnxruntime's name of a provider, checked to be there. Raises UsageError, MissingExtraError."""
+    """Return onnxruntime's name of a provider. Raises UsageError if it is unknown, MissingExtraError if it is missing."""
     if name not in PROVIDERS:
         raise UsageError(f"provider {name!r} is not known; give one of {', '.join(PROVIDERS)}")
     here = runtime().get_available_providers()
@@ -212,7 +212,7 @@ def _provider(name: str) -> str:
 
 
 def _session(model: bytes, provider: str, threads: int) -> Any:
-    """An onnxruntime session. Raises AssetError when the model cannot be used, MissingExtraError when the provider cannot."""
+    """Make an onnxruntime session. Raises AssetError if the model is unusable, MissingExtraError if the provider is."""
     onnxruntime = runtime()
     from onnxruntime.capi import onnxruntime_pybind11_state as native
 
@@ -228,7 +228,7 @@ def _session(model: bytes, provider: str, threads: int) -> Any:
     except (*unusable, native.NotImplemented, native.RuntimeException) as error:
         reason = str(error).partition("\n")[0]
         raise AssetError(f"{ONNX}: onnxruntime cannot use it ({reason}); reinstall scope-edge") from error
-    # It would keep the file's bytes beside what it has made of them: as much again as the weights.
+    # It would keep the file's bytes beside its own copy of the weights: as much again.
     session._model_bytes = None
     names = [item.name for item in (*session.get_inputs(), *session.get_outputs())]
     if names != ["input_ids", "attention_mask", *_OUTPUTS]:
@@ -239,7 +239,7 @@ def _session(model: bytes, provider: str, threads: int) -> Any:
 
 
 def _tokenizer(blob: bytes) -> Tokenizer:
-    """The tokenizer. Raises AssetError when the bytes are not one."""
+    """Make the tokenizer. Raises AssetError when the bytes do not hold one."""
     from tokenizers import Tokenizer
 
     try:
@@ -248,6 +248,6 @@ def _tokenizer(blob: bytes) -> Tokenizer:
         raise AssetError(f"{TOKENIZER}: cannot be used ({error}); reinstall scope-edge") from error
     if None in (tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")):
         raise AssetError(f"{TOKENIZER}: has no [CLS] and [SEP]; reinstall scope-edge")
-    # What a text says is never more than text, special tokens included.
+    # A text is never more than text, even where it spells special tokens out.
     tokenizer.encode_special_tokens = True
     return tokenizer

@@ -1,7 +1,7 @@
 """A graph for approximate search (Malkov and Yashunin, arXiv 1603.09320), and its cache. The only file with hnswlib.
 
-hnswlib trusts its files: one flipped bit ends the process. So it loads a private copy, and only one whose sha256 is the one
-noted at building.
+hnswlib trusts its files: one flipped bit ends the process. So it loads a private copy, after a check of the sha256 recorded
+when the graph was built.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class HnswIndex:
         return int(self._graph.get_current_count())
 
     def search(self, vector: Vector, k: int) -> tuple[Ids, Vector]:
-        """Find the k nearest vectors, of which about one in a hundred is missed: see `nearest.Index`."""
+        """Find the k nearest vectors, missing about one in a hundred: see `nearest.Index`."""
         query = check_query(vector, self._graph.dim)
         wanted = min(k, len(self))
         if wanted <= 0:
@@ -66,17 +66,17 @@ class HnswIndex:
         try:
             ids, distances = self._graph.knn_query(query, k=wanted, num_threads=1)
         except RuntimeError:
-            # The walk met fewer than k vectors, which happens when k comes near n: then look at all of them.
+            # The walk met fewer than k vectors, which happens when k comes near n: then scan all of them.
             return ExactIndex(np.asarray(self._graph.get_items(np.arange(len(self))), np.float32)).search(query, k)
         return best(ids[0].astype(np.int64), 1.0 - distances[0].astype(np.float64), wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class GraphBuilder:
-    """Builds the graph of some vectors, or takes it from a cache.
+    """Builds the graph of some vectors, or loads it from a cache.
 
-    The cache is two files: the graph, never changed once written, and the sidecar, a pack that says what the graph was built
-    from and which file it is. Two processes that build at once each write a graph of their own; the last sidecar counts.
+    The cache is two files: the graph, never changed once written, and the sidecar, a pack with the graph's file name and
+    inputs. Two processes that build at once each write a graph of their own; the last sidecar counts.
     """
 
     vectors: Vector
@@ -84,14 +84,12 @@ class GraphBuilder:
     parameters: GraphParameters
 
     def index(self, cache_dir: Path | None) -> HnswIndex:
-        """Load or build it. cache_dir: None = no cache."""
-        if cache_dir is None:
-            return HnswIndex(self._build())
-        graph = self._load(cache_dir)
+        """Load or build the graph. cache_dir: None = no cache."""
+        graph = None if cache_dir is None else self._load(cache_dir)
         if graph is not None:
             return HnswIndex(graph)
         graph = self._build()
-        return HnswIndex(graph, self._save(graph, cache_dir))
+        return HnswIndex(graph, None if cache_dir is None else self._save(graph, cache_dir))
 
     def _build(self) -> Any:
         n, d = self.vectors.shape
@@ -103,7 +101,7 @@ class GraphBuilder:
         return graph
 
     def _facts(self) -> dict[str, Any]:
-        """What a cached graph must have been built from. The file format follows the machine's word size and order."""
+        """Return the inputs of a cached graph. The file format follows the machine's word size and order."""
         from importlib import metadata  # slow to import
 
         n, d = self.vectors.shape
@@ -112,7 +110,7 @@ class GraphBuilder:
         return {**built, "machine": machine, **asdict(self.parameters)}
 
     def _load(self, cache_dir: Path) -> Any | None:
-        """The cached graph; None when it is missing, stale, damaged or foreign."""
+        """Load the cached graph; None when it is missing, stale, damaged or foreign."""
         import tempfile
 
         try:
@@ -131,21 +129,20 @@ class GraphBuilder:
         graph = hnswlib.Index(space="ip", dim=self.vectors.shape[1])
         graph.load_index(str(path), max_elements=len(self.vectors))
         graph.set_ef(self.parameters.width_search)
-        # The identity is the caller's word; a few vectors tell whether it was kept.
+        if graph.get_current_count() != len(self.vectors):
+            return None
+        # The identity is the caller's claim; a few vectors verify it.
         some = np.unique(np.linspace(0, len(self.vectors) - 1, 16).astype(np.int64))
-        same = graph.get_current_count() == len(self.vectors) and np.array_equal(
-            np.asarray(graph.get_items(some), np.float32), self.vectors[some]
-        )
-        return graph if same else None
+        return graph if np.array_equal(np.asarray(graph.get_items(some), np.float32), self.vectors[some]) else None
 
     def _save(self, graph: Any, cache_dir: Path) -> str | None:
-        """Cache the graph; return what to tell the user when that fails."""
+        """Cache the graph; return a sentence for the user if that fails."""
         path = cache_dir / _GRAPHS.replace("*", secrets.token_hex(8))
         try:
             with whole_file(path) as temporary:
                 graph.save_index(str(temporary))
                 size = temporary.stat().st_size
-                # hnswlib does not look whether its writes succeed.
+                # hnswlib does not check whether its writes succeed.
                 if size != graph.index_file_size():
                     raise OSError(f"{size} of {graph.index_file_size()} bytes written")
                 digest = file_sha256(temporary)

@@ -1,13 +1,13 @@
-"""The nearest of some unit vectors: exact search below 20,000 of them, a graph (hnsw.py) from there on.
+"""Nearest neighbors among unit vectors: exact search below 20,000 of them, a graph (hnsw.py) from there on.
 
-A plain scan of 17,000 vectors reads 26 MB a query. Packed at one byte a dimension, the same answer costs a fraction of it:
+A plain scan of 17,000 vectors reads 26 MB per query. Packed at one byte per dimension, the same answer costs a fraction:
 
 1. Packing turns the vectors along the axes they vary most on (principal axes), so that the first quarter of the
    dimensions holds most of every inner product. Bytes become float32 only in the processor's cache: reading a quarter
    of the memory saves more than converting costs, the more so when something else keeps memory or cache busy.
 2. By Cauchy and Schwarz, what the unread dimensions can still add is at most |rest of query| x |rest of vector|. Rows
    whose score so far plus that bound stays below the k-th best of a few fully scored rows are dropped, block by block.
-3. What is left is scored again in float64, so that ties and order do not depend on how a row was reached.
+3. The remaining rows are scored again in float64, so that ties and order do not depend on how a row was reached.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from scope_edge.errors import AssetError, MissingExtraError, PackError, UsageError
+from scope_edge.errors import AssetError, MissingExtraError, UsageError
+from scope_edge.storage.packs import reading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +40,7 @@ EXACT_BELOW = 20_000  # below, exact search is as fast as the graph, and needs n
 _INSTALL = 'pip install "scope-edge[hnsw]"'
 # Where the blocks end, as shares of the dimensions: chosen on real embeddings by benchmarks/index.py.
 _CUTS = (1 / 4, 5 / 12, 2 / 3)
-# Rows scored in full first, to learn what a row must reach. More than k, as the first block only roughly tells the best.
+# Rows scored in full first, to find the score a row must reach. More than k, as the first block ranks only roughly.
 _SEEDS = 64
 # Maxima taken over this many interleaved groups of rows: their n-th largest bounds the n-th largest of all from below.
 _GROUPS = 256
@@ -52,7 +53,7 @@ class Index(Protocol):
     """Finds the nearest of n unit vectors.
 
     Attributes:
-        kind: "exact" or "hnsw". note: what the user should know about it (slower than wanted, not cached), or None.
+        kind: "exact" or "hnsw". note: a sentence for the user (slower than expected, not cached), or None.
     """
 
     kind: str
@@ -65,7 +66,6 @@ class Index(Protocol):
 
         With k above n, all n come back. Raises UsageError when `vector` has another length or is not finite.
         """
-        ...
 
 
 def build_index(
@@ -80,8 +80,8 @@ def build_index(
     """Index unit vectors, shape (n, d): "auto" picks by their number, "exact" and "hnsw" force one.
 
     Args:
-        own: more of them, whose rows follow; they are known by their content.
-        cache_dir: where to keep a graph between runs; None = nowhere. A folder that cannot be written is no error.
+        own: more vectors, whose rows follow; a hash of their content identifies them.
+        cache_dir: where to keep a graph between runs; None = nowhere. A folder that cannot be written is not an error.
         identity: names `vectors` and no others (a hash); a graph cached under another identity is built anew.
 
     Raises MissingExtraError ("hnsw" without hnswlib), AssetError (vectors not finite or not of norm 1), UsageError (kind).
@@ -117,7 +117,7 @@ class PackedVectors:
     """n unit vectors of d dimensions: vector i is `rotation.T @ (columns * codes_i) * rows[i]`, its norm exactly 1.
 
     Attributes:
-        rotation: (d, d) float32, principal axes as rows, the most telling first.
+        rotation: (d, d) float32, principal axes as rows, the largest variance first.
         columns: (d,) float32, size of one step of the codes per dimension. rows: (n,) float32, scale per vector.
         blocks: int8 codes of consecutive dimensions, each (n, width).
         rests: (len(blocks) - 1, n) float32, norm of each vector from the start of block 1, 2, ... on, rounded up.
@@ -137,25 +137,25 @@ class PackedVectors:
         return len(self.columns)
 
     def codes(self, ids: Ids) -> Codes:
-        """The codes of some rows, shape (len(ids), d)."""
+        """Return the codes of some rows, shape (len(ids), d)."""
         return np.concatenate([block[ids] for block in self.blocks], axis=1)
 
     def unpack(self) -> Vector:
-        """All vectors in their original coordinates, shape (n, d): d products a number, so not for every start."""
+        """Return all vectors in their original coordinates, (n, d). It takes d products per number: too slow for every start."""
         codes = np.concatenate(self.blocks, axis=1).astype(np.float32)
         vectors: Vector = np.dot(codes * self.columns, self.rotation)
         vectors *= self.rows[:, None]
         return vectors
 
     def body(self) -> dict[str, Any]:
-        """Plain arrays for a pack; `from_body` reads them back."""
+        """Return plain arrays for a pack; `from_body` reads them back."""
         named = {f"block{i}": block for i, block in enumerate(self.blocks)}
         fixed = ("rotation", "columns", "rows", "rests")
         return {**{name: getattr(self, name) for name in fixed}, **named}
 
 
 def check_vectors(vectors: NDArray[Any], what: str) -> Vector:
-    """`vectors` as a C-ordered float32 matrix of unit rows. Raises AssetError naming `what` and the first bad row."""
+    """Return `vectors` as a C-ordered float32 matrix of unit rows. Raises AssetError naming `what` and the first bad row."""
     if vectors.ndim != 2:
         raise AssetError(f"{what}: expected a matrix with one vector a row, found shape {vectors.shape}; rebuild it")
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
@@ -197,40 +197,33 @@ def pack_vectors(vectors: NDArray[Any]) -> PackedVectors:
 
 
 def from_body(body: Mapping[str, Any], where: str) -> PackedVectors:
-    """Packed vectors out of a pack's body. Raises PackError when something is missing or shapes or types do not fit."""
-    try:
-        # Arrays start anywhere in a pack; where that is no multiple of 4, every product would copy them anew.
+    """Read packed vectors from a pack's body. Raises PackError when an array is missing, or shapes or types do not fit."""
+    with reading(where, "set of packed vectors", "get a fresh copy"):
+        # Arrays start anywhere in a pack; where that is not a multiple of 4, every product would copy them anew.
         fixed = {name: np.require(body[name], requirements="A") for name in ("rotation", "columns", "rows", "rests")}
         blocks = tuple(body[f"block{i}"] for i in range(len(fixed["rests"]) + 1))
-        packed = PackedVectors(**fixed, blocks=blocks)
-        n, d = len(packed.rows), len(packed.columns)
+        n, d = len(fixed["rows"]), len(fixed["columns"])
         expected = [((d, d), "f4"), ((d,), "f4"), ((n,), "f4"), ((len(blocks) - 1, n), "f4")]
         expected += [((n, block.shape[1]), "i1") for block in blocks]
-        fits = sum(block.shape[1] for block in blocks) == d and all(
-            array.shape == shape and array.dtype == kind
-            for array, (shape, kind) in zip((*fixed.values(), *blocks), expected, strict=True)
-        )
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise PackError(f"{where}: holds no packed vectors ({error!r}); get a fresh copy") from error
-    if not fits:
-        raise PackError(f"{where}: its packed vectors do not fit together; get a fresh copy")
-    return packed
+        found: list[Any] = [(array.shape, array.dtype) for array in (*fixed.values(), *blocks)]
+        if sum(block.shape[1] for block in blocks) != d or found != expected:
+            raise ValueError("its arrays do not fit together")
+        return PackedVectors(**fixed, blocks=blocks)
 
 
 class ExactIndex:
-    """The plain scan over float32 vectors: what every other index is measured against."""
+    """The plain scan over float32 vectors, the standard for every other index."""
 
     kind = "exact"
 
     def __init__(self, vectors: Vector, note: str | None = None) -> None:
-        self.vectors = vectors
-        self.note = note
+        self.vectors, self.note = vectors, note
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def search(self, vector: Vector, k: int) -> tuple[Ids, Vector]:
-        """The k nearest of the vectors: see `Index`."""
+        """Find the k nearest of the vectors: see `Index`."""
         query = check_query(vector, self.vectors.shape[1])
         rough = np.empty(len(self), np.float32)
         for rows in _slices(len(self), len(query)):
@@ -240,13 +233,12 @@ class ExactIndex:
 
 
 class PackedIndex:
-    """Exact search over packed vectors, reading of each row only as much as it takes to rule it out."""
+    """Exact search over packed vectors, which reads of each row only enough to rule it out."""
 
     kind = "exact"
 
     def __init__(self, packed: PackedVectors, note: str | None = None) -> None:
-        self.packed = packed
-        self.note = note
+        self.packed, self.note = packed, note
         ends = np.cumsum([0, *(block.shape[1] for block in packed.blocks)]).tolist()
         self._spans = [slice(start, end) for start, end in pairwise(ends)]
 
@@ -254,7 +246,7 @@ class PackedIndex:
         return len(self.packed)
 
     def search(self, vector: Vector, k: int) -> tuple[Ids, Vector]:
-        """The k nearest of the packed vectors: see `Index`."""
+        """Find the k nearest of the packed vectors: see `Index`."""
         query = check_query(vector, self.packed.dimensions)
         turned = self.packed.rotation @ query
         folded = turned * self.packed.columns
@@ -272,7 +264,7 @@ class PackedIndex:
         return best(near, exact * self.packed.rows.take(near), k)
 
     def _reachable(self, scores: Vector, folded: Vector, k: int) -> float:
-        """A similarity that at least k rows reach: the k-th best of the seeds, scored over all dimensions."""
+        """Return a similarity that at least k rows reach: the k-th best of the seeds, scored over all dimensions."""
         wanted = max(k, _SEEDS)
         even = len(scores) // _GROUPS * _GROUPS
         if wanted > _GROUPS or even < 4 * _GROUPS:
@@ -286,7 +278,7 @@ class PackedIndex:
         return _kth(full, k)
 
     def _block_scores(self, i: int, ids: Ids, folded: Vector) -> Vector:
-        """What block i adds to the scores of some rows. Reading it whole is cheaper than picking most of it."""
+        """Return block i's part of the scores of some rows. Reading it whole is cheaper than picking most of it."""
         block, scale, query = self.packed.blocks[i], self.packed.rows, folded[self._spans[i]]
         whole = 2 * len(ids) > len(block)
         scores = np.empty(len(block) if whole else len(ids), np.float32)
@@ -308,30 +300,30 @@ class JoinedIndex:
         return len(self._first) + len(self._second)
 
     def search(self, vector: Vector, k: int) -> tuple[Ids, Vector]:
-        """The k nearest of both: see `Index`."""
+        """Find the k nearest of both: see `Index`."""
         (one, near), (other, far) = self._first.search(vector, k), self._second.search(vector, k)
         ids = np.concatenate([one, other + len(self._first)])
         return best(ids, np.concatenate([near, far]).astype(np.float64), k)
 
 
 def best(ids: Ids, similarities: NDArray[np.float64], k: int) -> tuple[Ids, Vector]:
-    """The k best by similarity, ties by lower id; similarities as float32 within [-1, 1]."""
+    """Return the k best by similarity, ties by lower id; similarities as float32 within [-1, 1]."""
     order = np.lexsort((ids, -similarities))[: max(k, 0)]
     return ids[order].astype(np.int64), similarities[order].clip(-1, 1).astype(np.float32)
 
 
 def check_query(vector: Vector, dimensions: int) -> Vector:
-    """`vector` as float32 of the given length. Raises UsageError when it has another shape or is not finite."""
+    """Return `vector` as float32 of the given length. Raises UsageError when it has another shape or is not finite."""
     query = np.ascontiguousarray(vector, dtype=np.float32)
     if query.shape != (dimensions,):
         raise UsageError(f"query vector has shape {query.shape}, the index {dimensions} dimensions; encode it anew")
     if not np.isfinite(query).all():
-        raise UsageError("query vector holds values that are not finite; encode the query anew")
+        raise UsageError("query vector has values that are not finite; encode the query anew")
     return query
 
 
 def _kth(values: NDArray[Any], k: int) -> float:
-    """The k-th largest value; minus infinity when there are not more than k."""
+    """Return the k-th largest value; minus infinity with k values or fewer."""
     if k <= 0:
         return np.inf
     if len(values) <= k:
@@ -340,11 +332,11 @@ def _kth(values: NDArray[Any], k: int) -> float:
 
 
 def _slack(query: Vector) -> float:
-    """More than float32 sums of d products of a unit vector and the query can be off: d x 2^-24 each, four times over."""
+    """Bound the error of float32 sums of d products of a unit vector and the query: d x 2^-24 each, four times over."""
     return float(len(query) * 2.0**-22 * max(1.0, float(np.linalg.norm(query))))
 
 
 def _slices(rows: int, width: int) -> Iterator[slice]:
-    """Consecutive slices that cover `rows`, each of at most `_AT_ONCE` numbers when a row has `width`."""
+    """Return consecutive slices that cover `rows`, each of at most `_AT_ONCE` numbers when a row has `width`."""
     step = _AT_ONCE // max(1, width)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))

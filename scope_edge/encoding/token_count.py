@@ -1,10 +1,10 @@
-"""How many prompt tokens a text will cost, without the tokenizer: a fitted estimate and its 95 % bound.
+"""The prompt tokens of a text without a tokenizer: a fitted estimate and its 95 % bound.
 
 Counts are cl100k tokens, the unit of the routing data; `ModelCard.token_factor` converts them to a model's own. Byte-pair
 encoders first cut a text into words, groups of up to three digits, runs of punctuation and runs of white space, and then
 spend one token on a common piece and more on a rare one. So the estimate counts such pieces (with `bytes.translate` and
 `bytes.count`: linear time, nothing per character in Python) and weighs them. `build_scripts/fit_prompt_tokens.py` fits
-the weights, checks the bound on queries it did not see, and prints what is written here.
+the weights, checks the bound on held-out queries, and prints the tables below.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scope_edge.types import Query
 
 @dataclass(frozen=True, slots=True)
 class PromptTokens:
-    """Tokens a text costs: `expected`, and `high`, which at least 95 % of texts like the fitted ones stay under."""
+    """Tokens of a text: `expected`, and `high`, a bound that at least 95 % of texts like the fitted ones stay under."""
 
     expected: float
     high: float
@@ -29,18 +29,18 @@ class PromptTokens:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What one counted piece adds to the expected tokens and to the bound."""
+    """A counted piece's part of the expected tokens and of the bound."""
 
     expected: float
     high: float
 
 
-# What a chat template adds around one message. Routing data cannot tell (its surplus is the benchmarks' own
+# Tokens that a chat template adds around one message. Routing data cannot show them (its surplus is the benchmarks' own
 # instructions: 78 tokens in ZeroEval, 85 in reasoning-gym), so this counts the published templates: 7 tokens for the
 # OpenAI format, 8-10 for Gemma and Llama 3, about 30 where the template inserts a default system prompt (Qwen 2.5).
 CHAT_WRAPPING = PromptTokens(expected=12.0, high=40.0)
 
-# And around each further one: a role and the marks of its beginning and end, in the same templates.
+# And around each further message: a role and the marks of its beginning and end, in the same templates.
 TURN_WRAPPING = PromptTokens(expected=5.0, high=10.0)
 
 # Pieces of ASCII text, fitted on the four routing data sets (17,298 queries, sets weighed equally): `expected` by
@@ -105,7 +105,7 @@ _PUNCTUATION = bytes(b for b in range(128) if b not in _LETTERS + _DIGITS + _BLA
 
 
 def _table(classes: Mapping[str, Iterable[int]]) -> bytes:
-    """A translation table: each byte to the letter of its class, "." where it has none."""
+    """Return a translation table from each byte to the letter of its class, "." without one."""
     table = bytearray(b"." * 256)
     for name, members in classes.items():
         for byte in members:
@@ -146,11 +146,11 @@ _WORDS_PER_ENGLISH = 12
 
 
 def estimate_prompt_tokens(text: str) -> PromptTokens:
-    """What `text` costs as (part of) a prompt, in cl100k tokens, without any chat wrapping.
+    """Estimate the cl100k tokens of `text` as (part of) a prompt, without any chat wrapping.
 
     `high` covers at least 95 % of queries in each routing data set, for queries and task families left out of the fit,
-    and never exceeds the bytes of the text, which is all that a byte-level encoder can spend. `expected` is for English
-    and code; prose in other Latin-script languages costs 1.3 to 2 times that, within `high`.
+    and never exceeds the bytes of the text, the most a byte-level encoder can spend. `expected` is for English and code;
+    prose in other Latin-script languages costs 1.3 to 2 times that, within `high`.
     """
     raw = text.encode("utf-8", "surrogatepass")
     if not raw:
@@ -167,7 +167,7 @@ def estimate_prompt_tokens(text: str) -> PromptTokens:
 
 
 def query_prompt_tokens(query: Query) -> PromptTokens:
-    """What a query costs as a whole prompt: its text, all that goes along and the chat wrapping, in cl100k tokens."""
+    """Estimate the cl100k tokens of a query's whole prompt: text, system prompt, history and chat wrapping."""
     tokens = estimate_prompt_tokens(query.text) + CHAT_WRAPPING
     for _, text in query.history:
         tokens = tokens + estimate_prompt_tokens(text) + TURN_WRAPPING
@@ -175,7 +175,7 @@ def query_prompt_tokens(query: Query) -> PromptTokens:
 
 
 def ascii_counts(raw: bytes) -> tuple[float, ...]:
-    """The pieces of the ASCII part of a UTF-8 text, in the order of `ASCII_WEIGHTS`; other bytes only separate them."""
+    """Count the pieces of the ASCII part of a UTF-8 text, in the order of `ASCII_WEIGHTS`; other bytes only separate them."""
     case = raw.translate(_CASE)
     word = b"." + raw.translate(_WORD)
     mark = b"." + raw.translate(_MARK)
@@ -213,7 +213,7 @@ def ascii_counts(raw: bytes) -> tuple[float, ...]:
 
 
 def script_counts(raw: bytes) -> tuple[float, ...]:
-    """The characters beyond ASCII of a UTF-8 text by script, in the order of `SCRIPT_WEIGHTS`."""
+    """Count the characters beyond ASCII of a UTF-8 text by script, in the order of `SCRIPT_WEIGHTS`."""
     script = raw.translate(_SCRIPT)
     quotes, boxes, rules = raw.count(_QUOTES), raw.count(_BOXES), raw.count(_RULE)
     return (

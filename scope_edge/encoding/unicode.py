@@ -1,4 +1,4 @@
-"""Text that can be sent and written down: half a character, as programs make by cutting an emoji in two, is none."""
+"""Lone surrogates, halves of a character that programs leave when they cut an emoji in two, made valid text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def replace_surrogates(text: str) -> str:
-    """The text with surrogates joined to characters where they are pairs, and replaced by U+FFFD where they are not."""
+    """Return the text with pairs of surrogates joined to characters, and lone ones replaced by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -16,7 +16,7 @@ def replace_surrogates(text: str) -> str:
 
 
 def replace_surrogates_in_body(value: Any) -> Any:
-    """The same for every text in a value as JSON has them."""
+    """Replace surrogates in every text of a JSON value."""
     if isinstance(value, str):
         return replace_surrogates(value)
     if isinstance(value, Mapping):

@@ -1,1 +1,1 @@
-"""Difficulty told by those who were measured: anchors that the map placed, updated by the models' outcomes on them."""
+"""Estimates of P(correct) and answer length by item response theory, from fingerprints and a map of difficulty."""

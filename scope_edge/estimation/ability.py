@@ -1,4 +1,4 @@
-"""A model's place on the map: how able it is, from its own outcomes on a few anchors. Milliseconds; nothing is retrained.
+"""A model's ability, from its own outcomes on a few anchors. Milliseconds; nothing is retrained.
 
 Correctness is item response theory with a vector of abilities g = (general, one shift per measured set, one loading per
 trait): on anchor i with its own pooled difficulty b_i and discrimination a_i,
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scope_edge.errors import PackError
 from scope_edge.estimation.newton import fit_logistic
+from scope_edge.storage.packs import reading
 
 if TYPE_CHECKING:
     from scope_edge.estimation.anchors import AnchorSet
@@ -38,7 +38,7 @@ _KEPT = 101
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Population:
-    """What the models measured so far are like: the prior of every new one.
+    """The models measured so far: the Bayesian prior of every new one.
 
     Attributes:
         mean (d,), covariance (d, d): of g, with d = 1 + sets + traits.
@@ -64,72 +64,67 @@ class Ability:
     """One model's fit.
 
     Attributes:
-        mean (d,), covariance (d, d): of g. measured: outcomes it rests on.
+        mean (d,), covariance (d, d): of g.
         length_mean (l,), length_covariance (l, l): of the length coefficients; NaN without any length.
-        spread: the model's residuals of log-length against the population's (1 = typical).
+        measured: outcomes it rests on. spread: the residuals of log-length against the population's (1 = typical).
         residuals: (r,) sorted leave-one-out residuals of log-length, each divided by its predicted spread.
     """
 
     mean: Floats
     covariance: Floats
-    measured: int
     length_mean: Floats
     length_covariance: Floats
+    measured: int
     spread: float
     residuals: Floats
 
 
 def design(anchors: AnchorSet) -> Floats:
-    """Rows h with logit = h . g - a b, shape (n, d)."""
+    """Return the rows h with logit = h . g - a b, shape (n, d)."""
     a = anchors.discrimination[:, None]
     return np.hstack([a, a * anchors.domains, anchors.traits])
 
 
 def length_design(log_length: Floats, domains: Floats, population: Population) -> Floats:
-    """Rows of the length model, shape (n, l), for map log-lengths (n,) and domains (n, sets)."""
+    """Return the rows of the length model, shape (n, l), for map log-lengths (n,) and domains (n, sets)."""
     centered = np.asarray(log_length)[..., None] - population.length_center
     return np.concatenate([np.ones_like(centered), centered, domains], axis=-1)
 
 
-def query_row(
-    difficulty: Floats | float, domains: Floats, traits: Floats, population: Population
-) -> tuple[Floats, Floats]:
-    """(h, offset) with logit = h . g + offset, for places on the map: difficulty (...), domains (..., sets),
-    traits (..., k). The map's own error still has to be allowed for.
+def query_row(difficulty: Floats, domains: Floats, traits: Floats, population: Population) -> tuple[Floats, Floats]:
+    """Return (h, offset) with logit = h . g + offset for positions on the map; `query_variance` is the map's own error.
+
+    Shapes: difficulty (...), domains (..., sets), traits (..., k).
     """
     a = domains @ population.discrimination
     return np.concatenate([a[..., None], a[..., None] * domains, traits], axis=-1), -a * difficulty
 
 
 def query_variance(rows: Floats, domains: Floats, population: Population) -> Floats:
-    """(q,) variance of log-odds for what the map does not know of queries: rows (q, d) of `query_row`, domains (q, sets)."""
-    variance: Floats = rows[:, 0] ** 2 * (domains @ population.unexplained)
-    return variance
+    """Return the variance (q,) of log-odds that the map leaves unexplained: rows (q, d) of `query_row`, domains (q, sets)."""
+    return np.asarray(rows[:, 0] ** 2 * (domains @ population.unexplained))
 
 
 def softening(slope: Floats | float, variance: Floats) -> Floats:
-    """By how much a logistic curve of this slope is flatter where its place is known but for a variance, averaged over that.
+    """Return the factor by which a logistic curve of this slope flattens when averaged over its difficulty's variance.
 
     1 / sqrt(1 + pi slope^2 variance / 8) (MacKay 1992). Without it a model's ability would seem surer than such anchors tell.
     """
-    factor: Floats = 1 / np.sqrt(1 + np.pi / 8 * slope**2 * variance)
-    return factor
+    return np.asarray(1 / np.sqrt(1 + np.pi / 8 * slope**2 * variance))
 
 
 def fit_ability(parts: Sequence[Fingerprint], population: Population, known: Ability | None = None) -> Ability:
-    """Fit one model from its fingerprints (one or more anchor sets, missing outcomes left out).
-
-    known: what other outcomes of the same model have told, to start from instead of from the population.
-    """
+    """Fit one model from its fingerprints, one per anchor set. known: from other outcomes of it, in place of the population."""
     if known is not None:
         population = replace(population, mean=known.mean, covariance=known.covariance)
     mean, covariance = fit_correct(parts, population)
     count = sum(int((~np.isnan(one.correct)).sum()) for one in parts) + (known.measured if known else 0)
-    return Ability(mean, covariance, count, *_lengths(parts, population, known))
+    length_mean, length_covariance, spread, residuals = _lengths(parts, population, known)
+    return Ability(mean, covariance, length_mean, length_covariance, count, spread, residuals)
 
 
 def fit_correct(parts: Sequence[Fingerprint], population: Population) -> tuple[Floats, Floats]:
-    """Mean (d,) and covariance (d, d) of g alone, which outcomes tell without their lengths."""
+    """Return mean (d,) and covariance (d, d) of g alone, from outcomes without their lengths."""
     rows, offsets, outcomes = [], [], []
     for one in parts:
         known = ~np.isnan(one.correct)
@@ -158,8 +153,7 @@ def _lengths(
 
 
 def _fit_length(parts: Sequence[Fingerprint], population: Population) -> tuple[Floats, Floats, float, Floats]:
-    """Coefficients, their covariance, spread and standardised leave-one-out residuals, from what lengths there are."""
-    size = len(population.length_mean)
+    """Return coefficients, their covariance, spread and standardised leave-one-out residuals from the lengths known."""
     rows, lengths, noise = [], [], []
     for one in parts:
         known = one.tokens > 0
@@ -169,8 +163,8 @@ def _fit_length(parts: Sequence[Fingerprint], population: Population) -> tuple[F
         noise.append(domains @ population.length_noise)
     x, y, variance = np.vstack(rows), np.concatenate(lengths), np.concatenate(noise)
     if not len(y):
-        nothing = np.full(size, np.nan)
-        return nothing, np.full((size, size), np.nan), np.nan, nothing[:0]
+        unknown = population.length_covariance * np.nan
+        return unknown[0], unknown, np.nan, y
     precision = np.linalg.inv(population.length_covariance)
     covariance = np.linalg.inv((x / variance[:, None]).T @ x + precision)
     mean = covariance @ (x.T @ (y / variance) + precision @ population.length_mean)
@@ -183,18 +177,18 @@ def _fit_length(parts: Sequence[Fingerprint], population: Population) -> tuple[F
 
 
 def spread_along(rows: Floats, covariances: Floats) -> Floats:
-    """r' C r for every row r of (q, d) and every C of (n, d, d): shape (n, q). einsum alone would take ten times as long."""
+    """Return r' C r for every row r of (q, d) and every C of (n, d, d), shape (n, q). einsum alone takes ten times as long."""
     n, d, _ = covariances.shape
     if not covariances.any():
         return np.zeros((n, len(rows)))
     half = (covariances.reshape(n * d, d) @ rows.T).reshape(n, d, -1)
-    variance: Floats = np.einsum("ndq,qd->nq", half, rows)
-    return variance
+    return np.asarray(np.einsum("ndq,qd->nq", half, rows))
 
 
 def upper_residual(own: Floats, population: Floats, coverage: float) -> float:
-    """The standardised residual that a new one stays under with probability `coverage`: split-conformal on `_mixed` ones, so
-    that a few anchors give a sane bound.
+    """Return the standardised residual that a new one stays under with probability `coverage`.
+
+    Split-conformal on `_mixed` residuals, so that a few anchors give a sane bound.
     """
     values, weights = _mixed(own, population)
     order = np.argsort(values, kind="stable")
@@ -205,24 +199,23 @@ def upper_residual(own: Floats, population: Floats, coverage: float) -> float:
 
 
 def mean_growth(own: Floats, population: Floats) -> Floats:
-    """(s,) log of mean over median length, for residuals of log-length as wide as each of `SPREADS`.
+    """Return the log (s,) of mean over median length, for residuals of log-length as wide as each of `SPREADS`.
 
-    By what the residuals are like, not by the Gaussian's s^2 / 2 (Duan 1983); but no answer counts for more than
-    exp(`_LONGEST`) medians: generation is cut off, and a tail learned where spreads are small says nothing where they are not.
+    From the residuals themselves, not the Gaussian's s^2 / 2 (Duan 1983). No answer counts for more than exp(`_LONGEST`)
+    medians: generation is cut off, and a tail learned where spreads are small says nothing where they are large.
     """
     values, weights = _mixed(own, population)
-    growth: Floats = np.log(np.exp(np.minimum(SPREADS[:, None] * values, _LONGEST)) @ weights / weights.sum())
-    return growth
+    return np.asarray(np.log(np.exp(np.minimum(SPREADS[:, None] * values, _LONGEST)) @ weights / weights.sum()))
 
 
 def _mixed(own: Floats, population: Floats) -> tuple[Floats, Floats]:
-    """A model's own leave-one-out residuals and the population's, worth `_PRIOR_ANCHORS`; and their weights."""
+    """Return a model's own residuals followed by the population's, which weigh `_PRIOR_ANCHORS`; and the weights."""
     weights = np.concatenate([np.ones(len(own)), np.full(len(population), _PRIOR_ANCHORS / len(population))])
     return np.concatenate([own, population]), weights
 
 
 def thinned(ability: Ability) -> Ability:
-    """The same with its residuals as `_KEPT` quantiles, where there are more."""
+    """Return the ability with at most `_KEPT` residuals, evenly spaced quantiles."""
     if len(ability.residuals) <= _KEPT:
         return ability
     at = np.linspace(0, len(ability.residuals) - 1, _KEPT).round().astype(int)
@@ -230,55 +223,50 @@ def thinned(ability: Ability) -> Ability:
 
 
 def abilities_body(abilities: Mapping[str, Ability]) -> dict[str, Any]:
-    """Abilities by model as the body of a pack."""
+    """Return abilities by model as the body of a pack."""
     rows = list(abilities.values())
     return {
         "models": list(abilities),
         "measured": np.array([one.measured for one in rows], np.int32),
-        **{
-            name: np.array([getattr(one, name) for one in rows], np.float32)
-            for name in ("mean", "covariance", "length_mean", "length_covariance", "spread")
-        },
+        **{name: np.array([getattr(one, name) for one in rows], np.float32) for name in (*_MOMENTS, "spread")},
         "residuals": [one.residuals.astype(np.float16) for one in rows],
     }
 
 
 def abilities_from_body(body: Mapping[str, Any], population: Population, where: str) -> Mapping[str, Ability]:
-    """Abilities by model out of a pack's body. Raises PackError when they are not of this population's shape."""
-    try:
-        columns = [body[name].astype(np.float64) for name in ("mean", "covariance", "length_mean", "length_covariance")]
+    """Read abilities by model from a pack's body. Raises PackError when they are not of this population's shape."""
+    with reading(where, "table of abilities"):
+        moments = [body[name].astype(np.float64) for name in _MOMENTS]
+        shapes = [one.shape[1:] for one in moments]
+        if body["models"] and shapes != [getattr(population, name).shape for name in _MOMENTS]:
+            raise ValueError("its shapes do not fit the population's")
         rest = body["measured"].tolist(), body["spread"].astype(np.float64).tolist(), body["residuals"]
-        found = {
-            model: Ability(mean, covariance, measured, length, length_covariance, spread, residuals.astype(np.float64))
-            for model, mean, covariance, length, length_covariance, measured, spread, residuals in zip(
-                body["models"], *columns, *rest, strict=True
+        return {
+            model: Ability(
+                **dict(zip(_MOMENTS, moment, strict=True)),
+                measured=measured,
+                spread=spread,
+                residuals=residuals.astype(np.float64),
             )
+            for model, *moment, measured, spread, residuals in zip(body["models"], *moments, *rest, strict=True)
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PackError(f"{where}: its abilities cannot be used ({error!r}); reinstall scope-edge") from error
-    d, length = len(population.mean), len(population.length_mean)
-    shapes = [one.shape[1:] for one in columns]
-    if found and shapes != [(d,), (d, d), (length,), (length, length)]:
-        raise PackError(f"{where}: its abilities do not fit the population; reinstall scope-edge")
-    return found
 
 
+_MOMENTS = ("mean", "covariance", "length_mean", "length_covariance")
 _FIELDS = tuple(field for field in Population.__dataclass_fields__ if field != "length_center")
 
 
 def population_body(population: Population) -> dict[str, Any]:
-    """The population as the body of a pack."""
+    """Return the population as the body of a pack."""
     return {"length_center": population.length_center, **{name: getattr(population, name) for name in _FIELDS}}
 
 
 def population_from_body(body: Mapping[str, Any], where: str) -> Population:
-    """The population out of a pack's body. Raises PackError when a field is missing or shapes do not fit."""
-    try:
+    """Read the population from a pack's body. Raises PackError when a field is missing or shapes do not fit."""
+    with reading(where, "population"):
         arrays = {name: np.require(body[name], np.float64, "A") for name in _FIELDS}
         population = Population(length_center=float(body["length_center"]), **arrays)
-    except (KeyError, TypeError, ValueError) as error:
-        raise PackError(f"{where}: not a usable population ({error!r}); reinstall scope-edge") from error
-    d, sets = len(population.mean), len(population.discrimination)
-    if population.covariance.shape != (d, d) or population.length_covariance.shape != (2 + sets, 2 + sets):
-        raise PackError(f"{where}: the population's shapes do not fit together; reinstall scope-edge")
-    return population
+        d, sets = len(population.mean), len(population.discrimination)
+        if population.covariance.shape != (d, d) or population.length_covariance.shape != (2 + sets, 2 + sets):
+            raise ValueError("its shapes do not fit together")
+        return population

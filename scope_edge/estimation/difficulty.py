@@ -1,6 +1,6 @@
-"""The map: how hard a query is and how long its answers run, from what the encoder made of it and a few features of its text.
+"""The map: how hard a query is and how long its answers run, from the encoder's output and a few features of the text.
 
-The embedding says what a text is about. How it is to be worked on (which rules, which form of answer) is clearer in the
+The embedding says what a text is about. What has to be done with it (which rules, which form of answer) is clearer in the
 states half way up the encoder, which the last layers give up for meaning; so both are read (anchors/README.md has figures).
 
 Learned from every model ever measured, by ridge regression on a sum of three kernels: linear in the embedding, linear in
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scope_edge.errors import PackError
+from scope_edge.storage.packs import reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,26 +35,16 @@ _PRODUCT = 262_144
 _MANY = 512
 
 
-@dataclass(frozen=True, slots=True)
-class MapPosition:
-    """Where a query lies on the map.
-
-    Attributes:
-        difficulty: on the logit scale of the bank's joint fit; larger = harder.
-        log_length: natural log of the completion tokens (cl100k) a typical model spends.
-        domains: shape (sets,), how much the query is like each measured set; >= 0, sums to 1.
-        traits: shape (k,), what the query asks for besides difficulty, relative to its domains' averages.
-    """
-
-    difficulty: float
-    log_length: float
-    domains: Floats
-    traits: Floats
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class MapPositions:
-    """Where q queries lie: the fields of `Place` with the queries as first axis."""
+    """Where queries lie on the map: shapes (...) are () for one query, (q,) for q of them.
+
+    Attributes:
+        difficulty: (...), on the logit scale of the bank's joint fit; larger = harder.
+        log_length: (...), natural log of the completion tokens (cl100k) a typical model spends.
+        domains: (..., sets), how much a query is like each measured set; >= 0, sums to 1.
+        traits: (..., k), other demands of a query than difficulty, relative to its domains' averages.
+    """
 
     difficulty: Floats
     log_length: Floats
@@ -64,22 +54,15 @@ class MapPositions:
     def __len__(self) -> int:
         return len(self.difficulty)
 
-    def row(self, query: int) -> MapPosition:
-        """The place of one of them."""
-        return MapPosition(
-            float(self.difficulty[query]), float(self.log_length[query]), self.domains[query], self.traits[query]
-        )
-
-    def take(self, queries: NDArray[np.bool_] | NDArray[np.intp]) -> MapPositions:
-        """Only these queries, by mask or index."""
-        return MapPositions(
-            self.difficulty[queries], self.log_length[queries], self.domains[queries], self.traits[queries]
-        )
+    def take(self, queries: Any) -> MapPositions:
+        """Return only these queries, by mask or indices; or one, by its index."""
+        columns = (self.difficulty, self.log_length, self.domains, self.traits)
+        return MapPositions(*(column[queries] for column in columns))
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The curved kernel's numbers; see the module's first lines."""
+    """The curved kernel's constants; see the module's docstring."""
 
     curve: float = 2.0
     sharpness: float = 3.0
@@ -89,7 +72,7 @@ class Kernel:
     width: float = 20.0
 
     def of(self, cosines: Vector, states: Vector, distances: Vector) -> Vector:
-        """Its value where embeddings and states have these cosines and features these squared distances."""
+        """Return its value for cosines of embeddings, cosines of states and squared distances of features."""
         value: Vector = (
             self.curve * np.exp(self.sharpness * (cosines - 1))
             + self.turn * np.exp(self.keenness * (states - 1))
@@ -129,41 +112,39 @@ class DifficultyMap:
 
     @cached_property
     def _landmark_norms(self) -> Vector:
-        norms: Vector = np.einsum("ij,ij->i", self.landmark_features, self.landmark_features)
-        return norms
+        return np.asarray(np.einsum("ij,ij->i", self.landmark_features, self.landmark_features))
 
-    def place(self, encoded: EncodedQuery) -> MapPosition:
-        """Where an encoded query lies. About 0.4 ms for 4,000 landmarks."""
+    def place(self, encoded: EncodedQuery) -> MapPositions:
+        """Return the position of one encoded query. About 0.4 ms for 4,000 landmarks."""
         return self.place_of(encoded.vector, encoded.state, text_features(encoded.query.text))
 
-    def place_of(self, vector: Vector, state: Vector, features: Floats) -> MapPosition:
+    def place_of(self, vector: Vector, state: Vector, features: Floats) -> MapPositions:
         """As `place`, from the unit vector (d,), the state (d,) and the raw `text_features` (FEATURES,)."""
         scaled = self.scaled(features)
-        out = np.concatenate([vector, scaled]) @ self.linear + self.curve(vector, state, scaled) @ self.curved
-        out = out.astype(np.float64) + self.offset
-        domains = memberships(out[2:])
-        traits = (self.trait_axes @ vector).astype(np.float64) - domains @ self.trait_mean
-        return MapPosition(difficulty=float(out[0]), log_length=float(out[1]), domains=domains, traits=traits)
+        cosines = _product(self.landmarks, unit_rows(self.axes @ vector))
+        states = _product(self.landmark_states, unit_rows(self.state_axes @ state - self.state_center))
+        distances = self._landmark_norms - 2 * (self.landmark_features @ scaled) + scaled @ scaled
+        curved = self.kernel.of(cosines, states, distances)
+        out = np.concatenate([vector, scaled]) @ self.linear + curved @ self.curved
+        return self.places_from(out.astype(np.float64) + self.offset, (self.trait_axes @ vector).astype(np.float64))
 
     def places_of(self, vectors: Vector, states: Vector, features: Floats) -> MapPositions:
         """As `place_of`, of q queries, each argument with them as first axis. Last digits may differ from one at a time."""
-        steps = [slice(i, i + _MANY) for i in range(0, len(vectors), _MANY)]
-        outputs = [self.read_out(vectors[one], states[one], self.scaled(features[one])) for one in steps]
-        traits = (vectors @ self.trait_axes.T).astype(np.float64)
-        return self.places_from(np.vstack(outputs) if outputs else np.zeros((0, len(self.offset))), traits)
+        outputs = [np.zeros((0, len(self.offset)))]
+        for one in (slice(i, i + _MANY) for i in range(0, len(vectors), _MANY)):
+            scaled = self.scaled(features[one])
+            curved = self.curves(vectors[one], states[one], scaled)
+            out = np.hstack([vectors[one], scaled]) @ self.linear + curved @ self.curved
+            outputs.append(out.astype(np.float64) + self.offset)
+        return self.places_from(np.vstack(outputs), (vectors @ self.trait_axes.T).astype(np.float64))
 
     def places_from(self, outputs: Floats, traits: Floats) -> MapPositions:
-        """The places that raw outputs (q, 2 + sets) and uncentred traits (q, k) say."""
-        domains = memberships(outputs[:, 2:])
-        return MapPositions(outputs[:, 0], outputs[:, 1], domains, traits - domains @ self.trait_mean)
-
-    def read_out(self, vectors: Vector, states: Vector, scaled: Vector) -> Floats:
-        """Raw outputs (q, 2 + sets) of many queries, from vectors and states (q, d), standardised features (q, FEATURES)."""
-        out = np.hstack([vectors, scaled]) @ self.linear + self.curves(vectors, states, scaled) @ self.curved
-        return out.astype(np.float64) + self.offset
+        """Return the positions for raw outputs (..., 2 + sets) and uncentred traits (..., k)."""
+        domains = memberships(outputs[..., 2:])
+        return MapPositions(outputs[..., 0], outputs[..., 1], domains, traits - domains @ self.trait_mean)
 
     def curves(self, vectors: Vector, states: Vector, scaled: Vector) -> Vector:
-        """The curved kernel between many queries and every landmark, shape (q, L)."""
+        """Return the curved kernel between many queries and every landmark, shape (q, L)."""
         own = np.einsum("ij,ij->i", scaled, scaled)[:, None]
         distances = self._landmark_norms - 2 * (scaled @ self.landmark_features.T) + own
         cosines = unit_rows(vectors @ self.axes.T) @ self.landmarks.T
@@ -171,39 +152,29 @@ class DifficultyMap:
         return self.kernel.of(cosines, states, distances)
 
     def scaled(self, features: Floats) -> Vector:
-        """Features standardised and clipped to 6 standard deviations, so that odd text cannot leave the map."""
-        scaled: Vector = np.clip((features - self.feature_mean) / self.feature_scale, -6, 6).astype(np.float32)
-        return scaled
-
-    def curve(self, vector: Vector, state: Vector, scaled: Vector) -> Vector:
-        """The curved kernel between one query and every landmark, shape (L,)."""
-        cosines = _product(self.landmarks, unit_rows(self.axes @ vector))
-        states = _product(self.landmark_states, unit_rows(self.state_axes @ state - self.state_center))
-        distances = self._landmark_norms - 2 * (self.landmark_features @ scaled) + scaled @ scaled
-        return self.kernel.of(cosines, states, distances)
+        """Return features standardised and clipped to 6 standard deviations, so that odd text cannot leave the map."""
+        return np.clip((features - self.feature_mean) / self.feature_scale, -6, 6).astype(np.float32)
 
 
 def unit_rows(rows: Vector) -> Vector:
-    """Each row (..., n) over its length."""
-    unit: Vector = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-6)
-    return unit
+    """Return each row (..., n) over its length."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-6))
 
 
 def _product(rows: Vector, vector: Vector) -> Vector:
-    """rows @ vector, a product at a time that BLAS starts no threads for: on a busy machine they wait for a core far longer."""
+    """Return rows @ vector in pieces so small that BLAS starts no threads: on a busy machine they wait far longer."""
     step = _PRODUCT // len(vector)
     return np.concatenate([rows[i : i + step] @ vector for i in range(0, len(rows), step)])
 
 
 def memberships(raw: Floats) -> Floats:
-    """Regressed set indicators, shape (..., sets), as weights that are >= 0 and sum to 1."""
+    """Return regressed set indicators, shape (..., sets), as weights that are >= 0 and sum to 1."""
     clipped = np.clip(raw, 1e-3, None)
-    weights: Floats = clipped / clipped.sum(axis=-1, keepdims=True)
-    return weights
+    return np.asarray(clipped / clipped.sum(axis=-1, keepdims=True))
 
 
 def text_features(text: str) -> Floats:
-    """Cheap features of a text, shape (FEATURES,): logs of length and of counts of characters, and shares of classes."""
+    """Return cheap features of a text, (FEATURES,): logs of length and of counts of characters, and shares of classes."""
     text = text[:FEATURE_CHARACTERS]
     raw = text.encode("utf-8", "replace")
     counts = np.bincount(np.frombuffer(raw, np.uint8), minlength=256)
@@ -235,50 +206,37 @@ def _class_table() -> NDArray[np.int64]:
 
 
 _CLASS_TABLE = _class_table()
-_ARRAYS = (
-    ("axes", np.float32),
-    ("landmarks", np.float32),
-    ("state_axes", np.float32),
-    ("state_center", np.float32),
-    ("landmark_states", np.float32),
-    ("landmark_features", np.float32),
-    ("feature_mean", np.float64),
-    ("feature_scale", np.float64),
-    ("linear", np.float32),
-    ("curved", np.float32),
-    ("offset", np.float64),
-    ("trait_axes", np.float32),
-    ("trait_mean", np.float64),
-)
+# In packs at half precision, which moves no difficulty by more than 0.01.
+_HALF = ("axes", "landmarks", "state_axes", "landmark_states", "landmark_features")
+_SINGLE = (*_HALF, "state_center", "linear", "curved", "trait_axes")
+_DOUBLE = ("feature_mean", "feature_scale", "offset", "trait_mean")
 
 
 def map_body(fitted: DifficultyMap) -> dict[str, Any]:
-    """The map as the body of a pack; landmarks at half precision, which moves no difficulty by more than 0.01."""
-    body: dict[str, Any] = {name: getattr(fitted, name) for name, _ in _ARRAYS}
-    for name in ("axes", "landmarks", "state_axes", "landmark_states", "landmark_features"):
-        body[name] = body[name].astype(np.float16)
-    return {**body, "kernel": list(astuple(fitted.kernel))}
+    """Return the map as the body of a pack."""
+    body: dict[str, Any] = {name: getattr(fitted, name) for name in (*_SINGLE, *_DOUBLE)}
+    halves = {name: body[name].astype(np.float16) for name in _HALF}
+    return {**body, **halves, "kernel": list(astuple(fitted.kernel))}
 
 
 def map_from_body(body: Mapping[str, Any], where: str) -> DifficultyMap:
-    """The map out of a pack's body. Raises PackError when a field is missing or shapes do not fit."""
-    try:
-        arrays = {name: np.require(body[name], dtype, "A") for name, dtype in _ARRAYS}
-        fitted = DifficultyMap(kernel=Kernel(*body["kernel"]), **arrays)
-    except (KeyError, TypeError, ValueError) as error:
-        raise PackError(f"{where}: not a usable map ({error!r}); reinstall scope-edge") from error
-    outputs, d = len(fitted.offset), fitted.axes.shape[1]
-    count, sides = len(fitted.landmarks), len(fitted.state_center)
-    expected = {
-        "linear": (d + FEATURES, outputs),
-        "curved": (count, outputs),
-        "landmark_states": (count, sides),
-        "state_axes": (sides, d),
-        "state_center": (sides,),
-        "trait_axes": (len(fitted.trait_axes), d),
-        "trait_mean": (outputs - 2, len(fitted.trait_axes)),
-    }
-    found = {name: getattr(fitted, name).shape for name in expected}
-    if found != expected:
-        raise PackError(f"{where}: shapes {found} where {expected} were expected; reinstall scope-edge")
-    return fitted
+    """Read the map from a pack's body. Raises PackError when a field is missing or shapes do not fit."""
+    with reading(where, "map"):
+        single = {name: np.require(body[name], np.float32, "A") for name in _SINGLE}
+        double = {name: np.require(body[name], np.float64, "A") for name in _DOUBLE}
+        fitted = DifficultyMap(kernel=Kernel(*body["kernel"]), **single, **double)
+        outputs, d = len(fitted.offset), fitted.axes.shape[1]
+        count, sides, traits = len(fitted.landmarks), len(fitted.state_center), len(fitted.trait_axes)
+        expected = {
+            "linear": (d + FEATURES, outputs),
+            "curved": (count, outputs),
+            "landmark_states": (count, sides),
+            "state_axes": (sides, d),
+            "state_center": (sides,),
+            "trait_axes": (traits, d),
+            "trait_mean": (outputs - 2, traits),
+        }
+        found = {name: getattr(fitted, name).shape for name in expected}
+        if found != expected:
+            raise ValueError(f"shapes {found} where {expected} were expected")
+        return fitted

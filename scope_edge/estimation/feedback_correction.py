@@ -1,11 +1,11 @@
 """Estimates corrected near queries whose answers the user judged, and nowhere else.
 
-The prior knows how able a model is. Were abilities fitted to what users say, they would learn more from fair samples
-than this does; but people speak up about what went wrong, and a model would sink on all queries for it. So every anchor
-made of feedback pulls at its surroundings: a model's log-odds of being right are those of the prior plus a Gaussian
-process over embeddings, with covariance exp(8 (cos - 1)), given the outcomes (Rasmussen and Williams 2006, ch. 3: the
-mode of its posterior). Lengths likewise, in their logs. build_scripts/measure_feedback.py sets it against abilities
-fitted to the same outcomes: docs/journal.md has the figures.
+Fitting abilities to feedback would learn more from fair samples than this does; but users report above all the answers
+that went wrong, and a model would sink on all queries for it. So every judged answer acts on its surroundings only: a
+model's log-odds of being right are the estimate's plus a Gaussian process over embeddings, with covariance
+exp(8 (cos - 1)), given the outcomes (Rasmussen and Williams 2006, ch. 3: the mode of its posterior). Lengths likewise, in
+their logs. build_scripts/measure_feedback.py compares it with abilities fitted to the same outcomes: docs/journal.md has
+the figures.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from scope_edge.estimation.irt import IrtEstimator
     from scope_edge.types import EncodedQuery, Estimates, EstimatorReport, Floats, ModelCard, Vector
 
-# How fast likeness fades: at cosine 0.9 half of it is left, at 0.7 a tenth, at 0.4 a hundredth.
+# How fast similarity fades: at cosine 0.9 half of it is left, at 0.7 a tenth, at 0.4 a hundredth.
 _SHARPNESS = 8.0
-# Of the process, in log-odds and in log-length; and of one length about what is expected of it.
+# Of the process, in log-odds and in log-length; and of one observed log-length around its expectation.
 _VARIANCE, _LENGTH_VARIANCE, _LENGTH_NOISE = 1.0, 0.25, 0.5
-# Answers of one model that are looked at, the latest: their likeness among each other is a matrix.
+# Judged answers used per model, the latest: their covariance is a matrix.
 _MOST = 500
 # Two equal queries would leave their covariance without a root.
 _JITTER = 1e-10
@@ -38,11 +38,11 @@ _JITTER = 1e-10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeedbackCorrection:
-    """What one model's judged answers pull at.
+    """The correction of one model's estimates by its judged answers.
 
     Attributes:
-        said: the answers. vectors: (n, d) of their queries.
-        weights, length_weights: (n,) what each adds to log-odds and log-length, by likeness.
+        said: the answers. vectors: (n, d) of their queries, unit.
+        weights, length_weights: (n,) what each adds to log-odds and log-length, times its similarity.
     """
 
     said: tuple[FeedbackRecord, ...]
@@ -51,13 +51,13 @@ class FeedbackCorrection:
     length_weights: Floats
 
     def at(self, vector: Vector) -> tuple[float, float]:
-        """What is added to log-odds and log-length at a unit vector."""
+        """Return what to add to log-odds and log-length at a unit vector."""
         near = np.exp(_SHARPNESS * (self.vectors @ vector - 1.0))
         return float(near @ self.weights), float(near @ self.length_weights)
 
 
 class FeedbackCorrectedEstimator:
-    """The prior of a pool, and what feedback makes of its estimates. Feedback that comes later is known from the next query on."""
+    """The estimates of a pool, corrected by feedback. Feedback that comes later counts from the next query on."""
 
     def __init__(self, prior: IrtEstimator, fitted: DifficultyMap, pool: Sequence[ModelCard]) -> None:
         self._prior, self._map = prior, fitted
@@ -65,64 +65,67 @@ class FeedbackCorrectedEstimator:
         self._known: tuple[tuple[int, int] | None, Mapping[str, FeedbackCorrection]] = (None, {})
 
     def estimate(self, encoded: EncodedQuery, similarity: float) -> tuple[Estimates, EstimatorReport]:
-        """As `Prior.estimate`, corrected."""
+        """Estimate as `IrtEstimator.estimate` does, and correct."""
         estimates, report = self._prior.estimate(encoded, similarity)
-        pulls = self._pulls()
-        return (corrected(estimates, pulls, encoded.vector) if pulls else estimates), report
+        corrections = self._corrections()
+        return (corrected(estimates, corrections, encoded.vector) if corrections else estimates), report
 
     def slices(self, encoded: EncodedQuery) -> tuple[Slice, ...]:
-        """As `Prior.slices`, with the answers that were judged among them."""
-        pulls, found = self._pulls(), {one.model: one for one in self._prior.slices(encoded)}
-        for model, pull in pulls.items():
-            found[model] = _joined(found.get(model, Slice(model, (), ())), pull, encoded.vector)
+        """Return the slices of `IrtEstimator.slices`, with the judged answers among them."""
+        found = {one.model: one for one in self._prior.slices(encoded)}
+        for model, correction in self._corrections().items():
+            found[model] = _joined(found.get(model, Slice(model, (), ())), correction, encoded.vector)
         return tuple(found[model] for model in self._prior.models if model in found)
 
-    def _pulls(self) -> Mapping[str, FeedbackCorrection]:
-        """By model of the pool; made anew when what is kept has changed."""
+    def _corrections(self) -> Mapping[str, FeedbackCorrection]:
+        """By model of the pool; computed anew when the stored feedback has changed."""
         now = stamp()
         if now != self._known[0]:
-            self._known = now, pulls_of(load_feedback().said, self._prior, self._map, self._factors)
+            self._known = now, _load_corrections(self._prior, self._map, self._factors)
         return self._known[1]
 
 
-def pulls_of(
-    said: Sequence[FeedbackRecord], prior: IrtEstimator, fitted: DifficultyMap, factors: Mapping[str, float]
+def _load_corrections(
+    prior: IrtEstimator, fitted: DifficultyMap, factors: Mapping[str, float]
 ) -> Mapping[str, FeedbackCorrection]:
-    """What judged answers pull at, by model of the prior. factors: own tokens a cl100k token."""
-    found = {}
+    """By model, from the stored feedback. factors: own tokens per cl100k token."""
+    found, said = {}, load_feedback().said
     for column, model in enumerate(prior.models):
         mine = tuple(one for one in said if one.model == model)[-_MOST:]
         if not mine:
             continue
-        vectors = _unit(np.array([one.vector for one in mine]))
+        halves = np.array([one.vector for one in mine])
+        # Rows of norm 1: they were stored at half precision.
+        vectors = (halves / np.linalg.norm(halves, axis=1, keepdims=True)).astype(np.float32)
         states, features = (np.array([getattr(one, name) for one in mine]) for name in ("state", "features"))
-        places = fitted.places_of(vectors, states.astype(np.float32), features)
-        table = prior.table(places, np.ones(len(mine)))
+        table = prior.table(fitted.places_of(vectors, states.astype(np.float32), features), np.ones(len(mine)))
         expected, tokens = table.p_correct[:, column], table.tokens[:, column]
         if np.isnan(expected).any():
-            continue  # nothing is expected of a model without a fingerprint, so there is nothing to correct
+            continue  # nothing is expected of a model without a fingerprint, so nothing can be corrected
         correct, lengths = (np.array([getattr(one, name) for one in mine]) for name in ("correct", "tokens"))
         surprise = np.log(lengths * factors[model]) - np.log(tokens)
-        found[model] = pull_of(mine, vectors, logit(expected), (correct, surprise))
+        found[model] = fit_correction(mine, vectors, logit(expected), (correct, surprise))
     return found
 
 
-def pull_of(
+def fit_correction(
     said: tuple[FeedbackRecord, ...], vectors: Vector, expected: Floats, outcomes: tuple[Floats, Floats]
 ) -> FeedbackCorrection:
-    """What answers of one model pull at.
+    """Fit the correction of one model to its judged answers.
 
-    vectors: (n, d), unit. expected: (n,) log-odds of being right. outcomes: (n,) correct, and by how much log-length was more than
-    expected, NaN = not known.
+    vectors: (n, d), unit. expected: (n,) log-odds of being right. outcomes: (n,) correct, and how much longer than expected
+    the log-length was, NaN = unknown.
     """
     near = np.exp(_SHARPNESS * (vectors @ vectors.T - 1.0)).astype(np.float64)
     correct, surprise = outcomes
     return FeedbackCorrection(said, vectors, _weights(near, expected, correct), _length_weights(near, surprise))
 
 
-def corrected(estimates: Estimates, pulls: Mapping[str, FeedbackCorrection], vector: Vector) -> Estimates:
-    """Estimates of one query, every model's moved by what pulls at it."""
-    moves = np.array([pulls[model].at(vector) if model in pulls else (0.0, 0.0) for model in estimates.models])
+def corrected(estimates: Estimates, corrections: Mapping[str, FeedbackCorrection], vector: Vector) -> Estimates:
+    """Return the estimates of one query with every model's correction applied."""
+    moves = np.array(
+        [corrections[model].at(vector) if model in corrections else (0.0, 0.0) for model in estimates.models]
+    )
     odds, longer = moves[:, 0], np.exp(moves[:, 1])
     return replace(
         estimates,
@@ -135,12 +138,12 @@ def corrected(estimates: Estimates, pulls: Mapping[str, FeedbackCorrection], vec
 
 
 def _moved(p: Floats, odds: Floats) -> Floats:
-    """Probabilities with so much added to their log-odds; to the bit the same where that is nothing."""
+    """Return probabilities with this much added to their log-odds; unchanged to the bit where it is 0."""
     return np.where(odds == 0.0, p, sigmoid(logit(p) + odds))
 
 
 def _weights(near: Floats, expected: Floats, correct: Floats) -> Floats:
-    """K^-1 times the mode of the process, which is what outcomes are above expectation there.
+    """Return K^-1 times the mode of the process: the outcomes' excess over expectation there.
 
     With a root of the covariance, K = L L', the process is L z under a standard Gaussian: a logistic fit of z.
     """
@@ -151,7 +154,7 @@ def _weights(near: Floats, expected: Floats, correct: Floats) -> Floats:
 
 
 def _length_weights(near: Floats, surprise: Floats) -> Floats:
-    """Likewise of what log-lengths were above expectation, NaN = not known; a Gaussian's mode is one step away."""
+    """Return likewise the weights of log-lengths, NaN = unknown; a Gaussian's mode is one step away."""
     weights, known = np.zeros(len(surprise)), np.isfinite(surprise)
     if known.any():
         covariance = _LENGTH_VARIANCE * near[np.ix_(known, known)] + _LENGTH_NOISE * np.eye(int(known.sum()))
@@ -159,17 +162,11 @@ def _length_weights(near: Floats, surprise: Floats) -> Floats:
     return weights
 
 
-def _joined(slice_: Slice, pull: FeedbackCorrection, vector: Vector) -> Slice:
-    """A slice with judged answers among its anchors, the nearest of all."""
+def _joined(slice_: Slice, correction: FeedbackCorrection, vector: Vector) -> Slice:
+    """Return a slice with judged answers among its anchors, the nearest of all."""
     rows = list(zip(slice_.neighbors, slice_.outcomes, strict=True))
-    for one, similarity in zip(pull.said, (pull.vectors @ vector).tolist(), strict=True):
+    for one, similarity in zip(correction.said, (correction.vectors @ vector).tolist(), strict=True):
         neighbor = Neighbor(f"{FEEDBACK}/{one.id}", similarity, FEEDBACK)
         rows.append((neighbor, Outcome(one.correct, None if np.isnan(one.tokens) else one.tokens)))
     rows = sorted(rows, key=lambda row: (-row[0].similarity, row[0].anchor))[:SLICE]
     return Slice(slice_.model, tuple(row[0] for row in rows), tuple(row[1] for row in rows))
-
-
-def _unit(vectors: Floats) -> Vector:
-    """Rows of norm 1: they were kept at half precision."""
-    unit: Vector = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    return unit

@@ -1,7 +1,7 @@
-"""What the user said of answers: for each the query's embedding, what the map reads off its text beside it, and the outcome.
+"""The user's feedback on answers: for each the query's embedding, its text features, and the outcome. No text is stored.
 
-No text is here. Where the anchors lie is read off the map anew, so that a release with another map knows them; one with another
-encoder cannot, and leaves them out. They are kept beside the journal, in the folder nobody else can open.
+Positions on the map are computed anew at every start, so that a release with another map can use the records; one with another
+encoder cannot, and leaves them out. The file lies beside the journal, in a folder that only the user can open.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 from scope_edge.encoding.encoder import ONNX
 from scope_edge.errors import AssetError, PackError
 from scope_edge.storage import assets
-from scope_edge.storage.packs import read_pack, write_pack
+from scope_edge.storage.packs import read_pack, reading, write_pack
 from scope_edge.storage.sqlite import make_private, shred
 
 if TYPE_CHECKING:
     from scope_edge.types import Floats, Vector
 
-# What these anchors are called together: no set of another name may be.
+# The name of these anchors as a set, reserved for them.
 FEEDBACK = "feedback"
 FOLDER, FILE = "journal", "feedback.pack"
 _KIND = "feedback"
 _MEND = "`scope-edge anchors remove feedback` takes it away"
-# Column -> how it is kept.
+# Column -> its type in the file.
 _COLUMNS = {
     "vector": "<f2",
     "state": "<f2",
@@ -62,19 +62,19 @@ class FeedbackRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeedbackStore:
-    """All that was said, oldest first. ignored: why there is some and it cannot be used; None = it can."""
+    """All feedback, oldest first. ignored: why stored feedback cannot be used, or None."""
 
     said: tuple[FeedbackRecord, ...] = ()
     ignored: str | None = None
 
 
 def file() -> Path:
-    """Where it is kept, whether or not there is any."""
+    """Return the file's path, whether or not it exists."""
     return assets.user_data_dir() / FOLDER / FILE
 
 
 def stamp() -> tuple[int, int] | None:
-    """Another value whenever what is kept changes; None = nothing is. One system call."""
+    """Return a value that changes whenever the file does; None without a file. One system call."""
     try:
         found = file().stat()
     except OSError:
@@ -83,30 +83,29 @@ def stamp() -> tuple[int, int] | None:
 
 
 def load_feedback() -> FeedbackStore:
-    """What is kept. A damaged file is ignored like one of another encoder: it only refines."""
+    """Load all feedback. A damaged file is ignored like one of another encoder: it only refines."""
     path = file()
     if not path.exists():
         return FeedbackStore()
     try:
         body = read_pack(path, _KIND)
-        encoder = body["encoder"]
-        names = zip(body["ids"], body["models"], strict=True)
-        columns = zip(*(body[name].astype(np.float64) for name in _COLUMNS), strict=True)
-        said = tuple(
-            FeedbackRecord(str(id), str(model), float(when), vector, state, features, *map(float, outcome))
-            for (id, model), (vector, state, features, when, *outcome) in zip(names, columns, strict=True)
-        )
+        with reading(str(path), "feedback file", "damaged, or made by another release"):
+            encoder = body["encoder"]
+            names = zip(body["ids"], body["models"], strict=True)
+            columns = zip(*(body[name].astype(np.float64) for name in _COLUMNS), strict=True)
+            said = tuple(
+                FeedbackRecord(str(id), str(model), float(when), vector, state, features, *map(float, outcome))
+                for (id, model), (vector, state, features, when, *outcome) in zip(names, columns, strict=True)
+            )
     except PackError as error:
         return FeedbackStore(ignored=f"{error}; {_MEND}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return FeedbackStore(ignored=f"{path}: not usable feedback ({error!r}); {_MEND}")
     if encoder != _encoder():
         return FeedbackStore(ignored=f"{path}: made by a release with another encoder; {_MEND}")
     return FeedbackStore(said)
 
 
 def record(said: Sequence[FeedbackRecord]) -> None:
-    """Keep this and nothing else; what was kept before is overwritten on the disk. Raises AssetError."""
+    """Replace all feedback by these records; the old file is overwritten on the disk. Raises AssetError."""
     path = file()
     old = path.with_suffix(".old")
     try:
@@ -116,18 +115,14 @@ def record(said: Sequence[FeedbackRecord]) -> None:
         with contextlib.suppress(OSError):
             old.hardlink_to(path)
         if said:
-            _write(path, said)
+            columns = {name: np.array([getattr(one, name) for one in said], kind) for name, kind in _COLUMNS.items()}
+            ids, models = [one.id for one in said], [one.model for one in said]
+            write_pack(path, _KIND, {"encoder": _encoder(), "ids": ids, "models": models, **columns}, private=True)
         else:
             path.unlink(missing_ok=True)
         shred(old)
     except OSError as error:
         raise AssetError(f"{path}: cannot be changed ({error.strerror or error}); check its permissions") from error
-
-
-def _write(path: Path, said: Sequence[FeedbackRecord]) -> None:
-    columns = {name: np.array([getattr(one, name) for one in said], kind) for name, kind in _COLUMNS.items()}
-    ids, models = [one.id for one in said], [one.model for one in said]
-    write_pack(path, _KIND, {"encoder": _encoder(), "ids": ids, "models": models, **columns}, private=True)
 
 
 def _encoder() -> str:

@@ -1,4 +1,4 @@
-"""What a set of predictions is worth: AUC, accuracy, Brier, log-loss, calibration error above its floor; length figures."""
+"""Scores of predictions: AUC, accuracy, Brier score, log-loss, and the calibration error with its floor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats = NDArray[np.float64]
+    from scope_edge.types import Floats
 
 BINS = 10
 _FLOOR_DRAWS = 50
@@ -18,7 +18,7 @@ _FLOOR_DRAWS = 50
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Of one model's predictions, over queries with weights."""
+    """Scores of one model's predictions, over queries with weights."""
 
     auc: float
     accuracy: float
@@ -44,7 +44,7 @@ def scores(p: Floats, y: Floats, weights: Floats | None = None, order: NDArray[n
 
 
 def _auc(p: Floats, right: NDArray[np.bool_], weights: Floats) -> float:
-    """Weighted area under the ROC curve, ties counted half; p sorted ascending; NaN with one class only."""
+    """Return the weighted area under the ROC curve, ties counted half; p sorted ascending; NaN with one class only."""
     good, bad = np.where(right, weights, 0.0), np.where(right, 0.0, weights)
     starts = np.flatnonzero(np.r_[True, p[1:] != p[:-1]])
     good, bad = np.add.reduceat(good, starts), np.add.reduceat(bad, starts)
@@ -54,13 +54,13 @@ def _auc(p: Floats, right: NDArray[np.bool_], weights: Floats) -> float:
 
 
 def ece(p: Floats, y: Floats) -> float:
-    """Expected calibration error over 10 bins of equal mass."""
+    """Return the expected calibration error over 10 bins of equal mass."""
     order = np.argsort(p, kind="stable")
     parts = zip(np.array_split(p[order], BINS), np.array_split(y[order], BINS), strict=True)
     return float(sum(len(a) * abs(a.mean() - b.mean()) for a, b in parts if len(a)) / len(p))
 
 
 def ece_floor(p: Floats, seed: int = 0) -> float:
-    """What a perfectly calibrated predictor with these p would show, on average."""
+    """Return the average error that a perfectly calibrated predictor with these p would show."""
     rng = np.random.default_rng(seed)
     return float(np.mean([ece(p, (rng.random(len(p)) < p).astype(float)) for _ in range(_FLOOR_DRAWS)]))

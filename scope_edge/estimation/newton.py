@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from scope_edge.types import Floats
 
-    Floats = NDArray[np.float64]
 
 _STEPS = 50
 _SMALLEST_STEP = 1e-8

@@ -1,7 +1,7 @@
-"""Personal calibration: what the user's own fingerprints say of the prior's estimates, kept as a pack in the data folder.
+"""Personal calibration: a correction of the estimates from the user's own fingerprints, stored as a pack in the data folder.
 
-It is fitted by calibrating.py and holds for the models it was fitted on, as long as nothing it rests on has changed: the
-map, the encoder, and those models' outcomes.
+tuning/calibrate.py fits it. It holds for the models it was fitted on while the map, the encoder and those models' outcomes
+stay the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scope_edge.errors import PackError
 from scope_edge.estimation.calibration import Calibration
 from scope_edge.estimation.fingerprints import set_digest
 from scope_edge.storage import assets
-from scope_edge.storage.packs import read_pack, write_pack
+from scope_edge.storage.packs import read_pack, reading, write_pack
 
 if TYPE_CHECKING:
     from scope_edge.estimation.fingerprints import Fingerprint
@@ -30,10 +30,10 @@ _MEND = "run `scope-edge calibrate` again, or `scope-edge calibrate --forget`"
 
 @dataclass(frozen=True, slots=True)
 class Personal:
-    """A correction of the prior's estimates of some models; 1, 0, 1 changes nothing.
+    """A correction of the estimates of some models; 1, 0, 1 changes nothing.
 
     Attributes:
-        slope, intercept: of the log-odds of P(correct). widening: of the way from the expected log-length to its upper bound.
+        slope, intercept: of the log-odds of P(correct). widening: of the distance from expected log-length to upper bound.
     """
 
     slope: float
@@ -42,7 +42,7 @@ class Personal:
     models: tuple[str, ...]
 
     def on(self, calibration: Calibration, models: Sequence[str]) -> Calibration:
-        """The calibration of each of these models: `calibration`, with this after it where it holds."""
+        """Return the calibration of each of these models: `calibration`, followed by this one where it holds."""
         mine = np.array([model in self.models for model in models])[:, None]
         slope, intercept = np.where(mine, self.slope, 1.0), np.where(mine, self.intercept, 0.0)
         return Calibration(
@@ -54,19 +54,19 @@ class Personal:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """found: the one to use; None with `ignored`, the reason why there is one and it is not used, or with neither."""
+    """found: the calibration to use, or None. ignored: why a stored one is not used, or None."""
 
     found: Personal | None = None
     ignored: str | None = None
 
 
 def file() -> Path:
-    """Where it is kept, whether or not there is one."""
+    """Return its path, whether or not it exists."""
     return assets.user_data_dir() / FILE
 
 
 def save_personal(personal: Personal, fingerprints: Mapping[str, Sequence[Fingerprint]]) -> None:
-    """Keep it, for the fingerprints it was fitted on. Raises AssetError when it cannot be written."""
+    """Store it with the key of the fingerprints it was fitted on. Raises AssetError when it cannot be written."""
     body = {
         "key": _key(personal.models, fingerprints),
         "models": list(personal.models),
@@ -76,21 +76,20 @@ def save_personal(personal: Personal, fingerprints: Mapping[str, Sequence[Finger
 
 
 def load_personal(fingerprints: Mapping[str, Sequence[Fingerprint]]) -> Loaded:
-    """The one that holds for these fingerprints. A damaged one is ignored like one of another release: it only refines."""
+    """Load the one that holds for these fingerprints. A damaged one is ignored like another release's: it only refines."""
     path = file()
     if not path.exists():
         return Loaded()
     try:
         body = read_pack(path, KIND)
-        slope, intercept, widening = (float(number) for number in body["numbers"])
-        personal = Personal(slope, intercept, widening, tuple(map(str, body["models"])))
-        key = {str(name): str(digest) for name, digest in body["key"].items()}
+        with reading(str(path), "calibration", "made by another release or damaged"):
+            slope, intercept, widening = (float(number) for number in body["numbers"])
+            personal = Personal(slope, intercept, widening, tuple(map(str, body["models"])))
+            key = {str(name): str(digest) for name, digest in body["key"].items()}
+            if not (np.isfinite([slope, intercept]).all() and slope > 0 and 0 < widening < np.inf):
+                raise ValueError("its numbers make no sense")
     except PackError as error:
         return Loaded(ignored=f"{error}; {_MEND}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Loaded(ignored=f"{path}: not a usable calibration ({error!r}); {_MEND}")
-    if not (np.isfinite([slope, intercept]).all() and slope > 0 and 0 < widening < np.inf):
-        return Loaded(ignored=f"{path}: its numbers make no sense; {_MEND}")
     changed = [name for name, digest in _key(personal.models, fingerprints).items() if key.get(name) != digest]
     if changed:
         return Loaded(ignored=f"{path}: made for another {' and another '.join(changed)}; {_MEND}")
@@ -98,7 +97,7 @@ def load_personal(fingerprints: Mapping[str, Sequence[Fingerprint]]) -> Loaded:
 
 
 def forget_personal() -> bool:
-    """Remove it; whether there was one. Raises PackError when it cannot be removed."""
+    """Remove it; return whether it existed. Raises PackError when it cannot be removed."""
     try:
         file().unlink()
     except FileNotFoundError:
@@ -110,21 +109,15 @@ def forget_personal() -> bool:
     return True
 
 
-def own_parts(parts: Sequence[Fingerprint]) -> tuple[Fingerprint, ...]:
-    """What the user measured."""
-    return tuple(one for one in parts if one.own)
-
-
 def _key(models: Sequence[str], fingerprints: Mapping[str, Sequence[Fingerprint]]) -> Mapping[str, Any]:
-    """What it rests on -> sha256, hex."""
+    """Return the sha256, hex, of everything it rests on, by name."""
     listed = assets.manifest()
     digest = hashlib.sha256()
     for model in sorted(models):
-        for one in sorted(own_parts(fingerprints.get(model, ())), key=lambda one: one.anchors.name):
+        own = [one for one in fingerprints.get(model, ()) if one.own]
+        for one in sorted(own, key=lambda one: one.anchors.name):
             digest.update(f"{model}\0{one.anchors.name}\0{set_digest(one.anchors)}\0".encode())
             digest.update(np.ascontiguousarray(one.correct, "<f8").tobytes())
             digest.update(np.ascontiguousarray(one.tokens, "<f8").tobytes())
-    return {
-        **{what: listed[name].sha256 for what, name in _RESTS_ON.items()},
-        "set of fingerprints": digest.hexdigest(),
-    }
+    rests_on = {what: listed[name].sha256 for what, name in _RESTS_ON.items()}
+    return {**rests_on, "set of fingerprints": digest.hexdigest()}

@@ -20,8 +20,6 @@ import numpy as np
 
 from scope_edge.errors import AssetError, UsageError, WorkerError
 from scope_edge.estimation.ability import design
-from scope_edge.estimation.calibration import calibrate
-from scope_edge.estimation.difficulty import MapPosition
 from scope_edge.estimation.irt import IrtEstimator, IrtModel
 from scope_edge.estimation.newton import sigmoid
 from scope_edge.estimator.calibration import (
@@ -286,13 +284,7 @@ class LeftOut:
         # The stored ability of a model in the bank rests on this outcome too, unless the user measured it.
         irt = self._irt if outcome.own else replace(self._irt, abilities={})
         estimator = IrtEstimator(irt, [card], {card.id: parts}, coverage=_COVERAGE)
-        position = MapPosition(
-            float(anchors.map_difficulty[row]),
-            float(anchors.log_length[row]),
-            anchors.domains[row],
-            anchors.traits[row],
-        )
-        estimate = calibrate(estimator.at(position, 1.0), estimator.calibration)
+        estimate = estimator.at(anchors.positions.take(row), 1.0)
         real = float(outcome.tokens[row]) * card.token_factor
         return float(estimate.p_correct[0]), float(estimate.tokens[0]), float(outcome.correct[row]), real
 

@@ -15,7 +15,8 @@ from scope_edge.evaluation.report import Joining, PoolSize, RoutingPoint, Tuned
 from scope_edge.policy.constraints import context_need
 from scope_edge.policy.costs import PoolColumns, expected_costs, pool_columns
 from scope_edge.policy.paper import NEAREST, SIMILARITY_POWER, AnchorStatistics
-from scope_edge.policy.policy import choose_many, policy_pool
+from scope_edge.policy.policy import choose_many
+from scope_edge.policy.utility import policy_pool
 from scope_edge.tuning.forecast import Prospect, believed, choices, forecast_query, without_traits
 
 if TYPE_CHECKING:

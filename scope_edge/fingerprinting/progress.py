@@ -63,7 +63,7 @@ class PoolRanking:
 
     def next_item(self, correct: Floats, open_: NDArray[np.bool_], under_way: Sequence[int]) -> int:
         """Select the most informative of the open anchors, (n,) and at least one, after these outcomes and those under way."""
-        return self._selector.following(*self._fit(correct), open_.astype(np.float64), 1, under_way)[0]
+        return self._selector.next_items(*self._fit(correct), open_.astype(np.float64), 1, under_way)[0]
 
     def _fit(self, correct: Floats) -> tuple[Floats, Floats]:
         own = Fingerprint("", self._anchors, correct, np.full(len(correct), np.nan))
@@ -79,7 +79,11 @@ def place_among(
 ) -> Rank:
     """Rank a model among the cards with a fingerprint, by the share of a set's questions it is expected to get right."""
     pool = [model, *(card for card in cards if card.id != model.id and fingerprints.get(card.id))]
-    share = IrtEstimator(irt, pool, fingerprints, coverage=_COVERAGE).on(anchors).p_correct.mean(axis=0)
+    share = (
+        IrtEstimator(irt, pool, fingerprints, coverage=_COVERAGE)
+        .table(anchors.positions, np.ones(len(anchors)))
+        .p_correct.mean(axis=0)
+    )
     order = np.argsort(-share, kind="stable").tolist()
     at = order.index(0)
     names = [pool[i].id for i in order]

@@ -13,7 +13,7 @@ import numpy as np
 from scope_edge.encoding.token_count import query_prompt_tokens
 from scope_edge.errors import UsageError
 from scope_edge.estimation.ability import length_design
-from scope_edge.estimation.core_set import load_core
+from scope_edge.estimation.anchor_spec import load_core
 from scope_edge.fingerprinting.fresh import fresh_specs
 from scope_edge.fingerprinting.grading import AnchorSpec, grade, prompt_of
 from scope_edge.types import Query

@@ -13,7 +13,7 @@ from typing import Any
 
 from scope_edge.catalog.cards import nearest
 from scope_edge.errors import AssetError, PackError, UsageError
-from scope_edge.estimation.core_set import load_core
+from scope_edge.estimation.anchor_spec import load_core
 from scope_edge.estimation.feedback_store import FEEDBACK, load_feedback
 from scope_edge.estimation.feedback_store import file as held_file
 from scope_edge.estimation.fingerprints import (

@@ -1,9 +1,8 @@
-"""The knob: what alpha, from 0 (cheapest) to 1 (most accurate), means in a pool.
+"""The meaning of alpha, from 0 (cheapest) to 1 (most accurate), in a pool.
 
-A model's utility is `p - lambda x cost`: lambda says how much accuracy a dollar must buy. Which lambda is sensible depends
-on the pool's prices and on how its models differ, so it is read off reference anchors, once per pool. Lowering lambda from
-infinity to 0 switches one anchor after another from its cheapest model to its most accurate one; alpha is the place on
-that path.
+A model's utility is `p - lambda x cost`: lambda is the accuracy that a dollar must buy. A sensible lambda depends on the
+pool's prices and on how its models differ, so it is read off reference anchors, once per pool. Lowering lambda from infinity
+to 0 switches one anchor after another from its cheapest model to its most accurate one; alpha is the position on that path.
 
 Utilities closer than `INDIFFERENCE` count as equal, and of equals the cheapest is chosen. At lambda 0 that is the rule for
 alpha 1 (of the models within 0.5 points of the best p, the cheapest). Applied at every lambda, nothing jumps at alpha 1, a
@@ -24,20 +23,20 @@ if TYPE_CHECKING:
     from scope_edge.types import Floats
 
 INDIFFERENCE = 0.005
-# The share of the reference anchors that may change model in a step of 0.05 of alpha. Well below the 25 % promised for
+# The share of the reference anchors that may change model per step of 0.05 of alpha. Well below the 25 % promised for
 # queries, because anchors are of many kinds and queries of one kind move together (docs/alpha.md).
 _MOVED_PER_STEP = 0.1
 _STEP = 0.05
 # Where no anchor ever trades money for accuracy, a call of average cost is worth this much accuracy at alpha 0.5.
 _DEFAULT_WORTH = 0.1
-_SAME_LAMBDA = 1e-6  # in log(lambda): far above rounding, far below what a user could tell apart
+_SAME_LAMBDA = 1e-6  # in log(lambda): far above rounding, far below any difference a user could notice
 
 
 class Switches(NamedTuple):
-    """What is chosen as lambda falls from infinity to 0: per column (query or anchor), cheapest model first.
+    """The models chosen as lambda falls from infinity to 0: per column (query or anchor), cheapest model first.
 
     `column`, `model`, `floor` have one entry per chosen model: it is chosen from `floor` (included) up to the floor of the
-    entry before it, or to infinity when it is its column's first.
+    entry before it, or to infinity for a column's first entry.
     """
 
     column: NDArray[np.intp]
@@ -62,7 +61,7 @@ class AlphaCurve:
     spend_high: float | None
 
     def lambda_at(self, alpha: float) -> float:
-        """lambda at `alpha` in [0, 1]."""
+        """Return lambda at `alpha` in [0, 1]."""
         first, last = float(self.alphas[0]), float(self.alphas[-1])
         if alpha <= 0.0:
             return math.inf
@@ -74,7 +73,7 @@ class AlphaCurve:
         return math.exp(float(np.interp(alpha, self.alphas, self.log_lambdas)))
 
     def alpha_at(self, lam: float) -> float:
-        """The alpha at which lambda is `lam`, which is >= 0: the inverse of `lambda_at`."""
+        """Return the alpha at which lambda is `lam`, which is >= 0: the inverse of `lambda_at`."""
         if lam <= 0.0:
             return 1.0
         log = math.log(lam)
@@ -91,9 +90,9 @@ def alpha_curve(p: Floats, cost: Floats) -> AlphaCurve:
 
     At alpha the mean spend on the anchors is `low + alpha^2 (high - low)`: low is the spend of always choosing the
     cheapest, high that of always choosing the most accurate. With a free model in the pool low is 0, and this is alpha^2
-    of the most accurate choice's spend. There is one exception: the first cents can carry nearly every anchor from a free
-    model to a very cheap one, so where a step of 0.05 would move more than 18 % of the anchors, lambda goes by anchors
-    moved instead, and the spend there stays below alpha^2 until it has caught up.
+    of the most accurate choice's spend. One exception: the first cents can carry nearly every anchor from a free model to
+    a very cheap one, so where a step of 0.05 would move more than 18 % of the anchors, lambda follows the anchors moved
+    instead, and the spend stays below alpha^2 until it has caught up.
 
     Args:
         p: shape (models, anchors), P(correct). cost: same shape, US dollars. Pairs with a NaN in either are left out.
@@ -118,7 +117,7 @@ def alpha_curve(p: Floats, cost: Floats) -> AlphaCurve:
     knot = np.concatenate(([True], log_lambda[:-1] - log_lambda[1:] > _SAME_LAMBDA))
     group = np.cumsum(knot) - 1
     spent, moved = np.cumsum(np.bincount(group, added)), np.cumsum(np.bincount(group)) / p.shape[1]
-    after = _places(np.sqrt(spent / spent[-1]), moved)
+    after = _paced(np.sqrt(spent / spent[-1]), moved)
     low = float(spend[starts].mean())
     return AlphaCurve(
         alphas=(after + np.concatenate(([0.0], after[:-1]))) / 2.0,
@@ -128,10 +127,10 @@ def alpha_curve(p: Floats, cost: Floats) -> AlphaCurve:
     )
 
 
-def _places(wanted: Floats, moved: Floats) -> Floats:
-    """Alpha after each switch: the earliest place not before `wanted` that keeps to the pace of moves, ending at 1.
+def _paced(wanted: Floats, moved: Floats) -> Floats:
+    """Return alpha after each switch: the earliest not before `wanted` that keeps to the pace of moves, ending at 1.
 
-    Where every place at that pace would end beyond 1, what is left goes at that pace up to 1.
+    Where that pace would end beyond 1, the remaining switches keep the pace and end at 1.
     """
     pace = max(_MOVED_PER_STEP / _STEP, float(moved[-1]))
     behind = np.maximum.accumulate(np.maximum(wanted - moved / pace, 0.0))
@@ -139,9 +138,9 @@ def _places(wanted: Floats, moved: Floats) -> Floats:
 
 
 def switches(p: Floats, cost: Floats) -> Switches:
-    """Which model is chosen at which lambda, for every column of `p` and `cost`, shape (models, columns).
+    """Return the models chosen as lambda falls, for every column of `p` and `cost`, shape (models, columns).
 
-    Pairs with a NaN are never chosen. Of models equal in p and cost the one that comes first is.
+    Pairs with a NaN are never chosen. Of models equal in p and cost the first one is.
     """
     floor = _floors(p, cost)
     order = np.lexsort((-p, cost), axis=0)
@@ -154,11 +153,11 @@ def switches(p: Floats, cost: Floats) -> Switches:
 
 
 def _floors(p: Floats, cost: Floats) -> Floats:
-    """The smallest lambda at which a model is within INDIFFERENCE of every dearer one; -inf if always, inf if never.
+    """Return the smallest lambda at which a model is within INDIFFERENCE of every dearer one; -inf if always, inf if never.
 
-    Only dearer models on the upper envelope of the utilities (lines in lambda) can be the best, so it is enough to walk
-    that envelope from the cheapest model up: as many steps as it has corners, each vectorised over models and columns.
-    Shapes: (models, columns) in and out.
+    Only dearer models on the upper envelope of the utilities (lines in lambda) can be the best, so walking that envelope
+    from the cheapest model up is enough: one step per corner, each vectorised over models and columns. Shapes: (models,
+    columns) in and out.
     """
     known = ~(np.isnan(p) | np.isnan(cost))
     floor = np.where(known, -math.inf, math.inf)

@@ -1,7 +1,7 @@
-"""What a query would cost on every model of a pool: tokens, US dollars, seconds; expected values and upper bounds.
+"""The cost of a query on every model of a pool: tokens, US dollars, seconds; expected values and upper bounds.
 
 Arrays end in the model axis, so the same lines price one query, shape (models,), and many, shape (queries, models). NaN
-stands for unknown and spreads, with one exception: what is free costs nothing, however many tokens it takes.
+stands for unknown and spreads, with one exception: a free model costs nothing, however many tokens it takes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from scope_edge.encoding.token_count import PromptTokens
     from scope_edge.types import Floats
 
     Bools = NDArray[np.bool_]
@@ -27,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PoolColumns:
-    """A pool's cards as columns, shape (models,), NaN where a card does not know. Built once per pool.
+    """A pool's cards as columns, shape (models,), NaN for a missing value. Built once per pool.
 
     Attributes:
-        usd_in, usd_out: US dollars per token (cards say per million); both NaN when either is unknown.
-        load_seconds: 0 for cloud models whose card does not say: there is nothing to load.
+        usd_in, usd_out: US dollars per token (on cards per million); both NaN when either is unknown.
+        load_seconds: 0 for cloud models without a value, since nothing has to be loaded.
         tie_rank: device before cloud, then pool order. price_rank: cheapest completion tokens first, then prompt tokens,
-            then tie_rank; unknown prices last. It orders models of which nothing but the price is known.
+            then tie_rank; unknown prices last. It orders models of which only the price is known.
     """
 
     models: tuple[str, ...]
@@ -52,9 +51,9 @@ class PoolColumns:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """One query on every model, shape (models,), own tokens, US dollars and seconds; `_hi` are upper bounds.
+    """Queries on every model, shape (models,) or (queries, models): own tokens, US dollars, seconds; `_hi` are upper bounds.
 
-    `cost` is what the policy weighs: usd + seconds x value_of_time.
+    cost: usd + seconds x value_of_time, the cost that the policy weighs.
     """
 
     prompt_tokens: Floats
@@ -67,7 +66,7 @@ class Costs:
 
 
 def pool_columns(cards: Sequence[ModelCard]) -> PoolColumns:
-    """The cards as columns, in the same order."""
+    """Return the cards as columns, in the same order."""
     cloud = np.array([card.where == "cloud" for card in cards], bool)
     usd_in, usd_out = _column(card.usd_in for card in cards), _column(card.usd_out for card in cards)
     priced = ~(np.isnan(usd_in) | np.isnan(usd_out))
@@ -90,45 +89,34 @@ def pool_columns(cards: Sequence[ModelCard]) -> PoolColumns:
 
 
 def query_costs(
-    pool: PoolColumns, tokens: Floats, tokens_hi: Floats, prompt: PromptTokens, value_of_time: float
+    pool: PoolColumns,
+    tokens: Floats,
+    tokens_hi: Floats,
+    prompts: tuple[Floats | float, Floats | float],
+    value_of_time: float,
 ) -> Costs:
-    """Price one query. tokens, tokens_hi: shape (models,), own tokens. value_of_time: US dollars per second."""
-    return _costs(
-        pool, (tokens, tokens_hi), (prompt.expected * pool.token_factor, prompt.high * pool.token_factor), value_of_time
-    )
+    """Price one query or many. tokens, tokens_hi: shape (models,) or (queries, models), own tokens.
 
-
-def many_costs(
-    pool: PoolColumns, tokens: Floats, tokens_hi: Floats, prompts: tuple[Floats, Floats], value_of_time: float
-) -> Costs:
-    """Price many queries: the columns of `Costs` have shape (queries, models), as tokens have.
-
-    prompts: (queries,) each, expected and upper bound, cl100k.
+    prompts: expected and upper bound, cl100k; numbers or (queries,) each. value_of_time: US dollars per second.
     """
-    expected, high = (tokens_[:, None] * pool.token_factor for tokens_ in prompts)
-    return _costs(pool, (tokens, tokens_hi), (expected, high), value_of_time)
-
-
-def _costs(
-    pool: PoolColumns, tokens: tuple[Floats, Floats], prompts: tuple[Floats, Floats], value_of_time: float
-) -> Costs:
-    """tokens, prompts: expected and upper bound, own tokens."""
-    usd, seconds = _usd(pool, prompts[0], tokens[0]), _seconds(pool, prompts[0], tokens[0])
+    prompt, prompt_hi = (np.asarray(one)[..., None] * pool.token_factor for one in prompts)
+    usd, seconds = _usd(pool, prompt, tokens), _seconds(pool, prompt, tokens)
     return Costs(
-        prompt_tokens=prompts[0],
-        prompt_tokens_hi=prompts[1],
+        prompt_tokens=prompt,
+        prompt_tokens_hi=prompt_hi,
         usd=usd,
-        usd_hi=_usd(pool, prompts[1], tokens[1]),
+        usd_hi=_usd(pool, prompt_hi, tokens_hi),
         seconds=seconds,
-        seconds_hi=_seconds(pool, prompts[1], tokens[1]),
+        seconds_hi=_seconds(pool, prompt_hi, tokens_hi),
         cost=usd + seconds * value_of_time if value_of_time else usd,
     )
 
 
 def expected_costs(pool: PoolColumns, tokens: Floats, prompt_tokens: Floats, value_of_time: float = 0.0) -> Floats:
-    """Expected cost of many queries. tokens: shape (queries, models), own tokens; prompt_tokens: (queries,), cl100k.
+    """Return the expected cost of many queries, shape (queries, models), US dollars.
 
-    Returns shape (queries, models), US dollars; a model whose speed is unknown has no known cost once time has a value.
+    tokens: shape (queries, models), own tokens; prompt_tokens: (queries,), cl100k. A model whose speed is unknown has an
+    unknown cost once time has a value.
     """
     prompt = prompt_tokens[:, None] * pool.token_factor
     usd = _usd(pool, prompt, tokens)

@@ -1,4 +1,4 @@
-"""The limit that left nothing to choose, in one line, with the smallest value of it that would do."""
+"""One line on the limit that left no model to choose, with the smallest value that would do."""
 
 from __future__ import annotations
 
@@ -11,23 +11,19 @@ if TYPE_CHECKING:
 
 
 def explain_infeasible(bound: BindingConstraint | None, spelled: Callable[[str], str] = str) -> str:
-    """The line. spelled: a setting's name as who reads this writes it."""
+    """Explain the limit. spelled: turns a setting's name into the reader's spelling, such as an option."""
     if bound is None:
         return "no model may be chosen"
     if bound.limit == "exclude":
         return "every model that could be chosen is excluded; exclude fewer"
     if bound.limit == "local_only":
-        here = spelled("local_only")
-        return (
-            f"no model on the device can be chosen, and only those may; add one to the pool, or lift {here} or offline"
-        )
+        lift = f"lift {spelled('local_only')} or offline"
+        return f"no model on the device can be chosen, and only those may; add one to the pool, or {lift}"
     if bound.limit == "cannot_load":
         return "no model that could be chosen can be loaded on this machine; `scope-edge doctor` says why"
     if bound.limit == "context":
-        need, room = round_up(bound.needed or 0.0), round_up(bound.value or 0.0)
-        return (
-            f"too long for every model: {need} tokens are needed where the context length is {room}; shorten the query"
-        )
+        need = f"{round_up(bound.needed or 0.0)} tokens are needed where the context length is {round_up(bound.value or 0.0)}"
+        return f"too long for every model: {need}; shorten the query"
     limit, value = spelled(bound.limit), f"{bound.value or 0.0:.10g}"
     if bound.needed is None:
         return f"no model is known to keep to {limit} {value}; a limit holds for known values only"
@@ -35,7 +31,7 @@ def explain_infeasible(bound: BindingConstraint | None, spelled: Callable[[str],
 
 
 def round_up(value: float, digits: int = 3) -> str:
-    """A limit that would do, rounded up to `digits` digits: typed back in, it does."""
+    """Round a limit that would do up to `digits` digits, so that it still does when typed in."""
     exact = Decimal(repr(float(value)))
     if not exact:
         return "0"
@@ -45,6 +41,6 @@ def round_up(value: float, digits: int = 3) -> str:
 
 
 def plainly(value: Decimal) -> str:
-    """A number written out, without zeros that say nothing."""
+    """Write a number out, without trailing zeros."""
     text = f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,4 +1,4 @@
-"""Decisions that are not the policy's alone: for a pinned model, and for a conversation that stays with its model."""
+"""Decisions beside the policy's: for a pinned model, and for a conversation that stays with its model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def is_unlimited(card: ModelCard, preference: Preference, settings: Settings) -> bool:
-    """Whether no limit can rule out a pinned model, so that nothing has to be estimated."""
+    """Say whether no limit can rule out a pinned model, so that no estimate is needed."""
     here = card.where == "device" or not preference.local_only
     return here and preference.budget == Budget() and settings.privacy == "off" and card.id not in preference.exclude
 
 
 def pinned_decision(card: ModelCard, query: Query, preference: Preference) -> Decision:
-    """Decide for a pinned model without an estimate."""
+    """Decide for a pinned model, without an estimate."""
     prompt = query_prompt_tokens(query).expected * card.token_factor
     only = Candidate(
         model=card.id, where=card.where, p_correct=None, p_low=None, p_high=None, tokens=None, tokens_hi=None,
@@ -36,7 +36,7 @@ def pinned_decision(card: ModelCard, query: Query, preference: Preference) -> De
 def keep_model(decision: Decision, model: str | None, threshold: float) -> Decision:
     """Change the decision to the conversation's model, unless the choice is better by more than the threshold (in utility).
 
-    A model that a limit rules out, or that is not in the pool, is not kept. Where utilities cannot be compared, it is kept.
+    A model that a limit rules out, or that is outside the pool, is not kept. If utilities cannot be compared, it is kept.
     """
     if model is None or decision.choice is None or model == decision.choice:
         return decision
@@ -50,7 +50,7 @@ def keep_model(decision: Decision, model: str | None, threshold: float) -> Decis
         choice=model,
         where=stays.where,
         candidates=(stays, *others),
-        # These belong to the choice that was not made.
+        # These belong to the policy's own choice.
         flip_below=None,
         flip_above=None,
         warnings=(*decision.warnings, f"the conversation stays with {model}; by itself this would go to {goes.model}"),
@@ -58,9 +58,8 @@ def keep_model(decision: Decision, model: str | None, threshold: float) -> Decis
 
 
 def _gain(stays: Candidate, goes: Candidate, decision: Decision) -> float:
-    """The utility that a change would gain. At alpha 0, where cost weighs infinitely, probabilities alone are compared."""
+    """Return the utility that a change would gain. At alpha 0, where cost weighs infinitely, only probabilities count."""
+    before, after = stays.utility, goes.utility
     if decision.alpha == 0:
-        return 0.0 if stays.p_correct is None or goes.p_correct is None else goes.p_correct - stays.p_correct
-    if stays.utility is None or goes.utility is None:
-        return 0.0
-    return goes.utility - stays.utility
+        before, after = stays.p_correct, goes.p_correct
+    return 0.0 if before is None or after is None else after - before

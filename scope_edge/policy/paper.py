@@ -1,16 +1,16 @@
 """The paper's utility, kept for comparison (`--policy paper`).
 
 SCOPE (arXiv 2601.22323) scores a model by `U = alpha p + (1 - alpha)(1 - c)^gamma` with
-`gamma = gamma0 (1 + 2 (1 - alpha))`, once from what is predicted and once from how the model did on the anchors nearest
-to the query, and blends the two with weight `w = w0 (0.5 + 0.5 alpha)` on the anchors.
+`gamma = gamma0 (1 + 2 (1 - alpha))`, once from predictions and once from the model's outcomes on the anchors nearest to the
+query, and blends the two with weight `w = w0 (0.5 + 0.5 alpha)` on the anchors.
 
 gamma0 = 2, w0 = 0.3, the 6 nearest anchors weighted by the square of their similarity, min-max scaling of the anchors'
 accuracy and log-cost over the pool for each query, and the 1e-9 added to a cost before its logarithm are the defaults of
-the authors' released script. Where that cannot be kept, because it would let other queries decide this one or take a
-missing outcome for a wrong one, this differs:
+the authors' released script. This file differs where the script lets other queries influence this one, or takes a missing
+outcome for a wrong one:
 
 - the script scales predicted cost between the smallest and largest of the batch; here c is the log-cost between the
-  smallest and largest cost any model of the pool has on a reference anchor, clipped to [0, 1];
+  smallest and largest cost of any model of the pool on a reference anchor, clipped to [0, 1];
 - an empty range gives 0, not 0.5, which moves all models alike;
 - the script takes a yes or no from the estimator as 1 or 0; here p is the estimated probability;
 - a model without outcomes among the anchors is scored by its prediction alone, not as 0.
@@ -47,7 +47,7 @@ class CostRange:
 
 @dataclass(frozen=True, slots=True)
 class AnchorStatistics:
-    """How the models did on the anchors nearest to a query; NaN where nothing was measured.
+    """The models' outcomes on the anchors nearest to a query; NaN without any.
 
     accuracy, cost: shape (models,) for one query or (queries, models), share correct and US dollars.
     """
@@ -57,7 +57,7 @@ class AnchorStatistics:
 
 
 def cost_range(cost: Floats) -> CostRange:
-    """The range over a pool's reference costs of any shape, US dollars; NaN is left out, (0, 0) when none is known."""
+    """Return the range of a pool's reference costs, US dollars, any shape; NaN is left out, (0, 0) without known costs."""
     known = cost[np.isfinite(cost)]
     return CostRange(float(_log(known.min())), float(_log(known.max()))) if known.size else CostRange(0.0, 0.0)
 
@@ -76,7 +76,7 @@ def anchor_statistics(
 def paper_utility(
     alpha: Floats | float, p: Floats, cost: Floats, span: CostRange, anchors: AnchorStatistics | None
 ) -> Floats:
-    """The blended utility of every model. p, cost: shape (..., models). NaN where p or cost is unknown.
+    """Return the blended utility of every model. p, cost: shape (..., models). NaN where p or cost is unknown.
 
     `alpha` is a number, or an array of shape (alphas, 1) against p and cost of shape (models,).
     """
@@ -98,8 +98,7 @@ def _utility(alpha: Floats | float, p: Floats, c: Floats) -> Floats:
 def _scaled(value: Floats, low: Floats | float, high: Floats | float) -> Floats:
     width = np.asarray(high) - np.asarray(low)
     # Multiplying by 0 rather than writing 0 keeps an unknown value unknown.
-    scaled: Floats = np.clip((value - low) / np.where(width > _SMALLEST, width, 1.0), 0.0, 1.0) * (width > _SMALLEST)
-    return scaled
+    return np.asarray(np.clip((value - low) / np.where(width > _SMALLEST, width, 1.0), 0.0, 1.0) * (width > _SMALLEST))
 
 
 def _ends(values: Floats) -> tuple[Floats, Floats]:
@@ -114,7 +113,7 @@ def _log(cost: Floats) -> Floats:
 
 
 def _averages(one: Slice | None) -> tuple[float, float]:
-    """(share correct, mean completion tokens as counted) of a slice's nearest anchors."""
+    """Return share correct and mean completion tokens (as counted) of a slice's nearest anchors."""
     if one is None:
         return np.nan, np.nan
     weights = [max(neighbor.similarity, 0.0) ** SIMILARITY_POWER for neighbor in one.neighbors[:NEAREST]]

@@ -1,19 +1,18 @@
-"""From estimates to a choice: utility, limits, ties, and what another alpha would choose. Pure functions over columns.
+"""From estimates to a choice. Pure functions over columns.
 
-`policy_pool` does once what depends on the pool alone; `decide` decides one query from that query's numbers only;
-`choose_many` applies the same rule to a table of queries at one alpha.
+`utility.policy_pool` prepares a pool once; `decide` decides one query from that query's numbers only; `choose_many` applies
+the same rule to a table of queries at one alpha.
 
-    cost     what a query costs on a model: usd + seconds x value_of_time             costs.py
-    alpha    what the knob means in a pool: how much accuracy a dollar must buy       alpha.py
-    utility  p - lambda(alpha) x cost, or the paper's formula                         utility.py, policy_paper.py
-    limits   what may be chosen at all, checked on upper bounds                       limits.py
-    choice   the cheapest of those within 0.005 of the best utility; ties; unknowns   choice.py
-    contest  who could still be chosen while p is not settled    contest.py
-    flips    the nearest alphas that would choose another model                       flips.py
+    costs.py         cost of a query on a model: usd + seconds x value_of_time
+    alpha.py         meaning of alpha in a pool: how much accuracy a dollar must buy
+    constraints.py   the models that may be chosen at all, checked on upper bounds
+    utility.py       p - lambda(alpha) x cost, or the formula of paper.py; the cheapest within 0.005 of the best; ties
+    contenders.py    the models that could still be chosen while p is uncertain
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -21,65 +20,56 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scope_edge.encoding.token_count import query_prompt_tokens
-from scope_edge.policy.alternatives import flips
+from scope_edge.policy.alpha import switches
 from scope_edge.policy.constraints import binding, check_preference, excluded_by
-from scope_edge.policy.context import weigh
-from scope_edge.policy.costs import PoolColumns, expected_costs
-from scope_edge.policy.paper import AnchorStatistics, anchor_statistics
-from scope_edge.policy.ranking import ranking, weighable
-from scope_edge.policy.utility import PolicyPool, ScoredCandidates, policy_pool
+from scope_edge.policy.utility import PolicyPool, ScoredCandidates, decision_context, ranking, weighable
 from scope_edge.settings.validation import join_some
-from scope_edge.types import Candidate, Estimates, ModelCard, PolicyDecision, PolicyName, Preference, Query, Slice
+from scope_edge.types import (
+    AlphaSwitch,
+    Candidate,
+    Estimates,
+    ModelCard,
+    PolicyDecision,
+    PolicyName,
+    Preference,
+    Query,
+    Slice,
+)
 
 if TYPE_CHECKING:
     from scope_edge.encoding.token_count import PromptTokens
     from scope_edge.policy.constraints import Limit
-    from scope_edge.policy.costs import Bools, Costs, Ints
+    from scope_edge.policy.costs import Bools, Costs, Ints, PoolColumns
+    from scope_edge.policy.paper import AnchorStatistics
     from scope_edge.types import Floats
-
-__all__ = [
-    "AnchorStatistics",
-    "PolicyDecision",
-    "PolicyPool",
-    "PoolPolicy",
-    "anchor_statistics",
-    "choose_many",
-    "decide",
-    "expected_costs",
-    "policy_pool",
-]
 
 # A warning names this many models; a pool may have a thousand.
 _NAMED = 5
 
 
 class PoolPolicy:
-    """The policy of one pool, as the router knows it."""
+    """The policy of one pool, as the pipeline knows it. prepared: `policy_pool` of the same cards."""
 
     def __init__(self, pool: Sequence[ModelCard], prepared: PolicyPool) -> None:
-        """`prepared`: `policy_pool` of the same cards."""
         self.pool = tuple(pool)
         self._prepared = prepared
 
     def decide(
         self, query: Query, estimates: Estimates, preference: Preference, slices: tuple[Slice, ...]
     ) -> PolicyDecision:
-        """As `decide`, with the query's prompt tokens estimated from its text."""
+        """Decide as `decide` does, with the query's prompt tokens estimated from its text."""
         return decide(self._prepared, estimates, query_prompt_tokens(query), preference, slices)
 
     def contest(
         self, query: Query, preference: Preference, slices: tuple[Slice, ...]
     ) -> Callable[[Estimates, Floats, Floats], tuple[int, ...]]:
-        """Who could still be chosen for this query, as a function of estimates and the ranges p may still take.
-
-        See `contest.contenders`.
-        """
+        """Return `contenders` of this query as a function of estimates and the ranges p may still take."""
         from scope_edge.policy.contenders import contenders
 
         prompt = query_prompt_tokens(query)
 
         def could_win(estimates: Estimates, low: Floats, high: Floats) -> tuple[int, ...]:
-            return contenders(weigh(self._prepared, estimates, prompt, preference, slices), low, high)
+            return contenders(decision_context(self._prepared, estimates, prompt, preference, slices), low, high)
 
         return could_win
 
@@ -94,30 +84,32 @@ def decide(
     """Decide one query.
 
     `estimates` has a row for each model of the pool, in its order. `slices` are read by the paper's policy alone, which
-    without them goes by the predictions only. When nothing keeps to the limits, `feasible` is False and `bound` says why;
-    `fallback="cheapest"` then still chooses, flagged `over_budget`, among what the user did not forbid and the context
-    length can hold.
+    without them uses the predictions only. When no model keeps to the limits, `feasible` is False and `bound` says why;
+    `fallback="cheapest"` then still chooses, flagged `over_budget`, among the models that the user did not forbid and whose
+    context length suffices.
 
     Raises UsageError for an alpha or a budget out of range, ValueError for estimates of other models.
     """
-    terms = weigh(pool, estimates, prompt, preference, slices)
-    columns, costs, limits, allowed, weighed = pool.columns, terms.costs, terms.limits, terms.allowed, terms.weighed
-    feasible = terms.feasible
-    bound, warning = (None, None) if feasible else binding(limits)
-    choices, utilities = weighed.choose(terms.alpha, allowed[None])
+    context = decision_context(pool, estimates, prompt, preference, slices)
+    columns, scored, allowed, feasible = pool.columns, context.scored, context.allowed, context.feasible
+    bound, notice = (None, None) if feasible else binding(context.limits)
+    choices, utilities = scored.choose(context.alpha, allowed[None])
     chosen, utility = int(choices[0]), utilities[0]
-    order = _led_by(chosen, ranking(columns, utility, weighed.p[0], costs.cost, allowed))
-    below, above = flips(weighed, terms.alpha, chosen, allowed[None]) if feasible else (None, None)
+    order = ranking(columns, utility, scored.p[0], context.costs.cost, allowed)
+    if chosen >= 0:
+        # The choice leads: indifference may prefer it to a model of slightly higher utility.
+        order = np.concatenate(([chosen], order[order != chosen]))
+    below, above = _flips(scored, context.alpha, chosen, allowed[None]) if feasible else (None, None)
     return PolicyDecision(
         choice=None if chosen < 0 else columns.models[chosen],
         where=None if chosen < 0 else columns.where[chosen],
         feasible=feasible,
         bound=bound,
         over_budget=not feasible and chosen >= 0,
-        candidates=_candidates(columns, estimates, costs, utility, limits, order),
+        candidates=_candidates(columns, estimates, context.costs, utility, context.limits, order),
         flip_below=below,
         flip_above=above,
-        warnings=tuple(_warnings(weighed, allowed, chosen, warning)),
+        warnings=tuple(_warnings(scored, allowed, chosen, notice)),
     )
 
 
@@ -133,9 +125,9 @@ def choose_many(
 ) -> Ints:
     """Choose for a table of queries; each row is decided as `decide` would, whatever the others are.
 
-    p, cost: shape (queries, models), NaN = unknown; `expected_costs` gives the cost. allowed: likewise, what limits leave to
-    choose from; None = everything. Returns the chosen model's index in the pool, shape (queries,), -1 where nothing is
-    allowed. Raises UsageError for an alpha outside [0, 1].
+    p, cost: shape (queries, models), NaN = unknown; see `expected_costs`. allowed: likewise, the models within the limits;
+    None = all. Returns the chosen model's index in the pool, shape (queries,), -1 where nothing is allowed. Raises
+    UsageError for an alpha outside [0, 1].
     """
     check_preference(Preference(alpha=alpha))
     if allowed is None:
@@ -143,16 +135,11 @@ def choose_many(
     return ScoredCandidates(pool, policy, p, cost, anchors).choose(alpha, allowed)[0]
 
 
-def _led_by(chosen: int, order: Ints) -> Ints:
-    """`order` with the choice, if any, in front: indifference may prefer it to a model of slightly higher utility."""
-    return order if chosen < 0 else np.concatenate(([chosen], order[order != chosen]))
-
-
 def _candidates(
     columns: PoolColumns, estimates: Estimates, costs: Costs, utility: Floats, limits: Sequence[Limit], order: Ints
 ) -> tuple[Candidate, ...]:
-    rows = order.tolist()
-    excluded, rationales = excluded_by(limits, len(rows)), estimates.rationales
+    """Return one row a model, in `order`: built column by column, for pools of a thousand models."""
+    rows, rationales = order.tolist(), estimates.rationales
 
     def picked(column: Sequence[Any]) -> Iterable[Any]:
         return map(column.__getitem__, rows)
@@ -166,54 +153,95 @@ def _candidates(
         return values
 
     models = list(picked(columns.models))
-    return tuple(
-        map(
-            Candidate,
-            models,
-            picked(columns.where),
-            numbers(estimates.p_correct),
-            numbers(estimates.p_low),
-            numbers(estimates.p_high),
-            numbers(estimates.tokens),
-            numbers(estimates.tokens_hi),
-            numbers(costs.prompt_tokens),
-            numbers(costs.usd),
-            numbers(costs.usd_hi),
-            numbers(costs.seconds),
-            numbers(utility),
-            picked(estimates.evidence),
-            picked(excluded),
-            [rationales.get(model) for model in models] if rationales else repeat(None),
-        )
+    predicted = (estimates.p_correct, estimates.p_low, estimates.p_high, estimates.tokens, estimates.tokens_hi)
+    priced = (costs.prompt_tokens, costs.usd, costs.usd_hi, costs.seconds)
+    in_order = (  # the order of Candidate's fields
+        models,
+        picked(columns.where),
+        *map(numbers, (*predicted, *priced, utility)),
+        picked(estimates.evidence),
+        picked(excluded_by(limits, len(rows))),
+        [rationales.get(model) for model in models] if rationales else repeat(None),
     )
+    return tuple(map(Candidate, *in_order))
 
 
-def _warnings(weighed: ScoredCandidates, allowed: Bools, chosen: int, notice: str | None) -> Iterator[str]:
-    """What a user should know of the models that could be chosen."""
-    columns, p = weighed.pool.columns, weighed.p[0]
+def _warnings(scored: ScoredCandidates, allowed: Bools, chosen: int, notice: str | None) -> Iterator[str]:
+    pool, columns, p = scored.pool, scored.pool.columns, scored.p[0]
     if notice is not None:
         yield notice
     if chosen >= 0 and np.isnan(p[chosen]):
-        yield f"nothing measured could be chosen; how accurate {columns.models[chosen]} is, is not known"
-    apart = allowed & ~weighable(p, weighed.cost[0])
+        yield f"no measured model could be chosen; the accuracy of {columns.models[chosen]} is unknown"
+    apart = allowed & ~weighable(p, scored.cost[0])
     if apart.any():
         unpriced, unmeasured = np.isnan(columns.usd_in), np.isnan(p)
-        rest = apart & ~unmeasured
+        rest, unknown = apart & ~unmeasured, "speed or tokens" if pool.value_of_time else "tokens"
         yield from _named(columns, rest & unpriced, "price unknown, ranked after every priced model")
-        yield from _named(columns, rest & ~unpriced, _why_unknown(weighed.pool))
+        why = f"{unknown} unknown and so the cost, ranked after every model of known cost"
+        yield from _named(columns, rest & ~unpriced, why)
         yield from _named(columns, apart & unmeasured, "no fingerprint, ranked after every measured model")
-    for model, why in weighed.pool.unloadable.items():
+    for model, why in pool.unloadable.items():
         yield f"{model} cannot be loaded: {why}"
-    if weighed.pool.retired:
-        yield f"retired, may no longer answer: {join_some(weighed.pool.retired, _NAMED)}"
-
-
-def _why_unknown(pool: PolicyPool) -> str:
-    what = "speed or tokens" if pool.value_of_time else "tokens"
-    return f"{what} unknown and so the cost, ranked after every model of known cost"
+    if pool.retired:
+        yield f"retired, may no longer answer: {join_some(pool.retired, _NAMED)}"
 
 
 def _named(columns: PoolColumns, among: Bools, what: str) -> Iterator[str]:
     models = [columns.models[index] for index in np.flatnonzero(among).tolist()]
     if models:
         yield f"{what}: {join_some(models, _NAMED)}"
+
+
+# The nearest alphas below and above at which the policy would choose another model.
+#
+# They are multiples of 0.001, so that a user can type them in: at a switch's alpha the choice is the named model, and at every
+# multiple between it and the present alpha it is the present choice.
+
+_STEPS = 1000
+_CELLS = 8192  # alphas x models scored in one go
+
+
+def _flips(
+    scored: ScoredCandidates, alpha: float, chosen: int, allowed: Bools
+) -> tuple[AlphaSwitch | None, AlphaSwitch | None]:
+    """Return (below, above) for one query: `scored`, `allowed` have shape (1, models), `chosen` is the choice at `alpha`."""
+    movable = np.flatnonzero(allowed[0] & weighable(scored.p[0], scored.cost[0]))
+    if len(movable) < 2:
+        return None, None
+    below, above = range(math.ceil(alpha * _STEPS) - 1, -1, -1), range(math.floor(alpha * _STEPS) + 1, _STEPS + 1)
+    if scored.policy == "paper":
+        return _scan(scored, below, chosen, allowed), _scan(scored, above, chosen, allowed)
+    # A cheaper model takes over at its floor, the chosen one gives way below its own: see `Switches`.
+    curve, lam = scored.pool.curve, scored.pool.curve.lambda_at(alpha)
+    floors = switches(scored.p[0, movable, None], scored.cost[0, movable, None]).floor
+    now = int(np.argmax(floors <= lam))
+    down = _nearby(curve.alpha_at(float(floors[now - 1])), below) if now else ()
+    up = _nearby(curve.alpha_at(float(floors[now])), above) if floors[now] > 0.0 else ()
+    return _first_change(scored, down, chosen, allowed), _first_change(scored, up, chosen, allowed)
+
+
+def _first_change(scored: ScoredCandidates, steps: Iterable[int], chosen: int, allowed: Bools) -> AlphaSwitch | None:
+    for step in steps:
+        found = int(scored.choose(step / _STEPS, allowed)[0][0])
+        if found != chosen:
+            return AlphaSwitch(step / _STEPS, scored.pool.columns.models[found])
+    return None
+
+
+def _nearby(boundary: float, steps: range) -> range:
+    """Return the two steps around the exact alpha of a switch: rounding leaves open which of them is beyond it."""
+    nearest = round(boundary * _STEPS)
+    start = max(steps.start, nearest) if steps.step > 0 else min(steps.start, nearest)
+    return range(start, steps.stop, steps.step)[:2]
+
+
+def _scan(scored: ScoredCandidates, steps: range, chosen: int, allowed: Bools) -> AlphaSwitch | None:
+    """Try every step, nearest first: under the paper's formula a choice may come back, so none can be skipped."""
+    chunk = max(1, _CELLS // len(scored.pool.columns.models))
+    for start in range(0, len(steps), chunk):
+        tried = steps[start : start + chunk]
+        found, _ = scored.choose(np.array(tried)[:, None] / _STEPS, allowed)
+        for step, model in zip(tried, found.tolist(), strict=True):
+            if model != chosen:
+                return AlphaSwitch(step / _STEPS, scored.pool.columns.models[model])
+    return None

@@ -1,4 +1,4 @@
-"""What is known of a pool before any query: the prior of its models, and what alpha means among them."""
+"""The state of a pool before any query: the estimator of its models, and the meaning of alpha among them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 class PoolState:
     """A pool as routing knows it.
 
-    own_sets: the user's anchors. prior: of the pool's models, in its order, and then of the others that were wanted.
+    own_sets: the user's anchors. prior: of the pool's models, in its order, and then of the others requested.
     prepared: of the pool alone.
     """
 
     cards: tuple[ModelCard, ...]
     fingerprints: Mapping[str, Sequence[Fingerprint]]
     own_sets: tuple[AnchorSet, ...]
-    basis: IrtModel
+    irt: IrtModel
     prior: IrtEstimator
     prepared: PolicyPool
 
@@ -46,7 +46,7 @@ def load_pool_state(
     value_of_time: float = 0.0,
     unloadable: Mapping[str, str] | None = None,
 ) -> PoolState:
-    """Read what is known of a pool from bundled files and the user's own.
+    """Load the state of a pool from bundled files and the user's own.
 
     Args:
         others: models to estimate that cannot be chosen.
@@ -55,28 +55,27 @@ def load_pool_state(
 
     Raises AssetError (a file missing or damaged), UsageError (an empty pool).
     """
-    everyone = (*cards, *others)
-    basis, (sets, measured) = load_irt_model(), load_fingerprints()
+    all_cards = (*cards, *others)
+    irt, (sets, measured) = load_irt_model(), load_fingerprints()
     fingerprints = measured
     if any(one.own for one in sets):
         from scope_edge.estimation.refit import refitted
 
-        asked = [card.id for card in everyone]
-        fingerprints = refitted(measured, basis, asked, cache_dir=assets.user_cache_dir())
+        models = [card.id for card in all_cards]
+        fingerprints = refitted(measured, irt, models, cache_dir=assets.user_cache_dir())
     own_sets = tuple(one for one in sets if one.own and one.name != ASKED)
     personal = load_personal(measured).found
-    prior = IrtEstimator(basis, everyone, fingerprints, coverage=coverage, personal=personal)
-    prepared = prepared_pool(cards, prior, basis.reference, value_of_time)
-    prepared = replace(prepared, unloadable=unloadable or {})
-    return PoolState(tuple(cards), fingerprints, own_sets, basis, prior, prepared)
+    prior = IrtEstimator(irt, all_cards, fingerprints, coverage=coverage, personal=personal)
+    prepared = replace(prepared_pool(cards, prior, irt.reference, value_of_time), unloadable=unloadable or {})
+    return PoolState(tuple(cards), fingerprints, own_sets, irt, prior, prepared)
 
 
 def prepared_pool(
     pool: Sequence[ModelCard], prior: IrtEstimator, reference: Reference, value_of_time: float = 0.0
 ) -> PolicyPool:
-    """The pool, the first models of the prior, as the policy knows it: what alpha means in it is read off the reference.
+    """Prepare the pool, the first models of the prior, for the policy. The reference determines the meaning of alpha in it.
 
-    That is a fair sample of the bank, and does not move because a user added anchors.
+    It is a fair sample of the bank, and does not move when a user adds anchors.
     """
     table, n = prior.table(reference.places, np.ones(len(reference))), len(pool)
     p, tokens = table.p_correct[:, :n].T, table.tokens[:, :n].T

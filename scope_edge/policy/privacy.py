@@ -1,9 +1,9 @@
-"""What should not leave the machine unasked: e-mail addresses and what looks like a key, found by their form alone.
+"""The privacy check: e-mail addresses and probable keys must not leave the machine unasked.
 
-The setting `privacy = "patterns"` keeps a query in which one is found on the device, whatever else is wanted of it, and says
-so. Form is all that is looked at: what is secret and looks like nothing (a name, a diagnosis) is not found; for that there is
-`--local-only`. Keys are found by the beginnings their makers give them, and by their look: a long unbroken run of letters and
-digits, mixed as no word is.
+The setting `privacy = "patterns"` keeps a query that contains one on the device, whatever its preference, and says so. The
+check goes by form alone: a secret without a telling form (a name, a diagnosis) is not found; `--local-only` is for those.
+Keys are recognized by their makers' prefixes, and by their look: a long unbroken run of letters and digits, mixed unlike
+words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import pairwise
 from scope_edge.types import Preference, Query
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}(?![\w-])")
-# What makers put before a key, and the blocks that private keys come in.
+# Prefixes that makers give to keys, and the header of private key blocks.
 _NAMED_KEY = re.compile(
     r"\b(?:sk|pk|rk)[-_](?:[A-Za-z0-9]+[-_])*[A-Za-z0-9]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
     r"|\bglpat-[\w-]{16,}|\bhf_[A-Za-z0-9]{20,}|\bxox[abeoprs]-[\w-]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}"
@@ -32,10 +32,10 @@ _MADE_OF_WORDS = re.compile(r"[A-Za-z]{11,}|/[A-Za-z]{2,}/")
 
 
 class PrivacyGuard:
-    """Keeps queries that hold something private on the device: a `router.Guard`."""
+    """Keeps queries that hold something private on the device: a `pipeline.PrivacyCheck`."""
 
     def check(self, query: Query, preference: Preference) -> tuple[Preference, tuple[str, ...]]:
-        """The preference, with local_only where anything that would be sent holds something private; and why."""
+        """Return the preference, with local_only if any text to be sent holds something private; and warnings."""
         texts = (query.text, query.system or "", *(text for _, text in query.history))
         found = private_parts(texts)
         if not found or preference.local_only:
@@ -44,12 +44,10 @@ class PrivacyGuard:
 
 
 def private_parts(texts: Iterable[str]) -> tuple[str, ...]:
-    """What of a private form is in any of the texts, in words; never the thing itself."""
-    kinds: dict[str, bool] = {"an e-mail address": False, "what looks like a key": False}
-    for text in texts:
-        kinds["an e-mail address"] |= _EMAIL.search(text) is not None
-        kinds["what looks like a key"] |= _holds_key(text)
-    return tuple(kind for kind, there in kinds.items() if there)
+    """Name the kinds of private parts in any of the texts; never the parts themselves."""
+    texts = tuple(texts)
+    kinds = {"an e-mail address": lambda text: _EMAIL.search(text) is not None, "what looks like a key": _holds_key}
+    return tuple(kind for kind, holds in kinds.items() if any(map(holds, texts)))
 
 
 def _holds_key(text: str) -> bool:
@@ -57,15 +55,12 @@ def _holds_key(text: str) -> bool:
 
 
 def _random(run: str) -> bool:
-    """Whether a run of characters looks drawn by chance: letters and several digits mixed, no long stretch of letters."""
+    """Say whether a run of characters looks random: letters and several digits mixed, no long stretch of letters."""
     digits = sum(one.isdigit() for one in run)
     letters = sum(one.isalpha() for one in run)
     if digits < _LEAST_DIGITS or letters < _LEAST_DIGITS or _MADE_OF_WORDS.search(run):
         return False
     changes = sum(a.isdigit() != b.isdigit() for a, b in pairwise(run))
-    return changes >= 4 and _bits(run) >= _LEAST_BITS
-
-
-def _bits(run: str) -> float:
-    """Entropy a character of the run's own letters."""
-    return -sum(n / len(run) * math.log2(n / len(run)) for n in Counter(run).values())
+    # Entropy per character.
+    bits = -sum(n / len(run) * math.log2(n / len(run)) for n in Counter(run).values())
+    return changes >= 4 and bits >= _LEAST_BITS

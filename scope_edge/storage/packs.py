@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,19 @@ def unpack(blob: bytes, kind: str, where: str, *, verified: bool = False) -> dic
     if not isinstance(body, dict):
         raise PackError(f"{where}: its body is a {type(body).__name__} where a map was expected; get a fresh copy")
     return body
+
+
+@contextmanager
+def reading(where: str, what: str, mend: str = "reinstall scope-edge") -> Iterator[None]:
+    """Raise PackError, in one line naming the file, for whatever goes wrong while a body is taken apart in the block.
+
+    what: the contents, in words. mend: what the user can do about it.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = error if isinstance(error, ValueError) else repr(error)
+        raise PackError(f"{where}: not a usable {what} ({reason}); {mend}") from error
 
 
 def _encode_array(value: Any) -> msgpack.ExtType:

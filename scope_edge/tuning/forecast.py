@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge.policy.constraints import FORBIDDING, LIMITS, keeping, limits_in_force
-from scope_edge.policy.costs import expected_costs, many_costs
+from scope_edge.policy.costs import expected_costs, query_costs
 from scope_edge.policy.policy import choose_many
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def within_limits(
     """Return `allowed` and `unlimited` of a `Prospect`. prompts: (q,) each, expected and upper bound, cl100k."""
     n = len(pool.columns.models)
     tokens, high = table.tokens[:, :n], table.tokens_hi[:, :n]
-    costs = many_costs(pool.columns, tokens, high, prompts, pool.value_of_time)
+    costs = query_costs(pool.columns, tokens, high, prompts, pool.value_of_time)
     limits = limits_in_force(pool.columns, costs, high, preference, pool.unloadable)
     allowed = keeping(limits, tokens.shape, LIMITS)
     return allowed, keeping(limits, tokens.shape, FORBIDDING) if preference.fallback == "cheapest" else None

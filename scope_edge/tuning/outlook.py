@@ -74,7 +74,7 @@ def forecast_pool(
     pool_state = load_pool_state(
         cards, others, coverage=coverage, value_of_time=value_of_time, unloadable=unloadable(cards)
     )
-    seen = bank_traffic(pool_state.basis.reference) if traffic is None else traffic(pool_state.basis.map)
+    seen = bank_traffic(pool_state.irt.reference) if traffic is None else traffic(pool_state.irt.map)
     everyone = (*cards, *others)
     prospect = _prospect(pool_state, everyone, seen, preference)
     measured = np.isfinite(prospect.table.p_correct[0]).tolist()

@@ -16,7 +16,7 @@ from cli_cases import QUERY, Cli, command, heed_ctrl_c, spawn, user
 from cli_cases import server_card as card
 from repository import DOCS, documented
 
-from scope_edge.estimation.core_set import load_core
+from scope_edge.estimation.anchor_spec import load_core
 
 pytest.importorskip("httpx")
 KEY = "sk-this-is-secret-0123456789"

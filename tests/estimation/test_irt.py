@@ -9,8 +9,7 @@ import pytest
 
 from scope_edge.encoding.encoder import Encoder
 from scope_edge.errors import PackError
-from scope_edge.estimation.calibration import Calibration, calibrate, calibration_from_body, probability
-from scope_edge.estimation.difficulty import MapPosition
+from scope_edge.estimation.calibration import Calibration, calibration_from_body, probability
 from scope_edge.estimation.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.estimation.irt import IrtEstimator, ability_of, load_irt_model
 from scope_edge.types import EncodedQuery, ModelCard, Query
@@ -90,12 +89,9 @@ def test_slices_hold_what_the_model_really_did(encoded: EncodedQuery) -> None:
 def test_the_anchors_read_as_one_query_at_a_time_would() -> None:
     prior = prior_of(SMALL, LARGE)
     anchors = load_fingerprints()[1][SMALL][0].anchors
-    table = prior.on(anchors)
+    table = prior.table(anchors.positions, np.ones(len(anchors)))
     for i in (0, 17, len(anchors) - 1):
-        place = MapPosition(
-            float(anchors.map_difficulty[i]), float(anchors.log_length[i]), anchors.domains[i], anchors.traits[i]
-        )
-        one = calibrate(prior.at(place, 0.8), prior.calibration)
+        one = prior.at(anchors.positions.take(i), 0.8)
         assert table.p_correct[i] == pytest.approx(one.p_correct)
         assert table.tokens[i] == pytest.approx(one.tokens)
         assert table.tokens_hi[i] == pytest.approx(one.tokens_hi)
@@ -109,11 +105,15 @@ def test_doubt_pulls_towards_one_half() -> None:
 
 
 def test_calibration_moves_what_it_says(encoded: EncodedQuery) -> None:
-    raw = prior_of(LARGE).at(load_irt_model().map.place(encoded), 0.8)
-    sets = len(raw.domains)
-    plain = Calibration.none(sets)
-    assert calibrate(raw, Calibration(np.zeros(sets), np.zeros(sets))).p_correct[0] == pytest.approx(0.5)
-    assert calibrate(replace(raw, logit=raw.logit + 1), plain).p_correct[0] > calibrate(raw, plain).p_correct[0]
+    prior, position = prior_of(LARGE), load_irt_model().map.place(encoded)
+    zeros = np.zeros_like(position.domains)
+    ones = zeros + 1
+    prior.calibration = Calibration(zeros, zeros)
+    assert prior.at(position, 0.8).p_correct[0] == pytest.approx(0.5)
+    prior.calibration = Calibration.none(len(zeros))
+    plain = prior.at(position, 0.8).p_correct[0]
+    prior.calibration = Calibration(ones, ones)
+    assert prior.at(position, 0.8).p_correct[0] > plain
 
 
 def test_a_query_is_calibrated_as_the_sets_it_is_like() -> None:
@@ -157,23 +157,18 @@ def test_a_model_that_taught_the_bank_is_known_by_all_it_did_not_by_its_core_anc
 
 def test_what_the_user_measured_soon_outweighs_what_was_known() -> None:
     """A quantized copy that fails at nearly everything is no longer taken for the model that was measured."""
-    from scope_edge.estimation.core_set import load_core
+    from scope_edge.estimation.anchor_spec import load_core
 
     basis, prints = load_irt_model(), load_fingerprints()[1]
     anchors = replace(load_core().anchors, own=True)
-    expected = (
-        IrtEstimator(basis, [ModelCard(id=LARGE, where="cloud")], prints, coverage=0.9).on(anchors).p_correct.mean()
-    )
     shares = []
-    for count in (10, 50, 250):
+    for count in (0, 10, 50, 250):
         correct = np.where(np.arange(len(anchors)) < count, 0.0, np.nan)
-        own = Fingerprint(LARGE, anchors, correct, np.full(len(anchors), np.nan))
-        known = {LARGE: (*prints[LARGE], own)}
-        shares.append(
-            IrtEstimator(basis, [ModelCard(id=LARGE, where="cloud")], known, coverage=0.9).on(anchors).p_correct.mean()
-        )
-    assert expected > shares[0] > shares[1] > shares[2]
-    assert shares[2] < expected / 2
+        own = (Fingerprint(LARGE, anchors, correct, np.full(len(anchors), np.nan)),) if count else ()
+        prior = IrtEstimator(basis, [ModelCard(id=LARGE, where="cloud")], {LARGE: (*prints[LARGE], *own)}, coverage=0.9)
+        shares.append(prior.table(anchors.positions, np.ones(len(anchors))).p_correct.mean())
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] < shares[0] / 2
 
 
 def test_outcomes_on_a_bundled_set_measured_anew_replace_what_was_known() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from scope_edge.estimation.ability import Population, fit_correct
+from scope_edge.estimation.anchor_spec import load_core
 from scope_edge.estimation.anchors import AnchorSet, set_body
-from scope_edge.estimation.core_set import load_core
 from scope_edge.estimation.fingerprints import Fingerprint, fingerprints_body, load_fingerprints
 from scope_edge.estimation.irt import load_irt_model
 from scope_edge.estimation.newton import sigmoid
@@ -113,12 +113,12 @@ def test_leaving_one_out_is_as_if_it_had_not_been_there() -> None:
     whole = update(placed, outcomes, abilities)
     for model in models:
         without = update(placed, {m: one for m, one in outcomes.items() if m != model}, abilities)
-        seen = whole.by_others(model, placed)
-        assert seen.difficulty == pytest.approx(without.by_others("", placed).difficulty, abs=0.12)
-        assert seen.discrimination == pytest.approx(without.by_others("", placed).discrimination, rel=0.05)
+        seen = whole.excluding(model, placed)
+        assert seen.difficulty == pytest.approx(without.excluding("", placed).difficulty, abs=0.12)
+        assert seen.discrimination == pytest.approx(without.excluding("", placed).discrimination, rel=0.05)
     alone = update(placed, {models[0]: outcomes[models[0]]}, abilities)
     # The mode is found to within a ten-thousandth of a logit.
-    assert alone.by_others(models[0], placed).difficulty == pytest.approx(CORE.map_difficulty, abs=1e-4)
+    assert alone.excluding(models[0], placed).difficulty == pytest.approx(CORE.map_difficulty, abs=1e-4)
 
 
 def test_the_mode_is_a_mode() -> None:
@@ -183,7 +183,7 @@ def test_routing_uses_it_and_remembers_it(data: Path, monkeypatch: pytest.Monkey
     first = routed(pool)
     cache = data / "cache" / "refit.pack"
     kept = read_pack(cache, "refit-cache")
-    monkeypatch.setattr("scope_edge.estimation.refit.told_by_all", None)
+    monkeypatch.setattr("scope_edge.estimation.refit.joint_refit", None)
     assert routed(pool) == first, "read from the cache"
     monkeypatch.undo()
     monkeypatch.setenv("SCOPE_EDGE_CACHE_DIR", str(data / "cache"))

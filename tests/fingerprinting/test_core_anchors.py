@@ -14,16 +14,19 @@ from repository import ROOT
 from scope_edge.encoding.encoder import Encoder
 from scope_edge.errors import PackError, UsageError
 from scope_edge.estimation.anchor_spec import (
+    CORE_250,
     KINDS,
     LETTERS,
     TIERS,
     AnchorSpec,
+    CoreSet,
+    core_body,
+    load_core,
     prompt_of,
     spec_body,
     spec_from_body,
     text_of,
 )
-from scope_edge.estimation.core_set import CORE_250, CoreSet, core_body, load_core
 from scope_edge.estimation.fingerprints import load_anchor_sets
 from scope_edge.estimation.irt import load_irt_model
 from scope_edge.fingerprinting.fresh import TEMPLATES, drafted, fresh_anchor, fresh_specs
@@ -171,9 +174,9 @@ def test_it_is_small_and_compared_with_the_routing_data() -> None:
 def test_routing_never_loads_it() -> None:
     assert "core-250" not in {anchors.name for anchors in load_anchor_sets()}
     script = (
-        "import sys, json, scope_edge.factory, scope_edge.estimation.irt, scope_edge.estimation.fingerprints, scope_edge.router\n"
-        "print(json.dumps([m for m in sys.modules if m.startswith(('scope_edge.fingerprinting.grading', 'scope_edge.estimation.core_set', "
-        "'scope_edge.fingerprinting.fresh'))]))"
+        "import sys, json, scope_edge.factory, scope_edge.router, scope_edge.policy.pool\n"
+        "print(json.dumps([m for m in sys.modules if m.startswith(('scope_edge.fingerprinting.grading', "
+        "'scope_edge.estimation.anchor_spec', 'scope_edge.fingerprinting.fresh'))]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
@@ -208,7 +211,7 @@ def test_a_spec_survives_its_body(spec: AnchorSpec) -> None:
 )
 def test_a_spec_that_cannot_be_graded_is_refused_by_name(change: dict[str, object]) -> None:
     body = spec_body(next(spec for spec in CORE.specs if spec.kind == "choice"))
-    with pytest.raises(PackError, match=f"here: anchor '{body['id']}'"):
+    with pytest.raises(PackError, match=f"here: not a usable anchor '{body['id']}'"):
         spec_from_body({**body, **change}, "here")
 
 

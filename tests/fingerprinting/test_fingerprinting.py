@@ -14,7 +14,7 @@ import pytest
 from chat_server import Answers, Said, Server, faulty, from_gguf, from_keys, key_of, serving
 
 from scope_edge.errors import AssetError, BudgetError, NoAnswerError, PackError, RemoteError, UsageError
-from scope_edge.estimation.core_set import load_core
+from scope_edge.estimation.anchor_spec import load_core
 from scope_edge.estimation.fingerprints import load_fingerprints
 from scope_edge.factory import open_catalog
 from scope_edge.fingerprinting.answer_log import AnswerLog, LoggedAnswer

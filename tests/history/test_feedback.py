@@ -266,7 +266,7 @@ def test_routing_goes_on_without_what_cannot_be_used(journal: Journal) -> None:
     for break_it, why in (
         (lambda: file().write_bytes(blob[:-9]), "body"),
         (lambda: write_pack(file(), "feedback", {**body, "encoder": "another"}), "another encoder"),
-        (lambda: write_pack(file(), "feedback", {**body, "ids": []}), "not usable feedback"),
+        (lambda: write_pack(file(), "feedback", {**body, "ids": []}), "not a usable feedback file"),
     ):
         break_it()
         ignored = load_feedback().ignored
@@ -310,7 +310,7 @@ def test_the_papers_policy_sees_the_anchor_among_the_nearest(journal: Journal) -
     settings = Settings()
     cards = open_catalog(settings).pool("default")
     standing = load_pool_state(cards)
-    one = FeedbackCorrectedEstimator(standing.prior, standing.basis.map, cards)
+    one = FeedbackCorrectedEstimator(standing.prior, standing.irt.map, cards)
     plain = {found.model: found for found in standing.prior.slices(decided()[0])}
     slices = {found.model: found for found in one.slices(decided()[0])}
     assert list(slices) == list(plain)

@@ -13,7 +13,8 @@ from hypothesis.extra.numpy import arrays
 from policy_cases import NAN, World, world
 
 from scope_edge.policy.alpha import INDIFFERENCE, alpha_curve, switches
-from scope_edge.policy.policy import choose_many, expected_costs
+from scope_edge.policy.costs import expected_costs
+from scope_edge.policy.policy import choose_many
 
 ALPHAS = [step / 20 for step in range(21)]
 DEVICE_AND_CLOUD = [0, 0, 0, 0.1, 0.4, 0.6, 6.0, 15.0]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from policy_cases import PROMPT, card, cases, estimates, pool_like
 
-from scope_edge.policy.policy import PolicyPool, decide
+from scope_edge.policy.policy import decide
+from scope_edge.policy.utility import PolicyPool
 from scope_edge.types import Budget, Estimates, ModelCard, PolicyName, Preference
 
 Case = tuple[tuple[ModelCard, ...], PolicyPool, Estimates]

@@ -11,9 +11,9 @@ from policy_cases import NAN, PROMPT, card, cases, estimates, pool_like
 
 from scope_edge.errors import UsageError
 from scope_edge.policy.constraints import LIMITS
-from scope_edge.policy.policy import PolicyDecision, decide
+from scope_edge.policy.policy import decide
 from scope_edge.policy.utility import PolicyPool
-from scope_edge.types import BindingConstraint, Budget, Estimates, ModelCard, Preference
+from scope_edge.types import BindingConstraint, Budget, Estimates, ModelCard, PolicyDecision, Preference
 
 LOCAL = card("local", 0, load_seconds=2.0, prompt_tokens_per_second=100.0, tokens_per_second=10.0)
 CHEAP, DEAR = card("cheap", 1.0), card("dear", 10.0)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from policy_cases import NAN, PRICES, PROMPT, card, estimates, pool_like
 
 from scope_edge.policy.contenders import contenders
-from scope_edge.policy.context import weigh
 from scope_edge.policy.policy import decide
+from scope_edge.policy.utility import decision_context
 from scope_edge.types import Budget, Estimates, PolicyName, Preference
 
 CARDS = (card("free", 0.0), card("cheap", 0.5), card("dear", 10.0))
@@ -25,7 +25,7 @@ def contest(
 ) -> tuple[int, ...]:
     one = estimates(CARDS, p, **changes)
     away = np.broadcast_to(np.asarray(reach, np.float64), len(p))
-    return contenders(weigh(POOL, one, PROMPT, preference), one.p_correct - away, one.p_correct + away)
+    return contenders(decision_context(POOL, one, PROMPT, preference), one.p_correct - away, one.p_correct + away)
 
 
 def test_with_nothing_left_open_only_the_choice_could_be_chosen() -> None:
@@ -86,7 +86,7 @@ def worlds(draw: st.DrawFn) -> tuple[tuple[Any, ...], Estimates, np.ndarray, np.
 def test_whatever_p_turns_out_to_be_the_choice_was_a_contender_or_a_near_tie(world: Any, random: Any) -> None:
     cards, one, low, high, preference = world
     pool = pool_like(cards, one, estimates(cards, [0.5] * len(cards)))
-    found = contenders(weigh(pool, one, PROMPT, preference), low, high)
+    found = contenders(decision_context(pool, one, PROMPT, preference), low, high)
     assert len(set(found)) == len(found) >= 1
     settled = np.array([a + (b - a) * random.random() for a, b in zip(low, high, strict=True)])
     verdict = decide(pool, replace(one, p_correct=settled), PROMPT, preference)

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from policy_cases import NAN, PROMPT, card, cases, estimates, pool_like, world
 
 from scope_edge.encoding.token_count import PromptTokens
-from scope_edge.policy.policy import PolicyDecision, PolicyPool, choose_many, decide, expected_costs
-from scope_edge.types import Budget, Estimates, ModelCard, PolicyName, Preference
+from scope_edge.policy.costs import expected_costs
+from scope_edge.policy.policy import choose_many, decide
+from scope_edge.policy.utility import PolicyPool
+from scope_edge.types import Budget, Estimates, ModelCard, PolicyDecision, PolicyName, Preference
 
 Case = tuple[tuple[ModelCard, ...], PolicyPool, Estimates]
 POLICIES: tuple[PolicyName, ...] = ("scope-edge", "paper")
@@ -198,7 +200,7 @@ def test_of_unmeasured_models_alone_the_cheapest_is_chosen_with_a_warning() -> N
     cards = [card("unpriced", None), DEAR, CHEAP]
     verdict = decided(cards, estimates(cards, [NAN, NAN, NAN]), 1.0)
     assert [one.model for one in verdict.candidates] == ["cheap", "dear", "unpriced"]
-    assert "nothing measured could be chosen; how accurate cheap is, is not known" in verdict.warnings
+    assert "no measured model could be chosen; the accuracy of cheap is unknown" in verdict.warnings
     assert decided([*cards, DEVICE], estimates([*cards, DEVICE], [NAN] * 4), 1.0).choice == "device"
 
 

@@ -11,7 +11,7 @@ import pytest
 from cli_cases import Cli
 from importing_cases import CLAUDE, LLAMA, folder, known, question
 
-from scope_edge.estimation.core_set import load_core
+from scope_edge.estimation.anchor_spec import load_core
 from scope_edge.estimation.fingerprints import Fingerprint, load_anchor_sets, load_fingerprints
 from scope_edge.fingerprinting.importing.share import KIND
 from scope_edge.fingerprinting.run import save_fingerprint

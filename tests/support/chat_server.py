@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from scope_edge.estimation.core_set import load_core
+from scope_edge.estimation.anchor_spec import load_core
 from scope_edge.fingerprinting.grading import AnchorSpec, prompt_of
 from scope_edge.providers.llama.client import LlamaClient
 from scope_edge.providers.llama.messages import Job, Message, Sampling

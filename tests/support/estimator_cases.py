@@ -19,8 +19,7 @@ from scope_edge.estimation.fingerprints import Fingerprint
 from scope_edge.estimator.prompt import BUNDLED
 from scope_edge.estimator.store import Installed
 from scope_edge.policy.contenders import contenders
-from scope_edge.policy.context import weigh
-from scope_edge.policy.utility import PolicyPool
+from scope_edge.policy.utility import PolicyPool, decision_context
 from scope_edge.providers.llama.messages import Job, JobResult, ModelShape, Sample, Stats
 from scope_edge.types import EncodedQuery, Preference, Query
 
@@ -138,4 +137,4 @@ def encoded(text: str = "What is 5 times 6?") -> EncodedQuery:
 
 
 def could_win(pool: PolicyPool, prompt: PromptTokens, preference: Preference) -> CouldWin:
-    return lambda estimates, low, high: contenders(weigh(pool, estimates, prompt, preference), low, high)
+    return lambda estimates, low, high: contenders(decision_context(pool, estimates, prompt, preference), low, high)

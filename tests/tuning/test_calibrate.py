@@ -13,11 +13,11 @@ from cli_cases import QUERY, Cli
 from scope_edge.errors import UsageError
 from scope_edge.estimation.ability import design
 from scope_edge.estimation.anchors import AnchorSet, set_body, text_hash
-from scope_edge.estimation.calibration import Calibration, calibrate
+from scope_edge.estimation.calibration import Calibration
 from scope_edge.estimation.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.estimation.irt import IrtEstimator, IrtModel, load_irt_model
 from scope_edge.estimation.newton import sigmoid
-from scope_edge.estimation.placement import PlacedQuestion, place
+from scope_edge.estimation.refit import PlacedQuestion, place
 from scope_edge.estimation.user_calibration import Personal, forget_personal, load_personal, save_personal
 from scope_edge.fingerprinting.run import save_fingerprint
 from scope_edge.storage.packs import write_pack
@@ -175,7 +175,7 @@ def test_one_query_and_many_are_corrected_alike(basis: IrtModel, anchors: Anchor
     np.testing.assert_allclose(after.p_correct[:, 1], before.p_correct[:, 1])
     reach = np.log(after.tokens_hi / after.tokens) / np.log(before.tokens_hi / before.tokens)
     np.testing.assert_allclose(reach, [[1.5, 1.0]] * 3)
-    one = calibrate(mine.at(places.row(1), 1.0), mine.calibration)
+    one = mine.at(places.take(1), 1.0)
     np.testing.assert_allclose(one.p_correct, after.p_correct[1], rtol=1e-9)
     np.testing.assert_allclose(one.tokens_hi, after.tokens_hi[1], rtol=1e-9)
 

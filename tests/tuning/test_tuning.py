@@ -10,8 +10,8 @@ import pytest
 from scope_edge.estimation.irt import EstimateTable
 from scope_edge.factory import open_catalog
 from scope_edge.policy.costs import pool_columns
-from scope_edge.policy.policy import choose_many, policy_pool
-from scope_edge.policy.utility import PolicyPool
+from scope_edge.policy.policy import choose_many
+from scope_edge.policy.utility import PolicyPool, policy_pool
 from scope_edge.settings.config import Settings
 from scope_edge.tuning.forecast import Prospect, believed, choices, expected, forecast_query, lead, within_limits
 from scope_edge.tuning.goals import TuningGoal, solve

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from scope_edge.encoding.token_count import estimate_prompt_tokens
 from scope_edge.errors import AssetError, UsageError
-from scope_edge.estimation.placement import PlacedQuestion
+from scope_edge.estimation.refit import PlacedQuestion
 from scope_edge.fingerprinting.importing.naming import Cards, check_model, set_name
 from scope_edge.fingerprinting.importing.outcomes import (
     Material,

@@ -19,7 +19,7 @@ import numpy as np
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.estimation.anchors import set_body
 from scope_edge.estimation.fingerprints import OWN_SETS, Fingerprint, usable_anchor_sets
-from scope_edge.estimation.placement import place
+from scope_edge.estimation.refit import place
 from scope_edge.fingerprinting.importing.naming import Cards
 from scope_edge.fingerprinting.run import save_fingerprint
 from scope_edge.storage import assets
@@ -27,7 +27,7 @@ from scope_edge.storage.packs import write_pack
 
 if TYPE_CHECKING:
     from scope_edge.estimation.anchors import AnchorSet
-    from scope_edge.estimation.placement import PlacedQuestion
+    from scope_edge.estimation.refit import PlacedQuestion
     from scope_edge.types import Floats
 
 # The longest line of a text file, in characters.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError
-from scope_edge.estimation.placement import PlacedQuestion
+from scope_edge.estimation.refit import PlacedQuestion
 from scope_edge.fingerprinting.importing.naming import Cards, check_model, set_name
 from scope_edge.fingerprinting.importing.outcomes import (
     Material,

@@ -22,7 +22,7 @@ import numpy as np
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.estimation.anchors import AnchorSet
 from scope_edge.estimation.fingerprints import OWN_FINGERPRINTS, Fingerprint, fingerprints_body, usable_anchor_sets
-from scope_edge.estimation.placement import PlacedQuestion, place
+from scope_edge.estimation.refit import PlacedQuestion, place
 from scope_edge.fingerprinting.importing.naming import Cards, check_model, model_name, set_name
 from scope_edge.fingerprinting.importing.outcomes import (
     Imported,

@@ -16,8 +16,8 @@ import numpy as np
 
 from scope_edge.catalog.cards import nearest
 from scope_edge.errors import AssetError, PackError, UsageError
+from scope_edge.estimation.anchor_spec import load_core
 from scope_edge.estimation.anchors import AnchorSet, set_body, set_from_body
-from scope_edge.estimation.core_set import load_core
 from scope_edge.estimation.fingerprints import (
     ASKED,
     Fingerprint,
