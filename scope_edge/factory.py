@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from scope_edge.catalog.cards import load_catalog
@@ -131,14 +130,19 @@ def load_executor(
 ) -> Executor:
     """Make the executor of decisions on these models. Nothing is started or connected to yet. providers: None = its own."""
     from scope_edge.execution import Executor
-    from scope_edge.fingerprinting.grading.agree import agree
+
+    def agree(first: str, second: str) -> bool:
+        # Imported when two answers are compared: the graders load numpy, which a pinned model needs for nothing else.
+        from scope_edge.fingerprinting.grading.agree import agree as same
+
+        return same(first, second, encode)
 
     providers = providers or load_providers(settings, cards)
     return Executor(
         cards,
         device=providers.device,
         cloud=providers.cloud,
-        agree=partial(agree, encode=encode),
+        agree=agree,
         ledger=open_ledger(settings),
         journal=journal,
     )

@@ -109,3 +109,9 @@ def trace(tmp_path: Path) -> Trace:
     if done.returncode:
         pytest.skip(f"nothing may be traced here: {done.stderr.strip()}")
     return made
+
+
+@pytest.fixture
+def short_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an evaluation time few live decisions; how long they take is no test's subject."""
+    monkeypatch.setattr("scope_edge.evaluation.live.SAMPLE", 12)

@@ -155,7 +155,7 @@ def test_budgets_of_nothing_and_of_everything_are_valid(cli: Cli) -> None:
         (["--pool", ","], "empty"),
         (["--pool", " "], "--pool must be text"),
         (["--pool", "\x1b[2J"], "--pool must be text"),
-        (["--exclude", "\x1b[2Jnope"], "unknown model"),
+        (["--exclude", "\x1b[2Jnope"], "exclude must be text on one line"),
     ],
 )
 def test_an_unknown_pool_or_model_is_refused(cli: Cli, args: list[str], said: str) -> None:

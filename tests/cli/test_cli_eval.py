@@ -15,6 +15,8 @@ pytest.importorskip("sklearn")
 from cli_cases import Cli, command, user
 from labelled_cases import labelled
 
+pytestmark = pytest.mark.usefixtures("short_live")
+
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:

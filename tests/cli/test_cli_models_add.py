@@ -68,8 +68,7 @@ def test_a_gguf_says_most_of_its_card_itself(cli: Cli, path: Path) -> None:
 
 
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("memory", "loadable"):
-        monkeypatch.setattr(f"scope_edge.providers.llama.{module}.available_memory", lambda: GIB // 4)
+    monkeypatch.setattr("scope_edge.providers.llama.memory.available_memory", lambda: GIB // 4)
 
 
 def test_options_win_over_what_was_read_and_a_relative_path_is_kept_whole(

@@ -29,6 +29,8 @@ from scope_edge.settings.config import load_settings
 from scope_edge.training.dataset import PooledReading, read_pooled
 from scope_edge.types import Preference, Query
 
+pytestmark = pytest.mark.usefixtures("short_live")
+
 POOL = ("gemma-2-2b-it", "llama-3.1-8b-instruct", "llama-3.1-70b-instruct", "llama-3.1-405b-instruct")
 NEW = ("other-3", "other-8")
 

@@ -16,6 +16,8 @@ from scope_edge.errors import AssetError, MissingExtraError
 from scope_edge.evaluation.plots.write import PICTURES, write_pictures
 from scope_edge.evaluation.report import EvaluationReport
 
+pytestmark = pytest.mark.usefixtures("short_live")
+
 pytest.importorskip("matplotlib")
 
 NAMES = {make(report_cases.report()).name for make in PICTURES}

@@ -49,7 +49,7 @@ def test_an_endpoint_that_answers(cli: Cli, server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "said"),
-    [("401", "VENDOR_KEY"), ("404", "no model"), ("500", "HTTP 500"), ("text", "no answer"), ("dropped", "broke")],
+    [("401", "VENDOR_KEY"), ("404", "no model"), ("500", "HTTP 500"), ("text", "not an answer"), ("dropped", "broke")],
 )
 def test_an_endpoint_that_does_not(cli: Cli, server: Server, fault: str, said: str) -> None:
     with faulty(server, [fault, fault]) as front:

@@ -269,6 +269,8 @@ def test_a_program_that_took_the_port_gets_neither_token_nor_query(tmp_path: Pat
     with serving(lambda *_: Said(TEXT, 12, 9)) as model, served(tmp_path, settings=settings(model, model)) as server:
 
         class Liar(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True  # else a head and its body are 40 ms apart
+
             def log_message(self, *_: object) -> None:
                 """Nothing."""
 

@@ -86,6 +86,7 @@ def running(hub: Hub) -> Iterator[Hub]:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True  # else a head and its body are 40 ms apart
     protocol_version = "HTTP/1.1"
     served: Hub
 
