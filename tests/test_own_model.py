@@ -55,7 +55,7 @@ def test_a_gguf_and_the_same_behind_a_server(tmp_path: Path, scripted_gguf: Path
     someone = User(tmp_path)
     shutil.copy(scripted_gguf, tmp_path / "ours.gguf")
     assert someone("models", "add", "ours.gguf", "--estimate-only", "--json").json["fits"] is True
-    assert "ours is added" in someone("models", "add", "ours.gguf").out
+    assert "ours was added" in someone("models", "add", "ours.gguf").out
     assert someone("models", "test", "ours", "--json").json["works"] is True
     measured(someone, "ours", 4)
     with LlamaClient(scripted_gguf, "tiny", PLAN, cache_dir=tmp_path) as client, serving(from_gguf(client)) as server:
