@@ -71,8 +71,9 @@ class Catalog:
         chosen = self.active_pool if selection is None else selection
         ids = self._listed(chosen) if isinstance(chosen, str) else tuple(chosen)
         if not ids:
-            name = chosen if isinstance(chosen, str) and chosen in self.pools else "default"
-            raise UsageError(f"pool {chosen!r} is empty; `scope-edge pool add MODEL --pool {name}` puts a model in it")
+            if not isinstance(chosen, str) or chosen not in self.pools:
+                raise UsageError("the pool names no model; give a pool's name, or model ids joined by commas")
+            raise UsageError(f"pool {chosen!r} is empty; `scope-edge pool add MODEL --pool {chosen}` puts a model in it")
         twice = next((one for one in ids if ids.count(one) > 1), None)
         if twice is not None:
             raise UsageError(f"{twice} is named twice; name each model once")

@@ -170,7 +170,7 @@ class Ledger(SqliteStore):
                 left = max(limit - taken, 0)
                 raise BudgetError(
                     f"{model} may cost up to {_usd(micro)}, and of max_usd_{span} {_usd(limit)} there are"
-                    f" {_usd(taken)} spent or reserved, {_usd(left)} left; raise it, or wait until {_next(span, first)} 0:00"
+                    f" {_usd(taken)} spent or reserved, {_usd(left)} left; raise it, or wait until {_next(span, first)} 00:00"
                 )
 
     def _spending(self, link: sqlite3.Connection, span: Span, first: date) -> Spending:

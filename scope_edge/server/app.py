@@ -73,7 +73,7 @@ async def _error_response(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         status = error.status_code
         words = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not allowed here"}
-        code = "not_found" if status == 404 else "refused"
+        code = {404: "not_found", 405: "method_not_allowed"}.get(status, "refused")
         return ApiError(status, words.get(status, "the request is refused"), code).response()
     message = f"unexpected {type(error).__name__}; the server's own output says more"
     return ApiError(500, message, "internal").response()

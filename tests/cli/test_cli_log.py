@@ -208,3 +208,9 @@ def test_terminals_are_not_steered_by_what_was_written_down(cli: Cli) -> None:
     recorded(open_journal(Settings(journal_text=True)), model="evil\x1b[2Jmodel", where="cloud")
     for arguments in (("log",), ("log", "--why", "last")):
         assert "evil\\x1b[2Jmodel" in cli(*arguments).out
+
+
+def test_feedback_takes_one_verdict(cli: Cli) -> None:
+    for verdicts in ((), ("--wrong", "--correct"), ("--correct", "--undo")):
+        run = cli("feedback", "last", *verdicts)
+        assert run.code == 2 and "give one of --correct, --wrong and --undo" in run.err, verdicts

@@ -70,13 +70,13 @@ def test_a_cap_is_kept_before_the_call_and_the_error_says_all_there_is_to_say(cl
         ledger.reserve(0.0701, MODEL)
     assert str(error.value) == (
         "a-model may cost up to $0.0701, and of max_usd_day $1.00 there are $0.93 spent or reserved, $0.07 left;"
-        " raise it, or wait until 2026-12-01 0:00"
+        " raise it, or wait until 2026-12-01 00:00"
     )
     assert error.value.exit_code == 3
     assert totals(ledger)[0] == (0.5, 0.43, 1), "what was refused is not reserved"
     ledger.reserve(0.07, MODEL)
     clock[0] = datetime(2026, 11, 29, 12, 0)
-    with pytest.raises(BudgetError, match=r"max_usd_month \$1\.50 .* wait until 2026-12-01 0:00"):
+    with pytest.raises(BudgetError, match=r"max_usd_month \$1\.50 .* wait until 2026-12-01 00:00"):
         ledger.reserve(0.6, MODEL)
 
 
@@ -85,7 +85,7 @@ def test_the_month_is_capped_too(clock: list[datetime]) -> None:
     clock[0] = datetime(2026, 12, 3, 9, 0)
     ledger.settle(ledger.reserve(0.8, MODEL), 0.8)
     clock[0] = datetime(2026, 12, 31, 9, 0)
-    with pytest.raises(BudgetError, match=r"max_usd_month \$1\.00 .* \$0\.20 left; .* wait until 2027-01-01 0:00"):
+    with pytest.raises(BudgetError, match=r"max_usd_month \$1\.00 .* \$0\.20 left; .* wait until 2027-01-01 00:00"):
         ledger.reserve(0.3, MODEL)
     clock[0] = datetime(2027, 1, 1, 0, 0)
     assert ledger.reserve(1.0, MODEL) is not None

@@ -26,9 +26,9 @@ Exit codes:
 
 @click.command("feedback", epilog=_EPILOG)
 @click.argument("id")
-@click.option("--correct", "word", flag_value="correct", help="The answer was right.")
-@click.option("--wrong", "word", flag_value="wrong", help="The answer was wrong.")
-@click.option("--undo", "word", flag_value="undo", help="Take the feedback back.")
+@click.option("--correct", is_flag=True, help="The answer was right.")
+@click.option("--wrong", is_flag=True, help="The answer was wrong.")
+@click.option("--undo", "undone", is_flag=True, help="Take the feedback back.")
 @count_option("--tokens", "Tokens of the whole answer, if the journal does not have them.")
 @click.option(
     "--text",
@@ -36,14 +36,17 @@ Exit codes:
     help="The query's text, if the journal kept neither the text nor its embedding; - = standard input.",
 )
 @json_option
-def command(id: str, word: str | None, tokens: int | None, text: str | None, as_json: bool) -> None:
+def command(
+    id: str, correct: bool, wrong: bool, undone: bool, tokens: int | None, text: str | None, as_json: bool
+) -> None:
     """Say whether the answer of a journal entry was right; the id "last" is the latest entry.
 
     The feedback becomes an anchor of yours: embedding and outcome, no text. It changes what is expected of that model on
     similar queries, and on no others. New feedback on an entry replaces the old.
     """
-    if word is None:
+    if correct + wrong + undone != 1:
         raise UsageError("give one of --correct, --wrong and --undo")
+    word = "correct" if correct else "wrong" if wrong else "undo"
     if word == "undo" and (tokens is not None or text is not None):
         raise UsageError("--undo takes feedback back; leave --tokens and --text out")
     from scope_edge.factory import open_catalog, open_journal

@@ -62,7 +62,7 @@ def spend(as_json: bool) -> None:
                 _usd(one.reserved),
                 "none" if one.cap is None else _usd(one.cap),
                 "" if one.left is None else _usd(one.left),
-                f"{one.resets} 0:00",
+                f"{one.resets} 00:00",
             )
             for one in spans
         ],

@@ -151,8 +151,8 @@ def refusal(transport: Transport, model: str, status: int, wait: str | None, raw
     """Return the error for a status. wait: the header Retry-After. raw: the body, or its beginning."""
     words = error_text(raw, transport.secret)
     if status in (401, 403):
-        key = f"check the key in {transport.key_env}" if transport.key_env else "name its key's variable in key_env"
-        return ProviderError(f"it refuses (HTTP {status}); {key}", every_question=True, unbilled=True)
+        key = f"check the key in {transport.key_env}" if transport.key_env else "it has no key: set key_env"
+        return ProviderError(f"it refuses the call (HTTP {status}); {key}", every_question=True, unbilled=True)
     if status == 402 or (status == 429 and "insufficient_quota" in words):
         why = f"no credit is left (HTTP {status}); top it up, then go on"
         return ProviderError(why, every_question=True, unbilled=True)

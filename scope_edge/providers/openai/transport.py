@@ -15,7 +15,7 @@ import queue
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -293,6 +293,16 @@ def _tls(trust_env: bool, *_environment: str | None) -> ssl.SSLContext:
 
 
 def _short(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
+    # anyio reports "All connection attempts failed"; what the system said is further in, in a group where there were several.
+    while (inner := _inner(error)) is not None:
+        error = inner
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    together: Sequence[BaseException] = getattr(error, "exceptions", ())  # an ExceptionGroup, which Python 3.10 does not have
+    if together:
+        return together[0]
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
