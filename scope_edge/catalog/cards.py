@@ -73,7 +73,9 @@ class Catalog:
         if not ids:
             if not isinstance(chosen, str) or chosen not in self.pools:
                 raise UsageError("the pool names no model; give a pool's name, or model ids joined by commas")
-            raise UsageError(f"pool {chosen!r} is empty; `scope-edge pool add MODEL --pool {chosen}` puts a model in it")
+            raise UsageError(
+                f"pool {chosen!r} is empty; `scope-edge pool add MODEL --pool {chosen}` puts a model in it"
+            )
         twice = next((one for one in ids if ids.count(one) > 1), None)
         if twice is not None:
             raise UsageError(f"{twice} is named twice; name each model once")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import textwrap
 import unicodedata
@@ -59,6 +58,8 @@ def table_width(columns: Sequence[Column]) -> int:
 
 def screen_width() -> int:
     """Return the width of the terminal (or the variable COLUMNS); a large width if the output is not a terminal."""
+    import shutil  # it takes 2 ms, and most commands print no table
+
     return shutil.get_terminal_size((_UNLIMITED if not is_terminal(sys.stdout) else 80, 24)).columns
 
 

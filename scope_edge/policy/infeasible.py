@@ -26,7 +26,10 @@ def explain_infeasible(bound: BindingConstraint | None, spelled: Callable[[str],
         return f"too long for every model: {need}; shorten the query"
     limit, value = spelled(bound.limit), f"{bound.value or 0.0:.10g}"
     if bound.needed is None and bound.limit == "max_seconds":
-        return f"no model is known to keep to {limit} {value}: the speed of every model within the other limits is unknown; `scope-edge models test` measures it"
+        return (
+            f"no model is known to keep to {limit} {value}: the speed of every model within the other limits is unknown;"
+            " `scope-edge models test` measures it"
+        )
     if bound.needed is None:
         return f"no model is known to keep to {limit} {value}; a limit holds for known values only"
     return f"no model keeps to {limit} {value}; {limit} {round_up(bound.needed)} would do"

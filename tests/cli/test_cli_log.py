@@ -213,4 +213,4 @@ def test_terminals_are_not_steered_by_what_was_written_down(cli: Cli) -> None:
 def test_feedback_takes_one_verdict(cli: Cli) -> None:
     for verdicts in ((), ("--wrong", "--correct"), ("--correct", "--undo")):
         run = cli("feedback", "last", *verdicts)
-        assert run.code == 2 and "give one of --correct, --wrong and --undo" in run.err, verdicts
+        assert run.code == 2 and "give one of --correct, --wrong and --undo" in run.complaint, verdicts

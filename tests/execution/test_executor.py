@@ -159,7 +159,12 @@ def test_nobody_answers_and_each_says_why(server: Server) -> None:
         with executor(one, two) as made, pytest.raises(UnansweredError) as nobody:
             told(asked(made, decided(candidate(one), candidate(two))))
     said = str(nobody.value)
-    assert "one: it refuses the call (HTTP 401)" in said and "two: HTTP 503" in said and "\n" not in said and KEY not in said
+    assert (
+        "one: it refuses the call (HTTP 401)" in said
+        and "two: HTTP 503" in said
+        and "\n" not in said
+        and KEY not in said
+    )
     run = nobody.value.run
     assert (run.model, run.ending, run.usd, nobody.value.exit_code) == (None, "failed", 0.0, 5)
     assert spent() == 0.0, "refusals cost nothing"

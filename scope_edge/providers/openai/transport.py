@@ -293,16 +293,15 @@ def _tls(trust_env: bool, *_environment: str | None) -> ssl.SSLContext:
 
 
 def _short(error: BaseException) -> str:
-    # anyio reports "All connection attempts failed"; what the system said is further in, in a group where there were several.
-    while (inner := _inner(error)) is not None:
+    # anyio reports "All connection attempts failed"; what the system said is further in.
+    while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    errors: Sequence[BaseException] = getattr(error, "exceptions", (error,))  # several addresses: an ExceptionGroup
+    said = " ".join(_in_words(errors[0]).split())
+    return said[:120] or type(error).__name__
 
 
-def _inner(error: BaseException) -> BaseException | None:
-    together: Sequence[BaseException] = getattr(error, "exceptions", ())  # an ExceptionGroup, which Python 3.10 does not have
-    if together:
-        return together[0]
-    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)  # asyncio puts the address in place of these words
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -184,3 +186,12 @@ def test_a_forked_process_calls_over_connections_of_its_own(server: Server) -> N
             os._exit(0 if said == TEXT else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert made.ask("Hello?", 5, Meter()).text == TEXT
+
+
+def test_an_endpoint_where_nothing_listens_is_told_in_the_systems_own_words() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        with client(address) as made, pytest.raises(ProviderError) as error:
+            list(made.stream(MESSAGES, {}, None))
+    assert str(error.value) == f"no connection ({os.strerror(errno.ECONNREFUSED)})"
