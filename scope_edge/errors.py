@@ -15,7 +15,7 @@ class ScopeEdgeError(Exception):
 
 
 class UsageError(ScopeEdgeError):
-    """A request that makes no sense: blank text, a value out of range, an unknown model or pool, a typo in the config."""
+    """An invalid request: blank text, a value out of range, an unknown model or pool, a typo in the config."""
 
     exit_code = 2
 

@@ -230,7 +230,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class BindingConstraint:
-    """The limit that left no model to choose: its name, its value, and the smallest value that would do."""
+    """The limit that left no model to choose: its name, its value, and the smallest value that is enough."""
 
     limit: str
     value: float | None

@@ -195,7 +195,7 @@ def test_a_model_can_be_pinned(router: Router, server: Server) -> None:
 
 
 def test_nothing_keeps_to_the_limits_and_nobody_is_asked(router: Router, server: Server) -> None:
-    with pytest.raises(InfeasibleError, match=r"keeps to max_tokens 1; max_tokens \d+ would do") as nothing:
+    with pytest.raises(InfeasibleError, match=r"keeps to max_tokens 1; max_tokens \d+ is enough") as nothing:
         router.ask(QUESTION, max_tokens=1)
     assert nothing.value.decision.feasible is False and nothing.value.exit_code == 3 and server.calls == []
 

@@ -79,7 +79,8 @@ def route(settings: Settings, text: str, options: Mapping[str, Any]) -> Decision
     """Return the server's decision, or None if no compatible server runs or it reports an error. options: system, exclude."""
     try:
         with _connected(settings) as connection:
-            body = {"text": text, "system": options["system"], **_preference(settings, options)}
+            preference = _preference(settings, options)
+            body = {"model": settings.profile or "auto", "text": text, "system": options["system"], **preference}
             response = connection.post("/v1/route", body, _ROUTE_SECONDS)
             raw = response.read(_MAX_BYTES)
             # A decision is free: this process decides again and reports the error itself.
@@ -96,7 +97,7 @@ def ask(settings: Settings, text: str, options: Mapping[str, Any]) -> Iterator[S
     """
     system = [] if options["system"] is None else [{"role": "system", "content": options["system"]}]
     body = {
-        "model": options["model"] or "auto",
+        "model": options["model"] or settings.profile or "auto",
         "messages": [*system, {"role": "user", "content": text}],
         "stream": True,
         "scope_edge": _preference(settings, options),
@@ -136,7 +137,7 @@ class ServedStream:
         while self.answer is None:
             event = self._event()
             if "error" in event:
-                raise _error(event["error"]) or _connection_lost()
+                raise _error(event["error"]) or AssetError(f"the server says: {event['error'].get('message')}")
             text = event["choices"][0]["delta"].get("content")
             if text:
                 self._texts.append(text)

@@ -67,7 +67,7 @@ class Encoder:
         """
         self._threads = usable_cores() if threads is None else threads
         if self._threads < 1:
-            raise UsageError(f"threads: {threads} makes no sense; give 1 or more")
+            raise UsageError(f"threads: {threads} is invalid; give 1 or more")
         with ThreadPoolExecutor(1) as builder:
             # onnxruntime releases the interpreter meanwhile.
             session = builder.submit(_session, model, _provider(provider), self._threads)

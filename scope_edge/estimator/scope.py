@@ -278,7 +278,7 @@ class ScopeEstimator:
         readings, warnings = run.state.readings.values(), []
         if readings and not self._calibrated:
             warnings.append(
-                f"uncalibrated: {self.name} was never compared with outcomes here, so its answer counts half beside the"
+                f"uncalibrated: {self.name} was never compared with outcomes here, so its answer has half the weight of the"
                 " prior's; `scope-edge calibrate --estimator gguf` does that"
             )
         dropped, used = sum(one.dropped for one in readings), sum(one.used for one in readings)

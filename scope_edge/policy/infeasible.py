@@ -1,4 +1,4 @@
-"""One line on the limit that left no model to choose, with the smallest value that would do."""
+"""One line on the limit that left no model to choose, with the smallest value that is enough."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def explain_infeasible(bound: BindingConstraint | None, spelled: Callable[[str],
         )
     if bound.needed is None:
         return f"no model is known to keep to {limit} {value}; a limit holds for known values only"
-    return f"no model keeps to {limit} {value}; {limit} {round_up(bound.needed)} would do"
+    return f"no model keeps to {limit} {value}; {limit} {round_up(bound.needed)} is enough"
 
 
 def round_up(value: float, digits: int = 3) -> str:
-    """Round a limit that would do up to `digits` digits, so that it still does when typed in."""
+    """Round a limit that is enough up to `digits` digits, so that it still does when typed in."""
     exact = Decimal(repr(float(value)))
     if not exact:
         return "0"

@@ -67,7 +67,7 @@ def _counted(app: ASGIApp, state: AppState, paths: frozenset[str]) -> ASGIApp:
 
 async def _error_response(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
-        return Response(status_code=400)
+        return Response(status_code=499)  # for the metrics alone, as other servers count it: the client is gone
     if isinstance(error, (ApiError, ScopeEdgeError)):
         return api_error_of(error).response()
     if isinstance(error, HTTPException):

@@ -13,7 +13,7 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from scope_edge.server.errors import ApiError
+from scope_edge.server.errors import ApiError, closing
 from scope_edge.server.schemas import parse
 
 Result = TypeVar("Result")
@@ -28,7 +28,10 @@ _MAX_WAITING_ITEMS = 256
 
 
 async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """Return the work's result; cancel the work if the client disconnects first. Raises ClientDisconnect."""
+    """Return the work's result; cancel the work if the client disconnects first.
+
+    Raises ClientDisconnect; ApiError: the server is shutting down.
+    """
     working = asyncio.create_task(work)
 
     async def watch() -> None:
@@ -40,6 +43,9 @@ async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, Result
     try:
         return await working
     except asyncio.CancelledError:
+        if watching.cancelled():
+            # Not by this function: the server's loop is ending, and everything in it is cancelled.
+            raise closing() from None
         if watching.done():
             raise ClientDisconnect from None
         raise

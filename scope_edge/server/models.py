@@ -13,13 +13,12 @@ from scope_edge._version import __version__
 from scope_edge.encoding.token_count import estimate_prompt_tokens
 from scope_edge.server.asgi import read_json
 from scope_edge.server.backend import ENCODER
-from scope_edge.server.errors import ApiError, Json, bad
+from scope_edge.server.errors import ApiError, Json, bad, closing
 from scope_edge.server.responses import decision_headers
 from scope_edge.server.schemas import AUTO, read_inputs, read_query
 from scope_edge.types import Query
 
 if TYPE_CHECKING:
-    from scope_edge.server.backend import Backend
     from scope_edge.server.state import AppState
 
 
@@ -56,11 +55,29 @@ class ModelsEndpoints:
         if model not in (ENCODER, AUTO):
             why = f"there is no embedding model {model!r}; {ENCODER} is one"
             raise ApiError(404, why, "model_not_found", param="model")
-        return await self._state.quickly(request, _embedded, self._backend, texts, packed, body.get("dimensions"))
+        return await self._state.quickly(request, self._embedded, texts, packed, body.get("dimensions"))
 
     async def health(self, request: Request) -> Response:
         """GET /health. It needs no token, so it reveals only this."""
         return Json({"status": "closing" if self._state.answers.closed else "ok", "version": __version__})
+
+    def _embedded(self, texts: tuple[str, ...], packed: bool, dimensions: object) -> Response:
+        """Raises ApiError: the encoder has another dimension, or the server is shutting down."""
+        cache = self._backend.cache
+        dimension = cache.load_encoder().dimension
+        if dimensions not in (None, dimension):
+            raise bad(f"dimensions must be {dimension}, or left out", "dimensions")
+        rows = []
+        for n, text in enumerate(texts):
+            if self._state.answers.closed:
+                raise closing()
+            vector = cache.encode(Query(text)).vector
+            rows.append(
+                {"object": "embedding", "index": n, "embedding": _base64(vector) if packed else vector.tolist()}
+            )
+        tokens = round(sum(estimate_prompt_tokens(text).expected for text in texts))
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return Json({"object": "list", "data": rows, "model": ENCODER, "usage": usage})
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics."""
@@ -71,21 +88,6 @@ class ModelsEndpoints:
 
 def _model(name: str, owner: str) -> Mapping[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": owner}
-
-
-def _embedded(backend: Backend, texts: tuple[str, ...], packed: bool, dimensions: object) -> Response:
-    """Raises ApiError: the encoder has another dimension."""
-    dimension = backend.cache.load_encoder().dimension
-    if dimensions not in (None, dimension):
-        raise bad(f"dimensions must be {dimension}, or left out", "dimensions")
-    vectors = [backend.cache.encode(Query(text)).vector for text in texts]
-    rows = [
-        {"object": "embedding", "index": n, "embedding": _base64(one) if packed else one.tolist()}
-        for n, one in enumerate(vectors)
-    ]
-    tokens = round(sum(estimate_prompt_tokens(text).expected for text in texts))
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return Json({"object": "list", "data": rows, "model": ENCODER, "usage": usage})
 
 
 def _base64(vector: Any) -> str:

@@ -110,7 +110,7 @@ def test_a_refused_request_ends_with_2(cli: Cli, server: Server) -> None:
 
 def test_limits_that_nothing_keeps_to_end_with_3(cli: Cli, server: Server) -> None:
     done = cli("ask", "--max-tokens", "1", QUERY, settings=settings(server, server))
-    assert done.code == 3 and "--max-tokens" in done.complaint and "would do" in done.complaint
+    assert done.code == 3 and "--max-tokens" in done.complaint and "is enough" in done.complaint
     body = cli("ask", "--max-tokens", "1", "--json", QUERY)
     assert body.code == 3 and body.json["answer"] is None and body.json["decision"]["feasible"] is False
     capped = cli("ask", "--model", LARGE, QUERY, settings="max_usd_day = 0.000001\n" + settings(server, server))

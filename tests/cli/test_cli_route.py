@@ -90,7 +90,7 @@ def test_nothing_feasible_is_an_answer_and_the_limit_it_names_does(cli: Cli, lim
     assert as_json.json["bound"]["limit"] == f"max_{limit}" and as_json.json["bound"]["value"] == 0
     shown = cli(*asked, "0")
     assert shown.code == 3 and shown.out.startswith("no choice: ")
-    found = re.search(rf"--max-{limit} (\S+) would do", shown.out)
+    found = re.search(rf"--max-{limit} (\S+) is enough", shown.out)
     assert found is not None
     for enough in (found[1], repr(as_json.json["bound"]["needed"])):
         assert cli(*asked, enough, "--quiet").code == 0
@@ -101,7 +101,7 @@ def test_nothing_feasible_is_an_answer_and_the_limit_it_names_does(cli: Cli, lim
 def test_quiet_says_on_standard_error_why_there_is_no_choice(cli: Cli) -> None:
     ended = cli("route", QUERY, "--quiet", "--max-tokens", "0")
     assert (ended.code, ended.out) == (3, "")
-    assert "--max-tokens 0" in ended.complaint and "would do" in ended.complaint
+    assert "--max-tokens 0" in ended.complaint and "is enough" in ended.complaint
 
 
 def test_a_fallback_makes_it_a_choice_that_says_it_is_over_the_budget(cli: Cli) -> None:

@@ -34,7 +34,7 @@ def test_a_wish_ends_in_a_profile_that_route_uses(cli: Cli) -> None:
         "--json",
         settings=text,
     )
-    wish = ended.json["wish"]
+    wish = ended.json["goal"]
     assert ended.code == 0 and wish["found"]["usd_per_1k"] <= 0.05
     file = (cli.folder / "config.toml").read_text()
     assert file.startswith(text), "what was there stays as it was"
@@ -62,7 +62,7 @@ def test_a_wish_that_cannot_be_ends_with_3_names_the_nearest_and_writes_nothing(
     assert "no profile was written" in ended.complaint
     assert not (cli.folder / "config.toml").exists()
     body = cli("tune", "--max-tokens-per-query", "1", "--json")
-    assert body.code == 3 and body.json["wish"]["found"] is None and body.json["wish"]["missed"][0]["part"] == "tokens"
+    assert body.code == 3 and body.json["goal"]["found"] is None and body.json["goal"]["missed"][0]["part"] == "tokens"
 
 
 def test_a_model_to_match_need_not_be_in_the_pool(cli: Cli) -> None:
@@ -70,8 +70,8 @@ def test_a_model_to_match_need_not_be_in_the_pool(cli: Cli) -> None:
     body = ended.json
     assert ended.code == 0
     assert body["pool"] == ["gemma-2-2b-it", "qwen2.5-72b-instruct"]
-    assert body["wish"]["found"]["accuracy"] >= body["alone"]["llama-3.1-70b-instruct"]["accuracy"]
-    assert "llama-3.1-70b-instruct" not in body["wish"]["found"]["portfolio"]
+    assert body["goal"]["found"]["accuracy"] >= body["alone"]["llama-3.1-70b-instruct"]["accuracy"]
+    assert "llama-3.1-70b-instruct" not in body["goal"]["found"]["portfolio"]
 
 
 def test_limits_of_a_query_count(cli: Cli) -> None:

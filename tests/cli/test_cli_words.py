@@ -155,7 +155,7 @@ def test_every_limit_has_its_words() -> None:
     assert "--local-only" in infeasible(BindingConstraint("local_only", None, None))
     assert infeasible(BindingConstraint("context", 8192.0, 9001.0)).startswith("too long for every model: 9001 tokens")
     assert infeasible(BindingConstraint("max_usd", 1e-8, 0.0000843217)) == (
-        "no model keeps to --max-usd 1e-08; --max-usd 0.0000844 would do"
+        "no model keeps to --max-usd 1e-08; --max-usd 0.0000844 is enough"
     )
     assert "known" in infeasible(BindingConstraint("max_seconds", 1.0, None))
 
@@ -164,5 +164,5 @@ def test_no_choice_tells_why_first() -> None:
     none = decision([card("a", 1.0)], [0.5], Preference(budget=Budget(tokens=3)))
     assert (
         plainly(none).splitlines()[0]
-        == "\x1b[1mno choice\x1b[0m: no model keeps to --max-tokens 3; --max-tokens 350 would do"
+        == "\x1b[1mno choice\x1b[0m: no model keeps to --max-tokens 3; --max-tokens 350 is enough"
     )

@@ -113,6 +113,16 @@ def test_ask_prints_the_same_object(world: World) -> None:
     assert through == alone
 
 
+def test_a_profile_is_journalled_under_its_name(tmp_path: Path) -> None:
+    with serving(lambda *_: Said(TEXT, 12, 9)) as model:
+        written = settings(model, model) + "\n[profiles.work]\nalpha = 0.9\n"
+        with served(tmp_path, settings=written) as server:
+            assert spawn(["ask", "--profile", "work", QUERY], server.env).code == 0
+            assert '/v1/chat/completions",status="200"} 1.0' in server.call("GET", "/metrics").raw.decode()
+            entries = json.loads(spawn(["log", "--json"], server.env).out)
+    assert entries[0]["profile"] == "work"
+
+
 @pytest.mark.parametrize("variables", [{"SCOPE_EDGE_OFFLINE": "1"}, {"SCOPE_EDGE_PRIVACY": "patterns"}])
 def test_the_callers_offline_switch_and_privacy_hold(world: World, variables: dict[str, str]) -> None:
     """A request cannot give them, so the command does the work itself."""

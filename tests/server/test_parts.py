@@ -77,6 +77,32 @@ def test_work_ends_when_the_client_hangs_up() -> None:
     asyncio.run(run())
 
 
+def test_a_request_that_the_ending_server_cancels_is_told_so() -> None:
+    """asyncio.run cancels all tasks at its end: the client is still there, and may ask another server."""
+
+    async def run() -> ApiError:
+        waiting = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+        async def work() -> None:
+            waiting.set()
+            await asyncio.Event().wait()
+
+        request = asyncio.create_task(asgi.unless_disconnected(receive, work()))
+        await waiting.wait()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        with pytest.raises(ApiError) as told:
+            await request
+        return told.value
+
+    told = asyncio.run(run())
+    assert (told.status, told.error["code"]) == (503, "shutting_down")
+
+
 def test_turns_are_given_in_order_and_no_more_than_there_are() -> None:
     async def run() -> list[int]:
         queue, done = RequestQueue(2, 10), []

@@ -71,7 +71,7 @@ def body(
     }
     if solved is not None:
         lead = None if solved.lead is None else {"accuracy": solved.lead[0], "error": solved.lead[1]}
-        found["wish"] = {
+        found["goal"] = {
             "found": None if solved.found is None else _row(solved.found),
             "nearest": None if solved.nearest is None else _row(solved.nearest),
             "missed": [{"part": m.part, "wanted": m.wanted, "best": m.best, "alpha": m.at} for m in solved.missed],

@@ -187,7 +187,7 @@ def _caption(report: EvaluationReport) -> str:
     text = (
         f"Share of answers right against cost, on {report.common:,} queries of {plain(report.data)} that every model of the pool ran."
         " A letter is a model alone; the line of a router goes through its alphas that no cheaper one beats. The oracle knows"
-        " the outcomes and is the ceiling. The figure beside a router is its mean accuracy along its curve, for spending from"
+        " the outcomes and is the ceiling. The figure next to a router is its mean accuracy along its curve, for spending from"
         " the cheapest model's to the best single one's."
     )
     if len(report.singles) > len(_LETTERS):

@@ -51,7 +51,7 @@ def _caption(report: EvaluationReport, found: Mapping[str, Sequence[ReliabilityB
     n = max(sum(one.n for one in tenths) for tenths in found.values())
     text = (
         "Each point is a tenth of a router's predictions, by size: the mean probability, and the share that was right. On"
-        " the diagonal the two agree; below it the router promises too much. The figure beside a router is its mean error."
+        " the diagonal the two agree; below it the router promises too much. The figure next to a router is its mean error."
         f" {n:,} outcomes, only of models known by their anchors if there are any."
     )
     if pooled is None:

@@ -30,7 +30,7 @@ def find_key(variable: str | None, endpoint: Endpoint) -> str | None:
 
 
 def redact_key(key: str | None) -> str | None:
-    """Return the key that has to be removed from its server's texts; None = it is no secret.
+    """Return the key that has to be removed from its server's texts; None = there is no secret.
 
     Local servers accept any key, and users write "none" or "ollama": removing such words would damage the text.
     """

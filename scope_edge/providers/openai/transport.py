@@ -43,7 +43,10 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 _REFUSAL_BYTES = 64 * 1024
 _CONNECT_SECONDS = 20.0
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0)
+# Items that may wait for a slow reader, and how often the loop looks whether there is room again.
+_MAX_WAITING_ITEMS, _RETRY_SECONDS = 256, 0.01
 _END = object()
+_STARTING = threading.Lock()
 
 
 class Transport:
@@ -64,7 +67,7 @@ class Transport:
                 ' and its card must say where = "device"'
             )
         self.key_env, self._key = card.key_env, find_key(card.key_env, self.endpoint)
-        # The key, to be removed from the server's texts; None = it is no secret.
+        # The key, to be removed from the server's texts; None = there is no secret.
         self.secret = redact_key(self._key)
         self.timeout = timeout
         # A call that stays on this machine must not go through a proxy.
@@ -76,14 +79,14 @@ class Transport:
         self.http: httpx.AsyncClient
 
     def start(self, run: Callable[[], Awaitable[None]]) -> Future[None]:
-        """Start a task in the event loop. Raises ProviderError: this is closed."""
+        """Start a task in the event loop. Raises ProviderError: this is closed, or the loop cannot start."""
         with self._lock:
             if self._closed:
                 raise ProviderError("the client is closed", retryable=True, unbilled=True)
             # A forked process has neither the thread nor connections of its own yet.
             if self._process != os.getpid():
+                self._portal, self.http = _portal(), self._client()
                 self._process, self._tasks = os.getpid(), set()
-                self._portal, self.http = _portal(self._process), self._client()
             task = self._portal.start_task_soon(run)
             self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -170,6 +173,9 @@ class HttpCall(Generic[Item]):
             with anyio.move_on_after(self._until - time.monotonic()) as self._scope:
                 async for item in self._produce(self):
                     self._items.put(item)
+                    # A slow reader slows the server down, or its whole answer would wait here.
+                    while self._items.qsize() >= _MAX_WAITING_ITEMS:
+                        await anyio.sleep(_RETRY_SECONDS)
                 return
             raise self._late()
         except ProviderError:
@@ -269,9 +275,18 @@ class _StrictText:
             yield decoder.decode(chunk)
 
 
+def _portal() -> BlockingPortal:
+    """Return the event loop of this process, started at first use. Raises ProviderError: it cannot start."""
+    with _STARTING:
+        try:
+            return _started(os.getpid())
+        except (OSError, RuntimeError) as error:
+            raise ProviderError(f"no call can be made ({_short(error)})", retryable=True, unbilled=True) from error
+
+
 @functools.lru_cache(maxsize=1)
-def _portal(_process: int) -> BlockingPortal:
-    """Start the event loop of this process.
+def _started(_process: int) -> BlockingPortal:
+    """Start an event loop in a thread. Raises OSError (no file descriptor is left), RuntimeError (no thread can start).
 
     `start_blocking_portal` would do, but its generator is finalized at exit, which hangs in a forked process.
     """
@@ -282,7 +297,14 @@ def _portal(_process: int) -> BlockingPortal:
             ready.set_result(portal)
             await portal.sleep_until_stopped()
 
-    threading.Thread(target=anyio.run, args=(serve,), name="endpoints", daemon=True).start()
+    def run() -> None:
+        try:
+            anyio.run(serve)
+        except (OSError, RuntimeError) as error:
+            if not ready.done():
+                ready.set_exception(error)
+
+    threading.Thread(target=run, name="endpoints", daemon=True).start()
     return ready.result()
 
 

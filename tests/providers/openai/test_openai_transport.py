@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -195,3 +198,72 @@ def test_an_endpoint_where_nothing_listens_is_told_in_the_systems_own_words() ->
         with client(address) as made, pytest.raises(ProviderError) as error:
             list(made.stream(MESSAGES, {}, None))
     assert str(error.value) == f"no connection ({os.strerror(errno.ECONNREFUSED)})"
+
+
+def test_threads_that_call_first_at_once_share_one_event_loop() -> None:
+    # In a process of its own: this one has its loop already.
+    script = """
+import threading
+from scope_edge.providers.openai import transport
+start, found = threading.Barrier(8), []
+def first():
+    start.wait()
+    found.append(transport._portal())
+threads = [threading.Thread(target=first) for _ in range(8)]
+[one.start() for one in threads]
+[one.join() for one in threads]
+print(len({id(one) for one in found}), sum(one.name == "endpoints" for one in threading.enumerate()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["1", "1"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of open files to lower")
+def test_without_a_file_descriptor_a_call_fails_at_once_and_the_next_one_works() -> None:
+    script = """
+import os, resource, sys
+from scope_edge.errors import ProviderError
+from scope_edge.providers.openai import transport
+import anyio._backends._asyncio
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+try:
+    transport._portal()
+except ProviderError as error:
+    print(error.unbilled, error.retryable)
+[os.close(one) for one in taken]
+print(transport._portal() is transport._portal())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["True", "True", "True"]
+
+
+def test_a_slow_reader_slows_the_server_down() -> None:
+    sent, over = [0], threading.Event()
+    event = b'data: {"choices": [{"index": 0, "delta": {"content": "%s"}}]}\n\n' % (b"x" * 8192)
+
+    def endless(listener: socket.socket) -> None:
+        talk, _ = listener.accept()
+        with talk:
+            talk.recv(65536)
+            talk.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+            talk.settimeout(0.5)
+            # Until the client has read nothing for half a second: then the buffers of both ends are full.
+            with contextlib.suppress(OSError):
+                while sent[0] < 5000:
+                    talk.sendall(event)
+                    sent[0] += 1
+            over.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=endless, args=(listener,), daemon=True).start()
+        with client(f"http://127.0.0.1:{listener.getsockname()[1]}/v1") as made:
+            pieces = iter(made.stream(MESSAGES, {}, None))
+            next(pieces)
+            assert over.wait(60)
+    assert sent[0] < 5000
