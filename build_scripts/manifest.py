@@ -5,13 +5,14 @@ python build_scripts/manifest.py models cards.toml     # hash a file again after
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomlkit
+
+from scope_edge.storage.files import file_sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,13 +22,12 @@ def record(folder: Path, name: str, *, source: str, licence: str, facts: Mapping
     path = folder / "manifest.toml"
     document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else tomlkit.document()
     rows = [dict(row) for row in document.get("file", []) if row["name"] != name]
-    blob = (folder / name).read_bytes()
     entry = {
         "name": name,
         "source": source,
         "licence": licence,
-        "sha256": hashlib.sha256(blob).hexdigest(),
-        "size": len(blob),
+        "sha256": file_sha256(folder / name),
+        "size": (folder / name).stat().st_size,
         **(facts or {}),
     }
     document["file"] = sorted([*rows, entry], key=lambda row: str(row["name"]))

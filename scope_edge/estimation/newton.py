@@ -1,4 +1,4 @@
-"""Logistic regression with a Gaussian prior, fitted by damped Newton: every logistic fit of this project.
+"""Logistic regression with a Gaussian prior, fitted by damped Newton: every logistic fit to outcomes.
 
 The mode of the posterior minimises
 
@@ -7,6 +7,9 @@ The mode of the posterior minimises
 which is convex. Each step s solves H s = g with g = X' (p - y) + P (w - m) and H = X' diag(p (1 - p)) X + P (Bishop 2006, Pattern
 Recognition and Machine Learning, 4.3.3 and 4.5.1; the inverse of H is the covariance of Laplace's approximation). It is halved until
 L does not grow, and is the last where g' s / 2, the decrease it promises, is small (Boyd and Vandenberghe 2004, 9.5.2).
+
+Two other Newton iterations solve other problems, many at once: the linking constants of `reference`, which match mean
+probabilities, and the difficulties of `refit`, one number a question.
 """
 
 from __future__ import annotations

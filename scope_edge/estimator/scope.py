@@ -103,7 +103,7 @@ def _mixed(known: float, seen: float, tokens: float) -> float:
 
 
 @dataclass(slots=True)
-class _Run:
+class _Refinement:
     """One query: its estimates and prompts so far, when estimating began, tokens read and written, notes."""
 
     state: Refined
@@ -171,7 +171,7 @@ class ScopeEstimator:
             self._client, self._started = None, False
 
     def _refine(self, encoded: EncodedQuery, estimates: Estimates, could_win: CouldWin) -> Refinement:
-        run = _Run(Refined(estimates, self._calibration, self._coverage, self._slices.models))
+        run = _Refinement(Refined(estimates, self._calibration, self._coverage, self._slices.models))
         similarities = self._slices.similarities(encoded.vector)
         if self._speed is None and (known := self._engine.known()) is not None:
             self._speed = self._speed_estimate(known)
@@ -212,7 +212,7 @@ class ScopeEstimator:
         asked, total = state.progress[model].asked, self._installed.samples
         return total - asked if asked else -(-total // 2)
 
-    def _affordable(self, batch: list[int], run: _Run, speed: SpeedEstimate) -> list[int]:
+    def _affordable(self, batch: list[int], run: _Refinement, speed: SpeedEstimate) -> list[int]:
         """Return the first models of a batch that time and tokens allow; if none, a note says why."""
         seconds, tokens = monotonic() - run.started, float(run.tokens)
         for n, model in enumerate(batch):
@@ -240,7 +240,7 @@ class ScopeEstimator:
             f" estimates; {more}"
         )
 
-    def _run(self, batch: Sequence[int], run: _Run, client: LlamaClient, speed: SpeedEstimate) -> None:
+    def _run(self, batch: Sequence[int], run: _Refinement, client: LlamaClient, speed: SpeedEstimate) -> None:
         state, left = run.state, None
         if self._limits.seconds is not None:
             left = max(self._limits.seconds - (monotonic() - run.started), 0.01)
@@ -257,7 +257,7 @@ class ScopeEstimator:
         run.tokens += stats.prefill_tokens + stats.decode_tokens
         speed.learn(stats, sum(len(result.samples) for result in results))
 
-    def _result(self, run: _Run) -> Refinement:
+    def _result(self, run: _Refinement) -> Refinement:
         state, readings = run.state, run.state.readings
         prompted = [i for i, one in state.progress.items() if one.asked]
         report = EstimatorReport(
@@ -274,7 +274,7 @@ class ScopeEstimator:
             )
         return Refinement(state.estimates(), report, tuple(run.notes), tuple(self._warnings(run)))
 
-    def _warnings(self, run: _Run) -> list[str]:
+    def _warnings(self, run: _Refinement) -> list[str]:
         readings, warnings = run.state.readings.values(), []
         if readings and not self._calibrated:
             warnings.append(

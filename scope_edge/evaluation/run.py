@@ -65,7 +65,7 @@ class EvaluationRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _Evaluation:
     """One evaluation with everything that was loaded for it."""
 
     request: EvaluationRequest
@@ -92,7 +92,7 @@ def evaluate(
     encoder = Encoder.load(provider=settings.provider, threads=settings.threads)
     cache = assets.user_cache_dir() if request.cache else None
     reading = read_pooled(sources, catalog, encoder, cache=cache, progress=progress)
-    run = _Run(request, settings, catalog, reading, encoder, progress)
+    run = _Evaluation(request, settings, catalog, reading, encoder, progress)
     _wanted_pool(run)  # An impossible pool is an error before the work begins.
     start = perf_counter()
     found: dict[str, list[SplitPredictions]] = {}
@@ -124,7 +124,7 @@ def with_prices(own: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, d
     return cards
 
 
-def _splits(run: _Run) -> list[Split]:
+def _splits(run: _Evaluation) -> list[Split]:
     request, data = run.request, run.reading.data
     unseen = None if request.unseen is None else _models(run, request.unseen)
     splits = [split(data, seed, unseen) for seed in request.seeds]
@@ -133,7 +133,7 @@ def _splits(run: _Run) -> list[Split]:
     return splits if request.limit is None else [one.limited(request.limit) for one in splits]
 
 
-def _models(run: _Run, names: Sequence[str]) -> set[str]:
+def _models(run: _Evaluation, names: Sequence[str]) -> set[str]:
     """Return the models that ids, spellings or pools stand for. Raises UsageError for a name without an outcome."""
     catalog, data = run.catalog, run.reading.data
     measured, cards = set(data.models.tolist()), Cards(catalog)
@@ -152,7 +152,7 @@ def _models(run: _Run, names: Sequence[str]) -> set[str]:
     return found
 
 
-def _predicted(run: _Run, one: Split) -> list[SplitPredictions]:
+def _predicted(run: _Evaluation, one: Split) -> list[SplitPredictions]:
     """Return the predictions for every set by one split."""
     request, settings = run.request, run.settings
     run.progress(f"seed {one.seed}: learning", 0, 1)
@@ -172,7 +172,7 @@ def cards_of(catalog: Catalog, names: Sequence[str]) -> tuple[ModelCard, ...]:
     return tuple(catalog.by_id.get(name) or ModelCard(id=name, where="cloud") for name in names)
 
 
-def _report(run: _Run, name: str, found: Sequence[SplitPredictions], seconds: float) -> EvaluationReport:
+def _report(run: _Evaluation, name: str, found: Sequence[SplitPredictions], seconds: float) -> EvaluationReport:
     request, texts = run.request, run.reading.data.texts
     start = perf_counter()
     joined = {model for one in found for model, new in zip(one.part.names, one.part.unseen, strict=True) if new}
@@ -229,7 +229,7 @@ def _with_choices(
     )
 
 
-def _wanted_pool(run: _Run) -> tuple[ModelCard, ...]:
+def _wanted_pool(run: _Evaluation) -> tuple[ModelCard, ...]:
     """Return the requested pool, or the active one. Raises UsageError for a model that is neither known nor measured."""
     catalog, wanted = run.catalog, run.request.pool
     if wanted is None or wanted in catalog.pools or wanted in catalog.by_id:
@@ -239,7 +239,7 @@ def _wanted_pool(run: _Run) -> tuple[ModelCard, ...]:
     return cards_of(catalog, tuple(dict.fromkeys(ids)))
 
 
-def _pool(run: _Run, measured: Sequence[str]) -> tuple[ModelCard, ...]:
+def _pool(run: _Evaluation, measured: Sequence[str]) -> tuple[ModelCard, ...]:
     """Return the requested pool; by default the active one, or all measured models if it holds fewer than two of them."""
     wanted = _wanted_pool(run)
     if run.request.pool is not None or sum(card.id in measured for card in wanted) > 1:
@@ -261,7 +261,7 @@ def _split_text(request: EvaluationRequest) -> str:
     return f"{QUERY_SHARE:.0%} of the query families and {models} held out, by sha256, for each seed"
 
 
-def _warnings(run: _Run, cards: Sequence[ModelCard]) -> tuple[str, ...]:
+def _warnings(run: _Evaluation, cards: Sequence[ModelCard]) -> tuple[str, ...]:
     warnings = [f"left out: {n} {reason}" for reason, n in sorted(run.reading.dropped.items()) if n]
     if len(cards) < 2:
         warnings.append("fewer than two models have prices and common queries: choices are not replayed; see left_out")

@@ -69,7 +69,7 @@ def solve(outlook: PoolForecast, goal: TuningGoal) -> SolvedGoal:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _GoalPart:
     """One part of a goal. excess: by how much every row misses it, relative to `wanted`; infinite if unknown."""
 
     name: str
@@ -78,17 +78,17 @@ class _Part:
     excess: tuple[float, ...]
 
 
-def _parts(outlook: PoolForecast, goal: TuningGoal) -> Iterator[_Part]:
+def _parts(outlook: PoolForecast, goal: TuningGoal) -> Iterator[_GoalPart]:
     for name, most in (("usd", goal.usd), ("tokens", goal.tokens)):
         if most is not None:
             values: tuple[float | None, ...] = tuple(getattr(row, name) for row in outlook.rows)
             excess = tuple(math.inf if value is None else (value - most) / max(most, 1e-12) for value in values)
-            yield _Part(name, most, values, excess)
+            yield _GoalPart(name, most, values, excess)
     if goal.match is not None:
         least = outlook.alone[goal.match].accuracy - goal.within
         # A lead compares the two on the queries that some model may answer within the limits.
         excess = tuple((-lead - goal.within) / max(least, 1e-12) for lead, _ in outlook.leads)
-        yield _Part("match", least, tuple(row.accuracy for row in outlook.rows), excess)
+        yield _GoalPart("match", least, tuple(row.accuracy for row in outlook.rows), excess)
 
 
 def _best(outlook: PoolForecast, good: list[int], goal: TuningGoal) -> int:
@@ -103,13 +103,13 @@ def _best(outlook: PoolForecast, good: list[int], goal: TuningGoal) -> int:
     return max(good, key=lambda i: (outlook.rows[i].accuracy, -cost(i)))
 
 
-def _nearest(parts: tuple[_Part, ...], served: list[int]) -> int | None:
+def _nearest(parts: tuple[_GoalPart, ...], served: list[int]) -> int | None:
     missing = {i: sum(max(part.excess[i], 0.0) for part in parts) for i in served}
     known = [i for i, excess in missing.items() if math.isfinite(excess)]
     return min(known, key=missing.__getitem__) if known else None
 
 
-def _missed(outlook: PoolForecast, part: _Part, served: list[int]) -> UnmetGoal:
+def _missed(outlook: PoolForecast, part: _GoalPart, served: list[int]) -> UnmetGoal:
     known = [i for i in served if math.isfinite(part.excess[i])]
     if not known:
         return UnmetGoal(part.name, part.wanted, None, None)
