@@ -210,6 +210,7 @@ class Router:
                 query=request.query,
                 decision=decision,
                 budget=preference.budget,
+                ceiling=preference.ceiling,
                 messages=request.messages,
                 fields=request.fields,
                 local_only=preference.local_only,

@@ -140,7 +140,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """The user's wishes for one decision. alpha: 0 = cheapest, 1 = most accurate."""
+    """The user's wishes for one decision. alpha: 0 = cheapest, 1 = most accurate. ceiling: limits that no fallback lifts."""
 
     alpha: float = 0.5
     budget: Budget = field(default_factory=Budget)
@@ -148,6 +148,7 @@ class Preference:
     exclude: tuple[str, ...] = ()
     fallback: Fallback = "none"
     policy: PolicyName = "scope-edge"
+    ceiling: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, slots=True)

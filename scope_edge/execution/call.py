@@ -71,8 +71,8 @@ class Call:
             limits = replace(limits, usd=limits.usd - spent)
         counted = None if limits.tokens is None else self._provider.prompt_tokens(self.card, messages)
         exact = None if counted is None else PromptTokens(float(counted), float(counted))
-        prompt = exact or estimated_prompt(self.card, messages, fields, limits)
         capped = self._ledger is not None and self._ledger.capped
+        prompt = exact or estimated_prompt(self.card, messages, fields, limits, capped=capped)
         self._budget = token_budget_for(self.card, self.candidate, limits, prompt, wanted_tokens(fields), capped=capped)
         if self._ledger is not None and not Price.on(self.card).free:
             self._reservation, self._reserved = self._ledger.reserve(self._budget.usd_hi, self.card.id), True

@@ -99,6 +99,7 @@ class Request:
 
     Attributes:
         budget: the limits of the decision. Enforced while the answer is written, unless the decision exceeds it already.
+        ceiling: likewise, but always enforced.
         messages: the conversation in the wire format, passed on unchanged; () = made of the query.
         fields: of the wire format, passed on to servers; a model on the device heeds those that it understands.
         local_only: no model in the cloud is called, whatever the decision says.
@@ -109,6 +110,7 @@ class Request:
     query: Query
     decision: Decision
     budget: Budget = field(default_factory=Budget)
+    ceiling: Budget = field(default_factory=Budget)
     messages: tuple[Mapping[str, Any], ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     local_only: bool = False
@@ -125,8 +127,8 @@ class Request:
 
     @property
     def limits(self) -> Budget:
-        """The answer's limits. A caller that asks for a fallback over the budget lifts them."""
-        return Budget() if self.decision.over_budget else self.budget
+        """The answer's limits. A caller that asks for a fallback over the budget lifts them, up to the ceiling."""
+        return self.ceiling if self.decision.over_budget else self.budget
 
     @property
     def until(self) -> float:

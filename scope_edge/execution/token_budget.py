@@ -76,19 +76,40 @@ def wanted_tokens(fields: Mapping[str, Any]) -> int | None:
     return min(given, default=None)
 
 
-def estimated_prompt(card: ModelCard, messages: Messages, fields: Mapping[str, Any], budget: Budget) -> PromptTokens:
-    """Estimate a conversation's tokens, in the model's own, where its tokenizer is missing. Tools count too.
+def estimated_prompt(
+    card: ModelCard, messages: Messages, fields: Mapping[str, Any], budget: Budget, *, capped: bool
+) -> PromptTokens:
+    """Estimate the tokens of all that is sent, in the model's own, where its tokenizer is missing.
+
+    That is every text, and as JSON whatever else a message or the request holds: calls and descriptions of tools, names,
+    earlier thoughts, a predicted answer, a response format. capped: total spending is.
 
     Raises ProviderError: a part has an unknown size, and a limit is set.
     """
     texts, other = texts_of(messages)
-    if other and (budget.tokens is not None or budget.usd is not None):
-        raise ProviderError("the number of tokens in pictures is unknown, so no limit can be kept", unbilled=True)
+    dollars = (budget.usd is not None or capped) and not Price.on(card).free
+    if other and (budget.tokens is not None or dollars):
+        why = "the number of tokens in pictures, audio and files is unknown, so no limit can be kept"
+        raise ProviderError(why, unbilled=True)
     total = CHAT_WRAPPING
     for number, text in enumerate(texts):
         total = total + estimate_prompt_tokens(text)
         total = total + TURN_WRAPPING if number else total
-    for name in ("tools", "functions", "response_format"):
-        if fields.get(name):
-            total = total + estimate_prompt_tokens(json.dumps(fields[name], ensure_ascii=False))
+    for rest in filter(None, (*map(_beside_text, messages), _beside_numbers(fields))):
+        total = total + estimate_prompt_tokens(json.dumps(rest, ensure_ascii=False, default=str))
     return PromptTokens(total.expected * card.token_factor, total.high * card.token_factor)
+
+
+def _beside_text(message: Mapping[str, Any]) -> list[Any]:
+    """Return all that a message holds beside its role and text."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    texts = [part for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+    marks = [{key: value for key, value in part.items() if key not in ("type", "text")} for part in texts]
+    rest = {key: value for key, value in message.items() if key not in ("role", "content") and value}
+    return [*filter(None, (rest, *marks))]
+
+
+def _beside_numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields whose values hold text, which numbers and switches such as the temperature do not."""
+    return {name: value for name, value in fields.items() if value and not isinstance(value, (int, float))}

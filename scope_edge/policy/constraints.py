@@ -19,16 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge.errors import UsageError
-from scope_edge.types import BindingConstraint, Preference
+from scope_edge.types import BindingConstraint, Budget, Preference
 
 if TYPE_CHECKING:
     from scope_edge.policy.costs import Bools, Costs, PoolColumns
     from scope_edge.types import Floats
 
 BUDGETS = ("max_tokens", "max_usd", "max_seconds")
-# Limits that no fallback lifts: the user's choice, the machine's memory, and the model's context.
-FORBIDDING = ("exclude", "local_only", "cannot_load", "context")
-LIMITS = (*FORBIDDING, *BUDGETS)
 # Limits without a size, the easiest to give up first.
 _PLAIN = ("local_only", "exclude", "cannot_load")
 
@@ -41,18 +38,20 @@ class Limit:
         value: its setting, per model (they differ for "context"); NaN for a plain yes or no.
         need: the value each model would need; NaN = unknown, or a plain yes or no.
         broken: the models it rules out. All three have shape (models,).
+        firm: no fallback lifts it.
     """
 
     name: str
     value: Floats
     need: Floats
     broken: Bools
+    firm: bool = True
 
 
 def limits_in_force(
     pool: PoolColumns, costs: Costs, tokens_hi: Floats, preference: Preference, unloadable: Collection[str] = ()
 ) -> tuple[Limit, ...]:
-    """Return the limits of this decision, in the order of LIMITS. tokens_hi: shape (models,), own tokens.
+    """Return the limits of this decision, in the order above. tokens_hi: shape (models,), own tokens.
 
     unloadable: models that cannot be loaded. Costs and tokens_hi may be of many queries, shape (queries, models); so is then
     what a limit rules out.
@@ -68,31 +67,38 @@ def limits_in_force(
     need, at_least = costs.prompt_tokens_hi + tokens_hi, context_need(costs.prompt_tokens_hi, tokens_hi)
     limits.append(Limit("context", pool.context_tokens, at_least, at_least > pool.context_tokens))
     needs = (need, costs.usd_hi, costs.seconds_hi)
-    for name, value, needed in zip(BUDGETS, _budgets(preference), needs, strict=True):
-        if value is not None:
-            limits.append(Limit(name, np.full_like(needed, value), needed, ~(needed <= value)))
+    for name, needed, value, most in zip(
+        BUDGETS, needs, _values(preference.budget), _values(preference.ceiling), strict=True
+    ):
+        # A budget that is the ceiling itself is one limit, not two.
+        for size, firm in {value: value == most, most: True}.items():
+            if size is not None:
+                limits.append(Limit(name, np.full_like(needed, size), needed, ~(needed <= size), firm))
     return tuple(limits)
 
 
-def _budgets(preference: Preference) -> tuple[float | None, ...]:
+def _values(budget: Budget) -> tuple[float | None, ...]:
     """Return the values of BUDGETS."""
-    return preference.budget.tokens, preference.budget.usd, preference.budget.seconds
+    return budget.tokens, budget.usd, budget.seconds
 
 
 def check_preference(preference: Preference) -> None:
     """Raise UsageError for an alpha outside [0, 1] or a budget that is negative or not a number."""
     if not 0.0 <= preference.alpha <= 1.0:
         raise UsageError(f"alpha must be from 0 (cheapest) to 1 (most accurate), not {preference.alpha}")
-    for name, value in zip(BUDGETS, _budgets(preference), strict=True):
+    for name, value in zip(BUDGETS, _values(preference.budget), strict=True):
         if value is not None and not value >= 0.0:
             raise UsageError(f"{name} must be 0 or more, not {value}")
 
 
-def keeping(limits: Sequence[Limit], models: int | tuple[int, ...], names: Sequence[str] = LIMITS) -> Bools:
-    """Mark the models that keep to all of the named limits. models: the shape, (models,) or (queries, models)."""
+def keeping(limits: Sequence[Limit], models: int | tuple[int, ...], *, firm_only: bool = False) -> Bools:
+    """Mark the models that keep to all limits, or to those that no fallback lifts.
+
+    models: the shape, (models,) or (queries, models).
+    """
     kept = np.ones(models, bool)
     for limit in limits:
-        if limit.name in names:
+        if limit.firm or not firm_only:
             kept &= ~limit.broken
     return kept
 

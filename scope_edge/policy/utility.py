@@ -18,7 +18,7 @@ import numpy as np
 from scope_edge.catalog.cards import is_retired
 from scope_edge.errors import UsageError
 from scope_edge.policy.alpha import INDIFFERENCE, AlphaCurve, alpha_curve
-from scope_edge.policy.constraints import FORBIDDING, check_preference, keeping, limits_in_force
+from scope_edge.policy.constraints import check_preference, keeping, limits_in_force
 from scope_edge.policy.costs import PoolColumns, expected_costs, pool_columns, query_costs
 from scope_edge.policy.paper import AnchorStatistics, CostRange, anchor_statistics, cost_range, paper_utility
 from scope_edge.types import Estimates, ModelCard, PolicyName, Preference, Slice
@@ -141,7 +141,7 @@ def decision_context(
     allowed = keeping(limits, size)
     feasible, alpha, policy = bool(allowed.any()), preference.alpha, preference.policy
     if not feasible and preference.fallback == "cheapest":
-        allowed, alpha, policy = keeping(limits, size, FORBIDDING), 0.0, "scope-edge"
+        allowed, alpha, policy = keeping(limits, size, firm_only=True), 0.0, "scope-edge"
     anchors = None
     if policy == "paper" and slices:
         anchors = anchor_statistics(columns, slices, prompt.expected, pool.value_of_time)

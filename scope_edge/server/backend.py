@@ -17,7 +17,7 @@ from scope_edge.server.schemas import AUTO
 from scope_edge.server.sessions import Sessions
 from scope_edge.settings.config import load_settings
 from scope_edge.storage import assets
-from scope_edge.types import Query
+from scope_edge.types import Budget, Preference, Query
 
 if TYPE_CHECKING:
     from scope_edge.catalog.cards import Catalog
@@ -106,7 +106,7 @@ class Backend:
         settings = tightened(target.settings, options)
         if target.pinned is not None:
             settings = replace(settings, pool=target.pinned.id)
-        preference = settings.preference(exclude=options.exclude)
+        preference = _preference(target, settings, options)
         return self.cache.router(settings).decide(query, preference, settings.top_k)
 
     def ask(self, target: Target, conversation: Conversation) -> Asked:
@@ -114,7 +114,7 @@ class Backend:
         started = time.monotonic()
         options, card, messages = conversation.options, target.pinned, conversation.messages
         settings = tightened(target.settings, options)
-        preference = settings.preference(exclude=options.exclude)
+        preference = _preference(target, settings, options)
         # A client that asks for the decision gets a full one, also for a pinned model.
         at_once = card is not None and not options.show and is_unlimited(card, preference, settings)
         if card is not None and not at_once and card not in self.cache.catalog.pool(settings.pool):
@@ -146,3 +146,10 @@ def tightened(settings: Settings, options: RequestOptions) -> Settings:
     if settings.local_only:
         changes["local_only"] = True
     return replace(settings, **changes)
+
+
+def _preference(target: Target, settings: Settings, options: RequestOptions) -> Preference:
+    """Return the preference of a request. Only the server's own `fallback` lifts the server's own limits."""
+    own = target.settings.preference()
+    ceiling = own.budget if own.fallback == "none" else Budget()
+    return replace(settings.preference(exclude=options.exclude), ceiling=ceiling)

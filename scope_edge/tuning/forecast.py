@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.policy.constraints import FORBIDDING, LIMITS, keeping, limits_in_force
+from scope_edge.policy.constraints import keeping, limits_in_force
 from scope_edge.policy.costs import expected_costs, query_costs
 from scope_edge.policy.policy import choose_many
 
@@ -201,5 +201,5 @@ def within_limits(
     tokens, high = table.tokens[:, :n], table.tokens_hi[:, :n]
     costs = query_costs(pool.columns, tokens, high, prompts, pool.value_of_time)
     limits = limits_in_force(pool.columns, costs, high, preference, pool.unloadable)
-    allowed = keeping(limits, tokens.shape, LIMITS)
-    return allowed, keeping(limits, tokens.shape, FORBIDDING) if preference.fallback == "cheapest" else None
+    allowed = keeping(limits, tokens.shape)
+    return allowed, keeping(limits, tokens.shape, firm_only=True) if preference.fallback == "cheapest" else None

@@ -269,6 +269,53 @@ def test_a_server_that_counts_more_than_it_was_allowed_is_told_on() -> None:
     assert execution.answer.run.completion_tokens == 50
 
 
+LONG = "x y z " * 4000
+CALLED = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "write", "arguments": LONG}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        (CALLED, {}),
+        ({"role": "assistant", "content": "", "function_call": {"name": "write", "arguments": LONG}}, {}),
+        ({"role": "assistant", "content": "So.", "reasoning_content": LONG}, {}),
+        ({"role": "user", "content": "Hello.", "name": LONG}, {}),
+        ({"role": "user", "content": [{"type": "text", "text": "Hello.", "note": LONG}]}, {}),
+        ({"role": "user", "content": "Hello."}, {"prediction": {"type": "content", "content": LONG}}),
+        ({"role": "user", "content": "Hello."}, {"tools": [{"function": {"name": "f", "description": LONG}}]}),
+        ({"role": "user", "content": "Hello."}, {"metadata": {"note": LONG}}),
+    ],
+)
+@pytest.mark.parametrize("limit", ["tokens", "usd", "day"])
+def test_limits_see_all_that_is_sent(
+    server: Server, message: dict[str, Any], fields: dict[str, Any], limit: str
+) -> None:
+    one = card("one", server, usd_in=1.0, usd_out=1.0)
+    budget = {"tokens": Budget(tokens=5000), "usd": Budget(usd=0.005), "day": Budget()}[limit]
+    messages = (message, {"role": "user", "content": "Go on."})
+    with (
+        executor(one, max_usd_day=0.005 if limit == "day" else None) as made,
+        pytest.raises((UnansweredError, BudgetError)),
+    ):
+        told(asked(made, decided(candidate(one)), budget=budget, messages=messages, fields=fields))
+    assert server.calls == []
+
+
+@pytest.mark.parametrize("part", [{"type": "image_url", "image_url": {"url": "data:,"}}, {"type": "file", "file": {}}])
+def test_what_has_no_known_size_is_not_sent_while_a_cap_holds(server: Server, part: dict[str, Any]) -> None:
+    dear, free = card("dear", server), card("free", server, where="device", usd_in=0.0, usd_out=0.0)
+    messages = ({"role": "user", "content": [{"type": "text", "text": "What is this?"}, part]},)
+    with executor(dear, free, max_usd_month=100.0) as made:
+        execution = asked(made, decided(candidate(dear), candidate(free)), messages=messages)
+        told(execution)
+    assert execution.model == "free" and "unknown" in execution.attempts[0].error
+    assert [call.body["model"] for call in server.calls] == ["free"]
+
+
 def test_a_cap_on_spending_is_kept_before_the_call(server: Server) -> None:
     dear, cheap = card("dear", server), card("cheap", server, usd_in=1.0, usd_out=1.0)
     with executor(dear, cheap, max_usd_day=0.05) as made:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from policy_cases import NAN, PROMPT, card, cases, estimates, pool_like
 
 from scope_edge.errors import UsageError
-from scope_edge.policy.constraints import LIMITS
+from scope_edge.policy import constraints
 from scope_edge.policy.policy import decide
 from scope_edge.policy.utility import PolicyPool
 from scope_edge.types import BindingConstraint, Budget, Estimates, ModelCard, PolicyDecision, Preference
@@ -44,7 +44,10 @@ def test_a_choice_keeps_to_every_limit_at_its_upper_bounds(
     names = {one.model: one for one in verdict.candidates}
     if verdict.choice is None:
         assert not verdict.feasible
-        assert all(one.excluded_by in LIMITS for one in verdict.candidates)
+        assert all(
+            one.excluded_by in ("exclude", "local_only", "cannot_load", "context", *constraints.BUDGETS)
+            for one in verdict.candidates
+        )
         return
     chosen = names[verdict.choice]
     assert verdict.choice == verdict.candidates[0].model != "m0"
@@ -223,3 +226,14 @@ def test_a_negative_budget_is_refused(budget: Budget, name: str) -> None:
 def test_an_empty_pool_is_refused() -> None:
     with pytest.raises(UsageError, match="the pool is empty"):
         decided([], estimates([], []))
+
+
+def test_no_fallback_lifts_the_ceiling() -> None:
+    cards = [DEAR, CHEAP]
+    row = estimates(cards, [0.9] * len(cards))
+    free = decided(cards, row, budget=Budget(usd=1e-9), fallback="cheapest")
+    assert free.over_budget
+    bound = decided(cards, row, budget=Budget(usd=1e-9), ceiling=Budget(usd=1e-9), fallback="cheapest")
+    assert bound.choice is None and bound.bound is not None and bound.bound.limit == "max_usd"
+    wide = decided(cards, row, budget=Budget(usd=1e-9), ceiling=Budget(usd=1e9), fallback="cheapest")
+    assert wide.over_budget and wide.choice == free.choice

@@ -133,6 +133,16 @@ def test_limits_hold_and_are_only_narrowed(world: World) -> None:
     assert "did you mean" in world.server.ask(scope_edge={"alhpa": 1}).json["error"]["message"]
 
 
+def test_a_requests_fallback_lifts_its_own_limits_only(tmp_path: Path) -> None:
+    with serving(lambda *_: Said("Yes.", 12, 1)) as model:
+        written = settings(model, model, 'max_tokens = 3\n[profiles.lavish]\nfallback = "cheapest"')
+        with served(tmp_path, settings=written) as server:
+            refused = server.ask(scope_edge={"fallback": "cheapest"})
+            allowed = server.ask(model="lavish")
+    assert refused.status == 400 and refused.json["error"]["code"] == "infeasible"
+    assert allowed.status == 200 and allowed.headers["x-scope-edge-over-budget"] == "1"
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
