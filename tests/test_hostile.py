@@ -152,7 +152,7 @@ def test_budgets_of_nothing_and_of_everything_are_valid(cli: Cli) -> None:
         (["--pool", "defualt"], "did you mean default?"),
         (["--pool", "gemma-2-2b-it,gemma-2-2b-jt"], "gemma-2-2b-it"),
         (["--pool", "gemma-2-2b-it,gemma-2-2b-it"], "twice"),
-        (["--pool", ","], "empty"),
+        (["--pool", ","], "names no model"),
         (["--pool", " "], "--pool must be text"),
         (["--pool", "\x1b[2J"], "--pool must be text"),
         (["--exclude", "\x1b[2Jnope"], "exclude must be text on one line"),

@@ -49,11 +49,23 @@ def parse_endpoint(value: object, name: str = "endpoint") -> Endpoint:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
+    """Return whether a host is this machine. Where that matters, connect to `addresses_of`, never to the name itself."""
+    if _is_local_name(host):
         return True
     address = _address(host)
     return address is not None and address.is_loopback
+
+
+def addresses_of(host: str) -> tuple[str, ...]:
+    """Return the addresses to connect to, best first: of a name of this machine its own, any other host as it is.
+
+    localhost and the names below it mean this machine (RFC 6761), but a resolver or a hosts file may send them elsewhere.
+    """
+    return ("127.0.0.1", "::1") if _is_local_name(host) else (host,)
+
+
+def _is_local_name(host: str) -> bool:
+    return f".{host}".lower().rstrip(".").endswith(".localhost")
 
 
 def is_private(host: str) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from scope_edge import errors
-from scope_edge.catalog.endpoint import is_loopback
+from scope_edge.catalog.endpoint import addresses_of, is_loopback
 from scope_edge.errors import AssetError, ScopeEdgeError
 from scope_edge.history.serialization import read_decision, read_run
 from scope_edge.server.token import NONCE, PROOF, REQUEST_SETTINGS, RunningServer, find_server, proof, read_token, same
@@ -43,7 +43,7 @@ class ServerConnection:
         if not is_loopback(state.host):
             raise NotServed
         self._port, self._token = state.port, token
-        self._http = http.client.HTTPConnection(state.host, state.port, timeout=_PROOF_SECONDS)
+        self._http = http.client.HTTPConnection(addresses_of(state.host)[0], state.port, timeout=_PROOF_SECONDS)
 
     def __enter__(self) -> ServerConnection:
         return self

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
-from scope_edge.catalog.endpoint import is_loopback
+from scope_edge.catalog.endpoint import addresses_of, is_loopback
 from scope_edge.errors import UsageError
 from scope_edge.server.app import make_app
 from scope_edge.server.auth import HEAD_BYTES, Access
@@ -90,7 +90,7 @@ async def _serve(
     access = Access(token if options.auth else None, hosts, public=not is_loopback(options.host))
     config = uvicorn.Config(
         make_app(state, page_api, access),
-        host=options.host,
+        host=addresses_of(options.host)[0],
         port=options.port,
         http=cast(Any, partial(LimitedProtocol, state.connections)),
         ws="none",

@@ -27,7 +27,7 @@ from anyio.from_thread import BlockingPortal
 from httpx_sse import EventSource
 
 from scope_edge._version import __version__
-from scope_edge.catalog.endpoint import is_loopback, parse_endpoint
+from scope_edge.catalog.endpoint import addresses_of, is_loopback, parse_endpoint
 from scope_edge.errors import ProviderError, UsageError
 from scope_edge.providers.openai.keys import find_key, redact_key
 
@@ -60,8 +60,8 @@ class Transport:
         if card.endpoint is None:
             raise UsageError(f"{card.id} has no endpoint; write one on its card")
         self.endpoint = parse_endpoint(card.endpoint)
-        local = is_loopback(self.endpoint.host)
-        if offline and not (local and card.where == "device"):
+        self._local = is_loopback(self.endpoint.host)
+        if offline and not (self._local and card.where == "device"):
             raise UsageError(
                 f"{card.id} is not called: offline is set, so only a model on this machine may be called,"
                 ' and its card must say where = "device"'
@@ -71,7 +71,7 @@ class Transport:
         self.secret = redact_key(self._key)
         self.timeout = timeout
         # A call that stays on this machine must not go through a proxy.
-        self._trust_env = not (offline or local)
+        self._trust_env = not (offline or self._local)
         self._lock = threading.Lock()
         self._tasks: set[Future[None]] = set()
         self._process, self._closed = 0, False
@@ -111,6 +111,12 @@ class Transport:
             host = endpoint.host
         why = f"it redirects to {host}, where nothing was sent; if that is right, write it as the card's endpoint"
         raise ProviderError(why, every_question=True, unbilled=True)
+
+    def check_peer(self, address: tuple[Any, ...]) -> None:
+        """Raise ProviderError if a call that must stay on this machine has reached another one; nothing was sent yet."""
+        if self._local and not is_loopback(str(address[0])):
+            why = f"{self.endpoint.host} led to {address[0]}, which is not this machine; nothing was sent"
+            raise ProviderError(why, every_question=True, unbilled=True)
 
     def _client(self) -> httpx.AsyncClient:
         headers = {"user-agent": f"scope-edge/{__version__}", "accept": "application/json, text/event-stream"}
@@ -189,10 +195,11 @@ class HttpCall(Generic[Item]):
         """Make a request and wait for the head of its answer. httpx's errors become ProviderError here."""
         self.started = time.monotonic()
         try:
-            async with self._transport.http.stream(
-                method, url, json=body, extensions={"trace": self._trace}
-            ) as response:
+            response = await self._send(method, httpx.URL(url), body)
+            try:
                 yield response
+            finally:
+                await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             why = f"no connection ({_short(error)})"
             raise ProviderError(why, retryable=True, unbilled=True, unreachable=True) from error
@@ -204,6 +211,24 @@ class HttpCall(Generic[Item]):
             if self._shaking is not None:
                 with anyio.CancelScope(shield=True):
                     await self._shaking.aclose()
+
+    async def _send(self, method: str, url: httpx.URL, body: dict[str, Any] | None) -> httpx.Response:
+        """Return the head of an answer. A name of this machine is not resolved: a resolver could send it elsewhere."""
+        client, addresses = self._transport.http, addresses_of(url.host)
+        for address in addresses:
+            request = client.build_request(
+                method,
+                url.copy_with(host=address),
+                json=body,
+                headers={"host": url.netloc.decode()},
+                extensions={"trace": self._trace, "sni_hostname": url.host},
+            )
+            try:
+                return await client.send(request, stream=True)
+            except httpx.ConnectError:
+                if address == addresses[-1]:
+                    raise
+        raise AssertionError("a host has an address")
 
     async def read(self, response: httpx.Response) -> AsyncIterator[bytes]:
         """Yield a body as it comes. Raises ProviderError: it has more than `MAX_BYTES`."""
@@ -236,6 +261,7 @@ class HttpCall(Generic[Item]):
         """Follow httpcore's steps. It leaves a connection open that is cancelled during the TLS handshake."""
         if step == "connection.connect_tcp.complete":
             self._shaking = info["return_value"]
+            self._transport.check_peer(self._shaking.get_extra_info("server_addr"))
         elif step == "connection.start_tls.complete":
             self._shaking = None
         elif step.endswith("send_request_headers.started"):

@@ -267,3 +267,36 @@ def test_a_slow_reader_slows_the_server_down() -> None:
             next(pieces)
             assert over.wait(60)
     assert sent[0] < 5000
+
+
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names that were looked up; a hostile resolver answers with an address elsewhere."""
+    names: list[str] = []
+    look_up = socket.getaddrinfo
+
+    def hostile(host: Any, *rest: Any, **more: Any) -> Any:
+        if isinstance(host, str) and not host.replace(".", "").isdigit() and ":" not in host:
+            names.append(host)
+            host = "192.0.2.1"
+        return look_up(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hostile)
+    return names
+
+
+@pytest.mark.parametrize("host", ["localhost", "models.localhost", "MODELS.LOCALHOST", "localhost."])
+def test_a_name_of_this_machine_is_not_resolved(server: Server, host: str, resolved: list[str]) -> None:
+    with client(server.address.replace("127.0.0.1", host)) as made:
+        assert "".join(piece.text for piece in made.stream(MESSAGES, {}, None)) == TEXT
+    assert resolved == [] and len(server.calls) == 1
+
+
+def test_a_call_that_must_stay_here_sends_nothing_to_another_machine(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "is_loopback", lambda host: host == "localhost")
+    there = client(server.address.replace("127.0.0.1", "localhost"))
+    with there as made, pytest.raises(ProviderError, match="not this machine") as error:
+        list(made.stream(MESSAGES, {}, None))
+    assert error.value.unbilled and server.calls == []
