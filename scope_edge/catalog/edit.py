@@ -198,7 +198,7 @@ def _edit(path: Path, change: Callable[[TOMLDocument], object]) -> None:
 
     real = path.resolve()
     try:
-        document = tomlkit.parse(real.read_bytes().decode("utf-8"))
+        document = tomlkit.parse(real.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         document = tomlkit.document()
     change(document)

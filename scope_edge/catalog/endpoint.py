@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -12,16 +13,26 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 _PORTS = {"http": 80, "https": 443}
+# The only thing that may follow an address: Azure's version of its interface.
+_VERSION = re.compile(r"api-version=[\w.-]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A server's base address without a final slash, and its parts. host: in small letters, no brackets."""
+    """A server's base address without a final slash, and its parts. host: in small letters, no brackets.
+
+    query: "" or what follows each path, such as "?api-version=2024-10-21".
+    """
 
     url: str
     scheme: str
     host: str
     port: int
+    query: str = ""
+
+    def at(self, path: str) -> str:
+        """Return the address of a method, such as "chat/completions"."""
+        return f"{self.url.removesuffix(self.query)}/{path}{self.query}"
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -41,11 +52,15 @@ def parse_endpoint(value: object, name: str = "endpoint") -> Endpoint:
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise UsageError(f"{wanted}, not {value[:80]!r}") from error
-    if parts.scheme not in _PORTS or not host or parts.fragment or "?" in value or not value.isprintable():
+    if parts.scheme not in _PORTS or not host or parts.fragment or not value.isprintable():
         raise UsageError(f"{wanted}, not {value.partition('?')[0][:80]!r}")
+    base, mark, query = value.partition("?")
+    if mark and not _VERSION.fullmatch(query):
+        raise UsageError(f"{wanted}, with nothing after ? but api-version=...; name a key's variable in key_env")
     # People often copy the address of one method.
-    url = value.rstrip("/").removesuffix("/chat/completions").rstrip("/")
-    return Endpoint(url, parts.scheme, host, _PORTS[parts.scheme] if port is None else port)
+    base = base.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+    port = _PORTS[parts.scheme] if port is None else port
+    return Endpoint(f"{base}{mark}{query}", parts.scheme, host, port, f"{mark}{query}")
 
 
 def is_loopback(host: str) -> bool:

@@ -52,6 +52,11 @@ class Call:
         self._ended = threading.Event()
 
     @property
+    def server(self) -> str:
+        """The address that is called without its path, or "this machine"."""
+        return "this machine" if self.card.endpoint is None else self.card.endpoint.split("/")[2].lower()
+
+    @property
     def text(self) -> str:
         """The answer so far."""
         return "".join(self._texts)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # A model whose failure may pass is called again, after a pause, once all others have failed too.
 _ROUNDS = 2
 _PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+# So many different servers have to refuse a question before no further one is asked.
+_REFUSING_SERVERS = 2
 _LATE = "the time was up before the answer was whole"
 
 
@@ -91,6 +93,7 @@ class Execution:
         self._retries: list[tuple[Candidate, float]] = []
         self._contradicted: tuple[Candidate, Call, Bill, tuple[Piece, ...]] | None = None
         self._budget_errors: list[BudgetError] = []
+        self._refusing: list[str] = []
         self._over = False
         self.attempts: list[Attempt] = []
         self.model: str | None = None
@@ -269,7 +272,11 @@ class Execution:
             lead = f"{model} broke off after {len(call.text)} characters"
             raise BrokenAnswerError(f"{lead} ({why}); ask again for a whole answer", call.text, run) from failure
         self._add_attempt(call.candidate, why, failure)
-        if isinstance(failure, ProviderError) and failure.content and self._contradicted is None:
+        if not (isinstance(failure, ProviderError) and failure.content):
+            return
+        # One server's refusal may be its own fault; of two, it is the question's.
+        self._refusing.append(call.server)
+        if len(set(self._refusing)) >= _REFUSING_SERVERS and self._contradicted is None:
             raise RefusedError(f"{model}: {why}", self._end(None, bill, "failed")) from failure
 
     def _add_attempt(self, candidate: Candidate, why: str, failure: Exception | None = None) -> None:
@@ -287,6 +294,8 @@ class Execution:
             why = "the time was up before a model could be called; allow more" if late else "no model may be called"
             raise UnansweredError(why, run)
         latest = {one.model: f"{one.model}: {one.error}" for one in self.attempts}
+        if not late and len(self._refusing) == len(self.attempts):
+            raise RefusedError("; ".join(latest.values()), run)
         lead = "the time was up before a model answered" if late else "no model answered"
         raise UnansweredError(f"{lead} ({'; '.join(latest.values())})", run)
 

@@ -190,7 +190,7 @@ def read_fields(given: Any) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise UsageError(f"fields cannot be sent as JSON: {error}") from error
     for name in TOKEN_LIMITS:
-        if given.get(name) is not None and not (type(given[name]) is int and given[name] >= 1):
+        if given.get(name) is not None and not (type(given[name]) is int and 1 <= given[name] < 2**63):
             raise UsageError(f"fields: {name} must be a whole number, at least 1")
     return dict(replace_surrogates_in_body(given))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ AUTO = "auto"
 OURS = "scope_edge"
 MAX_MESSAGES = 10_000
 MAX_INPUTS = 2048
+_LONGEST_WHOLE = len(str(-(2**63)))
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _SYSTEM = ("system", "developer")
 # Type of a part -> what a model needs for it.
@@ -66,7 +68,7 @@ class Conversation:
 def parse(raw: bytes) -> dict[str, Any]:
     """Return a JSON object. Raises ApiError."""
     try:
-        body = json.loads(raw, parse_constant=_refuse)
+        body = json.loads(raw, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise bad('the body is not JSON; send an object such as {"model": "auto", ...}') from error
     if not isinstance(body, dict):
@@ -138,6 +140,9 @@ def _conversation(body: Mapping[str, Any], messages: tuple[Mapping[str, Any], ..
             raise bad(f"{name} is not supported; leave it out", name, "unsupported_parameter")
     fields = {k: value for k, value in body.items() if k not in (*_KEPT, *_UNSUPPORTED) and value is not None}
     for name in ("max_tokens", "max_completion_tokens"):
+        # What clients of llama.cpp and LM Studio send for "no limit".
+        if type(fields.get(name)) is int and fields[name] == -1:
+            del fields[name]
         if name in fields and not (type(fields[name]) is int and fields[name] >= 1):
             raise bad(f"{name} must be a whole number, at least 1", name)
     return Conversation(
@@ -234,6 +239,19 @@ def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _flag(body: Mapping[str, Any], name: str) -> bool:
     return bool(_typed(body, name, bool, "true or false"))
+
+
+def _whole(text: str) -> int:
+    # Beyond 64 bits other programs read another number, or none.
+    if len(text) > _LONGEST_WHOLE:
+        raise bad(f"{text[:40]}... is out of range; send a smaller number")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise bad(f"{text[:40]} is out of range; send a smaller number")
+    return number
 
 
 def _refuse(name: str) -> None:

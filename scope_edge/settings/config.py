@@ -180,7 +180,7 @@ def read_file(path: Path) -> dict[str, Any]:
 def parse(raw: bytes, path: Path) -> dict[str, Any]:
     """Decode the bytes of a settings file; `path` is named in errors. Raises ConfigError."""
     try:
-        return tomllib.loads(raw.decode("utf-8"))
+        return tomllib.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(

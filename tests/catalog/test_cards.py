@@ -302,6 +302,7 @@ def test_the_documented_default_pool_is_the_bundled_one(file: Path) -> None:
         ('endpoint = "http://127.0.0.1:1/v1"\nwhere = "device"\ngguf = "a.gguf"', "remove the one"),
         ('gguf = "a.gguf"', 'write where = "device"'),
         ('served_as = "x"', "add endpoint"),
+        ('endpoint = "https://vendor.example/v1?key=SECRET"', "nothing after ? but api-version"),
         ('key_env = "KEY"', "add endpoint"),
     ],
 )
@@ -321,6 +322,10 @@ def test_a_call_that_cannot_be_is_refused_without_repeating_a_key(file: Path, fi
         ("http://127.0.0.1:11434/v1", "http://127.0.0.1:11434/v1"),
         ("http://192.168.1.4:8000/v1", "http://192.168.1.4:8000/v1"),
         ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+        (
+            "https://me.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+            "https://me.openai.azure.com/openai/deployments/d?api-version=2024-10-21",
+        ),
     ],
 )
 def test_an_address_as_people_copy_it(file: Path, address: str, url: str) -> None:

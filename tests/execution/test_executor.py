@@ -95,12 +95,62 @@ def test_a_slow_server_is_given_up_on_before_it_says_anything(server: Server) ->
     assert "no answer within 0.5 seconds" in execution.attempts[0].error
 
 
-def test_what_is_refused_for_its_content_is_refused_by_all(server: Server) -> None:
-    with faulty(server, ["refused"]) as front:
-        one, two = card("one", front), card("two", server)
-        with executor(one, two) as made, pytest.raises(RefusedError, match="against our policy") as refused:
-            told(asked(made, decided(candidate(one), candidate(two))))
+def test_what_two_servers_refuse_no_third_is_asked(server: Server) -> None:
+    with faulty(server, ["refused"]) as front, faulty(server, ["refused"]) as other:
+        one, two, three = card("one", front), card("two", other), card("three", server)
+        with executor(one, two, three) as made, pytest.raises(RefusedError, match="against our policy") as refused:
+            told(asked(made, decided(candidate(one), candidate(two), candidate(three))))
     assert server.calls == [] and refused.value.exit_code == 2 and refused.value.run.ending == "failed"
+
+
+def test_what_one_server_refuses_another_may_answer(server: Server) -> None:
+    with faulty(server, ["refused", "refused"]) as front:
+        one, two, three = card("one", front), card("two", front), card("three", server)
+        with executor(one, two, three) as made:
+            execution = asked(made, decided(candidate(one), candidate(two), candidate(three)))
+            assert told(execution) == TEXT
+    assert execution.model == "three" and len(execution.attempts) == 2
+
+
+def test_what_the_only_server_refuses_is_refused(server: Server) -> None:
+    with faulty(server, ["refused"]) as front:
+        one = card("one", front)
+        with executor(one) as made, pytest.raises(RefusedError, match=r"one: .*against our policy"):
+            told(asked(made, decided(candidate(one))))
+
+
+OF_THE_MODEL = [
+    {"error": {"code": 400, "message": "request (9000 tokens) exceeds the available context size (4096 tokens)"}},
+    {"error": {"code": 400, "message": "The input token count (40000) exceeds the maximum number of tokens allowed"}},
+    {"error": "This model's maximum prompt length is 8192 but the request contains 9000 tokens."},
+    {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low."}},
+    {"error": {"message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}},
+    {"error": {"message": "invalid model name passed in model=big-model", "type": "invalid_request_error"}},
+    {"error": {"message": "messages[0].role: unknown variant `developer`, expected one of `system`, `user`"}},
+    {"error": {"message": "System message must be at the beginning.", "type": "BadRequestError", "code": 400}},
+    {"error": {"message": "tool choice requires a tool-call parser to be set", "type": "BadRequestError"}},
+    {"error": {"message": "Invalid 'temperature': decimal above maximum value. Expected a value <= 1"}},
+    {"error": {"code": "content_filter", "message": "The response was filtered by the content management policy."}},
+    {"object": "error", "message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}},
+    {"detail": "Something else entirely that has no known words"},
+    [{"error": {"code": 400, "message": "Request contains an invalid argument."}}],
+]
+
+
+@pytest.mark.parametrize("said", OF_THE_MODEL, ids=range(len(OF_THE_MODEL)))
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_refusal_is_the_models_until_another_server_says_the_same(server: Server, said: Any, status: int) -> None:
+    class Refusing(Handler):
+        def answer(self, call: Call, raw: bytes) -> None:
+            self.send(status, json.dumps(said).encode())
+
+    with running(Refusing) as front:
+        one, two = card("one", front), card("two", server)
+        with executor(one, two) as made:
+            execution = asked(made, decided(candidate(one), candidate(two)))
+            assert told(execution) == TEXT
+    (attempt,) = execution.attempts
+    assert "\n" not in attempt.error and attempt.error.count("(HTTP") <= 1
 
 
 @pytest.mark.parametrize("why", ["maximum context length is 4096 tokens", "unsupported parameter: 'seed'"])

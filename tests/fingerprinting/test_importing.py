@@ -128,3 +128,10 @@ def test_a_file_that_unpacks_to_too_much_is_refused(cli: Cli, tmp_path: Path, mo
     assert "a line over" in cli("import", str(source)).complaint
     monkeypatch.setattr(routing_data, "MAX_QUERIES", 300)
     assert "over 300 in all" in cli("import", str(folder(source, [f"q0,{CLAUDE},1,,,"]))).complaint
+
+
+@pytest.mark.parametrize("name", ["queries.jsonl", "queries.jsonl.gz"])
+def test_a_byte_order_mark_is_no_part_of_a_data_file(tmp_path: Path, name: str) -> None:
+    raw = b'\xef\xbb\xbf{"id": "1"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    assert list(outcomes.lines_of(tmp_path / name, 1000)) == ['{"id": "1"}\n']

@@ -133,6 +133,12 @@ def test_limits_hold_and_are_only_narrowed(world: World) -> None:
     assert "did you mean" in world.server.ask(scope_edge={"alhpa": 1}).json["error"]["message"]
 
 
+def test_minus_one_is_no_limit(world: World) -> None:
+    asked = world.server.ask(model=LARGE, max_tokens=-1)
+    assert asked.status == 200 and "max_tokens" not in world.large.calls[-1].body
+    assert world.server.ask(model=LARGE, max_tokens=-2).status == 400
+
+
 def test_a_requests_fallback_lifts_its_own_limits_only(tmp_path: Path) -> None:
     with serving(lambda *_: Said("Yes.", 12, 1)) as model:
         written = settings(model, model, 'max_tokens = 3\n[profiles.lavish]\nfallback = "cheapest"')
@@ -147,6 +153,10 @@ def test_a_requests_fallback_lifts_its_own_limits_only(tmp_path: Path) -> None:
     ("body", "said"),
     [
         (b"{", "not JSON"),
+        (b'{"temperature": 1e400}', "1e400 is out of range"),
+        (b'{"logit_bias": {"1": -1e999}}', "-1e999 is out of range"),
+        (b'{"max_tokens": 1%s}' % (b"0" * 400), "is out of range"),
+        (b'{"scope_edge": {"max_usd": 1e400}}', "1e400 is out of range"),
         (b"[]", "must be a JSON object"),
         ({"messages": []}, "at least one message"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0]"),

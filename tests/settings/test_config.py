@@ -92,6 +92,11 @@ def test_an_empty_variable_is_as_good_as_none(file: Path, monkeypatch: pytest.Mo
     assert load_settings().alpha == 0.5
 
 
+def test_a_byte_order_mark_is_no_part_of_a_settings_file(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbfalpha = 0.3\n")
+    assert load_settings().alpha == 0.3
+
+
 def test_settings_turn_into_the_preference_of_one_decision(file: Path) -> None:
     file.write_text('alpha = 1\nmax_tokens = 0\nlocal_only = true\nfallback = "cheapest"\n')
     preference = load_settings().preference(exclude=("x",))

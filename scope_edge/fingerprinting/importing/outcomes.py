@@ -91,9 +91,9 @@ def lines_of(path: Path, most: int, longest: int = MAX_LINE) -> Iterator[str]:
     try:
         total = 0
         with (
-            gzip.open(path, "rt", encoding="utf-8", newline="")
+            gzip.open(path, "rt", encoding="utf-8-sig", newline="")
             if path.suffix == ".gz"
-            else path.open(encoding="utf-8", newline="")
+            else path.open(encoding="utf-8-sig", newline="")
         ) as file:
             while line := file.readline(longest + 1):
                 total += len(line)

@@ -127,7 +127,7 @@ def _cells(path: Path) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".parquet":
         yield from _parquet(path)
         return
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix == ".jsonl":
             yield from (json.loads(line) for line in file if line.strip())
         else:

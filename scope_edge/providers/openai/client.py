@@ -1,9 +1,9 @@
 """A client for a model behind an OpenAI-compatible endpoint: questions, streamed conversations, and the list of models.
 
-A question is one POST to ENDPOINT/chat/completions, not streamed. It is repeated after a pause where that may help: HTTP 429
-and 5xx, timeouts, broken connections, bodies that are cut off or not JSON. A conversation is one streamed POST, never repeated
-here: the caller can turn to other models. A list of models is one GET of ENDPOINT/models. The key is removed from the server's
-texts; an answer that cannot be read whole counts as missing, never as wrong.
+A question is one POST to ENDPOINT/chat/completions, streamed as a conversation is, so that what passes here passes there. It is
+repeated after a pause where that may help: HTTP 429 and 5xx, timeouts, broken connections, answers that break off. A conversation
+is never repeated here: the caller can turn to other models. A list of models is one GET of ENDPOINT/models. The key is removed from
+the server's texts; an answer that cannot be read whole counts as missing, never as wrong.
 """
 
 from __future__ import annotations
@@ -20,14 +20,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scope_edge.errors import MissingExtraError, NoAnswerError, ProviderError, RemoteError
-from scope_edge.providers.openai.responses import (
-    ChatReply,
-    OptionCompatibility,
-    Served,
-    read_models,
-    read_reply,
-    refusal,
-)
+from scope_edge.providers.openai.dialect import ServerDialect
+from scope_edge.providers.openai.responses import ChatReply, Served, read_models, refusal
 from scope_edge.providers.openai.stream import AnswerStream, Chunk, read_answer
 
 if TYPE_CHECKING:
@@ -35,8 +29,8 @@ if TYPE_CHECKING:
     from scope_edge.types import ModelCard
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
-# Redirects on the same server, and options left out.
-_MOST_REQUESTS = 5
+# Redirects on the same server, and things that a server does not accept.
+_MOST_REQUESTS = 10
 _UNKNOWN_ADDRESS = (404, 405, 501)
 
 
@@ -77,9 +71,9 @@ class ChatClient:
         self._transport = transport.Transport(card, retry.timeout, offline=offline)
         self._call = partial(transport.HttpCall, self._transport)
         self._model, self._retry = card.served_as or card.id, retry
-        self._asking = OptionCompatibility({"temperature": 0})
         # A streamed answer only includes its usage on request.
-        self._streaming = OptionCompatibility({"stream_options": {"include_usage": True}})
+        counted = {"stream_options": {"include_usage": True}}
+        self._asking, self._streaming = ServerDialect({"temperature": 0} | counted), ServerDialect(counted)
         self._answered = False
         self._rate = _RateLimiter(retry.per_minute)
 
@@ -100,14 +94,14 @@ class ChatClient:
         Raises NoAnswerError (this question got no answer), RemoteError (no question will: the key is refused, the model is
         unknown, no credit is left, it leads to another host).
         """
-        produce = partial(self._reply, prompt, max_tokens)
-        reply: ChatReply
+        body = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "stream": True}
+        produce = partial(self._chunks, body, max_tokens, self._asking)
         for attempt in range(1, self._retry.attempts + 1):
             self._rate.wait()
             if not meter.begin():
                 raise NoAnswerError("the limit on spending leaves no room for another call")
             try:
-                (reply,) = self._call(produce, self._retry.timeout)
+                reply = self._whole(self._call(produce, self._retry.timeout), prompt, max_tokens)
                 self._answered = True
                 return reply
             except ProviderError as error:
@@ -138,7 +132,7 @@ class ChatClient:
         """
         body = {"model": self._model, **fields, "messages": list(messages), "stream": True}
         size = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
-        produce = partial(self._chunks, body, max_tokens)
+        produce = partial(self._chunks, body, max_tokens, self._streaming)
         call = self._call(produce, until - time.monotonic())
         return AnswerStream(call, size, max_tokens, self._transport.secret)
 
@@ -155,20 +149,19 @@ class ChatClient:
             raise NoAnswerError(self._line(why), hopeless=error.unreachable and not self._answered) from error
         self._rate.hold(_pause(attempt, error.retry_after), all_threads=error.retry_after is not None)
 
-    async def _reply(self, prompt: str, max_tokens: int, call: HttpCall[ChatReply]) -> AsyncIterator[ChatReply]:
-        body = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "stream": False}
+    def _whole(self, call: HttpCall[Chunk], prompt: str, max_tokens: int) -> ChatReply:
+        """Return an answer once it is whole. Raises ProviderError."""
         asked = len(prompt.encode("utf-8", "replace"))
-        async with self._responding(call, "chat/completions", body, self._asking, max_tokens) as response:
-            raw = await call.read_whole(response)
-            seconds = time.monotonic() - call.started
-            yield read_reply(raw, asked, max_tokens, seconds, self._transport.secret)
+        stream = AnswerStream(call, asked, max_tokens, self._transport.secret)
+        text = "".join(piece.text for piece in stream)
+        seconds = time.monotonic() - call.started
+        return ChatReply(text, stream.finish == "length", stream.prompt_tokens, stream.completion_tokens, seconds)
 
     async def _chunks(
-        self, body: dict[str, Any], max_tokens: int | None, call: HttpCall[Chunk]
+        self, body: dict[str, Any], max_tokens: int | None, dialect: ServerDialect, call: HttpCall[Chunk]
     ) -> AsyncIterator[Chunk]:
-        async with self._responding(call, "chat/completions", body, self._streaming, max_tokens) as response:
-            kind = str(response.headers.get("content-type", ""))
-            async for chunk in read_answer(call, kind, call.read(response), self._transport.secret):
+        async with self._responding(call, "chat/completions", body, dialect, max_tokens) as response:
+            async for chunk in read_answer(call, call.read(response), self._transport.secret):
                 yield chunk
 
     async def _listed(self, call: HttpCall[tuple[Served, ...] | None]) -> AsyncIterator[tuple[Served, ...] | None]:
@@ -181,7 +174,7 @@ class ChatClient:
         call: HttpCall[Any],
         path: str,
         body: dict[str, Any] | None = None,
-        options: OptionCompatibility | None = None,
+        dialect: ServerDialect | None = None,
         max_tokens: int | None = None,
         also: Sequence[int] = (),
     ) -> AsyncIterator[Any]:
@@ -189,9 +182,9 @@ class ChatClient:
 
         Raises ProviderError.
         """
-        url = f"{self._transport.endpoint.url}/{path}"
+        url = self._transport.endpoint.at(path)
         for _ in range(_MOST_REQUESTS):
-            sent = body if body is None or options is None else body | options.options(max_tokens)
+            sent = body if body is None or dialect is None else dialect.applied(body, max_tokens)
             async with call.request("GET" if body is None else "POST", url, sent) as response:
                 status = response.status_code
                 if status == 200 or status in also:
@@ -200,9 +193,9 @@ class ChatClient:
                 raw = await call.read_beginning(response)
             if 300 <= status < 400:
                 url = self._transport.moved(url, response.headers.get("location", ""))
-            elif not (status == 400 and options is not None and options.adapted(raw)):
+            elif not (status in (400, 422) and dialect is not None and dialect.learn(raw, sent or {})):
                 raise refusal(self._transport, self._model, status, response.headers.get("retry-after"), raw)
-        raise ProviderError("it redirects in a circle", every_question=True, unbilled=True)
+        raise ProviderError("it redirects or refuses without end", every_question=True, unbilled=True)
 
     def _line(self, why: str) -> str:
         return f"{self._model} at {self._transport.endpoint.host}: {why}"

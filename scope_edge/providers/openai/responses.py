@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # The errors of reading a body that has another shape.
 MISSHAPEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
+# What an answer may have where it has no text.
+_INSTEAD_OF_TEXT = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning")
 NO_ANSWER = "its response is not an answer, or only a part of one"
 _MOST_MODELS = 10_000
 # More than the longest context on the market.
@@ -27,12 +29,15 @@ _CONTEXT_NAMES = ("context_length", "max_model_len", "context_window", "max_cont
 # A server that demands a longer pause than this is not called again.
 _LONGEST_RETRY_AFTER = 120.0
 _AGAIN = (408, 409, 425, 429)
-# Refusals of a request that another model may accept.
+# Refusals that say something of the model, its server or the account, and nothing of the question.
 _OF_THIS_MODEL = re.compile(
-    r"context.length|context.window|maximum context|too (?:long|large|many)|prompt is too|not support|unsupported|"
-    r"unrecognized|unknown (?:field|parameter|argument|name)|extra inputs|\bmodel\b.{0,60}(?:not|no longer|deprecat|retire)",
+    r"context|too (?:long|large|many)|prompt is|input (?:token|length)|n_ctx|exceed|not support|unsupported|unrecogni|"
+    r"unknown|extra inputs|invalid model|\bmodel\b.{0,60}(?:not|no longer|deprecat|retire)|template|jinja|alternat|\broles?\b|"
+    r"system message|\btools?\b|parser|temperature|top_p|between|less than|content.?(?:filter|management)|safety|moderation",
     re.IGNORECASE,
 )
+_NO_CREDIT = re.compile(r"credit|insufficient.?(?:quota|balance|funds)|billing|payment|top up", re.IGNORECASE)
+_BAD_KEY = re.compile(r"api.?key|unauthori[sz]ed|authenticat|invalid.{0,20}(?:token|credential)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +64,27 @@ class Served:
     parameters: int | None
 
 
-def read_reply(raw: bytes, asked: int, max_tokens: int | None, seconds: float, key: str | None) -> ChatReply:
-    """Return the answer in a body. asked: bytes sent. key: removed from the text. Raises ProviderError."""
+def read_message(raw: bytes, key: str | None) -> tuple[Mapping[str, Any], str | None, Any]:
+    """Return (message, finish reason, usage) of a whole answer. key: removed from errors. Raises ProviderError."""
     try:
         body = json.loads(raw)
+        if body.get("error") and not body.get("choices"):
+            raise sent_error(raw, key, "it sent an error")
         choice = body["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
-        message["content"]  # required in an answer
-        text = text_of(message)
+        if "content" not in message and not any(message.get(name) for name in _INSTEAD_OF_TEXT):
+            raise LookupError("it holds no answer")
+        return dict(message), str(finish) if finish else None, body.get("usage")
     except MISSHAPEN as error:
         raise ProviderError(NO_ANSWER, retryable=True) from error
-    usage = read_usage(body.get("usage"), asked, len(text.encode("utf-8", "replace")), max_tokens)
-    return ChatReply(_cleared(text, key), finish == "length", *usage, seconds)
+
+
+def sent_error(raw: bytes, key: str | None, lead: str) -> ProviderError:
+    """Return the error that a server has sent in place of an answer, or in the middle of one, with status 200."""
+    words = error_text(raw, key)
+    status = next((int(one) for one in re.findall(r"\b[45]\d\d\b", words)), None)
+    passes = status is None or status in _AGAIN or status >= 500
+    return ProviderError(f"{lead} ({words or 'without a reason'})", retryable=passes, unbilled=True)
 
 
 def read_usage(usage: object, asked: int, wrote: int, max_tokens: int | None) -> tuple[int | None, int | None]:
@@ -88,7 +102,9 @@ def read_usage(usage: object, asked: int, wrote: int, max_tokens: int | None) ->
 def read_models(raw: bytes) -> tuple[Served, ...]:
     """Return the models in a list, without those whose name no card could have. Raises ProviderError."""
     try:
-        rows = json.loads(raw)["data"]
+        body = json.loads(raw)
+        # Some servers send the bare list, and some have null where they have no model.
+        rows = body if isinstance(body, list) else body["data"] or []
         found = [_served(row) for row in rows[:_MOST_MODELS]]
     except MISSHAPEN as error:
         raise ProviderError("its response is not a list of models; is this an OpenAI-compatible address?") from error
@@ -109,7 +125,7 @@ def text_of(message: Any) -> str:
     """Return the text of a message, or of a piece of one; "" = no text. Raises one of `MISSHAPEN`."""
     content = message.get("content")
     if isinstance(content, list):
-        content = "".join(part["text"] for part in content if part.get("type") == "text")
+        content = "".join(part["text"] for part in content if part.get("type") in ("text", "output_text"))
     if content is None:
         return str(message.get("refusal") or "")
     if not isinstance(content, str):
@@ -124,9 +140,13 @@ def _sane(number: object, least: int, most: int) -> int | None:
 def error_text(raw: bytes, key: str | None) -> str:
     """Return a server's error message, on one line, without the key."""
     text = raw[:4096].decode("utf-8", "replace")
-    with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
-        error = json.loads(text)["error"]
-        text = f"{error.get('code') or ''} {error.get('message') or ''}" if isinstance(error, dict) else str(error)
+    with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+        body = json.loads(text)
+        body = body[0] if isinstance(body, list) and body else body
+        error = next((body[name] for name in ("error", "message", "detail") if body.get(name)), text)
+        if isinstance(error, dict) and isinstance(error.get("message"), str):
+            error = f"{error.get('code') or ''} {error['message']}"
+        text = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
     return " ".join("".join(one if one.isprintable() else " " for one in _cleared(text, key)).split())[:200]
 
 
@@ -150,10 +170,11 @@ def retry_after(value: object) -> float | None:
 def refusal(transport: Transport, model: str, status: int, wait: str | None, raw: bytes) -> ProviderError:
     """Return the error for a status. wait: the header Retry-After. raw: the body, or its beginning."""
     words = error_text(raw, transport.secret)
-    if status in (401, 403):
+    asked = status in (400, 422)
+    if status in (401, 403) or (asked and _BAD_KEY.search(words)):
         key = f"check the key in {transport.key_env}" if transport.key_env else "it has no key: set key_env"
         return ProviderError(f"it refuses the call (HTTP {status}); {key}", every_question=True, unbilled=True)
-    if status == 402 or (status == 429 and "insufficient_quota" in words):
+    if status == 402 or (status == 429 and "insufficient_quota" in words) or (asked and _NO_CREDIT.search(words)):
         why = f"no credit is left (HTTP {status}); top it up, then go on"
         return ProviderError(why, every_question=True, unbilled=True)
     if status in (404, 410):
@@ -166,29 +187,6 @@ def refusal(transport: Transport, model: str, status: int, wait: str | None, raw
         return ProviderError(why, retryable=patient, unbilled=True, retry_after=seconds)
     return ProviderError(
         f"it refuses the question (HTTP {status}{': ' + words if words else ''})",
-        content=status in (400, 422) and _OF_THIS_MODEL.search(words) is None,
+        content=asked and _OF_THIS_MODEL.search(words) is None,
         unbilled=True,
     )
-
-
-class OptionCompatibility:
-    """Learns from a server's errors which options it accepts, and under which names. Threads may share it."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        """options: sent until the server refuses them; never a user's own."""
-        self._options = dict(options)
-        self._tokens_name = "max_tokens"
-
-    def options(self, max_tokens: int | None) -> dict[str, Any]:
-        """Return the options to send."""
-        named = {} if max_tokens is None else {self._tokens_name: max_tokens}
-        return named | self._options
-
-    def adapted(self, raw: bytes) -> bool:
-        """Adapt to an error (HTTP 400) about an option. Return whether the next request will differ."""
-        complaint = raw[:4096].decode("utf-8", "replace")
-        if self._tokens_name == "max_tokens" and "max_completion_tokens" in complaint:
-            self._tokens_name = "max_completion_tokens"
-            return True
-        unwanted = next((name for name in list(self._options) if name in complaint), None)
-        return unwanted is not None and self._options.pop(unwanted, None) is not None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import ProviderError
-from scope_edge.providers.openai.responses import MISSHAPEN, NO_ANSWER, error_text, read_reply, read_usage, text_of
+from scope_edge.providers.openai.responses import MISSHAPEN, NO_ANSWER, read_message, read_usage, sent_error, text_of
 
 if TYPE_CHECKING:
     from scope_edge.providers.openai.transport import HttpCall
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 _DONE = "[DONE]"
 # Waiting times after the last piece of an answer: for its usage, and for the end of the stream.
 _USAGE_SECONDS, _LAST_SECONDS = 5.0, 0.5
-_EVENTS, _WHOLE = "text/event-stream", "application/json"
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+_EVENT = re.compile(rb":|data|event|id|retry")
 _PLAIN = ("role", "content", "refusal")
 
 
@@ -106,20 +108,25 @@ class SecretRedactor:
         return held
 
 
-async def read_answer(
-    call: HttpCall[Chunk], content_type: str, body: AsyncIterator[bytes], key: str | None
-) -> AsyncIterator[Chunk]:
-    """Yield an answer as it comes; a server without streaming sends it at once. Raises ProviderError."""
+async def read_answer(call: HttpCall[Chunk], body: AsyncIterator[bytes], key: str | None) -> AsyncIterator[Chunk]:
+    """Yield an answer as it comes; a server without streaming sends it at once. Raises ProviderError.
+
+    Its first character tells which of the two it is: content types are often wrong.
+    """
     from scope_edge.providers.openai.transport import read_events
 
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == _WHOLE:
-        yield _whole(b"".join([part async for part in body]))
+    begun = b""
+    async for part in body:
+        begun += part
+        if begun.lstrip(_BLANK):
+            break
+    if begun.lstrip(_BLANK)[:1] in (b"{", b"["):
+        yield read_whole(begun + b"".join([part async for part in body]), key)
         return
-    if kind != _EVENTS:
+    if not _EVENT.match(begun.lstrip(_BLANK)):
         raise ProviderError(NO_ANSWER, retryable=True)
     finished = done = False
-    async for data in read_events(body):
+    async for data in read_events(_chained(begun, body)):
         # The rest is read, but ignored: only then the connection can serve again.
         if done:
             continue
@@ -136,23 +143,42 @@ async def read_answer(
         raise ProviderError("the connection was closed before the answer was whole", retryable=True)
 
 
+async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for part in rest:
+        yield part
+
+
 def read_chunk(data: str, key: str | None = None) -> Chunk:
     """Read an event. Raises ProviderError: it is an error, or not a part of an answer."""
     try:
         body = json.loads(data)
         if body.get("error"):
-            raise ProviderError(f"it broke off ({error_text(data.encode(), key) or 'an error'})", retryable=True)
+            raise sent_error(data.encode(), key, "it broke off")
         usage = body.get("usage")
         usage = usage if isinstance(usage, dict) else None
-        choices = [one for one in body.get("choices") or [] if one.get("index", 0) == 0]
-        delta, finish = (choices[0].get("delta") or {}, choices[0].get("finish_reason")) if choices else ({}, None)
-        extra = {name: value for name, value in delta.items() if name not in _PLAIN}
-        return Chunk(text_of(delta), extra, None if finish is None else str(finish), usage)
+        choices = body.get("choices") or []
+        # One choice was asked for, whatever number the server gives it.
+        first: dict[str, Any] = next((one for one in choices if len(choices) == 1 or one.get("index", 0) == 0), {})
+        delta, finish = first.get("delta") or {}, first.get("finish_reason")
+        # Some servers send an empty reason with every piece.
+        return Chunk(text_of(delta), _beside_text(delta), str(finish) if finish else None, usage)
     except MISSHAPEN as error:
         raise ProviderError("it sent an event that is not a part of an answer", retryable=True) from error
 
 
-def _whole(raw: bytes) -> Chunk:
-    reply = read_reply(raw, len(raw), None, 0.0, None)
-    usage = json.loads(raw).get("usage")
-    return Chunk(reply.text, finish="length" if reply.cut else "stop", usage=usage if isinstance(usage, dict) else None)
+def read_whole(raw: bytes, key: str | None) -> Chunk:
+    """Read an answer that came at once. Raises ProviderError."""
+    message, finish, usage = read_message(raw, key)
+    try:
+        calls = message.get("tool_calls") or []
+        # In a stream each call has a number, by which its pieces are joined.
+        numbered = {"tool_calls": [{"index": n, **one} for n, one in enumerate(calls)]} if calls else {}
+        extra = {**_beside_text(message), **numbered}
+        return Chunk(text_of(message), extra, finish or "stop", usage if isinstance(usage, dict) else None)
+    except MISSHAPEN as error:
+        raise ProviderError(NO_ANSWER, retryable=True) from error
+
+
+def _beside_text(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if name not in _PLAIN and value is not None}

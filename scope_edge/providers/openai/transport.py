@@ -45,6 +45,8 @@ _CONNECT_SECONDS = 20.0
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0)
 # Items that may wait for a slow reader, and how often the loop looks whether there is room again.
 _MAX_WAITING_ITEMS, _RETRY_SECONDS = 256, 0.01
+# Servers that read a key from a header of their own.
+_AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _END = object()
 _STARTING = threading.Lock()
 
@@ -122,6 +124,8 @@ class Transport:
         headers = {"user-agent": f"scope-edge/{__version__}", "accept": "application/json, text/event-stream"}
         if self._key:
             headers["authorization"] = f"Bearer {self._key}"
+            if self.endpoint.host.endswith(_AZURE):
+                headers["api-key"] = self._key
         return httpx.AsyncClient(
             headers=headers,
             trust_env=self._trust_env,

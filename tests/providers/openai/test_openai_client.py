@@ -14,7 +14,7 @@ from chat_server import Call, Handler, Said, Server, completion, faulty, running
 
 from scope_edge.errors import NoAnswerError, ProviderError, RemoteError, UsageError
 from scope_edge.providers.openai import client as chat
-from scope_edge.providers.openai import responses
+from scope_edge.providers.openai import responses, stream
 from scope_edge.providers.openai.client import ChatClient, RetryPolicy
 from scope_edge.types import ModelCard
 
@@ -74,7 +74,7 @@ def test_one_question_one_call(model: Server) -> None:
     (call,) = model.calls
     assert call.path == "/v1/chat/completions"
     assert call.headers["authorization"] == f"Bearer {KEY}"
-    assert call.body["model"] == "vendor/mine" and call.body["max_tokens"] == 50 and call.body["stream"] is False
+    assert call.body["model"] == "vendor/mine" and call.body["max_tokens"] == 50 and call.body["stream"] is True
 
 
 def test_without_a_variable_no_key_is_sent(model: Server) -> None:
@@ -308,7 +308,7 @@ def test_options_a_model_refuses_are_left_out() -> None:
     ],
 )
 def test_answers_in_every_shape(body: bytes, text: str) -> None:
-    assert responses.read_reply(body, 1, 10, 1.0, None).text == text
+    assert stream.read_whole(body, None).text == text
 
 
 @pytest.mark.parametrize(
@@ -330,13 +330,12 @@ def test_answers_in_every_shape(body: bytes, text: str) -> None:
 )
 def test_what_is_no_answer_is_not_taken_for_one(body: bytes) -> None:
     with pytest.raises(ProviderError):
-        responses.read_reply(body, 1, 10, 1.0, None)
+        stream.read_whole(body, None)
 
 
 @pytest.mark.parametrize("count", [-1, 0, 10**9, 1.5, "7", True, None, [7]])
 def test_a_count_of_tokens_is_a_count(count: object) -> None:
-    body = json.dumps({"choices": [{"message": {"content": "yes"}}], "usage": {"completion_tokens": count}})
-    assert responses.read_reply(body.encode(), 1, 10, 1.0, None).completion_tokens is None
+    assert responses.read_usage({"completion_tokens": count}, 1, 3, 10)[1] is None
 
 
 def test_a_key_may_be_in_the_keyring(model: Server) -> None:

@@ -1,0 +1,247 @@
+"""Servers as they are: endings that are none, answers in another shape than asked for, options that they do not know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from chat_server import Call, Handler, Said, Server, completion, running
+
+from scope_edge.errors import ProviderError
+from scope_edge.providers.openai.client import ChatClient, RetryPolicy
+from scope_edge.providers.openai.stream import AnswerStream
+from scope_edge.types import ModelCard
+
+pytest.importorskip("httpx_sse")
+MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Hello?"}]
+CALLS = [{"id": "call_1", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}]
+
+
+def event(delta: Mapping[str, Any], finish: str | None = None, index: int = 0) -> bytes:
+    choice = {"index": index, "delta": delta, "finish_reason": finish}
+    return b"data: " + json.dumps({"object": "chat.completion.chunk", "choices": [choice]}).encode() + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+@contextmanager
+def saying(body: bytes, kind: str = "text/event-stream", status: int = 200) -> Iterator[Server]:
+    class Saying(Handler):
+        def answer(self, call: Call, raw: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with running(Saying) as state:
+        yield state
+
+
+def client(server: Server) -> ChatClient:
+    return ChatClient(ModelCard("mine", "cloud", endpoint=server.address), RetryPolicy(20.0, attempts=1))
+
+
+def streamed(body: bytes, kind: str = "text/event-stream") -> tuple[str, dict[str, Any], AnswerStream]:
+    """The text, all other fields, and the stream at its end."""
+    extra: dict[str, Any] = {}
+    with saying(body, kind) as server, client(server) as made:
+        stream = made.stream(MESSAGES, {}, None)
+        text = ""
+        for piece in stream:
+            text += piece.text
+            extra |= piece.extra
+    return text, extra, stream
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_an_empty_finish_reason_ends_nothing(empty: str | None) -> None:
+    pieces = [event({"content": f"w{n} "}, empty) for n in range(3)]
+    text, _, stream = streamed(b"".join([*pieces, event({}, "length"), DONE]))
+    assert text == "w0 w1 w2 " and stream.finish == "length"
+
+
+def test_a_stream_that_only_ever_says_empty_ends_with_done() -> None:
+    text, _, stream = streamed(b"".join([event({"content": "all"}, ""), DONE]))
+    assert text == "all" and stream.finish is None
+
+
+def test_the_only_choice_counts_whatever_its_number() -> None:
+    assert streamed(event({"content": "yes"}, index=1) + event({}, "stop", index=1) + DONE)[0] == "yes"
+
+
+def test_of_several_choices_the_first_counts() -> None:
+    both = {"choices": [{"index": 1, "delta": {"content": "b"}}, {"index": 0, "delta": {"content": "a"}}]}
+    assert streamed(b"data: " + json.dumps(both).encode() + b"\n\n" + event({}, "stop") + DONE)[0] == "a"
+
+
+@pytest.mark.parametrize("kind", ["text/plain; charset=utf-8", "application/json", "application/octet-stream", ""])
+def test_events_are_events_under_any_content_type(kind: str) -> None:
+    assert streamed(b": waiting\n\n" + event({"content": "42"}) + event({}, "stop") + DONE, kind)[0] == "42"
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json", "text/plain"])
+def test_a_whole_answer_in_place_of_a_stream_is_read_whole(kind: str) -> None:
+    message = {"role": "assistant", "content": None, "tool_calls": CALLS, "reasoning_content": "so"}
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    text, extra, stream = streamed(b"\xef\xbb\xbf\n" + json.dumps(body).encode(), kind)
+    assert (text, stream.finish) == ("", "tool_calls")
+    assert extra["tool_calls"] == [{"index": 0, **CALLS[0]}] and extra["reasoning_content"] == "so"
+
+
+def test_content_may_be_missing_beside_calls_of_tools() -> None:
+    body = {"choices": [{"index": 0, "message": {"tool_calls": CALLS}, "finish_reason": "tool_calls"}]}
+    assert streamed(json.dumps(body).encode())[1]["tool_calls"][0]["id"] == "call_1"
+
+
+@pytest.mark.parametrize(
+    ("said", "again"),
+    [
+        ({"error": {"message": "upstream is rate-limited", "code": 429}}, True),
+        ({"error": {"message": "no such thing", "code": 404}}, False),
+        ({"error": "overloaded"}, True),
+    ],
+)
+@pytest.mark.parametrize("as_event", [False, True])
+def test_an_error_sent_as_success_keeps_its_reason(said: dict[str, Any], again: bool, as_event: bool) -> None:
+    raw = json.dumps(said).encode()
+    with pytest.raises(ProviderError) as error:
+        streamed(b"data: " + raw + b"\n\n" if as_event else raw)
+    words = said["error"] if isinstance(said["error"], str) else said["error"]["message"]
+    assert words in str(error.value) and error.value.retryable is again
+
+
+@contextmanager
+def strict(refuses: Callable[[dict[str, Any]], str | None], status: int = 400) -> Iterator[Server]:
+    """A server that refuses what `refuses` says something about."""
+
+    class Strict(Handler):
+        def answer(self, call: Call, raw: bytes) -> None:
+            why = refuses(call.body)
+            if why is None:
+                self.send_answer(call, completion("m", Said("fine", 3, 1)))
+            else:
+                self.send(status, json.dumps({"error": {"message": why}}).encode())
+
+    with running(Strict) as state:
+        yield state
+
+
+def told(server: Server, made: ChatClient, fields: dict[str, Any] | None = None, *before: dict[str, Any]) -> str:
+    pieces = made.stream([*before, *MESSAGES], fields or {}, 50)
+    return "".join(piece.text for piece in pieces)
+
+
+def _unless(name: str, words: str) -> Callable[[dict[str, Any]], str | None]:
+    return lambda body: words if name in body else None
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("stream_options", "Extra inputs are not permitted: body.stream_options"),
+        (
+            "temperature",
+            "Unsupported value: 'temperature' does not support 0.3. Only the default (1) value is supported.",
+        ),
+        ("logit_bias", "unknown field `logit_bias`"),
+        ("max_tokens", "Unsupported parameter: use 'max_completion_tokens' instead of 'max_tokens'"),
+        ("user", "unexpected keyword argument: user"),
+    ],
+)
+def test_an_unknown_option_is_left_out_and_remembered(name: str, words: str, status: int) -> None:
+    fields = {"temperature": 0.3, "logit_bias": {"1": 1}, "user": "me", "stop": ["END"]}
+    with strict(_unless(name, words), status) as server, client(server) as made:
+        assert told(server, made, fields) == told(server, made, fields) == "fine"
+        refused, first, second = server.calls
+    assert name in refused.body and name not in first.body and first.body == second.body
+    assert first.body["stop"] == ["END"], "nothing else is left out"
+
+
+def test_several_options_are_left_out_one_by_one() -> None:
+    known = {"model", "messages", "stream", "max_tokens", "stop"}
+
+    def first_unknown(body: dict[str, Any]) -> str | None:
+        return next((f"unrecognized field {name}" for name in sorted(body) if name not in known), None)
+
+    with strict(first_unknown) as server, client(server) as made:
+        assert told(server, made, {"temperature": 0.3, "seed": 1, "top_p": 0.5}) == "fine"
+        assert told(server, made, {"temperature": 0.3}) == "fine"
+        assert len(server.calls) == 6
+
+
+def test_what_a_request_means_is_never_left_out() -> None:
+    words = "tools are not supported"
+    with strict(_unless("tools", words)) as server, client(server) as made, pytest.raises(ProviderError, match=words):
+        told(server, made, {"tools": [{"type": "function", "function": {"name": "f"}}]})
+
+
+def test_a_model_that_may_not_be_streamed_is_asked_for_a_whole_answer() -> None:
+    def refuses(body: dict[str, Any]) -> str | None:
+        return "Your organization must be verified to stream this model." if body.get("stream") else None
+
+    with strict(refuses) as server, client(server) as made:
+        assert told(server, made) == told(server, made) == "fine"
+        assert len(server.calls) == 3 and server.calls[-1].body["stream"] is False
+
+
+SYSTEM, DEVELOPER = {"role": "system", "content": "Be brief."}, {"role": "developer", "content": "Be kind."}
+
+
+@pytest.mark.parametrize(
+    ("refuses", "roles"),
+    [
+        (lambda roles: "developer" in roles, ["system", "system", "user"]),
+        (lambda roles: roles.count("system") + roles.count("developer") > 1, ["system", "user"]),
+        (lambda roles: "system" in roles or "developer" in roles, ["user"]),
+    ],
+)
+def test_a_conversation_is_written_as_the_template_takes_it(
+    refuses: Callable[[list[str]], bool], roles: list[str]
+) -> None:
+    def why(body: dict[str, Any]) -> str | None:
+        return "messages[0].role: unknown variant" if refuses([one["role"] for one in body["messages"]]) else None
+
+    with strict(why) as server, client(server) as made:
+        assert told(server, made, {}, SYSTEM, DEVELOPER) == "fine"
+        sent = server.calls[-1].body["messages"]
+        assert [one["role"] for one in sent] == roles
+        assert all(text in json.dumps(sent) for text in ("Be brief.", "Be kind.", "Hello?"))
+        before = len(server.calls)
+        assert told(server, made, {}, SYSTEM, DEVELOPER) == "fine" and len(server.calls) == before + 1
+
+
+@pytest.mark.parametrize("body", [b'[{"id": "ok", "context_length": 8192}]', b'{"data": [{"id": "ok"}]}'])
+def test_a_list_of_models_may_be_bare(body: bytes) -> None:
+    class Listing(Handler):
+        def do_GET(self) -> None:
+            self.send(200, body)
+
+    with running(Listing) as server, client(server) as made:
+        assert [one.name for one in made.served() or ()] == ["ok"]
+
+
+def test_a_list_of_models_may_be_null() -> None:
+    class Listing(Handler):
+        def do_GET(self) -> None:
+            self.send(200, b'{"object": "list", "data": null}')
+
+    with running(Listing) as server, client(server) as made:
+        assert made.served() == ()
+
+
+def test_a_version_follows_every_path() -> None:
+    class Azure(Handler):
+        def answer(self, call: Call, raw: bytes) -> None:
+            self.send_answer(call, completion("m", Said("fine", 3, 1)))
+
+    with running(Azure) as server:
+        card = ModelCard("mine", "cloud", endpoint=f"{server.address}?api-version=2024-10-21")
+        with ChatClient(card, RetryPolicy(20.0, attempts=1)) as made:
+            assert told(server, made) == "fine"
+    assert server.calls[0].path == "/v1/chat/completions?api-version=2024-10-21"
