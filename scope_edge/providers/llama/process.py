@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import queue
+import re
 import shlex
 import signal
 import subprocess
@@ -38,6 +39,12 @@ _CRASHES = tuple(
     if hasattr(signal, name)
 )
 _SAID_BYTES = 4096
+# Names of variables that hold keys and the like: a child runs native code over files from anywhere, and needs none of them.
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
+# How OpenMP's threads wait for each other, of GNU's library and LLVM's, unless the user says how. By default they spin, and keep
+# each other from running where anything else runs; without any spinning a small model takes twice as long on an idle machine
+# (benchmarks/waiting.py).
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 # The types of a worker's last answer to a request.
 _LAST = ("ready", "results", "counted", "end", "refused")
 # Windows: flags and numbers of a Job Object.
@@ -60,12 +67,14 @@ def child_command(task: str, *arguments: str, library: str | None = None) -> lis
 
 
 def child_environment(*, gpu: bool) -> dict[str, str]:
-    """Return the environment of a child. gpu: whether it may see one.
+    """Return the environment of a child, without what looks like a secret. gpu: whether it may see one.
 
     llama.cpp queries every GPU it sees for its free memory, even for a model that stays on the processor. The query takes
     memory itself, and without any left the process ends: so a child that needs no GPU must not see one.
     """
-    return dict(os.environ) if gpu else {**os.environ, **_NO_GPU}
+    kept = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+    waiting = {} if _WAITING.keys() & kept.keys() else _WAITING
+    return {**kept, **waiting, **({} if gpu else _NO_GPU)}
 
 
 def ask_child(
