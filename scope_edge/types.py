@@ -26,7 +26,7 @@ Evidence = Literal["strong", "weak", "none"]
 PolicyName = Literal["scope-edge", "paper"]
 Fallback = Literal["none", "cheapest"]
 Counted = Literal["server", "tokenizer", "estimate"]
-Ending = Literal["complete", "cut", "broken", "cancelled", "failed"]
+Ending = Literal["complete", "cut", "loop", "broken", "cancelled", "failed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,6 +195,15 @@ def read_fields(given: Any) -> dict[str, Any]:
     return dict(replace_surrogates_in_body(given))
 
 
+def limited(fields: Mapping[str, Any], most: int | None) -> Mapping[str, Any]:
+    """Return the fields with a limit on the answer's tokens, unless they have a lower one. most: None = unlimited."""
+    if most is None:
+        return fields
+    given = [value for name in TOKEN_LIMITS if type(value := fields.get(name)) is int]
+    rest = {name: value for name, value in fields.items() if name not in TOKEN_LIMITS}
+    return {**rest, TOKEN_LIMITS[0]: min(most, *given)} if given else {**rest, TOKEN_LIMITS[0]: most}
+
+
 def read_verify(options: Mapping[str, Any], settings: Settings) -> int:
     """Return the number of samples to compare: the option, or the setting. Raises UsageError for an invalid number."""
     given = options.get("verify")

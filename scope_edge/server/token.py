@@ -39,6 +39,7 @@ NONCE, PROOF = "x-scope-edge-nonce", "x-scope-edge-proof"
 # Settings that a request gives, and those that concern the server or the command alone.
 REQUEST_SETTINGS = (
     "alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy", "verify", "top_k", "pool",
+    "max_answer_tokens",
 )  # fmt: skip
 _OWN_SETTINGS = ("profile", "provider", "threads", "keep_alive", "stick", "use_server")
 # Settings of the server that a request cannot widen.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import datetime
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NoReturn
 
 import jinja2
@@ -29,8 +30,40 @@ class TemplateError(ValueError):
 def render_chat(template: str, messages: Sequence[Message], *, bos: str = "", eos: str = "") -> tuple[TextPiece, ...]:
     """Render the prompt. bos, eos: the vocabulary's spelling of the begin and end tokens.
 
-    Raises TemplateError: the template is broken, refuses the messages, or does not write each of them out once.
+    A conversation that the template does not take as it is, it gets in the plainest form that it does: with one system message
+    at the start, with turns of one role joined, or with the system message in the user's first turn.
+
+    Raises TemplateError: the template is broken, refuses every form, or does not write each message out once.
     """
+    first: TemplateError | None = None
+    for form in _forms(tuple(messages)):
+        try:
+            return _rendered(template, form, bos, eos)
+        except TemplateError as error:
+            first = first or error
+    raise first or TemplateError("its chat template cannot be used for an empty conversation")
+
+
+def _forms(messages: tuple[Message, ...]) -> Iterator[tuple[Message, ...]]:
+    """Yield a conversation as it is, and then in plainer and plainer forms."""
+    systems = [one.text for one in messages if one.role == "system"]
+    rest = tuple(one for one in messages if one.role != "system")
+    one_system = (Message("system", "\n\n".join(systems)), *rest) if systems else rest
+    forms = [messages, one_system, _alternating(one_system)]
+    if systems:
+        opened = rest if rest and rest[0].role == "user" else (Message("user", ""), *rest)
+        folded = "\n\n".join(filter(None, (*systems, opened[0].text)))
+        forms.append(_alternating((Message("user", folded), *opened[1:])))
+    yield from dict.fromkeys(forms)
+
+
+def _alternating(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Join neighbouring messages of one role."""
+    groups = (list(group) for _, group in groupby(messages, key=lambda one: one.role))
+    return tuple(Message(group[0].role, "\n\n".join(one.text for one in group)) for group in groups)
+
+
+def _rendered(template: str, messages: Sequence[Message], bos: str, eos: str) -> tuple[TextPiece, ...]:
     mark = secrets.token_hex(12)
     # Letters and digits alone, which no template trims, escapes or takes for markup.
     placeholders = [f"text{i}x{mark}" for i in range(len(messages))]

@@ -119,3 +119,44 @@ def test_once_enough_is_known_the_rest_is_left(client: LlamaClient) -> None:
         assert sum(bool(one.samples) and one.samples[0].ending != "cancelled" for one in results) < 40
         again, _ = client.run([asked("question 1")], 120.0)
     assert again[0].samples[0].ending in ("stop", "limit")
+
+
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('must alternate') }}{% endif %}<{{ m['role'] }}>{{ m['content'] | trim }}{% endfor %}<model>"
+)
+SYSTEM_FIRST = (
+    "{% for m in messages %}{% if m['role'] == 'system' and not loop.first %}{{ raise_exception('must be first') }}"
+    "{% endif %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<model>"
+)
+SYSTEM_ONCE = (
+    "{% set ns = namespace(s='') %}{% for m in messages %}{% if m['role'] == 'system' %}{% set ns.s = m['content'] %}"
+    "{% endif %}{% endfor %}{{ ns.s }}{% for m in messages %}{% if m['role'] != 'system' %}"
+    "<{{ m['role'] }}>{{ m['content'] }}{% endif %}{% endfor %}<model>"
+)
+S, S2, U, A, U2 = (
+    Message(role, text)  # type: ignore[arg-type]
+    for role, text in (("system", "s"), ("system", "t"), ("user", "q"), ("assistant", "a"), ("user", "r"))
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "talk", "prompt"),
+    [
+        (NO_SYSTEM, (S, U), "<user>s\n\nq<model>"),
+        (NO_SYSTEM, (S, S2, U, A, U2), "<user>s\n\nt\n\nq<assistant>a<user>r<model>"),
+        (NO_SYSTEM, (U, U2), "<user>q\n\nr<model>"),
+        (NO_SYSTEM, (S, A, U), "<user>s<assistant>a<user>q<model>"),
+        (SYSTEM_FIRST, (S, S2, U), "<system>s\n\nt<user>q<model>"),
+        (SYSTEM_FIRST, (U, A, S, U2), "<system>s<user>q<assistant>a<user>r<model>"),
+        (SYSTEM_FIRST, (S, U, A, U2), "<system>s<user>q<assistant>a<user>r<model>"),
+        (SYSTEM_ONCE, (S, S2, U), "s\n\nt<user>q<model>"),
+    ],
+)
+def test_a_conversation_gets_the_form_that_its_template_takes(
+    template: str, talk: tuple[Message, ...], prompt: str
+) -> None:
+    pieces = render_chat(template, talk)
+    assert said(pieces) == prompt
+    assert not any(piece.markup and piece.text.strip("\n") in ("s", "t", "q", "a", "r") for piece in pieces)
