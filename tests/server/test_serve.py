@@ -166,7 +166,7 @@ def test_a_requests_fallback_lifts_its_own_limits_only(tmp_path: Path) -> None:
         ({"messages": [{"role": "user", "content": "x"}], "n": 2}, "leave n out"),
         ({"messages": [{"role": "user", "content": "x"}], "logprobs": True}, "logprobs is not supported"),
         ({"messages": [{"role": "user", "content": "x"}], "stream": "yes"}, "stream must be true or false"),
-        ({"messages": [{"role": "user", "content": "x"}], "max_tokens": -1}, "at least 1"),
+        ({"messages": [{"role": "user", "content": "x"}], "max_tokens": -2}, "at least 1"),
         ({"messages": [{"role": "user", "content": "x"}], "scope_edge": {"alpha": 3}}, "alpha must be"),
         ({"messages": [{"role": "user", "content": "x"}], "modalities": 5}, "modalities must be a list"),
         ({"messages": [{"role": "user", "content": [{"type": {}, "text": "x"}]}]}, "each with a type"),
