@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -345,3 +346,17 @@ def test_the_reference_says_what_help_says() -> None:
     written = script["PAGE"].read_text("utf-8")
     assert script["page"](written) == written, "help has changed: run `python build_scripts/cli_reference.py`"
     assert written.count("\n## scope-edge") == 39
+
+
+def test_once_a_model_can_be_called_only_such_models_are_chosen(cli: Cli) -> None:
+    fresh = cli("route", QUERY, "--json").json["candidates"]
+    assert all(one["excluded_by"] is None for one in fresh), "nothing can be called yet: the pool is for reference"
+    mine = '[models."gemma-2-2b-it"]\nendpoint = "http://127.0.0.1:9/v1"\n'
+    for alpha in ("0", "1"):
+        body = cli("route", QUERY, "--json", "--alpha", alpha, settings=mine).json
+        assert body["choice"] == "gemma-2-2b-it"
+        assert {one["model"] for one in body["candidates"] if one["excluded_by"] is None} == {"gemma-2-2b-it"}
+    lines = cli("route", "--jsonl", "-", input=json.dumps({"text": QUERY}) + "\n").out
+    assert json.loads(lines)["choice"] == "gemma-2-2b-it"
+    asked = cli("route", QUERY, "--json", "--alpha", "1", "--pool", "gemma-2-2b-it,llama-3.1-405b-instruct").json
+    assert asked["choice"] == "llama-3.1-405b-instruct", "a pool that was named is what was asked for"
