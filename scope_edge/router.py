@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scope_edge.errors import InfeasibleError
+from scope_edge.execution.attached import attached_strings
 from scope_edge.execution.fallback import callable_models
 from scope_edge.execution.request import (
     ASK,
@@ -152,11 +154,12 @@ class Router:
         started = time.monotonic()
         given = read_options(options, ASK)
         model, preference = given.get("model"), self._preference(given)
+        fields = read_fields(given.get("fields"))
         request = AskRequest(
-            query=read_query(text, given),
+            query=replace(read_query(text, given), attached=attached_strings((), fields)),
             preference=preference,
             model=None if model is None else check_name("model", model),
-            fields=read_fields(given.get("fields")),
+            fields=fields,
             verify=read_verify(given, self._settings),
             started=started,
         )
