@@ -13,6 +13,9 @@ from chat_server import Said, Server, serving
 from cli_cases import QUERY, spawn
 from serve_cases import LARGE, SMALL, Served, served, settings
 
+from scope_edge.server.token import RunningServer
+from scope_edge.settings.config import load_settings
+
 pytest.importorskip("httpx")
 if any(find_spec(name) is None for name in ("uvicorn", "starlette", "prometheus_client")):
     pytest.skip("the extra `server` is not installed", allow_module_level=True)
@@ -120,3 +123,15 @@ def test_private_strings_stay_on_the_device_wherever_they_are(world: World) -> N
         for model in ("auto:best", LARGE):
             world.server.ask(**{"model": model, **fields})
     assert len(world.large.calls) == calls
+
+
+def test_a_command_whose_fallback_would_lift_a_limit_does_not_use_the_server(own_folders: Path) -> None:
+    limited = {"max_usd": 0.5}
+    for own, fallback, lifted in (
+        (limited, "none", False),
+        (limited, "cheapest", True),
+        ({}, "none", True),
+    ):
+        there = RunningServer.here("127.0.0.1", 1, 0.0, load_settings({**own, "fallback": fallback}), "token")
+        assert there.is_compatible(load_settings({**own, "fallback": "cheapest"}), "token") is lifted
+        assert there.is_compatible(load_settings({**own, "fallback": "none"}), "token")
