@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scope_edge.errors import InfeasibleError
+from scope_edge.execution.attached import attached_strings
 from scope_edge.execution.fallback import callable_models, callable_now
 from scope_edge.execution.request import (
     ASK,
@@ -153,11 +154,12 @@ class Router:
         started = time.monotonic()
         given = read_options(options, ASK)
         model, preference = given.get("model"), self._preference(given)
+        fields = read_fields(given.get("fields"))
         request = AskRequest(
-            query=read_query(text, given),
+            query=replace(read_query(text, given), attached=attached_strings((), fields)),
             preference=preference,
             model=None if model is None else check_name("model", model),
-            fields=read_fields(given.get("fields")),
+            fields=fields,
             verify=read_verify(given, self._settings),
             started=started,
         )
