@@ -20,6 +20,14 @@ MISSHAPEN = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 # What an answer may have where it has no text.
 _INSTEAD_OF_TEXT = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning")
+# Where servers write the reason of a failure, besides `error`.
+_REASONS = ("message", "detail", "errors", "msg", "base_resp")
+# What servers that translate from other formats say where OpenAI's says the right side.
+_ENDINGS = {
+    **dict.fromkeys(("max_tokens", "max_output_tokens", "model_length"), "length"),
+    **dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop"),
+    "tool_use": "tool_calls",
+}
 NO_ANSWER = "its response is not an answer, or only a part of one"
 _MOST_MODELS = 10_000
 # More than the longest context on the market.
@@ -68,15 +76,37 @@ def read_message(raw: bytes, key: str | None) -> tuple[Mapping[str, Any], str | 
     """Return (message, finish reason, usage) of a whole answer. key: removed from errors. Raises ProviderError."""
     try:
         body = json.loads(raw)
-        if body.get("error") and not body.get("choices"):
+        if holds_error(body) and not body.get("choices"):
             raise sent_error(raw, key, "it sent an error")
         choice = body["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
+        message, finish = said_in(choice), read_finish(choice, key)
         if "content" not in message and not any(message.get(name) for name in _INSTEAD_OF_TEXT):
             raise LookupError("it holds no answer")
-        return dict(message), str(finish) if finish else None, body.get("usage")
+        return dict(message), finish, body.get("usage")
     except MISSHAPEN as error:
         raise ProviderError(NO_ANSWER, retryable=True) from error
+
+
+def holds_error(body: Mapping[str, Any]) -> bool:
+    """Return whether a server reports an error, in any of the usual forms. Raises one of `MISSHAPEN`."""
+    return bool(body.get("error") or ("choices" not in body and any(body.get(name) for name in _REASONS)))
+
+
+def said_in(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a choice's delta or message, or what an old server writes as its `text`. Raises one of `MISSHAPEN`."""
+    # A server that sends both repeats the whole answer so far in its message.
+    found = (choice.get(name) for name in ("delta", "message"))
+    return next((one for one in found if one is not None), {"content": choice["text"]} if "text" in choice else {})
+
+
+def read_finish(choice: Mapping[str, Any], key: str | None) -> str | None:
+    """Return why an answer ended, in OpenAI's words; None = it goes on. Raises ProviderError: in an error."""
+    # Some servers send an empty reason with every piece.
+    finish = str(choice.get("finish_reason") or "").lower()
+    if finish == "error" or choice.get("error"):
+        reason = choice.get("error")
+        raise sent_error(json.dumps({"error": reason}).encode() if reason else b"", key, "it broke off")
+    return _ENDINGS.get(finish, finish) or None
 
 
 def sent_error(raw: bytes, key: str | None, lead: str) -> ProviderError:
@@ -124,8 +154,9 @@ def _served(row: Any) -> Served | None:
 def text_of(message: Any) -> str:
     """Return the text of a message, or of a piece of one; "" = no text. Raises one of `MISSHAPEN`."""
     content = message.get("content")
+    content = [content] if isinstance(content, dict) else content
     if isinstance(content, list):
-        content = "".join(part["text"] for part in content if part.get("type") in ("text", "output_text"))
+        content = "".join(map(_part_text, content))
     if content is None:
         return str(message.get("refusal") or "")
     if not isinstance(content, str):
@@ -133,7 +164,18 @@ def text_of(message: Any) -> str:
     return content
 
 
+def _part_text(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    return str(part["text"]) if part.get("type", "text") in ("text", "output_text") else ""
+
+
 def _sane(number: object, least: int, most: int) -> int | None:
+    # Some servers count in strings, or in numbers with a decimal point.
+    if isinstance(number, str) and number.isdecimal() and len(number) < 20:
+        number = int(number)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
     return number if type(number) is int and least <= number <= most else None
 
 
@@ -143,9 +185,12 @@ def error_text(raw: bytes, key: str | None) -> str:
     with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
         body = json.loads(text)
         body = body[0] if isinstance(body, list) and body else body
-        error = next((body[name] for name in ("error", "message", "detail") if body.get(name)), text)
+        error = next((body[name] for name in ("error", *_REASONS) if body.get(name)), text)
+        error = error[0] if isinstance(error, list) and len(error) == 1 else error
         if isinstance(error, dict) and isinstance(error.get("message"), str):
             error = f"{error.get('code') or ''} {error['message']}"
+        elif isinstance(error, str) and error is not text:
+            error = f"{body.get('code') or ''} {error}"
         text = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
     return " ".join("".join(one if one.isprintable() else " " for one in _cleared(text, key)).split())[:200]
 

@@ -115,6 +115,99 @@ def test_an_error_sent_as_success_keeps_its_reason(said: dict[str, Any], again: 
     assert words in str(error.value) and error.value.retryable is again
 
 
+def _sent(*bodies: object) -> bytes:
+    return b"".join(b"data: " + json.dumps(body).encode() + b"\n\n" for body in bodies)
+
+
+def _choice(**fields: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, **fields}]}
+
+
+END = _choice(delta={}, finish_reason="stop")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _sent({"choices": [], "prompt_filter_results": [{}]}, _choice(delta={"content": "a"}), {"choices": None}, END),
+        (b": waiting\n\n" + _sent(_choice(delta={"content": "a"}), END)).replace(b"\n", b"\r\n"),
+        _sent(_choice(delta={"content": "a"}), END).rstrip(),
+        _sent(_choice(delta=None), _choice(delta={"content": "a"}), _choice(delta=None, finish_reason="stop")),
+        _sent(_choice(delta={"content": ["a"]}), END),
+        _sent(_choice(delta={"content": {"type": "text", "text": "a"}}), END),
+        _sent(_choice(delta={"content": [{"text": "a"}, {"type": "thinking", "thinking": []}]}), END),
+        _sent({"object": "chat.completion", **_choice(message={"content": "a"}, finish_reason="stop")}),
+        _sent(_choice(delta={"content": "a"}), _choice(delta={}, message={"content": "a"}, finish_reason="stop")),
+        _sent(_choice(text="a", finish_reason="stop")),
+        json.dumps(_choice(text="a", finish_reason=None)).encode(),
+        _sent({"choices": [{"index": "0", "delta": {"content": "a"}}, {"index": "1", "delta": {"content": "b"}}]}, END),
+        _sent(_choice(delta={"content": "a"}), _choice(delta={}, finish_reason="STOP")),
+        _sent(_choice(delta={"content": "a"}), _choice(delta={}, finish_reason="end_turn")),
+    ],
+)
+def test_text_is_found_wherever_servers_put_it(body: bytes) -> None:
+    text, extra, stream = streamed(body)
+    assert (text, extra, stream.finish) == ("a", {}, "stop")
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "MAX_TOKENS", "model_length"])
+def test_an_answer_that_was_cut_is_cut_in_every_word_for_it(reason: str) -> None:
+    assert streamed(_sent(_choice(delta={"content": "a"}, finish_reason=reason)))[2].finish == "length"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {**END, "usage": {"prompt_tokens": "12", "completion_tokens": "5"}},
+        {**END, "usage": {"prompt_tokens": 12.0, "completion_tokens": 5.0}},
+        _choice(delta={}, finish_reason="stop", usage={"prompt_tokens": 12, "completion_tokens": 5}),
+    ],
+)
+def test_usage_is_read_in_every_form(last: dict[str, Any]) -> None:
+    stream = streamed(_sent(_choice(delta={"content": "a"}), last))[2]
+    assert (stream.prompt_tokens, stream.completion_tokens) == (12, 5)
+
+
+def test_calls_without_numbers_or_with_an_object_for_arguments_are_told_apart() -> None:
+    def called(**call: Any) -> dict[str, Any]:
+        return _choice(delta={"tool_calls": [call]})
+
+    first, second = {"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": "{"}
+    body = _sent(called(id="1", function=first), called(id="2", function=second), called(function={"arguments": "}"}))
+    with saying(body + _sent(_choice(delta={}, finish_reason="tool_calls"))) as server, client(server) as made:
+        calls = [piece.extra["tool_calls"][0] for piece in made.stream(MESSAGES, {}, None) if piece.extra]
+    assert [one["index"] for one in calls] == [0, 1, 1]
+    assert [one["function"]["arguments"] for one in calls] == ['{"a": 1}', "{", "}"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"detail": "why"},
+        {"object": "error", "message": "why", "code": 429},
+        {"code": 429, "msg": "why"},
+        {"errors": [{"message": "why", "code": 10000}]},
+        {"base_resp": {"status_code": 1004, "status_msg": "why"}},
+        _choice(delta={"content": ""}, message={"content": ""}, finish_reason="error", error={"message": "why"}),
+    ],
+)
+@pytest.mark.parametrize("as_event", [False, True])
+def test_an_error_in_any_form_keeps_its_reason(said: dict[str, Any], as_event: bool) -> None:
+    with pytest.raises(ProviderError, match="why"):
+        streamed(_sent(said) if as_event else json.dumps(said).encode())
+
+
+@pytest.mark.parametrize("body", [DONE, _sent(_choice(delta={"role": "assistant"})) + DONE])
+def test_a_stream_without_an_answer_is_none(body: bytes) -> None:
+    with pytest.raises(ProviderError, match="not an answer"):
+        streamed(body)
+
+
+def test_an_answer_that_ended_in_an_error_is_not_whole() -> None:
+    with pytest.raises(ProviderError, match="broke off"):
+        streamed(_sent(_choice(delta={"content": "a"}), _choice(delta={}, finish_reason="error")) + DONE)
+
+
 @contextmanager
 def strict(refuses: Callable[[dict[str, Any]], str | None], status: int = 400) -> Iterator[Server]:
     """A server that refuses what `refuses` says something about."""
