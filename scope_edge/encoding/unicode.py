@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,3 +25,10 @@ def replace_surrogates_in_body(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [replace_surrogates_in_body(one) for one in value]
     return value
+
+
+def load_json(text: str | bytes) -> Any:
+    """Parse JSON, with surrogates replaced: only an escape can hold a lone one. Raises ValueError, RecursionError."""
+    value, lower = json.loads(text), text.lower()
+    escaped = b"\\ud" in lower if isinstance(lower, bytes) else "\\ud" in lower
+    return replace_surrogates_in_body(value) if escaped else value

@@ -149,6 +149,13 @@ def texts_of(messages: Messages) -> tuple[list[str], bool]:
     return texts, other
 
 
+def whole_number(text: str) -> int:
+    """Read a whole number of JSON. Raises ValueError: beyond 64 bits other programs read another number, or none."""
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+        raise ValueError(f"{text[:40]} is out of range; send a smaller number")
+    return int(text)
+
+
 def read_options(options: Any, known: tuple[str, ...]) -> dict[str, Any]:
     """Check the options' names. Raises UsageError for an unknown one."""
     for name in options:
@@ -186,7 +193,7 @@ def read_fields(given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise UsageError(f"fields must be a mapping of names to values, not {given!r:.80}")
     try:
-        json.dumps(dict(given), allow_nan=False)
+        json.loads(json.dumps(dict(given), allow_nan=False), parse_int=whole_number)
     except (TypeError, ValueError) as error:
         raise UsageError(f"fields cannot be sent as JSON: {error}") from error
     for name in TOKEN_LIMITS:

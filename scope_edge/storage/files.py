@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +56,47 @@ def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(target: Path, patience: float = 10.0) -> Iterator[None]:
+    """Keep other processes and threads that use this out of the block, by a lock file beside `target`, which stays there.
+
+    Raises AssetError: the lock file cannot be made, or is held by another process for `patience` seconds.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise AssetError(
+            f"{target}: cannot be written ({error.strerror or error}); check the folder's permissions and space"
+        ) from error
+    with file:
+        end = time.monotonic() + patience
+        while not _try_lock(file.fileno()):
+            if time.monotonic() > end:
+                raise AssetError(f"{target}: another process has been changing it for {patience:g} seconds; try again")
+            time.sleep(0.01)
+        yield
+
+
+def _try_lock(handle: int) -> bool:
+    """Lock a file until its handle is closed; False = it is locked."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        # Some network folders know no locks: better an edit that may be lost than none.
+    return True
 
 
 def file_sha256(path: Path, progress: Callable[[int, int], None] | None = None) -> str:

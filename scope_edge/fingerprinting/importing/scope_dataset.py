@@ -9,7 +9,6 @@ are installed already.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from scope_edge.encoding.unicode import load_json
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.estimation.anchors import AnchorSet
 from scope_edge.estimation.fingerprints import OWN_FINGERPRINTS, Fingerprint, fingerprints_body, usable_anchor_sets
@@ -129,7 +129,7 @@ def _cells(path: Path) -> Iterator[Mapping[str, Any]]:
         return
     with path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix == ".jsonl":
-            yield from (json.loads(line) for line in file if line.strip())
+            yield from (load_json(line) for line in file if line.strip())
         else:
             yield from csv.DictReader(file)
 
@@ -275,7 +275,7 @@ def _result_rows(file: Path) -> Sequence[Mapping[str, Any]]:
     try:
         with file.open("rb") as opened:
             blob = opened.read(MAX_RESULTS_BYTES + 1)
-        rows = json.loads(blob) if len(blob) <= MAX_RESULTS_BYTES else None
+        rows = load_json(blob) if len(blob) <= MAX_RESULTS_BYTES else None
     except OSError as error:
         raise AssetError(f"{file}: cannot be read ({error.strerror or error}); is this the file?") from error
     except (ValueError, RecursionError) as error:
