@@ -135,13 +135,16 @@ def read_models(raw: bytes) -> tuple[Served, ...]:
         body = json.loads(raw)
         # Some servers send the bare list, and some have null where they have no model.
         rows = body if isinstance(body, list) else body["data"] or []
-        found = [_served(row) for row in rows[:_MOST_MODELS]]
+        rows = [{"id": row} if isinstance(row, str) else row for row in rows[:_MOST_MODELS]]
+        found = [_served(row) for row in rows if isinstance(row, dict) and "id" in row]
+        if rows and not found:
+            raise LookupError("no row has an id")
     except MISSHAPEN as error:
         raise ProviderError("its response is not a list of models; is this an OpenAI-compatible address?") from error
     return tuple({one.name: one for one in found if one is not None}.values())
 
 
-def _served(row: Any) -> Served | None:
+def _served(row: Mapping[str, Any]) -> Served | None:
     name = row["id"]
     if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 200:
         return None
