@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -245,6 +246,25 @@ def _unless(name: str, words: str) -> Callable[[dict[str, Any]], str | None]:
         ("logit_bias", "unknown field `logit_bias`"),
         ("max_tokens", "Unsupported parameter: use 'max_completion_tokens' instead of 'max_tokens'"),
         ("user", "unexpected keyword argument: user"),
+        ("temperature", "`temperature` may only be set to 1 when thinking is enabled."),
+        ("temperature", "invalid temperature: only 1 is allowed for this model"),
+        ("temperature", "`temperature` and `logit_bias` cannot both be specified for this model."),
+        ("max_tokens", "Unsupported parameter: 'max_tokens' is not supported with this model."),
+        ("logit_bias", "Argument not supported on this model: logitBias"),
+        (
+            "logit_bias",
+            "unknown field `logit_bias`, expected one of `temperature`, `user`, `max_completion_tokens`, `stream_options`",
+        ),
+        (
+            "user",
+            json.dumps(
+                [{"loc": ["body", "user"], "msg": "Extra inputs are not permitted", "input": {"temperature": 1}}]
+            ),
+        ),
+        (
+            "user",
+            str([{"type": "x", "loc": ("body", "user"), "msg": "Extra inputs are not permitted", "input": "stream"}]),
+        ),
     ],
 )
 def test_an_unknown_option_is_left_out_and_remembered(name: str, words: str, status: int) -> None:
@@ -253,7 +273,8 @@ def test_an_unknown_option_is_left_out_and_remembered(name: str, words: str, sta
         assert told(server, made, fields) == told(server, made, fields) == "fine"
         refused, first, second = server.calls
     assert name in refused.body and name not in first.body and first.body == second.body
-    assert first.body["stop"] == ["END"], "nothing else is left out"
+    added = {"max_completion_tokens"} if name == "max_tokens" else set()
+    assert set(first.body) == set(refused.body) - {name} | added, "nothing else is left out"
 
 
 def test_several_options_are_left_out_one_by_one() -> None:
@@ -309,7 +330,27 @@ def test_a_conversation_is_written_as_the_template_takes_it(
         assert told(server, made, {}, SYSTEM, DEVELOPER) == "fine" and len(server.calls) == before + 1
 
 
-@pytest.mark.parametrize("body", [b'[{"id": "ok", "context_length": 8192}]', b'{"data": [{"id": "ok"}]}'])
+@pytest.mark.parametrize("content", ["Be terse.", [{"type": "text", "text": "Be terse."}]])
+def test_text_in_parts_is_joined_as_text_is(content: object) -> None:
+    def why(body: dict[str, Any]) -> str | None:
+        roles = [one["role"] for one in body["messages"]]
+        return "conversation roles must alternate" if any(a == b for a, b in pairwise(roles)) else None
+
+    with strict(why) as server, client(server) as made:
+        assert told(server, made, {}, SYSTEM, {"role": "user", "content": content}) == "fine"
+        sent = server.calls[-1].body["messages"]
+    assert [one["content"] for one in sent] == ["Be brief.", "Be terse.\n\nHello?"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"id": "ok", "context_length": 8192}]',
+        b'{"data": [{"id": "ok"}]}',
+        b'["ok"]',
+        b'{"data": [null, {"name": "no"}, {"id": "ok"}]}',
+    ],
+)
 def test_a_list_of_models_may_be_bare(body: bytes) -> None:
     class Listing(Handler):
         def do_GET(self) -> None:
