@@ -37,15 +37,28 @@ _CONTEXT_NAMES = ("context_length", "max_model_len", "context_window", "max_cont
 # A server that demands a longer pause than this is not called again.
 _LONGEST_RETRY_AFTER = 120.0
 _AGAIN = (408, 409, 425, 429)
-# Refusals that say something of the model, its server or the account, and nothing of the question.
+# Refusals that say something of the model, its server or the account, and nothing of the question: its length, its options,
+# the roles and tools that it has, what its filter takes, what it has left.
 _OF_THIS_MODEL = re.compile(
-    r"context|too (?:long|large|many)|prompt is|input (?:token|length)|n_ctx|exceed|not support|unsupported|unrecogni|"
-    r"unknown|extra inputs|invalid model|\bmodel\b.{0,60}(?:not|no longer|deprecat|retire)|template|jinja|alternat|\broles?\b|"
-    r"system message|\btools?\b|parser|temperature|top_p|between|less than|content.?(?:filter|management)|safety|moderation",
+    r"context|too (?:long|large|many|high|low)|prompt (?:is|length)|input (?:token|length)|n_ctx|exceed|reduce the|max_new_tokens|"
+    r"not (?:support|accept|possible|available)|unsupported|unrecogni|unknown|extra inputs|not (?:allowed|enabled)|"
+    r"invalid model|\bmodel\b.{0,60}(?:not|no longer|deprecat|retire)|mandatory|cannot be|"
+    r"template|jinja|alternat|\broles?\b|system message|\btools?\b|parser|\bimages?\b|"
+    r"temperature|top_p|between|(?:less|greater) than|at (?:most|least) -?\d|m(?:ax|in)imum|[<>]=|"
+    r"content.?(?:filter|management|policy|exists)|safety|moderat|flagged|inappropriate|sensitive|violat|usage polic|"
+    r"overload|capacity|busy|try again|usage limit|limit reached|location|region|good standing|arrear|expired",
     re.IGNORECASE,
 )
-_NO_CREDIT = re.compile(r"credit|insufficient.?(?:quota|balance|funds)|billing|payment|top up", re.IGNORECASE)
-_BAD_KEY = re.compile(r"api.?key|unauthori[sz]ed|authenticat|invalid.{0,20}(?:token|credential)", re.IGNORECASE)
+_NO_CREDIT = re.compile(
+    r"\bcredits?\b(?! card)|insufficient.?(?:quota|balance|funds)|billing|payment|top up|recharge|arrear", re.IGNORECASE
+)
+# Rate limits, too, speak of quotas and billing.
+_SURELY_NO_CREDIT = re.compile(r"insufficient.?(?:quota|balance|funds|credit)", re.IGNORECASE)
+_BAD_KEY = re.compile(
+    r"api.?key|unauthori[sz]ed|authenticat|(?:invalid|expired).{0,20}(?:token|credential)|access token", re.IGNORECASE
+)
+# HTTP 403 and 404 for one question: a filter, or no server behind this one that takes what the question needs.
+_OF_THE_QUESTION = re.compile(r"moderat|flagged|safety|violat|content.?(?:filter|policy)|no endpoints", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,14 +231,17 @@ def retry_after(value: object) -> float | None:
 def refusal(transport: Transport, model: str, status: int, wait: str | None, raw: bytes) -> ProviderError:
     """Return the error for a status. wait: the header Retry-After. raw: the body, or its beginning."""
     words = error_text(raw, transport.secret)
-    asked = status in (400, 422)
-    if status in (401, 403) or (asked and _BAD_KEY.search(words)):
+    asked = status in (400, 422) or (status in (403, 404) and _OF_THE_QUESTION.search(words) is not None)
+    if (status in (401, 403) and not asked and not _SURELY_NO_CREDIT.search(words)) or (
+        asked and _BAD_KEY.search(words)
+    ):
         key = f"check the key in {transport.key_env}" if transport.key_env else "it has no key: set key_env"
         return ProviderError(f"it refuses the call (HTTP {status}); {key}", every_question=True, unbilled=True)
-    if status == 402 or (status == 429 and "insufficient_quota" in words) or (asked and _NO_CREDIT.search(words)):
+    of_account = (_SURELY_NO_CREDIT if status in (403, 429) else _NO_CREDIT).search(words) is not None
+    if status == 402 or (of_account and (asked or status in (403, 429))):
         why = f"no credit is left (HTTP {status}); top it up, then go on"
         return ProviderError(why, every_question=True, unbilled=True)
-    if status in (404, 410):
+    if status in (404, 410) and not asked:
         why = f"no model {model!r} at {transport.endpoint.url} (HTTP {status}); check endpoint and served_as"
         return ProviderError(why, every_question=True, unbilled=True)
     if status in _AGAIN or status >= 500:
@@ -235,6 +251,6 @@ def refusal(transport: Transport, model: str, status: int, wait: str | None, raw
         return ProviderError(why, retryable=patient, unbilled=True, retry_after=seconds)
     return ProviderError(
         f"it refuses the question (HTTP {status}{': ' + words if words else ''})",
-        content=asked and _OF_THIS_MODEL.search(words) is None,
+        content=status in (400, 422) and any(map(str.isalpha, words)) and _OF_THIS_MODEL.search(words) is None,
         unbilled=True,
     )

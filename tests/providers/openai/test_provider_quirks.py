@@ -304,6 +304,71 @@ def test_a_model_that_may_not_be_streamed_is_asked_for_a_whole_answer() -> None:
         assert len(server.calls) == 3 and server.calls[-1].body["stream"] is False
 
 
+def _said(message: str, code: object = None) -> dict[str, Any]:
+    return {"error": {"message": message, "code": code}}
+
+
+def refused(status: int, body: dict[str, Any], reason: str) -> ProviderError:
+    with (
+        saying(json.dumps(body).encode(), status=status) as server,
+        client(server) as made,
+        pytest.raises(ProviderError, match=reason) as error,
+    ):
+        told(server, made)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {"error": "This model's maximum prompt length is 131072 but the request contains 200000 tokens."}),
+        (422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000"}),
+        (400, _said("You have reached your specified API usage limits.")),
+        (400, _said("Input data may contain inappropriate content.", "data_inspection_failed")),
+        (400, _said("Content Exists Risk")),
+        (400, _said("Your prompt was flagged as potentially violating our usage policy.", "invalid_prompt")),
+        (400, _said("Model is overloaded")),
+        (400, _said("max_tokens must be at most 10")),
+        (400, _said("images are not accepted by this endpoint")),
+        (400, _said("reasoning is mandatory for this endpoint and cannot be disabled")),
+        (400, {}),
+        (403, _said("Your chosen model requires moderation and your input was flagged for violence", 403)),
+        (404, _said("No endpoints found that support tool use.", 404)),
+    ],
+)
+def test_a_refusal_of_one_question_by_one_model(status: int, body: dict[str, Any]) -> None:
+    error = refused(status, body, f"refuses the question .HTTP {status}")
+    assert not (error.content or error.every_question or error.retryable)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "reason"),
+    [
+        (400, "Access denied, your account is not in good standing: Arrearage", "no credit"),
+        (429, "Insufficient balance or no resource package. Please recharge.", "no credit"),
+        (403, "Insufficient credits", "no credit"),
+        (400, "Access token expired", "set key_env"),
+        (401, "anything", "set key_env"),
+        (404, "anything", "no model"),
+    ],
+)
+def test_a_refusal_of_every_question(status: int, words: str, reason: str) -> None:
+    error = refused(status, _said(words), reason)
+    assert error.every_question
+
+
+@pytest.mark.parametrize("words", ["At least one message must be provided", "credit card numbers must not be sent"])
+def test_a_refusal_that_two_servers_would_have_to_share(words: str) -> None:
+    error = refused(400, _said(words), words)
+    assert error.content and not error.every_question
+
+
+def test_a_rate_limit_that_speaks_of_billing_passes() -> None:
+    words = "You exceeded your current quota, please check your plan and billing details"
+    error = refused(429, _said(words), "HTTP 429")
+    assert error.retryable
+
+
 SYSTEM, DEVELOPER = {"role": "system", "content": "Be brief."}, {"role": "developer", "content": "Be kind."}
 
 
