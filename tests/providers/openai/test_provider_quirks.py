@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from chat_server import Call, Handler, Said, Server, completion, running
 
+from scope_edge.catalog.endpoint import parse_endpoint
 from scope_edge.errors import ProviderError
 from scope_edge.providers.openai.client import ChatClient, RetryPolicy
+from scope_edge.providers.openai.keys import key_header
 from scope_edge.providers.openai.stream import AnswerStream
 from scope_edge.types import ModelCard
 
@@ -432,6 +434,20 @@ def test_a_list_of_models_may_be_null() -> None:
 
     with running(Listing) as server, client(server) as made:
         assert made.served() == ()
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "header"),
+    [
+        ("mine.openai.azure.com", "0123456789abcdef", {"api-key": "0123456789abcdef"}),
+        ("mine.services.ai.azure.com", "0123456789abcdef", {"api-key": "0123456789abcdef"}),
+        ("mine.openai.azure.com", "eyJ0.e30.sig", {"authorization": "Bearer eyJ0.e30.sig"}),
+        ("openai.azure.com.example.org", "0123456789abcdef", {"authorization": "Bearer 0123456789abcdef"}),
+        ("api.example.org", "0123456789abcdef", {"authorization": "Bearer 0123456789abcdef"}),
+    ],
+)
+def test_a_key_is_sent_where_its_server_reads_it(host: str, key: str, header: dict[str, str]) -> None:
+    assert key_header(key, parse_endpoint(f"https://{host}/openai/v1?api-version=preview")) == header
 
 
 def test_a_version_follows_every_path() -> None:
