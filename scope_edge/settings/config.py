@@ -64,6 +64,7 @@ class Settings:
         offline: no connection leaves the machine: nothing is downloaded, and only models on the device may be chosen.
         privacy: "patterns" keeps queries with an e-mail address or a likely key on the device.
         silence_seconds: how long a model's server may be silent before the call is given up.
+        first_token_seconds: how long it may take to the first token. least_pace: tokens per second from then on; 0 = any.
         verify: 2 = a model on the device answers twice, and another model is asked if the answers differ; 0 = off.
         journal: record no decision, those that are run, or all. journal_text, journal_embedding: with the query's.
         journal_days, journal_mb: older entries are deleted, and the oldest beyond that size.
@@ -99,6 +100,8 @@ class Settings:
     offline: bool = False
     privacy: Privacy = "off"
     silence_seconds: float = 120.0
+    first_token_seconds: float = 600.0
+    least_pace: float = 0.05
     verify: int = 0
     journal: JournalChoice = "run"
     journal_text: bool = False

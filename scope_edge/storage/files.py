@@ -17,6 +17,11 @@ _BLOCK = 4 * 1024 * 1024
 _SPARE = 64 * 2**20
 
 
+def expand_user(path: str | Path) -> Path:
+    """Return a path with the home directory for a leading ~; unchanged where that is unknown, unlike `Path.expanduser`."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 def write_atomically(path: Path, blob: bytes, *, private: bool = False) -> None:
     """Replace `path` by `blob` in one step: see `whole_file`. Raises AssetError."""
     with whole_file(path, private=private) as temporary:

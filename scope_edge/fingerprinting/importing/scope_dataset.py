@@ -35,6 +35,7 @@ from scope_edge.fingerprinting.importing.outcomes import (
 from scope_edge.fingerprinting.importing.share import KNOWN, is_known
 from scope_edge.fingerprinting.run import save_fingerprint
 from scope_edge.storage import assets
+from scope_edge.storage.files import expand_user
 from scope_edge.storage.hub import HubRepo, Progress, discard, fetch, is_hub_id, look_up
 from scope_edge.storage.packs import write_pack
 
@@ -76,7 +77,7 @@ def import_anchors(
     Raises UsageError (no such source), AssetError (no anchor split, an unreadable table, a missing column, a disk that
     cannot be written), and the errors of `look_up` and `fetch`.
     """
-    folder = Path(source).expanduser()
+    folder = expand_user(source)
     if folder.is_dir():
         rows = _read_rows(folder, _anchor_files(_files_in(folder), str(folder)))
         return _imported(rows, set_name(folder.resolve().name), str(folder), None, cards, progress)
