@@ -112,19 +112,19 @@ def _checked(name: str, block: int) -> Iterator[bytes]:
 
 
 def user_config_file() -> Path:
-    """Return the user's settings file (may not exist). SCOPE_EDGE_CONFIG overrides it. Raises ConfigError: no home directory."""
+    """Return the user's settings file (may not exist). SCOPE_EDGE_CONFIG overrides it. Raises ConfigError."""
     override = os.environ.get("SCOPE_EDGE_CONFIG")
     return Path(override) if override else _platform_dir("config") / "config.toml"
 
 
 def user_data_dir() -> Path:
-    """Return the folder of the user's own fingerprints (may not exist). SCOPE_EDGE_DATA_DIR overrides it. Raises ConfigError: no home directory."""
+    """Return the folder of the user's own fingerprints (may not exist). SCOPE_EDGE_DATA_DIR overrides it. Raises ConfigError."""
     override = os.environ.get("SCOPE_EDGE_DATA_DIR")
     return Path(override) if override else _platform_dir("data")
 
 
 def user_cache_dir() -> Path:
-    """Return the folder of files that can be rebuilt (may not exist). SCOPE_EDGE_CACHE_DIR overrides it. Raises ConfigError: no home directory."""
+    """Return the folder of files that can be rebuilt (may not exist). SCOPE_EDGE_CACHE_DIR overrides it. Raises ConfigError."""
     override = os.environ.get("SCOPE_EDGE_CACHE_DIR")
     return Path(override) if override else _platform_dir("cache")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from typing import Any
 from scope_edge.errors import AssetError
 
 _BLOCK = 4 * 1024 * 1024
+# A tokenizer of 260,000 tokens has 2.5 million.
+MAX_JSON_PARTS = 10_000_000
 # Left free on the disk: a disk filled to the last byte troubles every other program.
 _SPARE = 64 * 2**20
 
@@ -20,6 +25,29 @@ _SPARE = 64 * 2**20
 def expand_user(path: str | Path) -> Path:
     """Return a path with the home directory for a leading ~; unchanged where that is unknown, unlike `Path.expanduser`."""
     return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """Return a file's content. Raises OSError: unreadable, not a regular file (a device never ends), over `most` bytes."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder has its own error
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with path.open("rb") as file:
+        raw = file.read(most + 1)
+    if len(raw) > most:
+        raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
+    return raw
+
+
+def parse_json(raw: bytes | str) -> Any:
+    """Parse JSON that others wrote. Raises ValueError: invalid, or over `MAX_JSON_PARTS`; RecursionError.
+
+    An empty list takes three bytes of text and 60 of memory.
+    """
+    marks: Any = (b"[", b"{", b",") if isinstance(raw, bytes) else ("[", "{", ",")
+    if sum(map(raw.count, marks)) > MAX_JSON_PARTS:
+        raise ValueError(f"more than {MAX_JSON_PARTS} parts")
+    return json.loads(raw)
 
 
 def write_atomically(path: Path, blob: bytes, *, private: bool = False) -> None:
@@ -37,6 +65,8 @@ def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
     """
     import tempfile  # only for writing: routing reads
 
+    if target.exists() and not target.is_file():
+        raise AssetError(f"{target}: cannot be written (not a regular file); give another path")
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

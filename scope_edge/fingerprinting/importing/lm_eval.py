@@ -29,6 +29,7 @@ from scope_edge.fingerprinting.importing.outcomes import (
     text_of,
     unreadable,
 )
+from scope_edge.storage.files import parse_json
 
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.importing.outcomes import Imported, Progress
@@ -148,7 +149,7 @@ def _samples(path: Path) -> Iterator[tuple[str, _Sample]]:
     rows: Iterable[tuple[int, object]]
     try:
         if next(lines_of(path, MAX_LOG, MAX_LINE), "").lstrip().startswith("["):
-            kind, rows = "sample", enumerate(json.loads("".join(lines_of(path, _MAX_LIST, MAX_LINE))), 1)
+            kind, rows = "sample", enumerate(parse_json("".join(lines_of(path, _MAX_LIST, MAX_LINE))), 1)
         else:
             lines = enumerate(lines_of(path, MAX_LOG, MAX_LINE), 1)
             kind, rows = "line", ((number, json.loads(line)) for number, line in lines if line.strip())
