@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scope_edge.errors import InfeasibleError
-from scope_edge.execution.fallback import callable_models
+from scope_edge.execution.attached import attached_strings
+from scope_edge.execution.fallback import callable_models, callable_now
 from scope_edge.execution.request import (
     ASK,
     ROUTE,
     Asked,
     AskRequest,
     Request,
+    limited,
     read_fields,
     read_options,
     read_preference,
@@ -151,11 +154,12 @@ class Router:
         started = time.monotonic()
         given = read_options(options, ASK)
         model, preference = given.get("model"), self._preference(given)
+        fields = read_fields(given.get("fields"))
         request = AskRequest(
-            query=read_query(text, given),
+            query=replace(read_query(text, given), attached=attached_strings((), fields)),
             preference=preference,
             model=None if model is None else check_name("model", model),
-            fields=read_fields(given.get("fields")),
+            fields=fields,
             verify=read_verify(given, self._settings),
             started=started,
         )
@@ -169,7 +173,7 @@ class Router:
     def decide(self, query: Query, preference: Preference, top_k: int | None = None) -> Decision:
         """Decide where a query should go. top_k: similar anchors to report. Raises as `route` does."""
         self._check_known(preference.exclude)
-        flow = self._flow
+        flow, preference = self._flow, self._among_callable(preference)
         started = time.perf_counter()
         encoded = flow.encode(query)
         milliseconds = (time.perf_counter() - started) * 1e3
@@ -178,7 +182,8 @@ class Router:
 
     def decide_many(self, requests: Iterable[tuple[Query, Preference]]) -> Iterator[Decision]:
         """Decide for many queries that `prepare` has checked, in order. Raises as `route_many` does."""
-        for encoded, decision in self._flow.decide_many(requests, top_k=self._settings.top_k):
+        among = ((query, self._among_callable(preference)) for query, preference in requests)
+        for encoded, decision in self._flow.decide_many(among, top_k=self._settings.top_k):
             yield self._recorded(encoded, decision, asked=False)
 
     def start(self, request: AskRequest) -> Asked:
@@ -212,7 +217,7 @@ class Router:
                 budget=preference.budget,
                 ceiling=preference.ceiling,
                 messages=request.messages,
-                fields=request.fields,
+                fields=limited(request.fields, self._settings.max_answer_tokens),
                 local_only=preference.local_only,
                 verify=request.verify,
                 encoded=encoded,
@@ -251,6 +256,17 @@ class Router:
                 journal = self._opened()
             journal.record(encoded.query, decision, None, encoded=encoded)
         return decision
+
+    def _among_callable(self, preference: Preference) -> Preference:
+        """Return the preference without the default pool's models that cannot be called, once one can be."""
+        return replace(preference, exclude=(*preference.exclude, *self._silent)) if self._silent else preference
+
+    @cached_property
+    def _silent(self) -> tuple[str, ...]:
+        """Models of the default pool that are there for reference; () if nothing can be called yet, or of a chosen pool."""
+        pool = self.pool
+        silent = tuple(card.id for card in pool if not callable_now(card))
+        return silent if self._settings.pool == DEFAULT_POOL and len(silent) < len(pool) else ()
 
     def _top_k(self, given: int | None) -> int:
         return self._settings.top_k if given is None else given

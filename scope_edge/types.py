@@ -26,17 +26,22 @@ Evidence = Literal["strong", "weak", "none"]
 PolicyName = Literal["scope-edge", "paper"]
 Fallback = Literal["none", "cheapest"]
 Counted = Literal["server", "tokenizer", "estimate"]
-Ending = Literal["complete", "cut", "broken", "cancelled", "failed"]
+Ending = Literal["complete", "cut", "loop", "broken", "cancelled", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The text to route. `system` and `history` (earlier (role, text) turns) are sent along: they cost tokens, but are not encoded."""
+    """The text to route.
+
+    `system`, `history` (earlier (role, text) turns) and `attached` (further strings, such as tools and their calls) are sent
+    along: they cost tokens and are checked for private parts, but are not encoded.
+    """
 
     text: str
     system: str | None = None
     id: str | None = None
     history: tuple[tuple[str, str], ...] = ()
+    attached: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ ConfigError when the settings file cannot be read or written.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,27 @@ from scope_edge.errors import AssetError, ConfigError, UsageError
 from scope_edge.settings.config import Settings, load_settings, parse
 from scope_edge.settings.schema import CHECKS
 from scope_edge.settings.validation import check_name
+from scope_edge.storage import assets
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
     from tomlkit.items import Array
 
 
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Read and write the settings file while no other process or thread edits it. Raises ConfigError."""
+    from scope_edge.storage.files import exclusive
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(assets.user_config_file().resolve()))
+        except AssetError as error:
+            raise ConfigError(f"{error}; nothing was changed") from error
+        yield
+
+
+@_one_at_a_time()
 def use_pool(name: str) -> tuple[str, ...]:
     """Make a pool the active one; return its model ids. Raises UsageError (unknown or empty pool)."""
     settings, catalog = _loaded()
@@ -34,6 +50,7 @@ def use_pool(name: str) -> tuple[str, ...]:
     return ids
 
 
+@_one_at_a_time()
 def add_to_pool(model: str, pool: str) -> tuple[str, ...]:
     """Append a model to a pool, which is made if missing; return the pool's model ids.
 
@@ -49,6 +66,7 @@ def add_to_pool(model: str, pool: str) -> tuple[str, ...]:
     return (*before, model)
 
 
+@_one_at_a_time()
 def remove_from_pool(model: str, pool: str) -> tuple[str, ...]:
     """Remove a model from a pool; return the remaining model ids. Raises UsageError (unknown pool, not in it)."""
     settings, catalog = _loaded()
@@ -63,6 +81,7 @@ def remove_from_pool(model: str, pool: str) -> tuple[str, ...]:
     return tuple(one for one in before if one != model)
 
 
+@_one_at_a_time()
 def add_card(model: str, fields: Mapping[str, Any], pool: str | None, *, replace: bool = False) -> Catalog:
     """Write a card, and append the model to a pool unless `pool` is None, in one step; return the new catalog.
 
@@ -102,6 +121,7 @@ class Removed:
     bundled: bool
 
 
+@_one_at_a_time()
 def remove_card(model: str) -> Removed:
     """Remove a card of the user's from the settings file, and the model from the user's pools.
 
@@ -130,6 +150,7 @@ def remove_card(model: str) -> Removed:
     return Removed(pools, bundled)
 
 
+@_one_at_a_time()
 def update_card(model: str, facts: Mapping[str, float]) -> None:
     """Write numbers on a card of the user's. Raises ConfigError, also if the card is missing."""
     settings = load_settings()
@@ -143,6 +164,7 @@ def check_profile_name(name: str) -> str:
     return check_name("the profile's name", name)
 
 
+@_one_at_a_time()
 def save_profile(name: str, values: Mapping[str, Any]) -> Path:
     """Write a profile, replacing one of that name; return the settings file.
 

@@ -153,7 +153,7 @@ def judge_gpu(gpus: Sequence[Gpu], llama: LlamaBuild) -> Check:
 
 def mend(maker: Maker, system: str = sys.platform) -> str:
     """Return the command that builds llama.cpp for a maker's GPUs, in the syntax of the system's shell."""
-    install = 'pip install --upgrade --force-reinstall --no-cache-dir "llama-cpp-python>=0.3.16"'
+    install = 'pip install --upgrade --force-reinstall --no-cache-dir "llama-cpp-python>=0.3.36"'
     flags = f'CMAKE_ARGS="{_BUILD_FLAGS[maker]}"'
     return f"$env:{flags}; {install}" if system == "win32" else f"{flags} {install}"
 

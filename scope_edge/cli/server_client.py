@@ -91,7 +91,7 @@ def route(settings: Settings, text: str, options: Mapping[str, Any]) -> Decision
 
 @contextlib.contextmanager
 def ask(settings: Settings, text: str, options: Mapping[str, Any]) -> Iterator[ServedStream | None]:
-    """Give the server's answer as a stream, or None if no compatible server runs. options: system, exclude, model.
+    """Give the server's answer as a stream, or None if no compatible server runs. options: system, exclude, model, fields.
 
     Raises InfeasibleError.
     """
@@ -100,6 +100,7 @@ def ask(settings: Settings, text: str, options: Mapping[str, Any]) -> Iterator[S
         "model": options["model"] or settings.profile or "auto",
         "messages": [*system, {"role": "user", "content": text}],
         "stream": True,
+        **options["fields"],
         "scope_edge": _preference(settings, options),
     }
     with contextlib.ExitStack() as stack:

@@ -9,7 +9,8 @@ the weights, checks the bound on held-out queries, and prints the tables below.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
 
@@ -167,11 +168,16 @@ def estimate_prompt_tokens(text: str) -> PromptTokens:
 
 
 def query_prompt_tokens(query: Query) -> PromptTokens:
-    """Estimate the cl100k tokens of a query's whole prompt: text, system prompt, history and chat wrapping."""
-    tokens = estimate_prompt_tokens(query.text) + CHAT_WRAPPING
+    """Estimate the cl100k tokens of a query's whole prompt: text, system prompt, history, attached strings, chat wrapping."""
+    tokens = estimate_prompt_tokens(query.text) + CHAT_WRAPPING + attached_tokens(query.attached)
     for _, text in query.history:
         tokens = tokens + estimate_prompt_tokens(text) + TURN_WRAPPING
     return tokens if query.system is None else tokens + estimate_prompt_tokens(query.system)
+
+
+def attached_tokens(strings: Sequence[str]) -> PromptTokens:
+    """Estimate the cl100k tokens of strings in a JSON value, with the marks around each."""
+    return estimate_prompt_tokens(json.dumps(strings, ensure_ascii=False)) if strings else PromptTokens(0.0, 0.0)
 
 
 def ascii_counts(raw: bytes) -> tuple[float, ...]:

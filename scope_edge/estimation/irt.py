@@ -77,8 +77,8 @@ class IrtEstimator:
         calibration = _calibration(irt, self.models, fingerprints)
         self.calibration = calibration if personal is None else personal.on(calibration, self.models)
         abilities = [ability_of(irt, model, fingerprints.get(model, ())) for model in self.models]
-        unknown = _unknown(population)
-        known = [ability or unknown for ability in abilities]
+        average = _average(population)
+        known = [ability or average for ability in abilities]
         self._far: tuple[Evidence, ...] = tuple("none" if ability is None else "weak" for ability in abilities)
         self._mean = np.array([one.mean for one in known])
         self._covariance = np.array([one.covariance for one in known])
@@ -89,7 +89,7 @@ class IrtEstimator:
         self._upper = np.array([upper_residual(one.residuals, population.length_residuals, coverage) for one in known])
         self._growth = [mean_growth(one.residuals, population.length_residuals) for one in known]
         self._factor = np.array([card.token_factor for card in pool])
-        self._source = tuple("none" if ability is None else "prior" for ability in abilities)
+        self._source = ("prior",) * len(abilities)
 
     def estimate(self, encoded: EncodedQuery, similarity: float) -> tuple[Estimates, EstimatorReport]:
         """Estimate every model of the pool. similarity: cosine of the nearest anchor of the bank."""
@@ -174,7 +174,7 @@ class IrtEstimator:
         if similarity < NEAR:
             return self._far
         pinned = (variance <= PINNED**2).tolist()
-        return tuple("strong" if sure else far for sure, far in zip(pinned, self._far, strict=True))
+        return tuple("strong" if sure and far != "none" else far for sure, far in zip(pinned, self._far, strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,8 +298,14 @@ def _root(covariances: Floats) -> Floats:
     return np.asarray(axes * np.sqrt(np.maximum(values, 0.0))[:, None, :])
 
 
-def _unknown(population: Population) -> Ability:
-    """Return an ability for a model without a fingerprint: all its numbers are NaN, not guessed."""
-    mean, covariance = population.mean * np.nan, population.covariance * np.nan
-    length_mean, length_covariance = population.length_mean * np.nan, population.length_covariance * np.nan
-    return Ability(mean, covariance, length_mean, length_covariance, measured=0, spread=np.nan, residuals=np.zeros(0))
+def _average(population: Population) -> Ability:
+    """Return an ability for a model without a fingerprint: the population's mean, as uncertain as its models differ."""
+    return Ability(
+        mean=population.mean,
+        covariance=population.covariance,
+        length_mean=population.length_mean,
+        length_covariance=population.length_covariance,
+        measured=0,
+        spread=1.0,
+        residuals=np.zeros(0),
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scope_edge.encoding.token_count import PromptTokens, estimate_prompt_tokens
 from scope_edge.errors import AssetError, ProviderError
-from scope_edge.execution.token_budget import TokenBudget, estimated_prompt, token_budget_for, wanted_tokens
+from scope_edge.execution.token_budget import TokenBudget, check_sized, estimated_prompt, token_budget_for
 from scope_edge.policy.price import Price
 
 if TYPE_CHECKING:
@@ -74,19 +74,21 @@ class Call:
         messages, limits = request.conversation, request.limits
         if limits.usd is not None and spent:
             limits = replace(limits, usd=limits.usd - spent)
+        capped = self._ledger is not None and self._ledger.capped
+        check_sized(self.card, messages, fields, limits, capped=capped)
         counted = None if limits.tokens is None else self._provider.prompt_tokens(self.card, messages)
         exact = None if counted is None else PromptTokens(float(counted), float(counted))
-        capped = self._ledger is not None and self._ledger.capped
-        prompt = exact or estimated_prompt(self.card, messages, fields, limits, capped=capped)
-        self._budget = token_budget_for(self.card, self.candidate, limits, prompt, wanted_tokens(fields), capped=capped)
+        prompt = exact or estimated_prompt(self.card, messages, fields)
+        self._budget = token_budget_for(self.card, self.candidate, limits, prompt, fields, capped=capped)
         if self._ledger is not None and not Price.on(self.card).free:
             self._reservation, self._reserved = self._ledger.reserve(self._budget.usd_hi, self.card.id), True
-        self._free = False
         try:
             self._stream = self._provider.begin(self.card, messages, fields, self._budget, request.until)
         except ProviderError as error:
             self._free = error.unbilled
             raise
+        # From here on; what failed before was not sent.
+        self._free = False
         if self._ended.is_set():
             self._stream.close()
 

@@ -11,6 +11,7 @@ from scope_edge.errors import ProviderError, ScopeEdgeError, WorkerError
 from scope_edge.execution.protocols import CompletionStream
 from scope_edge.execution.request import texts_of
 from scope_edge.providers.llama.host import DeviceStream, Generation
+from scope_edge.providers.llama.loadable import gguf_path, own_sampling
 from scope_edge.providers.llama.messages import Message, Sampling
 from scope_edge.providers.openai.stream import Piece
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # These change the form of an answer and are not supported here: another model is better than an answer that breaks a program.
 _UNABLE = ("tools", "functions", "audio", "logprobs")
+# Without another limit: a small model that does not come to an end would fill its context.
+_LONGEST_ANSWER = 4096
 _ROLES = {"developer": "system", "system": "system", "user": "user", "assistant": "assistant"}
 
 
@@ -45,8 +48,8 @@ class DeviceProvider:
         """Call a model; its answer is still to come. Raises ProviderError: the model cannot do this, or cannot be loaded."""
         _check_able(fields)
         options = Generation(
-            max_tokens=budget.max_tokens,
-            sampling=_sampling(fields),
+            max_tokens=_LONGEST_ANSWER if budget.max_tokens is None else budget.max_tokens,
+            sampling=_sampling(fields, own_sampling(gguf_path(card))),
             stop=_stop(fields),
             deadline=max(until - time.monotonic(), 0.0) if math.isfinite(until) else None,
         )
@@ -77,8 +80,9 @@ class DeviceCompletionStream(CompletionStream[DeviceStream]):
 
     @property
     def ending(self) -> Ending:
-        """How the answer ended: "cut" by the limit on tokens, by the context or by the clock."""
-        return "complete" if self._stream.ending == "stop" else "cut"
+        """How the answer ended: "cut" by the limit on tokens, by the context or by the clock; "loop": it repeated itself."""
+        endings: dict[str, Ending] = {"stop": "complete", "loop": "loop"}
+        return endings.get(self._stream.ending or "", "cut")
 
     def __iter__(self) -> Iterator[Piece]:
         wrote = False
@@ -114,9 +118,9 @@ def _check_able(fields: Mapping[str, Any]) -> None:
         raise ProviderError(f"not supported on the device: {', '.join(unable)}", unbilled=True)
 
 
-def _sampling(fields: Mapping[str, Any]) -> Sampling:
-    """Return the request's sampling, or else the worker's. Raises ProviderError: out of range, for any model."""
-    usual, seed = Sampling(), fields.get("seed")
+def _sampling(fields: Mapping[str, Any], usual: Sampling) -> Sampling:
+    """Return the request's sampling, or else the model's own. Raises ProviderError: out of range, for any model."""
+    seed = fields.get("seed")
     if seed is not None and type(seed) is not int:
         raise ProviderError("seed must be a whole number", content=True, unbilled=True)
     return Sampling(

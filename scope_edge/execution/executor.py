@@ -184,7 +184,7 @@ class Execution:
             ending = self._ending_of(call)
         finally:
             bill = self._settle(call)
-            over = ending in ("cancelled", "complete", "cut")
+            over = ending in ("cancelled", "complete", "cut", "loop")
             if over:
                 self._end(call, bill, ending)
         if not over:
@@ -251,6 +251,8 @@ class Execution:
         """Return how a whole answer ended, with a warning if it was cut."""
         if call.ending == "cut":
             self._warnings.append(_LATE if self._late() else "the answer was cut off at the limit on its tokens")
+        elif call.ending == "loop":
+            self._warnings.append(f"{call.card.id} only repeated itself, so its answer was ended")
         return call.ending
 
     def _ending_of(self, call: Call) -> Ending:

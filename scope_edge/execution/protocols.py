@@ -41,7 +41,7 @@ class CompletionStream(ABC, Generic[S]):
     @property
     @abstractmethod
     def ending(self) -> Ending:
-        """Return "complete" or "cut"."""
+        """Return "complete", "cut" or "loop"."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Piece]: ...

@@ -149,6 +149,13 @@ def texts_of(messages: Messages) -> tuple[list[str], bool]:
     return texts, other
 
 
+def whole_number(text: str) -> int:
+    """Read a whole number of JSON. Raises ValueError: beyond 64 bits other programs read another number, or none."""
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+        raise ValueError(f"{text[:40]} is out of range; send a smaller number")
+    return int(text)
+
+
 def read_options(options: Any, known: tuple[str, ...]) -> dict[str, Any]:
     """Check the options' names. Raises UsageError for an unknown one."""
     for name in options:
@@ -186,13 +193,22 @@ def read_fields(given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise UsageError(f"fields must be a mapping of names to values, not {given!r:.80}")
     try:
-        json.dumps(dict(given), allow_nan=False)
+        json.loads(json.dumps(dict(given), allow_nan=False), parse_int=whole_number)
     except (TypeError, ValueError) as error:
         raise UsageError(f"fields cannot be sent as JSON: {error}") from error
     for name in TOKEN_LIMITS:
         if given.get(name) is not None and not (type(given[name]) is int and 1 <= given[name] < 2**63):
             raise UsageError(f"fields: {name} must be a whole number, at least 1")
     return dict(replace_surrogates_in_body(given))
+
+
+def limited(fields: Mapping[str, Any], most: int | None) -> Mapping[str, Any]:
+    """Return the fields with a limit on the answer's tokens, unless they have a lower one. most: None = unlimited."""
+    if most is None:
+        return fields
+    given = [value for name in TOKEN_LIMITS if type(value := fields.get(name)) is int]
+    rest = {name: value for name, value in fields.items() if name not in TOKEN_LIMITS}
+    return {**rest, TOKEN_LIMITS[0]: min(most, *given)} if given else {**rest, TOKEN_LIMITS[0]: most}
 
 
 def read_verify(options: Mapping[str, Any], settings: Settings) -> int:

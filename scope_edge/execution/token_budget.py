@@ -7,14 +7,20 @@ smallest of these and of the request's own limit.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scope_edge.encoding.token_count import CHAT_WRAPPING, TURN_WRAPPING, PromptTokens, estimate_prompt_tokens
-from scope_edge.errors import ProviderError
+from scope_edge.encoding.token_count import (
+    CHAT_WRAPPING,
+    TURN_WRAPPING,
+    PromptTokens,
+    attached_tokens,
+    estimate_prompt_tokens,
+)
+from scope_edge.errors import BudgetError, ProviderError
+from scope_edge.execution.attached import attached_strings, predicted_text, unsized_part
 from scope_edge.execution.request import TOKEN_LIMITS, texts_of
 from scope_edge.policy.price import Price
 
@@ -41,21 +47,29 @@ class TokenBudget:
 
 
 def token_budget_for(
-    card: ModelCard, candidate: Candidate, budget: Budget, prompt: PromptTokens, wanted: int | None, *, capped: bool
+    card: ModelCard,
+    candidate: Candidate,
+    budget: Budget,
+    prompt: PromptTokens,
+    fields: Mapping[str, Any],
+    *,
+    capped: bool,
 ) -> TokenBudget:
-    """Return the limits of a call to this model. wanted: completion tokens, at most. capped: total spending is.
+    """Return the limits of a call to this model. fields: of the wire format. capped: total spending is.
 
     Raises ProviderError: a limit leaves no room for a single token, or the price is unknown.
     """
-    price = Price.on(card)
+    price, wanted = Price.on(card), wanted_tokens(fields)
+    # Billed as completion, whether the answer uses them or not.
+    predicted = estimate_prompt_tokens(predicted_text(fields)).high * card.token_factor
     caps = [] if wanted is None else [float(wanted)]
     if budget.tokens is not None:
-        caps.append(budget.tokens - prompt.high)
+        caps.append(budget.tokens - prompt.high - predicted)
     if budget.usd is not None and not price.free:
         affordable = price.affords(budget.usd, prompt.high)
         if affordable is None:
             raise ProviderError("its price is unknown, so no limit in dollars can be kept", unbilled=True)
-        caps.append(affordable)
+        caps.append(affordable - predicted)
     if capped and not caps and not price.free:
         caps.append(max(_CAPPED_TOKENS, _CAPPED_TIMES * (candidate.tokens_hi or 0.0)))
     cap = min(caps, default=math.inf)
@@ -66,7 +80,7 @@ def token_budget_for(
     if math.isfinite(cap) and card.context_tokens is not None and card.context_tokens - prompt.high >= 1:
         cap = min(cap, card.context_tokens - prompt.high)
     completion = cap if math.isfinite(cap) else candidate.tokens_hi
-    usd_hi = 0.0 if price.free else None if completion is None else price.of(prompt.high, completion)
+    usd_hi = 0.0 if price.free else None if completion is None else price.of(prompt.high, completion + predicted)
     return TokenBudget(math.floor(cap) if math.isfinite(cap) else None, prompt, usd_hi)
 
 
@@ -76,40 +90,27 @@ def wanted_tokens(fields: Mapping[str, Any]) -> int | None:
     return min(given, default=None)
 
 
-def estimated_prompt(
+def check_sized(
     card: ModelCard, messages: Messages, fields: Mapping[str, Any], budget: Budget, *, capped: bool
-) -> PromptTokens:
-    """Estimate the tokens of all that is sent, in the model's own, where its tokenizer is missing.
+) -> None:
+    """Raise ProviderError for a request that has no upper bound where this query is limited, BudgetError where spending is."""
+    paid = not Price.on(card).free
+    if budget.tokens is None and not (paid and (capped or budget.usd is not None)):
+        return
+    part = unsized_part(messages, fields)
+    if part is None:
+        return
+    if budget.tokens is not None or budget.usd is not None:
+        raise ProviderError(f"the size of {part} in tokens is unknown, so no limit can be kept", unbilled=True)
+    raise BudgetError(
+        f"{card.id}: the cost of {part} is unknown, so max_usd_day and max_usd_month cannot be kept; leave it out, or unset them"
+    )
 
-    That is every text, and as JSON whatever else a message or the request holds: calls and descriptions of tools, names,
-    earlier thoughts, a predicted answer, a response format. capped: total spending is.
 
-    Raises ProviderError: a part has an unknown size, and a limit is set.
-    """
-    texts, other = texts_of(messages)
-    dollars = (budget.usd is not None or capped) and not Price.on(card).free
-    if other and (budget.tokens is not None or dollars):
-        why = "the number of tokens in pictures, audio and files is unknown, so no limit can be kept"
-        raise ProviderError(why, unbilled=True)
-    total = CHAT_WRAPPING
-    for number, text in enumerate(texts):
+def estimated_prompt(card: ModelCard, messages: Messages, fields: Mapping[str, Any]) -> PromptTokens:
+    """Estimate the tokens of all that is sent, in the model's own, where its tokenizer is missing."""
+    total = CHAT_WRAPPING + attached_tokens(attached_strings(messages, fields))
+    for number, text in enumerate(texts_of(messages)[0]):
         total = total + estimate_prompt_tokens(text)
         total = total + TURN_WRAPPING if number else total
-    for rest in filter(None, (*map(_beside_text, messages), _beside_numbers(fields))):
-        total = total + estimate_prompt_tokens(json.dumps(rest, ensure_ascii=False, default=str))
     return PromptTokens(total.expected * card.token_factor, total.high * card.token_factor)
-
-
-def _beside_text(message: Mapping[str, Any]) -> list[Any]:
-    """Return all that a message holds beside its role and text."""
-    content = message.get("content")
-    parts = content if isinstance(content, list) else []
-    texts = [part for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
-    marks = [{key: value for key, value in part.items() if key not in ("type", "text")} for part in texts]
-    rest = {key: value for key, value in message.items() if key not in ("role", "content") and value}
-    return [*filter(None, (rest, *marks))]
-
-
-def _beside_numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields whose values hold text, which numbers and switches such as the temperature do not."""
-    return {name: value for name, value in fields.items() if value and not isinstance(value, (int, float))}

@@ -147,12 +147,12 @@ def _answer(question: Question, result: JobResult) -> LoggedAnswer:
     if not result.samples:
         return LoggedAnswer(question.anchor, None, result.problem or "it was not run")
     sample = result.samples[0]
-    if sample.ending not in ("stop", "limit"):
+    if sample.ending not in ("stop", "limit", "loop"):
         return LoggedAnswer(question.anchor, None, f"decoding ended early ({sample.ending})")
     return LoggedAnswer(
         anchor=question.anchor,
         text=sample.text,
-        cut=sample.ending == "limit",
+        cut=sample.ending in ("limit", "loop"),
         prompt_tokens=float(result.prompt_tokens),
         completion_tokens=float(sample.tokens),
         counted="tokenizer",

@@ -86,14 +86,14 @@ def _try_gguf(
     if not result.samples:
         raise WorkerError(f"{gguf.path.name}: {result.problem or 'it did not run'}")
     (sample,) = result.samples
-    if sample.ending not in ("stop", "limit"):
+    if sample.ending not in ("stop", "limit", "loop"):
         raise WorkerError(f"{gguf.path.name}: no answer within {timeout:g} seconds ({sample.ending})")
     return Trial(
         model=card.id,
         how=how,
         works=True,
         text=sample.text,
-        cut=sample.ending == "limit",
+        cut=sample.ending in ("limit", "loop"),
         seconds=seconds,
         load_seconds=ready.load_seconds,
         prompt_tokens=result.prompt_tokens,

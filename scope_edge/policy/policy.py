@@ -109,7 +109,7 @@ def decide(
         candidates=_candidates(columns, estimates, context.costs, utility, context.limits, order),
         flip_below=below,
         flip_above=above,
-        warnings=tuple(_warnings(scored, allowed, chosen, notice)),
+        warnings=tuple(_warnings(scored, allowed, chosen, notice, estimates)),
     )
 
 
@@ -166,12 +166,17 @@ def _candidates(
     return tuple(map(Candidate, *in_order))
 
 
-def _warnings(scored: ScoredCandidates, allowed: Bools, chosen: int, notice: str | None) -> Iterator[str]:
+def _warnings(
+    scored: ScoredCandidates, allowed: Bools, chosen: int, notice: str | None, estimates: Estimates
+) -> Iterator[str]:
     pool, columns, p = scored.pool, scored.pool.columns, scored.p[0]
     if notice is not None:
         yield notice
     if chosen >= 0 and np.isnan(p[chosen]):
         yield f"no measured model could be chosen; the accuracy of {columns.models[chosen]} is unknown"
+    elif chosen >= 0 and estimates.evidence[chosen] == "none":
+        model = columns.models[chosen]
+        yield f"{model} was never measured: its numbers are an average model's; `scope-edge fingerprint {model}` measures it"
     apart = allowed & ~weighable(p, scored.cost[0])
     if apart.any():
         unpriced, unmeasured = np.isnan(columns.usd_in), np.isnan(p)
@@ -179,7 +184,7 @@ def _warnings(scored: ScoredCandidates, allowed: Bools, chosen: int, notice: str
         yield from _named(columns, rest & unpriced, "price unknown, ranked after every priced model")
         why = f"{unknown} unknown and so the cost, ranked after every model of known cost"
         yield from _named(columns, rest & ~unpriced, why)
-        yield from _named(columns, apart & unmeasured, "no fingerprint, ranked after every measured model")
+        yield from _named(columns, apart & unmeasured, "accuracy unknown, ranked after every other model")
     for model, why in pool.unloadable.items():
         yield f"{model} cannot be loaded: {why}"
     if pool.retired:

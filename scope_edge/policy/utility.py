@@ -145,11 +145,7 @@ def decision_context(
     anchors = None
     if policy == "paper" and slices:
         anchors = anchor_statistics(columns, slices, prompt.expected, pool.value_of_time)
-    p = estimates.p_correct
-    if "none" in estimates.evidence:
-        # Unknown without evidence, whatever an estimator may have put there.
-        p = np.where([evidence == "none" for evidence in estimates.evidence], np.nan, p)
-    scored = ScoredCandidates(pool, policy, p[None], costs.cost[None], anchors)
+    scored = ScoredCandidates(pool, policy, estimates.p_correct[None], costs.cost[None], anchors)
     return DecisionContext(costs, limits, allowed, feasible, alpha, scored)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # The encoder's name as an embedding model.
 ENCODER = "all-minilm-l6-v2"
-_CAPS = ("max_tokens", "max_usd", "max_seconds")
+_CAPS = ("max_tokens", "max_usd", "max_seconds", "max_answer_tokens")
 # At a fifth of the way, a twenty-fifth of what the most accurate choice would spend (docs/alpha.md).
 CHEAP_ALPHA = 0.2
 

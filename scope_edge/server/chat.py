@@ -150,7 +150,7 @@ class _Reply:
         if run is None:
             return
         self._state.ran(name, execution.decision, run, None if answer is None else answer.id)
-        if run.model is not None and run.ending in ("complete", "cut") and self._target.pinned is None:
+        if run.model is not None and run.ending in ("complete", "cut", "loop") and self._target.pinned is None:
             self._state.backend.conversations.answered(name, self._conversation.messages, run.model)
 
 

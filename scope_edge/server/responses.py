@@ -71,7 +71,7 @@ class ResponseFormatter:
         return body | ({"scope_edge": {"decision": answer.decision.as_dict(), **_ours(answer)}} if self.show else {})
 
     def _finish(self, run: Run) -> str:
-        return "length" if run.ending == "cut" else "tool_calls" if self._called else "stop"
+        return "length" if run.ending in ("cut", "loop") else "tool_calls" if self._called else "stop"
 
     def _event(self, content: Any, finish: str | None = None, ours: Mapping[str, Any] | None = None) -> bytes:
         choice = {"index": 0, "delta" if self.chat else "text": content, "finish_reason": finish}

@@ -63,6 +63,10 @@ def serve(
     overrides: settings among the command's arguments. ready: called once the server listens. Raises UsageError (it cannot listen
     there, or would be open to the network), and what loading raises.
     """
+    try:
+        options.host.encode("idna")
+    except UnicodeError as error:
+        raise UsageError(f"--host must be an address or a name of this machine, not {options.host[:60]!r}") from error
     if not options.auth and not is_loopback(options.host):
         raise UsageError(f"--no-auth on {options.host} would let any program there spend your keys; leave it out")
     share_arenas()

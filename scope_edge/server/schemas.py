@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from scope_edge.encoding.unicode import replace_surrogates_in_body
 from scope_edge.errors import UsageError
-from scope_edge.execution.request import texts_of
+from scope_edge.execution.attached import attached_strings
+from scope_edge.execution.request import texts_of, whole_number
 from scope_edge.server.errors import bad
 from scope_edge.server.token import REQUEST_SETTINGS
 from scope_edge.settings.schema import CHECKS
@@ -22,7 +23,6 @@ AUTO = "auto"
 OURS = "scope_edge"
 MAX_MESSAGES = 10_000
 MAX_INPUTS = 2048
-_LONGEST_WHOLE = len(str(-(2**63)))
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _SYSTEM = ("system", "developer")
 # Type of a part -> what a model needs for it.
@@ -105,7 +105,7 @@ def read_query(body: Mapping[str, Any]) -> tuple[str, Query, RequestOptions]:
     elif twice:
         raise bad(f"give messages or {' and '.join(twice)}, not both", twice[0])
     else:
-        query = _query(_messages(body["messages"]))
+        query = _query(_messages(body["messages"]), {})
     options = {name: body[name] for name in _OPTIONS if name in body}
     return _model(body), query, _options({**_object(body, OURS), **options}, show=False)
 
@@ -147,7 +147,7 @@ def _conversation(body: Mapping[str, Any], messages: tuple[Mapping[str, Any], ..
             raise bad(f"{name} must be a whole number, at least 1", name)
     return Conversation(
         model=_model(body),
-        query=_query(messages),
+        query=_query(messages, fields),
         messages=messages,
         fields=fields,
         needs=_needs(messages, fields),
@@ -181,8 +181,8 @@ def _parts(message: Mapping[str, Any]) -> list[Any]:
     return content if isinstance(content, list) else []
 
 
-def _query(messages: Sequence[Mapping[str, Any]]) -> Query:
-    """Return the user's last message as the query; the others only cost tokens. Raises ApiError."""
+def _query(messages: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> Query:
+    """Return the user's last message as the query; the others, and all fields, only cost tokens. Raises ApiError."""
     roles, texts = [message["role"] for message in messages], texts_of(messages)[0]
     last = max((n for n, role in enumerate(roles) if role == "user"), default=None)
     if last is None:
@@ -193,7 +193,12 @@ def _query(messages: Sequence[Mapping[str, Any]]) -> Query:
         for n, (role, text) in enumerate(zip(roles, texts, strict=True))
         if n != last and role not in _SYSTEM
     )
-    return Query(texts[last], system="\n".join(system) if system else None, history=history)
+    return Query(
+        texts[last],
+        system="\n".join(system) if system else None,
+        history=history,
+        attached=attached_strings(messages, fields),
+    )
 
 
 def _needs(messages: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -242,10 +247,10 @@ def _flag(body: Mapping[str, Any], name: str) -> bool:
 
 
 def _whole(text: str) -> int:
-    # Beyond 64 bits other programs read another number, or none.
-    if len(text) > _LONGEST_WHOLE:
-        raise bad(f"{text[:40]}... is out of range; send a smaller number")
-    return int(text)
+    try:
+        return whole_number(text)
+    except ValueError as error:
+        raise bad(str(error)) from error
 
 
 def _finite(text: str) -> float:

@@ -39,10 +39,11 @@ NONCE, PROOF = "x-scope-edge-nonce", "x-scope-edge-proof"
 # Settings that a request gives, and those that concern the server or the command alone.
 REQUEST_SETTINGS = (
     "alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy", "verify", "top_k", "pool",
+    "max_answer_tokens",
 )  # fmt: skip
 _OWN_SETTINGS = ("profile", "provider", "threads", "keep_alive", "stick", "use_server")
 # Settings of the server that a request cannot widen.
-_LIMITS = ("max_tokens", "max_usd", "max_seconds", "local_only")
+_LIMITS = ("max_tokens", "max_usd", "max_seconds", "local_only", "fallback")
 _STATE_FILES, _MAX_STATE_BYTES = "running-*.json", 4096
 
 
@@ -119,6 +120,10 @@ class RunningServer:
         """Return whether the server would decide as a process with these settings, given what a request can say."""
         limits = dict(self.limits)
         if limits.pop("local_only") and not (settings.local_only or settings.offline):
+            return False
+        if limits.pop("fallback") != "cheapest" == settings.fallback and any(
+            one is not None for one in limits.values()
+        ):
             return False
         wanted = {name: getattr(settings, name) for name in limits}
         if any(limit is not None and (wanted[name] is None or wanted[name] > limit) for name, limit in limits.items()):

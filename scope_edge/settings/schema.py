@@ -50,6 +50,7 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "fallback": _choice(Fallback),
     "local_only": check_flag,
     "max_tokens": check_count,
+    "max_answer_tokens": _at_least_one,
     "max_usd": check_amount,
     "max_seconds": check_amount,
     "value_of_time": check_amount,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import shutil
 import stat
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,6 @@ from typing import Any
 from scope_edge.errors import AssetError
 
 _BLOCK = 4 * 1024 * 1024
-# A tokenizer of 260,000 tokens has 2.5 million.
-MAX_JSON_PARTS = 10_000_000
 # Left free on the disk: a disk filled to the last byte troubles every other program.
 _SPARE = 64 * 2**20
 
@@ -37,17 +36,6 @@ def read_whole(path: Path, most: int) -> bytes:
     if len(raw) > most:
         raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
     return raw
-
-
-def parse_json(raw: bytes | str) -> Any:
-    """Parse JSON that others wrote. Raises ValueError: invalid, or over `MAX_JSON_PARTS`; RecursionError.
-
-    An empty list takes three bytes of text and 60 of memory.
-    """
-    marks: Any = (b"[", b"{", b",") if isinstance(raw, bytes) else ("[", "{", ",")
-    if sum(map(raw.count, marks)) > MAX_JSON_PARTS:
-        raise ValueError(f"more than {MAX_JSON_PARTS} parts")
-    return json.loads(raw)
 
 
 def write_atomically(path: Path, blob: bytes, *, private: bool = False) -> None:
@@ -88,6 +76,47 @@ def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(target: Path, patience: float = 10.0) -> Iterator[None]:
+    """Keep other processes and threads that use this out of the block, by a lock file beside `target`, which stays there.
+
+    Raises AssetError: the lock file cannot be made, or is held by another process for `patience` seconds.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise AssetError(
+            f"{target}: cannot be written ({error.strerror or error}); check the folder's permissions and space"
+        ) from error
+    with file:
+        end = time.monotonic() + patience
+        while not _try_lock(file.fileno()):
+            if time.monotonic() > end:
+                raise AssetError(f"{target}: another process has been changing it for {patience:g} seconds; try again")
+            time.sleep(0.01)
+        yield
+
+
+def _try_lock(handle: int) -> bool:
+    """Lock a file until its handle is closed; False = it is locked."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        # Some network folders know no locks: better an edit that may be lost than none.
+    return True
 
 
 def file_sha256(path: Path, progress: Callable[[int, int], None] | None = None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +12,11 @@ import pytest
 
 from scope_edge.catalog.cards import Catalog
 from scope_edge.catalog.edit import add_to_pool, remove_from_pool, use_pool
-from scope_edge.errors import ConfigError, UsageError
+from scope_edge.errors import AssetError, ConfigError, UsageError
 from scope_edge.factory import open_catalog
 from scope_edge.settings.config import load_settings
 from scope_edge.settings.schema import CHECKS
+from scope_edge.storage.files import exclusive
 
 
 @pytest.fixture
@@ -115,3 +118,33 @@ def test_a_home_that_cannot_be_written_is_one_clear_line(monkeypatch: pytest.Mon
         use_pool("device")
     assert str(caught.value).startswith("/proc/nowhere/config.toml: cannot be written (")
     assert str(caught.value).endswith("nothing was changed")
+
+
+def test_edits_at_once_lose_nothing(file: Path) -> None:
+    """Twelve threads of three processes each: every card, pool and profile is there at the end."""
+    script = (
+        "import sys, threading\n"
+        "from scope_edge.catalog.edit import add_card, add_to_pool, save_profile\n"
+        "def work(n):\n"
+        "    name = f'm{sys.argv[1]}-{n}'\n"
+        "    add_card(name, {'where': 'cloud', 'endpoint': 'http://127.0.0.1:1/v1'}, 'all')\n"
+        "    add_to_pool(name, f'pool-{name}')\n"
+        "    save_profile(f'profile-{name}', {'alpha': 0.5})\n"
+        "threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]\n"
+        "[one.start() for one in threads]; [one.join() for one in threads]\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    running = [subprocess.Popen([sys.executable, "-c", script, str(n)], env=environment) for n in range(3)]
+    assert [one.wait(120) for one in running] == [0, 0, 0]
+    names = {f"m{process}-{n}" for process in range(3) for n in range(4)}
+    settings = load_settings()
+    assert set(settings.models) == set(settings.pools["all"]) == names
+    assert set(settings.pools) == {"all", *(f"pool-{name}" for name in names)}
+    assert set(settings.profiles) == {f"profile-{name}" for name in names}
+
+
+def test_an_edit_waits_for_another_and_then_says_so(file: Path) -> None:
+    second = exclusive(file.resolve(), patience=0.05)
+    with exclusive(file.resolve()), pytest.raises(AssetError, match="another process has been changing it"), second:
+        pass
+    assert use_pool("default"), "the lock is free again"

@@ -103,8 +103,8 @@ def test_nobody_answers_ends_with_5(cli: Cli, server: Server) -> None:
 
 
 def test_a_refused_request_ends_with_2(cli: Cli, server: Server) -> None:
-    with faulty(server, ["refused"]) as front:
-        done = cli("ask", "--alpha", "1", QUERY, settings=settings(server, front))
+    with faulty(server, ["refused"]) as one, faulty(server, ["refused"]) as other:
+        done = cli("ask", "--alpha", "1", QUERY, settings=settings(one, other))
     assert done.code == 2 and "against our policy" in done.complaint and server.calls == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -139,7 +140,7 @@ def test_a_pool_is_a_name_or_a_list_of_models(cli: Cli) -> None:
     assert {one["where"] for one in body["candidates"]} == {"device"}
 
 
-def test_a_model_without_fingerprint_or_price_is_shown_as_unknown_never_as_0_or_free(cli: Cli) -> None:
+def test_a_model_without_fingerprint_has_an_average_models_numbers_and_an_unknown_price_is_never_free(cli: Cli) -> None:
     ended = cli(
         "route",
         QUERY,
@@ -148,7 +149,10 @@ def test_a_model_without_fingerprint_or_price_is_shown_as_unknown_never_as_0_or_
         settings='[models.stranger]\nwhere = "cloud"\nload_seconds = 1\n',
     )
     row = next(line for line in ended.out.splitlines() if line.startswith("  stranger"))
-    assert row.split() == ["stranger", "cloud", "?", "?", "?", "?", "?", "none"]
+    cells = row.split()
+    assert cells[:2] == ["stranger", "cloud"] and cells[-3:] == ["?", "?", "none"]
+    low, high = cells[3].strip("()").split("-")
+    assert 0 < float(low) < float(cells[2]) < float(high) < 100 and float(high) - float(low) > 30
 
 
 def test_an_option_wins_over_a_variable_and_that_over_the_file(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,3 +346,17 @@ def test_the_reference_says_what_help_says() -> None:
     written = script["PAGE"].read_text("utf-8")
     assert script["page"](written) == written, "help has changed: run `python build_scripts/cli_reference.py`"
     assert written.count("\n## scope-edge") == 39
+
+
+def test_once_a_model_can_be_called_only_such_models_are_chosen(cli: Cli) -> None:
+    fresh = cli("route", QUERY, "--json").json["candidates"]
+    assert all(one["excluded_by"] is None for one in fresh), "nothing can be called yet: the pool is for reference"
+    mine = '[models."gemma-2-2b-it"]\nendpoint = "http://127.0.0.1:9/v1"\n'
+    for alpha in ("0", "1"):
+        body = cli("route", QUERY, "--json", "--alpha", alpha, settings=mine).json
+        assert body["choice"] == "gemma-2-2b-it"
+        assert {one["model"] for one in body["candidates"] if one["excluded_by"] is None} == {"gemma-2-2b-it"}
+    lines = cli("route", "--jsonl", "-", input=json.dumps({"text": QUERY}) + "\n").out
+    assert json.loads(lines)["choice"] == "gemma-2-2b-it"
+    asked = cli("route", QUERY, "--json", "--alpha", "1", "--pool", "gemma-2-2b-it,llama-3.1-405b-instruct").json
+    assert asked["choice"] == "llama-3.1-405b-instruct", "a pool that was named is what was asked for"

@@ -41,13 +41,13 @@ def test_numbers_are_in_range_and_in_order(encoded: EncodedQuery) -> None:
     assert report.prompts_run == 0
 
 
-def test_a_model_without_a_fingerprint_is_not_guessed(encoded: EncodedQuery) -> None:
-    estimates, _ = prior_of(SMALL, NEW).estimate(encoded, 0.8)
-    for column in (estimates.p_correct, estimates.p_low, estimates.p_high, estimates.tokens, estimates.tokens_hi):
-        assert np.isnan(column[1])
-        assert np.isfinite(column[0])
-    assert estimates.evidence[1] == "none"
-    assert estimates.source == ("prior", "none")
+def test_a_model_without_a_fingerprint_is_an_average_one_with_a_wide_band(encoded: EncodedQuery) -> None:
+    estimates, _ = prior_of(SMALL, NEW, LARGE).estimate(encoded, 0.8)
+    band = estimates.p_high - estimates.p_low
+    assert estimates.p_low[1] < estimates.p_correct[1] < estimates.p_high[1] and band[1] > 2 * max(band[0], band[2])
+    assert min(estimates.p_correct[[0, 2]]) < estimates.p_correct[1] < max(estimates.p_correct[[0, 2]])
+    assert 0 < estimates.tokens[1] < estimates.tokens_hi[1]
+    assert estimates.evidence[1] == "none" and estimates.evidence[0] != "none"
 
 
 def test_an_estimate_does_not_depend_on_who_else_is_in_the_pool(encoded: EncodedQuery) -> None:

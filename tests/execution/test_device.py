@@ -193,3 +193,16 @@ def test_the_answer_of_a_gguf_is_printed_as_it_comes(home: Path) -> None:
     assert process.returncode == 130 and b"Traceback" not in err
     assert SMALL.encode() in err
     assert spawn(["log", "--json"], user(home)).json[0]["run"]["ending"] == "cancelled"
+
+
+def test_an_answer_has_a_limit_of_its_own(router: Router, own_folders: Path) -> None:
+    assert router.ask(QUERY, model=SMALL, fields={"temperature": 0}).run.completion_tokens < 4097  # type: ignore[operator]
+    (own_folders / "config.toml").write_text(
+        (own_folders / "config.toml").read_text().replace("threads = 1", "threads = 1\nmax_answer_tokens = 9")
+    )
+    with Router.load() as capped:
+        for fields, tokens in (({}, 9), ({"max_tokens": 5}, 5), ({"max_completion_tokens": 50}, 9)):
+            run = capped.ask(QUERY, model=SMALL, fields={"temperature": 0, **fields}).run
+            assert (run.completion_tokens, run.ending) == (tokens, "cut")
+        over = capped.ask(QUERY, alpha=0.0, exclude=LARGE, max_tokens=1, fallback="cheapest")
+        assert over.run.completion_tokens == 9, "no fallback lifts it"

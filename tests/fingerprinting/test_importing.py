@@ -135,3 +135,13 @@ def test_a_byte_order_mark_is_no_part_of_a_data_file(tmp_path: Path, name: str) 
     raw = b'\xef\xbb\xbf{"id": "1"}\n'
     (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
     assert list(outcomes.lines_of(tmp_path / name, 1000)) == ['{"id": "1"}\n']
+
+
+@pytest.mark.parametrize("field", ["id", "text", "category", "source"])
+def test_half_a_character_in_a_data_file_becomes_a_mark(cli: Cli, tmp_path: Path, field: str) -> None:
+    """json.loads reads the escape of a lone surrogate, which no file or text can hold."""
+    questions = [question(0) | {field: "half an emoji \ud83d"}, *(question(i) for i in range(1, 8))]
+    rows = [f"{questions[i]['id']},{LLAMA},{i % 2},10,20,".replace("\ud83d", "\ufffd") for i in range(8)]
+    done = cli("import", str(folder(tmp_path / "mine", rows, questions)))
+    assert (done.code, done.err) == (0, "")
+    assert len(known(LLAMA)) == 8

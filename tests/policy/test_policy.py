@@ -183,17 +183,22 @@ def test_of_unpriced_models_alone_the_most_accurate_is_chosen() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_an_unmeasured_model_ranks_after_every_measured_one(alpha: float) -> None:
+def test_a_model_of_unknown_accuracy_ranks_after_every_other_one(alpha: float) -> None:
     cards = [DEVICE, card("unpriced", None), DEAR]
     verdict = decided(cards, estimates(cards, [NAN, 0.1, 0.1]), alpha)
     assert [one.model for one in verdict.candidates] == ["dear", "unpriced", "device"]
-    assert "no fingerprint, ranked after every measured model: device" in verdict.warnings
+    assert "accuracy unknown, ranked after every other model: device" in verdict.warnings
 
 
-def test_what_an_estimator_guesses_without_evidence_does_not_count() -> None:
+def test_a_model_that_was_never_measured_does_not_lose_to_a_measured_bad_one() -> None:
     cards = [DEVICE, DEAR]
-    row = estimates(cards, [0.99, 0.1], evidence=("none", "weak"))
-    assert decided(cards, row, 0.5).choice == "dear"
+    row = estimates(cards, [0.55, 0.1], evidence=("none", "strong"))
+    for alpha in (0.0, 0.5, 1.0):
+        verdict = decided(cards, row, alpha)
+        assert verdict.choice == "device"
+        assert verdict.warnings == (
+            "device was never measured: its numbers are an average model's; `scope-edge fingerprint device` measures it",
+        )
 
 
 def test_of_unmeasured_models_alone_the_cheapest_is_chosen_with_a_warning() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import random
+import string
+import uuid
 from pathlib import Path
 
 import pytest
@@ -25,6 +29,21 @@ EMAIL, KEY = "an e-mail address", "what looks like a key"
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P", (KEY,)),
         ("password: 9f86d081884c7d659a2feaa0c55ad015", (KEY,)),
         ("a@b.de and hf_aBcDeFgHiJkLmNoPqRsTuVwXyZ012345", (EMAIL, KEY)),
+        ("q7Zt1VbK9xLm3RwPs8Yd2HcNf5Gj6Tea", (KEY,)),
+        ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", (KEY,)),
+        ("call(Drmhze6EPcv0fN_81Bj-nAx2LsQ)", (KEY,)),
+        ("my password is kX82-pq1Ze", (KEY,)),
+        ('API_KEY = "0123456789abcdef0123456789abcdef"', (KEY,)),
+        ("postgres://app:hunter22@localhost/x", (KEY,)),
+        ("https://api.example.org/v1?k=q7Zt1VbK9xLm3RwPs8Yd%2B2HcNf5Gj6Tea", (KEY,)),
+        ("Schreib an jürgen@bücher.example", (EMAIL,)),
+        ("Write to a@xn--bcher-kva.example or b@post.xn--p1ai", (EMAIL,)),
+        ("メールはalice@example.comです", (EMAIL,)),
+        ("長" * 70 + "a@例え.テスト", (EMAIL,)),
+        ("mailto:alice%40example.com", (EMAIL,)),
+        ('{"to": "alice\\u0040example.com"}', (EMAIL,)),
+        ("alice&#64;example.com", (EMAIL,)),
+        ("root@[192.0.2.7]", (EMAIL,)),
     ],
 )
 def test_what_has_a_private_form_is_found(text: str, found: tuple[str, ...]) -> None:
@@ -43,14 +62,58 @@ def test_what_has_a_private_form_is_found(text: str, found: tuple[str, ...]) -> 
         "-----------------------------------------",
         "3.14159265358979323846264338327950288419716939937510",
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
+        "550e8400-e29b-41d4-a716-446655440000",
+        "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        '"sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg=="',
+        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==",
+        "token = get_token(request); secret: SecretStr = Field(default=None)",
+        "locale.setlocale(locale.LC_ALL, 'sk_SK.ISO8859-2')",
+        "getHTTPResponse2XXStatusCodeFromJSON5Body",
     ],
 )
 def test_what_people_write_is_not(text: str) -> None:
     assert private_parts([text]) == ()
 
 
-def test_a_long_text_is_looked_through_at_once() -> None:
-    assert private_parts(["ab1" * 2_000_000, "a@" * 1_000_000, "x" * 5_000_000 + " a@b.de"]) == (EMAIL,)
+def test_random_keys_are_found_and_hashes_are_not() -> None:
+    """The figures of docs/ask.md, on a few draws; `build_scripts/measure_privacy.py` has them all."""
+    draw, letters = random.Random(3), string.ascii_letters + string.digits
+    for alphabet, size in (
+        (letters, 32),
+        (letters + "+/", 40),
+        (letters + "-_", 43),
+        (string.ascii_uppercase + "234567", 32),
+    ):
+        texts = [f"Call it with {''.join(draw.choices(alphabet, k=size))}, please." for _ in range(100)]
+        assert sum(private_parts([text]) == (KEY,) for text in texts) >= 98, (alphabet, size)
+    hashes = [f"Is {draw.randbytes(n).hex()} in the log?" for n in (16, 20, 32) for _ in range(100)]
+    uuids = [f"Is {uuid.UUID(int=draw.getrandbits(128))} in the log?" for _ in range(100)]
+    assert private_parts([*hashes, *uuids]) == ()
+    assert private_parts([base64.encodebytes(draw.randbytes(4000)).decode()]) == (), "a picture"
+
+
+# Each took minutes, or would take them, where an expression starts anew at every place and runs far.
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "sk-a-",
+        "eyJ-",
+        "eyJ.",
+        "a@",
+        "a@b.",
+        "@b.c",
+        "-----BEGIN ",
+        "token",
+        "x://a:",
+        "ab1",
+        "x" * 61 + "\n",
+        "&",
+        "\\u",
+    ],
+)
+def test_a_long_text_is_looked_through_at_once(piece: str) -> None:
+    assert private_parts([piece * (400_000 // len(piece)) + " a@b.de"]) == (EMAIL,)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +122,7 @@ def test_a_long_text_is_looked_through_at_once() -> None:
         Query("Mail a@b.de"),
         Query("Hello", system="You write for a@b.de"),
         Query("And now?", history=(("user", "I am a@b.de"), ("assistant", "Hello."))),
+        Query("And now?", attached=("tool", "look up a@b.de")),
     ],
 )
 def test_all_that_would_be_sent_is_looked_at(query: Query) -> None:

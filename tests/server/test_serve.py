@@ -166,7 +166,7 @@ def test_a_requests_fallback_lifts_its_own_limits_only(tmp_path: Path) -> None:
         ({"messages": [{"role": "user", "content": "x"}], "n": 2}, "leave n out"),
         ({"messages": [{"role": "user", "content": "x"}], "logprobs": True}, "logprobs is not supported"),
         ({"messages": [{"role": "user", "content": "x"}], "stream": "yes"}, "stream must be true or false"),
-        ({"messages": [{"role": "user", "content": "x"}], "max_tokens": -1}, "at least 1"),
+        ({"messages": [{"role": "user", "content": "x"}], "max_tokens": -2}, "at least 1"),
         ({"messages": [{"role": "user", "content": "x"}], "scope_edge": {"alpha": 3}}, "alpha must be"),
         ({"messages": [{"role": "user", "content": "x"}], "modalities": 5}, "modalities must be a list"),
         ({"messages": [{"role": "user", "content": [{"type": {}, "text": "x"}]}]}, "each with a type"),
@@ -505,6 +505,9 @@ def test_no_auth_is_for_this_machine_alone(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_said_in_one_line(world: World) -> None:
     done = spawn(["serve", "--port", str(world.server.port)], world.server.env)
     assert done.code == 2 and "already in use" in done.complaint and done.out == ""
+    for name in ("\udcff", "x" * 70, "a..b"):
+        done = spawn(["serve", "--port", "0", "--host", name], world.server.env)
+        assert done.code == 2 and "--host must be" in done.complaint
     done = spawn(["serve", "--port", "0", "--host", "192.0.2.1"], world.server.env)
     assert done.code == 2 and "192.0.2.1" in done.complaint and "taken" not in done.complaint
 

@@ -62,7 +62,7 @@ def test_arguments_win_over_variables_over_the_file_over_defaults(file: Path, mo
 def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {
         "alpha": "0.25", "pool": "a,b", "policy": "paper", "index": "exact", "top_k": "7", "fallback": "cheapest",
-        "local_only": "yes", "max_tokens": "100", "max_usd": "0", "max_seconds": "1.5", "value_of_time": "0.01",
+        "local_only": "yes", "max_tokens": "100", "max_usd": "0", "max_seconds": "1.5", "max_answer_tokens": "50", "value_of_time": "0.01",
         "coverage": "0.8", "provider": "cuda", "threads": "2", "offline": "1", "estimator": "gguf",
         "estimator_name": "mine", "estimate_seconds": "30", "estimate_tokens": "9000", "profile": "work",
         "privacy": "patterns", "silence_seconds": "30", "verify": "2", "keep_alive": "-1",

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from scope_edge.errors import AssetError
-from scope_edge.storage import files
-from scope_edge.storage.files import expand_user, parse_json, read_whole, write_atomically
+from scope_edge.storage.files import expand_user, read_whole, write_atomically
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no such files")
 
@@ -39,14 +38,6 @@ def test_nothing_replaces_a_device_or_a_pipe(tmp_path: Path) -> None:
     with pytest.raises(AssetError, match="not a regular file"):
         write_atomically(pipe, b"text")
     assert stat.S_ISFIFO(pipe.stat().st_mode) and list(tmp_path.iterdir()) == [pipe]
-
-
-def test_json_of_too_many_parts_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MAX_JSON_PARTS", 10)
-    assert parse_json(b'[{"a": 1}, {}, "x"]') == parse_json('[{"a": 1}, {}, "x"]') == [{"a": 1}, {}, "x"]
-    for text in (b"[" + b"[]," * 9 + b"[]]", "[" + "{}," * 9 + "1]"):
-        with pytest.raises(ValueError, match="more than 10 parts"):
-            parse_json(text)
 
 
 def test_the_home_of_an_unknown_user_is_a_name() -> None:

@@ -130,6 +130,11 @@ def _part(**fields: Any) -> Any:
         _part(correct=np.ones((1, 7), np.float16)),
         _part(tokens=np.zeros((1, 8), np.float32)),
         _part(tokens="many"),
+        lambda body: body["sets"].update(mine=[]),
+        lambda body: body["sets"].update(mine=np.zeros(3)),
+        lambda body: body.update(digests={"a": 1}),
+        lambda body: body.update(digests=b""),
+        lambda body: body.update(digests=np.zeros(2)),
     ],
 )
 def test_a_pack_that_was_tampered_with_is_refused_whole(cli: Cli, tmp_path: Path, elsewhere: Any, change: Any) -> None:

@@ -51,6 +51,18 @@ Exit codes:
 )
 @preference_options
 @setting_option(
+    "max_answer_tokens",
+    "N",
+    "The most tokens of the answer, whatever the limits on prompt and answer together.  [default: the model's server's; 4096"
+    " on the device]",
+)
+@click.option(
+    "--temperature",
+    metavar="T",
+    type=click.FloatRange(0.0, 2.0),
+    help="How freely tokens are drawn, from 0 (the most probable) to 2.  [default: the model's own]",
+)
+@setting_option(
     "verify",
     "[0|2]",
     "2 = let a model on the device answer twice; if the answers contradict each other, ask a better model in the cloud."
@@ -74,6 +86,7 @@ def command(
     system: str | None,
     model: str | None,
     exclude: tuple[str, ...],
+    temperature: float | None,
     no_stream: bool,
     as_json: bool,
     quiet: bool,
@@ -91,7 +104,8 @@ def command(
     settings = _with_model(load_settings(overrides), model)
     from scope_edge.errors import InfeasibleError
 
-    options: dict[str, Any] = {"system": system, "model": model, "exclude": exclude}
+    fields = {} if temperature is None else {"temperature": temperature}
+    options: dict[str, Any] = {"system": system, "model": model, "exclude": exclude, "fields": fields}
     try:
         with _answering(settings, text, options) as stream:
             context.exit(_json(stream) if as_json else _plain(stream, whole=no_stream, quiet=quiet))

@@ -101,6 +101,7 @@ _COUNTED = {
 _ENDINGS = {
     "complete": "answered",
     "cut": "answered, cut off by a limit on tokens",
+    "loop": "answered, ended because it only repeated itself",
     "broken": "broke off in its answer",
     "cancelled": "was cancelled",
 }

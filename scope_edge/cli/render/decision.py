@@ -76,7 +76,9 @@ def _why(decision: Decision, chosen: Candidate) -> str:
     rivals = [one for one in decision.candidates if one.excluded_by is None and one.p_correct is not None]
     best = max(rivals, key=lambda one: one.p_correct or 0.0, default=chosen)
     if best.model == chosen.model or (best.p_correct or 0.0) <= chosen.p_correct:
-        return f"{own}; no other model in the pool is predicted to be more accurate."
+        unknown = any(one.p_correct is None for one in decision.candidates if one.excluded_by is None)
+        others = "of known accuracy" if unknown else "in the pool"
+        return f"{own}; no other model {others} is predicted to be more accurate."
     more = f"{own}; the most accurate, {best.model}, is at {format.percent(best.p_correct)}%"
     if best.usd is None or chosen.usd is None:
         return f"{more}, {_price(best)}."

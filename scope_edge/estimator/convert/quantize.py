@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
-from scope_edge.providers.llama.process import CHILD_FOLDER, child_command, ending, installed
+from scope_edge.providers.llama.process import CHILD_FOLDER, child_command, child_environment, ending, installed
 from scope_edge.storage.files import check_space, whole_file
 
 Quant = Literal["Q4_K_M", "Q5_K_M", "Q8_0", "F16"]
@@ -71,7 +71,12 @@ def _run(command: list[str], progress: Callable[[int, int], None] | None) -> str
     """Run the child to its end; return the problem in words, or None."""
     # The child's input stays open and silent, so that the child ends with this process, even after a kill.
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=CHILD_FOLDER
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=CHILD_FOLDER,
+        env=child_environment(gpu=False),
     ) as child:
         try:
             last: deque[bytes] = deque(maxlen=8)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.encoding.token_count import estimate_prompt_tokens
+from scope_edge.encoding.unicode import load_json
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.estimation.refit import PlacedQuestion
 from scope_edge.fingerprinting.importing.naming import Cards, check_model, set_name
@@ -29,7 +30,6 @@ from scope_edge.fingerprinting.importing.outcomes import (
     text_of,
     unreadable,
 )
-from scope_edge.storage.files import parse_json
 
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.importing.outcomes import Imported, Progress
@@ -91,7 +91,7 @@ def _beside(path: Path) -> str | None:
         return None
     try:
         with path.with_name(f"results_{when[1]}.json").open("rb") as file:
-            name = json.loads(file.read(_MAX_RESULTS)).get("model_name")
+            name = load_json(file.read(_MAX_RESULTS)).get("model_name")
     except (OSError, ValueError, RecursionError, AttributeError):
         return None
     return name.strip() or None if isinstance(name, str) else None
@@ -149,10 +149,10 @@ def _samples(path: Path) -> Iterator[tuple[str, _Sample]]:
     rows: Iterable[tuple[int, object]]
     try:
         if next(lines_of(path, MAX_LOG, MAX_LINE), "").lstrip().startswith("["):
-            kind, rows = "sample", enumerate(parse_json("".join(lines_of(path, _MAX_LIST, MAX_LINE))), 1)
+            kind, rows = "sample", enumerate(load_json("".join(lines_of(path, _MAX_LIST, MAX_LINE))), 1)
         else:
             lines = enumerate(lines_of(path, MAX_LOG, MAX_LINE), 1)
-            kind, rows = "line", ((number, json.loads(line)) for number, line in lines if line.strip())
+            kind, rows = "line", ((number, load_json(line)) for number, line in lines if line.strip())
         for number, row in rows:
             where = f"{path}, {kind} {number}"
             yield where, _sample(row, where)
@@ -201,7 +201,7 @@ def _request_text(request: str) -> str:
     """Return a request as text; of chat messages, which are logged as JSON, their contents."""
     if request.lstrip().startswith("["):
         with contextlib.suppress(ValueError, RecursionError, TypeError, KeyError):
-            said = [one["content"] for one in json.loads(request)]
+            said = [one["content"] for one in load_json(request)]
             return "\n".join(one for one in said if isinstance(one, str)) or request
     return request
 

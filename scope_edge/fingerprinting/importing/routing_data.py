@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scope_edge.encoding.unicode import load_json
 from scope_edge.errors import AssetError
 from scope_edge.estimation.refit import PlacedQuestion
 from scope_edge.fingerprinting.importing.naming import Cards, check_model, set_name
@@ -82,7 +82,7 @@ def read_queries(folder: Path, dropped: Counter[str]) -> dict[str, LabelledQuery
             where = f"{path}, line {number}"
             if not line.strip():
                 continue
-            row = json.loads(line)
+            row = load_json(line)
             if not isinstance(row, Mapping) or not {"id", "text"} <= row.keys():
                 raise AssetError(f"{where}: expected an object with id and text; see docs/evaluation.md")
             if not isinstance(row["text"], str) or not row["text"].strip():

@@ -9,7 +9,6 @@ are installed already.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from scope_edge.encoding.unicode import load_json
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.estimation.anchors import AnchorSet
 from scope_edge.estimation.fingerprints import OWN_FINGERPRINTS, Fingerprint, fingerprints_body, usable_anchor_sets
@@ -36,7 +36,7 @@ from scope_edge.fingerprinting.importing.outcomes import (
 from scope_edge.fingerprinting.importing.share import KNOWN, is_known
 from scope_edge.fingerprinting.run import save_fingerprint
 from scope_edge.storage import assets
-from scope_edge.storage.files import expand_user, parse_json, read_whole
+from scope_edge.storage.files import expand_user, read_whole
 from scope_edge.storage.hub import HubRepo, Progress, discard, fetch, is_hub_id, look_up
 from scope_edge.storage.packs import write_pack
 
@@ -134,7 +134,7 @@ def _cells(path: Path) -> Iterator[Mapping[str, Any]]:
         return
     lines = lines_of(path, MAX_TEXT, MAX_LINE)
     if path.suffix == ".jsonl":
-        yield from (json.loads(line) for line in lines if line.strip())
+        yield from (load_json(line) for line in lines if line.strip())
     else:
         yield from csv.DictReader(lines)
 
@@ -294,7 +294,7 @@ def _result_model(model: str | None, file: Path, cards: Cards) -> str:
 
 def _result_rows(file: Path) -> Sequence[Mapping[str, Any]]:
     try:
-        rows = parse_json(read_whole(file, MAX_RESULTS_BYTES))
+        rows = load_json(read_whole(file, MAX_RESULTS_BYTES))
     except OSError as error:
         raise AssetError(f"{file}: cannot be read ({error.strerror or error}); is this the file?") from error
     except (ValueError, RecursionError) as error:

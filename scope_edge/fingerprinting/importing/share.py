@@ -174,8 +174,9 @@ def _names(body: Mapping[str, Any], where: str) -> tuple[str, str]:
         ((name, part),) = body["sets"].items()
         (model,) = part["models"]
         check_model(model, where)
-        safe = is_set_name(name) and all(isinstance(one, str) for one in body["digests"])
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        digests = body["digests"]
+        safe = is_set_name(name) and isinstance(digests, list) and all(isinstance(one, str) for one in digests)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise PackError(f"{where}: not one model on one anchor set ({error!r}); get a fresh copy") from error
     if not safe:
         raise PackError(f"{where}: an anchor set cannot be called {name!r}; get a fresh copy")

@@ -14,7 +14,8 @@ from __future__ import annotations
 import codecs
 import math
 import re
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,44 @@ class PlainText:
 def _begun(text: str, stop: str) -> int:
     """Return how many characters at the end of `text` are the beginning of `stop`."""
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
+
+
+class LoopGuard:
+    """Notices that a text does nothing but repeat itself.
+
+    The last `WINDOW` tokens must be one block, over and over, at least `REPEATS` times, to the token. Refrains, tables and code
+    do not do that; a list of the same line hundreds of times does, and is ended, too.
+    """
+
+    WINDOW, REPEATS = 384, 12
+    # Tokens between two looks: one takes a tenth of a millisecond.
+    _STEP = 32
+
+    def __init__(self) -> None:
+        self._recent: deque[int] = deque(maxlen=self.WINDOW)
+        self._seen = 0
+
+    def add(self, token: int) -> None:
+        """Note the next token."""
+        self._recent.append(token)
+        self._seen += 1
+
+    def found(self) -> bool:
+        """Return whether the text is caught in a loop; only every `_STEP` tokens it is looked for."""
+        if self._seen < self.WINDOW or self._seen % self._STEP:
+            return False
+        return shortest_period(tuple(self._recent)) * self.REPEATS <= self.WINDOW
+
+
+def shortest_period(tokens: Sequence[int]) -> int:
+    """Return the smallest p with tokens[i] = tokens[i + p] throughout, by the prefix function (Knuth, Morris and Pratt 1977)."""
+    borders = [0] * len(tokens)
+    for i in range(1, len(tokens)):
+        k = borders[i - 1]
+        while k and tokens[i] != tokens[k]:
+            k = borders[k - 1]
+        borders[i] = k + (tokens[i] == tokens[k])
+    return len(tokens) - borders[-1]
 
 
 MARKER = "Predicted Performance:"
@@ -169,6 +208,7 @@ class SampleDecoder:
         self._ending: Ending = "cancelled"
         self._p_yes: float | None = None
         self._free = 0
+        self._loop = LoopGuard()
         self.tokens = 0
         self.pending: list[int] = []
 
@@ -197,12 +237,15 @@ class SampleDecoder:
             self._ending = "answer"
             return self._write(self._tokenize(missing) + list(self._line.head), then="digits")
         self._free += 1
+        self._loop.add(token)
         self._say([token])
         self._current = line.rsplit(b"\n", 1)[-1][:_MAX_LINE]
         if self._line is None and self.plain.stopped:
             self._stop("stop")
         elif self._free >= self._limit:
             self._stop("limit")
+        elif self._line is None and self._loop.found():
+            self._stop("loop")
         return None
 
     def allowed(self) -> NDArray[np.int64]:

@@ -11,12 +11,12 @@ import re
 import struct
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
-from scope_edge.providers.llama.messages import ModelShape
+from scope_edge.providers.llama.messages import USUAL, ModelShape, Sampling
 from scope_edge.providers.llama.process import ask_child, installed
 
 MAGIC = b"GGUF"
@@ -36,7 +36,9 @@ _NOT_GENERATING = re.compile(r".*bert.*|t5encoder|.*-embed.*|.*-embedding|clip|m
 # llama.cpp's numbers of file types, the common ones.
 _FILE_TYPES = dict(enumerate(("F32", "F16", "Q4_0", "Q4_1")))
 _FILE_TYPES |= dict(enumerate(("Q8_0", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L"), 7))
-_FILE_TYPES |= dict(enumerate(("Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K"), 14)) | {32: "BF16"}
+_FILE_TYPES |= dict(enumerate(("Q4_K_S", "Q4_K_M", "Q5_K_S", "Q5_K_M", "Q6_K", "IQ2_XXS", "IQ2_XS", "Q2_K_S"), 14))
+_FILE_TYPES |= dict(enumerate(("IQ3_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ3_M", "IQ2_S", "IQ2_M"), 22))
+_FILE_TYPES |= {30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,14 @@ class Header:
     Attributes:
         shape: the model's measures. size: of the file, in bytes.
         name, licence: as written there; None = missing, or not fit to be shown.
+        sampling: how its makers draw tokens; None = missing.
     """
 
     shape: ModelShape
     size: int
     name: str | None
     licence: str | None
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +168,31 @@ def _read(reader: _Reader) -> Header:
     alignment = _whole(fields.get("general.alignment")) or _ALIGNMENT
     if reader.at + (-reader.at % alignment) + last >= reader.size:
         raise _FlawedError("is cut off: it ends before its last weights begin")
+    drawing = {name: fields.get(f"general.sampling.{name}") for name in ("temp", "top_p", "top_k")}
     return Header(
-        _shape(fields, parameters), reader.size, _line(fields.get("general.name")), _line(fields.get("general.license"))
+        _shape(fields, parameters),
+        reader.size,
+        _line(fields.get("general.name")),
+        _line(fields.get("general.license")),
+        sampling_of(drawing["temp"], drawing["top_p"], drawing["top_k"]),
+    )
+
+
+def sampling_of(temperature: object, top_p: object, top_k: object) -> Sampling | None:
+    """Return a model's own way of drawing tokens; what is missing or impossible is the usual; None = all of it is."""
+    given = {
+        "temperature": _within(temperature, 0.0, 2.0),
+        "top_p": _within(top_p, 0.01, 1.0),
+        "top_k": _within(top_k, 0, 1000),
+    }
+    known = {name: value for name, value in given.items() if value is not None}
+    return replace(USUAL, **known) if known else None
+
+
+def _within(value: object, least: float, most: float) -> Any:
+    sane = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
+    return (
+        (int(value) if isinstance(least, int) else float(value)) if sane and isinstance(value, (int, float)) else None
     )
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DeviceHost", "DeviceStream", "Generation", "Message", "Sampling"]
 
-StreamEnding = Literal["stop", "limit", "cancelled"]
+StreamEnding = Literal["stop", "limit", "loop", "cancelled"]
 # More than any model has, and what the worker's messages can hold.
 _MOST = 2**31 - 1
 _ROLES = ("system", "user", "assistant")
@@ -53,7 +53,7 @@ class DeviceStream(AbstractContextManager["DeviceStream"], Iterator[str]):
 
     Attributes:
         ending: None until the end, and after an error: "stop" = the model's own end or a stop text, "limit" = max_tokens or
-            the context, "cancelled" = closed, or the deadline.
+            the context, "loop" = it only repeated itself, "cancelled" = closed, or the deadline.
         prompt_tokens: None until they are counted. cached_tokens: of the prompt, not read again; None until the end.
         completion_tokens: so far, in the model's own tokens; the token that ended its turn is not counted.
         load_seconds: the wait until the model was loaded and free, 0 when it was; None until then.
@@ -106,7 +106,7 @@ class DeviceStream(AbstractContextManager["DeviceStream"], Iterator[str]):
         self._note(reply)
         if piece is None:
             ended = reply.ending
-            self._end("stop" if ended == "stop" else "limit" if ended == "limit" else "cancelled")
+            self._end(ended if ended in ("stop", "limit", "loop") else "cancelled")
         return piece
 
     def _begin(self) -> ReplyStream | None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, WorkerError
-from scope_edge.providers.llama.gguf import read_header
+from scope_edge.providers.llama.gguf import read_header, sampling_of
 from scope_edge.providers.llama.memory import explain_no_room
-from scope_edge.providers.llama.messages import ModelShape
+from scope_edge.providers.llama.messages import USUAL, ModelShape, Sampling
 from scope_edge.providers.llama.process import llama_version
 from scope_edge.storage import assets
 from scope_edge.storage.files import expand_user, file_sha256, file_stamp, write_atomically
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from scope_edge.providers.llama.speed import SpeedRecord
     from scope_edge.types import ModelCard
 
+_MAX_CONFIG_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -33,13 +35,14 @@ class Known:
 
     Attributes:
         refused: why the installed llama.cpp could not load it last time; None = it could, or never tried.
-        sha256: None until the file was hashed.
+        sha256: None until the file was hashed. sampling: how its makers draw tokens; None = the header does not say.
     """
 
     shape: ModelShape
     size: int
     refused: str | None = None
     sha256: str | None = None
+    sampling: Sampling | None = None
 
 
 def unloadable(cards: Iterable[ModelCard]) -> Mapping[str, str]:
@@ -78,12 +81,32 @@ def look_up(path: Path) -> Known:
             refusal = body["refusal"]
             current = refusal is not None and refusal["by"] == llama_version()
             return Known(
-                ModelShape(**body["shape"]), stamp["size"], refusal["why"] if current else None, body["sha256"]
+                ModelShape(**body["shape"]),
+                stamp["size"],
+                refusal["why"] if current else None,
+                body["sha256"],
+                None if body["sampling"] is None else Sampling(**body["sampling"]),
             )
     header = read_header(path)
-    known = Known(header.shape, header.size)
+    known = Known(header.shape, header.size, sampling=header.sampling)
     _keep(path, known)
     return known
+
+
+def own_sampling(path: Path) -> Sampling:
+    """Return how a model's makers draw tokens: the GGUF says, or a generation_config.json beside it; else the usual.
+
+    Raises AssetError.
+    """
+    known = look_up(path).sampling
+    if known is not None:
+        return known
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        with path.with_name("generation_config.json").open("rb") as file:
+            body = json.loads(file.read(_MAX_CONFIG_BYTES))
+        if isinstance(body, dict):
+            known = sampling_of(body.get("temperature"), body.get("top_p"), body.get("top_k"))
+    return known or USUAL
 
 
 def hash_of(path: Path) -> str:
@@ -121,7 +144,9 @@ def _keep(path: Path, known: Known) -> None:
     """Write the facts to the cache, if it can be written."""
     refusal = None if known.refused is None else {"why": known.refused, "by": llama_version()}
     with contextlib.suppress(AssetError), _readable(path):
+        drawing = None if known.sampling is None else asdict(known.sampling)
         body = {"stamp": file_stamp(path), "shape": asdict(known.shape), "refusal": refusal, "sha256": known.sha256}
+        body["sampling"] = drawing
         write_atomically(_memory(path), json.dumps(body).encode())
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from scope_edge.providers.llama.messages import ModelShape
+from scope_edge.providers.llama.process import child_environment
 
 Maker = Literal["nvidia", "amd", "apple"]
 GIB = 2**30
@@ -303,7 +304,12 @@ def _by_nvidia_smi() -> Iterator[Gpu]:
     command = [program, "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired, subprocess.CalledProcessError):
         answer = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_NVIDIA_SECONDS, check=True
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_NVIDIA_SECONDS,
+            check=True,
+            env=child_environment(gpu=True),
         ).stdout
         yield from read_nvidia_smi(answer.decode("utf-8", "replace"))
 

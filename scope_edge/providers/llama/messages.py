@@ -12,7 +12,7 @@ import msgpack
 # "cot": any analysis, then the constrained answer line. "direct": the answer line at once. "text": free text.
 Mode = Literal["cot", "direct", "text"]
 # How a sample's free text ended: at an answer, the model stopped, the token limit, the deadline, or invalid numbers.
-Ending = Literal["answer", "stop", "limit", "cancelled", "broken"]
+Ending = Literal["answer", "stop", "limit", "loop", "cancelled", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,10 @@ class Sampling:
     top_p: float = 0.95
     top_k: int = 20
     seed: int = 0
+
+
+# For models whose makers say nothing; `Sampling`'s own defaults are those of Qwen3, the estimator's base.
+USUAL = Sampling(temperature=0.7, top_p=0.95, top_k=40)
 
 
 @dataclass(frozen=True, slots=True)

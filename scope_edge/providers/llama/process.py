@@ -40,7 +40,7 @@ _CRASHES = tuple(
 )
 _SAID_BYTES = 4096
 # Names of variables that hold keys and the like: a child runs native code over files from anywhere, and needs none of them.
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|AUTH|COOKIE|_PAT$", re.IGNORECASE)
 # How OpenMP's threads wait for each other, of GNU's library and LLVM's, unless the user says how. By default they spin, and keep
 # each other from running where anything else runs; without any spinning a small model takes twice as long on an idle machine
 # (benchmarks/waiting.py).
@@ -72,7 +72,9 @@ def child_environment(*, gpu: bool) -> dict[str, str]:
     llama.cpp queries every GPU it sees for its free memory, even for a model that stays on the processor. The query takes
     memory itself, and without any left the process ends: so a child that needs no GPU must not see one.
     """
-    kept = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+    from scope_edge.policy.privacy import holds_named_key
+
+    kept = {k: value for k, value in os.environ.items() if not (_SECRET.search(k) or holds_named_key(value))}
     waiting = {} if _WAITING.keys() & kept.keys() else _WAITING
     return {**kept, **waiting, **({} if gpu else _NO_GPU)}
 

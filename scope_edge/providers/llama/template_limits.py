@@ -19,8 +19,6 @@ from typing import NoReturn
 # A real template takes milliseconds and a few megabytes.
 SECONDS = 5.0
 MEMORY_BYTES = 256 * 2**20
-# Sent to this process's own main thread. It has no other use while a template runs.
-_SIGNAL = signal.SIGABRT
 
 
 class TooSlowError(BaseException):
@@ -29,20 +27,34 @@ class TooSlowError(BaseException):
 
 @contextlib.contextmanager
 def limits() -> Iterator[None]:
-    """Run a block, of the main thread, within the limits. Raises TooSlowError or MemoryError in it."""
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("only the main thread can be interrupted")
-    timer = threading.Timer(SECONDS, _thread.interrupt_main, (_SIGNAL,))
-    timer.daemon = True
-    before = signal.signal(_SIGNAL, _stop)
-    timer.start()
-    try:
-        with _limited_memory():
+    """Run a block, of the main thread, within the limits. Raises TooSlowError or MemoryError in it, ValueError elsewhere."""
+    with _limited_memory(), _limited_time():
+        yield
+
+
+@contextlib.contextmanager
+def _limited_time() -> Iterator[None]:
+    """Interrupt the main thread when the time is over; the signals have no other use in a worker."""
+    if sys.platform == "win32":
+        before = signal.signal(signal.SIGBREAK, _stop)
+        timer = threading.Timer(SECONDS, _thread.interrupt_main, (signal.SIGBREAK,))
+        timer.daemon = True
+        timer.start()
+        try:
             yield
-    finally:
-        timer.cancel()
-        timer.join()
-        signal.signal(_SIGNAL, before)
+        finally:
+            timer.cancel()
+            timer.join()
+            signal.signal(signal.SIGBREAK, before)
+    else:
+        before = signal.signal(signal.SIGALRM, _stop)
+        # The system's own timer: a thread would not run while native code holds the interpreter, as long multiplications do.
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

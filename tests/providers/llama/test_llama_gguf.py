@@ -12,7 +12,8 @@ import pytest
 from scope_edge.errors import AssetError
 from scope_edge.providers.llama import gguf as gguf_module
 from scope_edge.providers.llama.gguf import read_header, writes_text
-from scope_edge.providers.llama.messages import ModelShape
+from scope_edge.providers.llama.loadable import own_sampling
+from scope_edge.providers.llama.messages import ModelShape, Sampling
 
 gguf = pytest.importorskip("gguf")
 HUGE = 2**64 - 1
@@ -154,3 +155,28 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.gguf"):
         with pytest.raises(AssetError, match="cannot be read"):
             read_header(path)
+
+
+def number(name: str, value: float) -> bytes:
+    return field(name, 6, struct.pack("<f", value))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(15, "Q4_K_M"), (19, "IQ2_XXS"), (30, "IQ4_XS"), (38, "MXFP4"), (99, "unknown")]
+)
+def test_kinds_of_weights_have_their_names(tmp_path: Path, kind: int, name: str) -> None:
+    path = tmp_path / "kind.gguf"
+    path.write_bytes(blob(field("general.file_type", 4, struct.pack("<I", kind))))
+    assert read_header(path).shape.quantization == name
+
+
+def test_how_a_models_makers_draw_its_tokens(tmp_path: Path, own_folders: Path) -> None:
+    plain, drawn = tmp_path / "plain.gguf", tmp_path / "drawn.gguf"
+    plain.write_bytes(blob())
+    own = (number("general.sampling.temp", 0.25), number("general.sampling.top_p", 9.0))
+    drawn.write_bytes(blob(*own, field("general.sampling.top_k", 4, struct.pack("<I", 7))))
+    assert (own_sampling(plain).temperature, own_sampling(plain).top_k) == (0.7, 40)
+    (tmp_path / "generation_config.json").write_text('{"temperature": 1.0, "top_k": 64, "top_p": "odd"}')
+    assert own_sampling(plain) == Sampling(temperature=1.0, top_p=0.95, top_k=64)
+    for _ in range(2):  # the header, and what is remembered of it
+        assert own_sampling(drawn) == Sampling(temperature=0.25, top_p=0.95, top_k=7), "the file itself is nearer"

@@ -254,10 +254,11 @@ def test_a_conversation_the_template_refuses_is_a_matter_of_usage_and_harms_nobo
     path.write_bytes(scripted_gguf.read_bytes().replace(template, strict.ljust(len(template))))
     card = ModelCard("strict", "device", gguf=str(path))
     running = begun(host.stream(card, QUESTION, LONG))
+    talk = (*QUESTION, Message("assistant", "So?"), *QUESTION)
     with pytest.raises(UsageError, match="one message only"):
-        list(host.stream(card, QUESTION * 2, Generation(5, COLD)))
+        list(host.stream(card, talk, Generation(5, COLD)))
     with pytest.raises(UsageError, match="one message only"):
-        host.count(card, QUESTION * 2)
+        host.count(card, talk)
     assert next(running)
     running.close()
 

@@ -31,6 +31,15 @@ def test_a_child_inherits_no_secret(monkeypatch: pytest.MonkeyPatch, name: str) 
     assert found["CUDA_VISIBLE_DEVICES"] == "1" and found["PATH"] == os.environ["PATH"]
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["postgres://app:hunter22@db/x", "ghp_16C7e42F292c6912E7710c838347Ae178B4a", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx"],
+)
+def test_a_child_inherits_no_secret_under_another_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("SERVICE", value)
+    assert value not in child_environment(gpu=True).values()
+
+
 def test_threads_wait_briefly_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     assert child_environment(gpu=False)["OMP_WAIT_POLICY"] == "PASSIVE"
     monkeypatch.setenv("GOMP_SPINCOUNT", "infinite")
