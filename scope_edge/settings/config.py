@@ -64,6 +64,7 @@ class Settings:
         offline: no connection leaves the machine: nothing is downloaded, and only models on the device may be chosen.
         privacy: "patterns" keeps queries with an e-mail address or a likely key on the device.
         silence_seconds: how long a model's server may be silent before the call is given up.
+        first_token_seconds: how long it may take to the first token. least_pace: tokens per second from then on; 0 = any.
         max_answer_tokens: the most tokens of an answer, whatever the model; None = its server's own limit, 4,096 on the device.
         verify: 2 = a model on the device answers twice, and another model is asked if the answers differ; 0 = off.
         journal: record no decision, those that are run, or all. journal_text, journal_embedding: with the query's.
@@ -100,6 +101,8 @@ class Settings:
     offline: bool = False
     privacy: Privacy = "off"
     silence_seconds: float = 120.0
+    first_token_seconds: float = 600.0
+    least_pace: float = 0.05
     max_answer_tokens: int | None = None
     verify: int = 0
     journal: JournalChoice = "run"

@@ -65,6 +65,8 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "offline": check_flag,
     "privacy": _choice(Privacy),
     "silence_seconds": check_positive,
+    "first_token_seconds": check_positive,
+    "least_pace": check_amount,
     "verify": _verify,
     "journal": _choice(JournalChoice),
     "journal_text": check_flag,
