@@ -289,7 +289,7 @@ def _chosen_profile(profiles: Mapping[str, Mapping[str, Any]], name: str, asked:
 def _place(path: Path, key: str, profile: str | None = None) -> str:
     """Return the file, with the line if exactly one line (of the profile's table) begins with `key`."""
     with contextlib.suppress(OSError):
-        lines = path.read_text("utf-8", errors="replace").splitlines()
+        lines = path.read_text("utf-8-sig", errors="replace").splitlines()
         inside = lines if profile is None else _table_lines(lines, profile)
         pattern = re.compile(rf"""\s*\[*["']?{re.escape(key)}["']?\s*[\].=]""")
         hits = [number for number, line in enumerate(inside, 1) if pattern.match(line)]

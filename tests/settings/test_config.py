@@ -95,6 +95,9 @@ def test_an_empty_variable_is_as_good_as_none(file: Path, monkeypatch: pytest.Mo
 def test_a_byte_order_mark_is_no_part_of_a_settings_file(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbfalpha = 0.3\n")
     assert load_settings().alpha == 0.3
+    file.write_bytes(b"\xef\xbb\xbfalpha = 7\n")
+    with pytest.raises(ConfigError, match=r"config\.toml, line 1: alpha"):
+        load_settings()
 
 
 def test_settings_turn_into_the_preference_of_one_decision(file: Path) -> None:

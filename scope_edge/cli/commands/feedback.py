@@ -73,7 +73,7 @@ def command(
         )
     if not done.known:
         complain(
-            f"{done.model} has no fingerprint, so there is no estimate that this could correct;"
+            f"{done.model} has no fingerprint, so feedback moves an average model's numbers;"
             f" `scope-edge fingerprint {done.model}` makes one",
             0,
         )

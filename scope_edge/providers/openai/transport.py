@@ -30,7 +30,7 @@ from httpx_sse import EventSource
 from scope_edge._version import __version__
 from scope_edge.catalog.endpoint import addresses_of, is_loopback, parse_endpoint
 from scope_edge.errors import ProviderError, UsageError
-from scope_edge.providers.openai.keys import find_key, redact_key
+from scope_edge.providers.openai.keys import find_key, key_header, redact_key
 
 if TYPE_CHECKING:
     from scope_edge.types import ModelCard
@@ -46,8 +46,6 @@ _CONNECT_SECONDS, _START_SECONDS = 20.0, 20.0
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0)
 # Items that may wait for a slow reader, and how often the loop looks whether there is room again.
 _MAX_WAITING_ITEMS, _RETRY_SECONDS = 256, 0.01
-# Servers that read a key from a header of their own.
-_AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _END = object()
 _STARTING = threading.Lock()
 
@@ -124,9 +122,7 @@ class Transport:
     def _client(self) -> httpx.AsyncClient:
         headers = {"user-agent": f"scope-edge/{__version__}", "accept": "application/json, text/event-stream"}
         if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
-            if self.endpoint.host.endswith(_AZURE):
-                headers["api-key"] = self._key
+            headers |= key_header(self._key, self.endpoint)
         return httpx.AsyncClient(
             headers=headers,
             trust_env=self._trust_env,
