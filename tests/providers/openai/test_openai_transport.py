@@ -224,7 +224,6 @@ def test_without_a_file_descriptor_a_call_fails_at_once_and_the_next_one_works()
 import os, resource, sys
 from scope_edge.errors import ProviderError
 from scope_edge.providers.openai import transport
-import anyio._backends._asyncio
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 taken = []
 try:
