@@ -18,6 +18,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import urljoin
@@ -46,7 +47,7 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 _REFUSAL_BYTES, _REFUSAL_SECONDS = 64 * 1024, 10.0
 # Bytes of a packed body that are unpacked at once.
 _UNPACKED = 64 * 1024
-_CONNECT_SECONDS = 20.0
+_CONNECT_SECONDS, _START_SECONDS = 20.0, 20.0
 # Items that may wait for a slow reader, and how often the loop looks whether there is room again.
 _MAX_WAITING_ITEMS, _RETRY_SECONDS = 256, 0.01
 _END = object()
@@ -368,13 +369,14 @@ def _portal() -> BlockingPortal:
     with _STARTING:
         try:
             return _started(os.getpid())
-        except (OSError, RuntimeError) as error:
-            raise ProviderError(f"no call can be made ({_short(error)})", retryable=True, unbilled=True) from error
+        except Exception as error:
+            why = f"no call can be made ({_in_words(error)[:120] or type(error).__name__})"
+            raise ProviderError(why, retryable=True, unbilled=True) from error
 
 
 @functools.lru_cache(maxsize=1)
 def _started(_process: int) -> BlockingPortal:
-    """Start an event loop in a thread. Raises OSError (no file descriptor is left), RuntimeError (no thread can start).
+    """Start an event loop in a thread. Raises what anyio.run raises (no file descriptor is left), or TimeoutError.
 
     `start_blocking_portal` would do, but its generator is finalized at exit, which hangs in a forked process.
     """
@@ -388,12 +390,20 @@ def _started(_process: int) -> BlockingPortal:
     def run() -> None:
         try:
             anyio.run(serve)
-        except (OSError, RuntimeError) as error:
+        except BaseException as error:
             if not ready.done():
                 ready.set_exception(error)
+            elif not ready.cancelled():
+                raise
 
     threading.Thread(target=run, name="endpoints", daemon=True).start()
-    return ready.result()
+    try:
+        return ready.result(_START_SECONDS)
+    except FutureTimeout as error:
+        # A loop that comes too late ends at once, since it cannot set the result.
+        if ready.cancel():
+            raise TimeoutError(f"the event loop did not start within {_START_SECONDS:g} seconds") from error
+        return ready.result()
 
 
 def _short(error: BaseException) -> str:
