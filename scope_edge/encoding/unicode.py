@@ -30,14 +30,19 @@ def replace_surrogates_in_body(value: Any) -> Any:
     return value
 
 
-def load_json(text: str | bytes) -> Any:
-    """Parse JSON, with surrogates replaced: only an escape can hold a lone one. Raises ValueError, RecursionError.
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON that others wrote. Raises ValueError: invalid, or of more than `MAX_JSON_PARTS`; RecursionError.
 
-    An empty list takes three bytes of text and 60 of memory, so text of more than `MAX_JSON_PARTS` is not parsed.
+    An empty list takes three bytes of text and 60 of memory.
     """
     marks: Any = (b"[", b"{", b",") if isinstance(text, bytes) else ("[", "{", ",")
     if sum(map(text.count, marks)) > MAX_JSON_PARTS:
         raise ValueError(f"more than {MAX_JSON_PARTS} parts")
-    value, lower = json.loads(text), text.lower()
+    return json.loads(text)
+
+
+def load_json(text: str | bytes) -> Any:
+    """Do as `parse_json`, with surrogates replaced: only an escape can hold a lone one."""
+    value, lower = parse_json(text), text.lower()
     escaped = b"\\ud" in lower if isinstance(lower, bytes) else "\\ud" in lower
     return replace_surrogates_in_body(value) if escaped else value

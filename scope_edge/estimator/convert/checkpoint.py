@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from scope_edge.encoding.unicode import load_json
+from scope_edge.encoding.unicode import parse_json
 from scope_edge.errors import AssetError, MissingExtraError
 from scope_edge.storage.files import read_whole
 
@@ -113,7 +113,7 @@ class CheckpointVocabulary:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file. Raises AssetError: missing, unreadable, too large, or not an object."""
     try:
-        body = load_json(read_whole(path, _MAX_JSON))
+        body = parse_json(read_whole(path, _MAX_JSON))
     except FileNotFoundError as error:
         raise AssetError(f"{path}: missing; give the folder of a whole checkpoint") from error
     except OSError as error:
@@ -236,7 +236,7 @@ def _shard(path: Path) -> dict[str, Tensor]:
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = load_json(file.read(length))
+            header = parse_json(file.read(length))
     except (SafetensorError, OSError, ValueError) as error:
         raise AssetError(f"{path}: not a whole safetensors file ({error}); download it again") from error
     header.pop("__metadata__", None)

@@ -48,9 +48,6 @@ class _EndlessError(TemplateError):
     """It cannot be used for any: it exceeds a limit."""
 
 
-_STOPPED: tuple[type[BaseException], ...] = (_EndlessError, *_EXCEEDED)
-
-
 def render_chat(template: str, messages: Sequence[Message], *, bos: str = "", eos: str = "") -> tuple[TextPiece, ...]:
     """Render the prompt. bos, eos: the vocabulary's spelling of the begin and end tokens.
 
@@ -114,7 +111,7 @@ def _run(template: str, values: Mapping[str, object]) -> str:
             raise _EndlessError(f"it is longer than {_MAX_LENGTH} characters")
         with limits():
             return _joined(_environment().from_string(template).generate(given))
-    except _STOPPED as error:
+    except (_EndlessError, TooSlowError, MemoryError, RecursionError) as error:
         raise _EndlessError(_UNUSABLE.format(_EXCEEDED.get(type(error)) or error)) from error
     except _ERRORS as error:
         raise TemplateError(_UNUSABLE.format(" ".join(str(error).split())[:200])) from error

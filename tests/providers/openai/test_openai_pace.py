@@ -157,12 +157,19 @@ def test_a_slow_reader_is_not_a_slow_server() -> None:
 
     with (
         sending(parts) as address,
-        ChatClient(ModelCard("m", "device", endpoint=address), RetryPolicy(60, 1, pace=Pace(60, 0.1, 0.2))) as client,
+        ChatClient(ModelCard("m", "device", endpoint=address), RetryPolicy(60, 1, pace=Pace(60, 0.1, 60))) as client,
     ):
-        pieces = iter(client.stream(MESSAGES, {}, None))
+        stream = client.stream(MESSAGES, {}, None)
+        pieces = iter(stream)
         texts = [next(pieces).text]
-        time.sleep(0.6)
+        for _ in range(3000):
+            if stream._call._token.deadline == math.inf:
+                break
+            time.sleep(0.01)
+        else:
+            raise AssertionError("the time runs while the reader is away")
         assert texts + [one.text for one in pieces] == ["x"] * 2000
+        assert stream._call._token.deadline < math.inf
 
 
 def test_each_token_buys_time_and_a_pause_uses_it() -> None:
