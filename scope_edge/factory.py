@@ -116,8 +116,11 @@ def load_pipeline(settings: Settings, encoder: Callable[[], QueryEncoder] | None
 def load_providers(settings: Settings, cards: Sequence[ModelCard]) -> Providers:
     """Make the providers of these models. Nothing is started or connected to yet."""
     from scope_edge.execution.cloud import CloudProvider
+    from scope_edge.providers.openai.pace import Pace
 
-    cloud = CloudProvider(silence=settings.silence_seconds, offline=settings.offline)
+    silence = settings.silence_seconds
+    pace = Pace(settings.first_token_seconds, settings.least_pace, pause=silence)
+    cloud = CloudProvider(silence=silence, pace=pace, offline=settings.offline)
     return Providers(_device(settings, cards), cloud)
 
 

@@ -20,13 +20,15 @@ KEYS = ("text", "id", "system", "exclude", *PREFERENCES)
 # As many bytes as the longest query may have in UTF-8.
 MAX_LINE_BYTES = 4 * MAX_QUERY_CHARACTERS
 _CHUNK = 1 << 16
+# A line that is longer will hardly end: it is a device, or another kind of file.
+_ENDLESS = 1 << 30
 
 
 class LineReader:
     """The lines of a file as they arrive. `ready` tells whether one can be read now. At most one line is held back.
 
     Iterating gives (line number from 1, its bytes), None for a line of more than `most_bytes`; it raises UsageError when
-    reading fails.
+    reading fails or a line does not end.
     """
 
     def __init__(self, file: BufferedIOBase, name: str, most_bytes: int) -> None:
@@ -80,6 +82,8 @@ class LineReader:
         self._parts.append(piece)
         if self._size > self._most_bytes:
             self._parts.clear()
+        if self._size > _ENDLESS:
+            raise UsageError(f"{self._name}: a line of more than {_ENDLESS} bytes; give a file of lines")
 
     def _end_line(self) -> None:
         self._lines.append(None if self._size > self._most_bytes else b"".join(self._parts))

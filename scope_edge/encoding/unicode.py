@@ -6,6 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+# A tokenizer.json of 260,000 tokens has 2.5 million.
+MAX_JSON_PARTS = 10_000_000
+
 
 def replace_surrogates(text: str) -> str:
     """Return the text with pairs of surrogates joined to characters, and lone ones replaced by U+FFFD."""
@@ -27,8 +30,19 @@ def replace_surrogates_in_body(value: Any) -> Any:
     return value
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON that others wrote. Raises ValueError: invalid, or of more than `MAX_JSON_PARTS`; RecursionError.
+
+    An empty list takes three bytes of text and 60 of memory.
+    """
+    marks: Any = (b"[", b"{", b",") if isinstance(text, bytes) else ("[", "{", ",")
+    if sum(map(text.count, marks)) > MAX_JSON_PARTS:
+        raise ValueError(f"more than {MAX_JSON_PARTS} parts")
+    return json.loads(text)
+
+
 def load_json(text: str | bytes) -> Any:
-    """Parse JSON, with surrogates replaced: only an escape can hold a lone one. Raises ValueError, RecursionError."""
-    value, lower = json.loads(text), text.lower()
+    """Do as `parse_json`, with surrogates replaced: only an escape can hold a lone one."""
+    value, lower = parse_json(text), text.lower()
     escaped = b"\\ud" in lower if isinstance(lower, bytes) else "\\ud" in lower
     return replace_surrogates_in_body(value) if escaped else value

@@ -17,7 +17,7 @@ from scope_edge.estimator.convert.gguf import About, convert_checkpoint
 from scope_edge.estimator.convert.quantize import Quant, quantize_gguf
 from scope_edge.estimator.store import read_small
 from scope_edge.providers.llama.process import installed
-from scope_edge.storage.files import check_space, whole_file
+from scope_edge.storage.files import check_space, expand_user, whole_file
 from scope_edge.storage.hub import HubRepo, Progress, fetch, is_hub_id, look_up
 
 DEFAULT_QUANT: Quant = "Q4_K_M"
@@ -71,9 +71,7 @@ def find_origin(source: str, quant: Quant | None, *, offline: str | None = None)
     """
     if not source.strip():
         raise UsageError("no source; give a .gguf file, a folder with a checkpoint, or a hub id such as Cooolder/SCOPE")
-    path = Path(source)
-    with contextlib.suppress(RuntimeError):  # ~ of an unknown user: part of the name
-        path = path.expanduser()
+    path = expand_user(source)
     if len(source) > MAX_SOURCE:
         raise UsageError(
             f"{source[:60]}…: {len(source)} characters, too long for a path; give a file, a folder or a hub id"

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_type_hints
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.providers.llama.messages import ModelShape, Sampling
 from scope_edge.storage import assets
-from scope_edge.storage.files import file_sha256, file_stamp, write_atomically
+from scope_edge.storage.files import file_sha256, file_stamp, read_whole, write_atomically
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -283,13 +283,9 @@ def _fits(value: object, type_: Any) -> bool:
 def read_small(path: Path, most: int, advice: str) -> bytes:
     """Read a file of at most `most` bytes. Raises AssetError, which ends with `advice`."""
     try:
-        with path.open("rb") as file:
-            blob = file.read(most + 1)
+        return read_whole(path, most)
     except OSError as error:
         raise AssetError(f"{path}: cannot be read ({error.strerror or error}); {advice}") from error
-    if len(blob) > most:
-        raise AssetError(f"{path}: more than {most} bytes; {advice}")
-    return blob
 
 
 def _again(name: str) -> str:

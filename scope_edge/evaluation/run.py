@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from scope_edge.catalog.cards import Catalog, load_catalog
 from scope_edge.encoding.encoder import Encoder
 from scope_edge.errors import UsageError
+from scope_edge.estimation.blas import one_thread
 from scope_edge.evaluation import bootstrap, curves, prediction_scores, replay
 from scope_edge.evaluation.baselines import check_installed
 from scope_edge.evaluation.fit import bundled, in_bundled_bank, refitted
@@ -76,6 +77,7 @@ class _Evaluation:
     progress: Progress
 
 
+@one_thread("scipy.linalg")
 def evaluate(
     request: EvaluationRequest, settings: Settings, progress: Progress = lambda *_: None
 ) -> Mapping[str, EvaluationReport]:

@@ -13,6 +13,7 @@ from scope_edge.errors import ProviderError, ScopeEdgeError, UsageError
 from scope_edge.execution.protocols import CompletionStream
 from scope_edge.execution.request import TOKEN_LIMITS
 from scope_edge.providers.openai.client import ChatClient, RetryPolicy
+from scope_edge.providers.openai.pace import ANY_PACE, Pace
 from scope_edge.providers.openai.stream import AnswerStream, Piece
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ _OURS = ("model", "messages", "stream", "stream_options", "n", *TOKEN_LIMITS)
 class CloudProvider:
     """Calls endpoints."""
 
-    def __init__(self, *, silence: float, offline: bool) -> None:
+    def __init__(self, *, silence: float, pace: Pace = ANY_PACE, offline: bool) -> None:
         """silence: seconds a server may send nothing. offline: call only loopback, for cards that say device."""
-        self._silence, self._offline = silence, offline
+        self._retry, self._offline = RetryPolicy(silence, attempts=1, pace=pace), offline
         self._clients: dict[str, ChatClient] = {}
         self._paused: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -74,9 +75,7 @@ class CloudProvider:
                 raise UsageError("the router is closed")
             client = self._clients.get(card.id)
             if client is None:
-                client = self._clients[card.id] = ChatClient(
-                    card, RetryPolicy(self._silence, attempts=1), offline=self._offline
-                )
+                client = self._clients[card.id] = ChatClient(card, self._retry, offline=self._offline)
             return client
 
 

@@ -16,6 +16,7 @@ from scope_edge.providers.llama.gguf import Header, check_template, read_header,
 from scope_edge.providers.llama.memory import plan_device
 from scope_edge.providers.openai.responses import Served
 from scope_edge.settings.validation import join_some
+from scope_edge.storage.files import expand_user
 from scope_edge.types import ModelCard, Where
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def is_address(source: str) -> bool:
 
 def estimate_fit(path: Path) -> Fit:
     """Read a GGUF's header and plan for it. Raises UsageError (no such file), AssetError (no GGUF, or damaged)."""
-    path = path.expanduser().absolute()
+    path = expand_user(path).absolute()
     if not path.is_file():
         if path.is_dir():
             raise UsageError(f"{path}: is a folder; give the GGUF in it")

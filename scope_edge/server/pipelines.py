@@ -44,7 +44,7 @@ class PipelineCache:
         # A run of the encoder uses all cores: more than two at once make each slower, and take memory.
         self._encoding = threading.Semaphore(2)
         self._routers: OrderedDict[tuple[Any, ...], Router] = OrderedDict()
-        self._providers: dict[tuple[float, bool], Providers] = {}
+        self._providers: dict[tuple[float, ...], Providers] = {}
 
     def router(self, settings: Settings) -> Router:
         """Return the router for some settings; those of a single call make no difference."""
@@ -122,7 +122,7 @@ class PipelineCache:
             return self._encoder
 
     def _providers_for(self, settings: Settings) -> Providers:
-        key = (settings.silence_seconds, settings.offline)
+        key = (settings.silence_seconds, settings.first_token_seconds, settings.least_pace, settings.offline)
         if key not in self._providers:
             device = next((one.device for one in self._providers.values()), None)
             # Only the first host of device models is kept: they all share one memory.

@@ -28,7 +28,7 @@ from scope_edge.catalog.endpoint import is_loopback
 from scope_edge.errors import AssetError
 from scope_edge.settings.schema import CHECKS
 from scope_edge.storage import assets
-from scope_edge.storage.files import write_atomically
+from scope_edge.storage.files import expand_user, write_atomically
 
 if TYPE_CHECKING:
     from scope_edge.settings.config import Settings
@@ -181,7 +181,7 @@ def _settings_hash(settings: Settings, token: str) -> str:
     """Hash all that must be equal, with the token as the key."""
     cards = settings.models.values()
     variables = {str(card["key_env"]) for card in cards if "key_env" in card}
-    relative = any("gguf" in card and not Path(str(card["gguf"])).expanduser().is_absolute() for card in cards)
+    relative = any("gguf" in card and not expand_user(str(card["gguf"])).is_absolute() for card in cards)
     compared = [
         __version__,
         {name: getattr(settings, name) for name in CHECKS if name not in (*REQUEST_SETTINGS, *_OWN_SETTINGS)},

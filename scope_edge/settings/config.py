@@ -25,8 +25,10 @@ from scope_edge.settings.schema import (
     EstimatorChoice,
     IndexName,
     JournalChoice,
+    KeepEmbedding,
     Privacy,
     Provider,
+    check_embedding,
 )
 from scope_edge.settings.validation import check_flag, label, near, shown, suggestion
 from scope_edge.storage import assets
@@ -64,9 +66,11 @@ class Settings:
         offline: no connection leaves the machine: nothing is downloaded, and only models on the device may be chosen.
         privacy: "patterns" keeps queries with an e-mail address or a likely key on the device.
         silence_seconds: how long a model's server may be silent before the call is given up.
+        first_token_seconds: how long it may take to the first token. least_pace: tokens per second from then on; 0 = any.
         max_answer_tokens: the most tokens of an answer, whatever the model; None = its server's own limit, 4,096 on the device.
         verify: 2 = a model on the device answers twice, and another model is asked if the answers differ; 0 = off.
-        journal: record no decision, those that are run, or all. journal_text, journal_embedding: with the query's.
+        journal: record no decision, those that are run, or all. journal_text: with the query's text.
+        journal_embedding: with the query's embedding; "recent" = only the latest entries keep it, for feedback.
         journal_days, journal_mb: older entries are deleted, and the oldest beyond that size.
         max_usd_day, max_usd_month: caps on the total spent on cloud models; None = no cap.
         stick: the gain in utility at which a running conversation moves to another model (server).
@@ -100,11 +104,13 @@ class Settings:
     offline: bool = False
     privacy: Privacy = "off"
     silence_seconds: float = 120.0
+    first_token_seconds: float = 600.0
+    least_pace: float = 0.05
     max_answer_tokens: int | None = None
     verify: int = 0
     journal: JournalChoice = "run"
     journal_text: bool = False
-    journal_embedding: bool = False
+    journal_embedding: KeepEmbedding = "recent"
     journal_days: int = 90
     journal_mb: int = 200
     max_usd_day: float | None = None
@@ -227,7 +233,7 @@ def _environment() -> dict[str, tuple[str, str]]:
 
 def _from_variable(variable: str, key: str, text: str) -> object:
     value: object = text
-    if CHECKS[key] is check_flag:
+    if CHECKS[key] in (check_flag, check_embedding):
         value = _FLAGS.get(text.lower(), text)
     elif key not in TEXTS:
         with contextlib.suppress(ValueError):

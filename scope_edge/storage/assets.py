@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from scope_edge.errors import AssetError
+from scope_edge.errors import AssetError, ConfigError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -112,19 +112,19 @@ def _checked(name: str, block: int) -> Iterator[bytes]:
 
 
 def user_config_file() -> Path:
-    """Return the user's settings file (may not exist). SCOPE_EDGE_CONFIG overrides it."""
+    """Return the user's settings file (may not exist). SCOPE_EDGE_CONFIG overrides it. Raises ConfigError."""
     override = os.environ.get("SCOPE_EDGE_CONFIG")
     return Path(override) if override else _platform_dir("config") / "config.toml"
 
 
 def user_data_dir() -> Path:
-    """Return the folder of the user's own fingerprints (may not exist). SCOPE_EDGE_DATA_DIR overrides it."""
+    """Return the folder of the user's own fingerprints (may not exist). SCOPE_EDGE_DATA_DIR overrides it. Raises ConfigError."""
     override = os.environ.get("SCOPE_EDGE_DATA_DIR")
     return Path(override) if override else _platform_dir("data")
 
 
 def user_cache_dir() -> Path:
-    """Return the folder of files that can be rebuilt (may not exist). SCOPE_EDGE_CACHE_DIR overrides it."""
+    """Return the folder of files that can be rebuilt (may not exist). SCOPE_EDGE_CACHE_DIR overrides it. Raises ConfigError."""
     override = os.environ.get("SCOPE_EDGE_CACHE_DIR")
     return Path(override) if override else _platform_dir("cache")
 
@@ -132,4 +132,11 @@ def user_cache_dir() -> Path:
 def _platform_dir(kind: str) -> Path:
     import platformdirs
 
-    return Path(getattr(platformdirs, f"user_{kind}_dir")("scope-edge", appauthor=False))
+    try:
+        folder = str(getattr(platformdirs, f"user_{kind}_dir")("scope-edge", appauthor=False))
+    except RuntimeError:
+        folder = "~"  # older releases return a path that begins so
+    if folder.startswith("~"):
+        other = "SCOPE_EDGE_CONFIG to a file" if kind == "config" else f"SCOPE_EDGE_{kind.upper()}_DIR to a folder"
+        raise ConfigError(f"no home directory is known; set HOME to it, or {other}")
+    return Path(folder)

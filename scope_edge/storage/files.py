@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,23 @@ from scope_edge.errors import AssetError
 _BLOCK = 4 * 1024 * 1024
 # Left free on the disk: a disk filled to the last byte troubles every other program.
 _SPARE = 64 * 2**20
+
+
+def expand_user(path: str | Path) -> Path:
+    """Return a path with the home directory for a leading ~; unchanged where that is unknown, unlike `Path.expanduser`."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """Return a file's content. Raises OSError: unreadable, not a regular file (a device never ends), over `most` bytes."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder has its own error
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with path.open("rb") as file:
+        raw = file.read(most + 1)
+    if len(raw) > most:
+        raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
+    return raw
 
 
 def write_atomically(path: Path, blob: bytes, *, private: bool = False) -> None:
@@ -35,6 +53,8 @@ def whole_file(target: Path, *, private: bool = False) -> Iterator[Path]:
     """
     import tempfile  # only for writing: routing reads
 
+    if target.exists() and not target.is_file():
+        raise AssetError(f"{target}: cannot be written (not a regular file); give another path")
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

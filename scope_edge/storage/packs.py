@@ -18,11 +18,13 @@ import msgpack
 import numpy as np
 
 from scope_edge.errors import PackError
-from scope_edge.storage.files import write_atomically
+from scope_edge.storage.files import read_whole, write_atomically
 
 MAGIC = b"SCOPEPAK"
 FORMAT = 1
 MAX_BYTES = 256 * 1024 * 1024
+# Members of lists and maps in all. One takes up to 100 bytes of memory, and an empty map a single byte of a file.
+MAX_ITEMS = 2_000_000
 _HEAD = struct.Struct("<8sHH")
 _BODY = struct.Struct("<Q32s")
 _ARRAY = 1
@@ -48,7 +50,7 @@ def read_pack(path: Path, kind: str, *, max_bytes: int = MAX_BYTES) -> dict[str,
         size = path.stat().st_size
         if size > max_bytes:
             raise PackError(f"{path}: {size} bytes, more than the {max_bytes} a {kind} pack may have; get a fresh copy")
-        blob = path.read_bytes()
+        blob = read_whole(path, max_bytes)
     except OSError as error:
         raise PackError(
             f"{path}: cannot be read ({error.strerror or error}); reinstall it or give another path"
@@ -86,7 +88,7 @@ def unpack(blob: bytes, kind: str, where: str, *, verified: bool = False) -> dic
             f"{where}: damaged (expected sha256 {expected.hex()[:12]}…, found {digest.hex()[:12]}…); get a fresh copy"
         )
     try:
-        body = msgpack.unpackb(raw, ext_hook=_decode_array, raw=False, strict_map_key=True)
+        body = _decoded(raw)
     except (ValueError, TypeError, struct.error, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise PackError(f"{where}: its body does not decode ({error}); get a fresh copy") from error
     if not isinstance(body, dict):
@@ -105,6 +107,29 @@ def reading(where: str, what: str, mend: str = "reinstall scope-edge") -> Iterat
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         reason = error if isinstance(error, ValueError) else repr(error)
         raise PackError(f"{where}: not a usable {what} ({reason}); {mend}") from error
+
+
+def _decoded(raw: memoryview) -> Any:
+    """Decode a body. Raises ValueError, before memory is filled, if it has more than `MAX_ITEMS`; TypeError, UnpackException."""
+    left = MAX_ITEMS
+
+    def counted(items: Any) -> Any:
+        nonlocal left
+        left -= len(items)
+        if left < 0:
+            raise ValueError(f"more than {MAX_ITEMS} entries")
+        return items
+
+    return msgpack.unpackb(
+        raw,
+        ext_hook=_decode_array,
+        list_hook=counted,
+        object_hook=counted,
+        max_array_len=MAX_ITEMS,
+        max_map_len=MAX_ITEMS,
+        raw=False,
+        strict_map_key=True,
+    )
 
 
 def _encode_array(value: Any) -> msgpack.ExtType:

@@ -17,6 +17,7 @@ from cli_cases import QUERY, Cli, command, user, without_timings
 from repository import DOCS
 
 from scope_edge.cli.lines import KEYS, MAX_LINE_BYTES, LineReader
+from scope_edge.errors import UsageError
 
 TEXTS = [f"What is {n} times {n + 1}? Explain every step to a child of {n} years." for n in range(40)]
 
@@ -259,6 +260,13 @@ def test_lines_are_read_whole_and_too_long_ones_are_passed_over(kind: type[io.By
     assert list(LineReader(kind(raw), "it", 20)) == [(1, b"one"), (2, None), (3, b"y" * 20), (4, b""), (5, b"last")]
     assert list(LineReader(kind(b"z" * 50), "it", 20)) == [(1, None)]
     assert list(LineReader(kind(b""), "it", 20)) == []
+
+
+def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scope_edge.cli.lines._ENDLESS", 1 << 20)
+    reader = LineReader(io.BufferedReader(io.BytesIO(bytes(2 << 20))), "it", 20)
+    with pytest.raises(UsageError, match="it: a line of more than 1048576 bytes"):
+        next(reader)
 
 
 def test_a_line_over_the_limit_fails_alone(cli: Cli) -> None:

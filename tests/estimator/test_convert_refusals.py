@@ -44,6 +44,16 @@ def config(**changes: Any) -> Spoil:
     return lambda folder: write_json(folder / "config.json", read_json(folder / "config.json") | changes)
 
 
+def device(name: str) -> Spoil:
+    """Replace a file by one that never ends."""
+
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to("/dev/zero")
+
+    return spoil
+
+
 def words(change: Callable[[dict[str, Any]], object]) -> Spoil:
     def spoil(folder: Path) -> None:
         body = read_json(folder / "tokenizer.json")
@@ -125,6 +135,12 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     "nan norm": (stored(put("model.norm.weight", float("nan"))), "model.norm.weight holds values that are not finite"),
     "large": (stored(put(UP, 1e6)), f"{UP} holds values too large for f16; convert to bf16"),
     "tokenizer gone": (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json: missing"),
+    "tokenizer a device": (device("tokenizer.json"), "tokenizer.json: cannot be read (not a regular file)"),
+    "config a device": (device("config.json"), "config.json: cannot be read (not a regular file)"),
+    "template huge": (
+        lambda folder: (folder / "chat_template.jinja").write_text("x" * 2**21),
+        "more than 1048576 bytes",
+    ),
     "unigram": (words(lambda body: body["model"].update(type="Unigram")), "tokenizer model 'Unigram'"),
     "other split": (words(lambda body: body["pre_tokenizer"]["pretokenizers"].pop(0)), "not split as Qwen2"),
     "lower case": (words(lambda body: body.update(normalizer={"type": "Lowercase"})), "normalizer 'Lowercase'"),

@@ -217,6 +217,34 @@ def test_a_table_that_is_none_is_one_line(data: Path, name: str, blob: bytes, sa
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_table_of_one_endless_line_is_refused(data: Path, ending: str) -> None:
+    (data / "it").mkdir()
+    with (data / "it" / f"anchor{ending}").open("wb") as file:
+        file.truncate(8 << 30)  # takes no room on most disks
+    with pytest.raises(AssetError, match="a line over 16777216 characters"):
+        import_anchors(str(data / "it"), open_cards())
+
+
+def test_a_small_parquet_file_may_not_stand_for_any_amount_of_text(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    rows = [{**row, "prompt": "x" * 4_000_000} for row in table("x/y")] * 200
+    columns = {name: pyarrow.array([row[name] for row in rows]) for name in rows[0] if name != "prompt"}
+    columns["prompt"] = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * len(rows)), [rows[0]["prompt"]])
+    path = data / "it" / "anchor.parquet"
+    path.parent.mkdir()
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    assert path.stat().st_size < 1_000_000
+    before = pyarrow.default_memory_pool().max_memory()
+    with pytest.raises(AssetError, match="more than 536870912 characters"):
+        import_anchors(str(data / "it"), open_cards())
+    assert pyarrow.default_memory_pool().max_memory() - before < 200_000_000
+    monkeypatch.setattr("scope_edge.fingerprinting.importing.scope_dataset.MAX_ROWS", 100)
+    with pytest.raises(AssetError, match="more than 100 rows"):
+        import_anchors(str(data / "it"), open_cards())
+
+
 def test_sources_and_names_that_cannot_be(data: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         import_anchors("nowhere", open_cards())

@@ -172,9 +172,9 @@ def test_tokens_are_kept_as_fingerprints_count_them_and_only_of_whole_answers(jo
 
 
 def test_without_an_embedding_it_takes_the_text_and_no_other(own_folders: Path) -> None:
-    journal = open_journal(Settings())
+    journal = open_journal(Settings(journal_embedding=False))
     id = recorded(journal)
-    with pytest.raises(UsageError, match=r"kept neither text nor embedding .* --text"):
+    with pytest.raises(UsageError, match=r"has neither text nor embedding .* --text"):
         give(journal, open_catalog(Settings()), id, 1.0)
     with pytest.raises(UsageError, match=f"not the text of {id}"):
         give(journal, open_catalog(Settings()), id, 1.0, text=OTHER)

@@ -68,6 +68,7 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
         "privacy": "patterns", "silence_seconds": "30", "verify": "2", "keep_alive": "-1",
         "journal": "all", "journal_text": "on", "journal_embedding": "on", "journal_days": "7", "journal_mb": "10",
         "max_usd_day": "0.5", "max_usd_month": "5", "stick": "0.2", "use_server": "no",
+        "first_token_seconds": "900", "least_pace": "0",
     }  # fmt: skip
     file.write_text("[profiles.work]\n")
     assert set(given) == set(CHECKS), "a new setting needs a row here"
@@ -85,6 +86,19 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
     assert (settings.journal, settings.journal_text, settings.journal_embedding) == ("all", True, True)
     assert (settings.journal_days, settings.journal_mb) == (7, 10)
     assert (settings.max_usd_day, settings.max_usd_month) == (0.5, 5.0)
+    assert (settings.first_token_seconds, settings.least_pace) == (900.0, 0.0)
+
+
+@pytest.mark.parametrize(("text", "value"), [("recent", "recent"), ("off", False), ("1", True)])
+def test_embeddings_are_kept_recent_always_or_never(
+    file: Path, monkeypatch: pytest.MonkeyPatch, text: str, value: object
+) -> None:
+    assert load_settings().journal_embedding == "recent"
+    monkeypatch.setenv("SCOPE_EDGE_JOURNAL_EMBEDDING", text)
+    assert load_settings().journal_embedding == value
+    monkeypatch.setenv("SCOPE_EDGE_JOURNAL_EMBEDDING", "sometimes")
+    with pytest.raises(ConfigError, match="journal_embedding must be true, false or recent"):
+        load_settings()
 
 
 def test_an_empty_variable_is_as_good_as_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +126,30 @@ def test_a_folder_without_bundled_files_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SCOPE_EDGE_ASSETS", str(tmp_path))
     with pytest.raises(AssetError, match="bundled files not found"):
         assets.read("models/one.bin")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has another way to a home directory")
+def test_without_a_home_directory_the_variables_are_named(tmp_path: Path) -> None:
+    script = """
+import os, pwd
+def unknown(*_): raise KeyError
+pwd.getpwuid = pwd.getpwnam = unknown
+from scope_edge.cli import main
+main()
+"""
+    given = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "SCOPE_EDGE_"))}
+    given.pop("HOME", None)
+    for variable, named in (
+        ("", "set HOME to it, or SCOPE_EDGE_CONFIG"),
+        ("SCOPE_EDGE_CONFIG", "set HOME to it, or SCOPE_EDGE_DATA_DIR"),
+    ):
+        env = given | ({variable: str(tmp_path / "config.toml")} if variable else {})
+        command = [sys.executable, "-c", script, "route", "hi"]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+        assert (done.returncode, done.stdout) == (2, "") and named in done.stderr and done.stderr.count("\n") == 1
+    command = [sys.executable, "-c", script, "models", "add", "~unknown/model.gguf"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+    assert done.returncode == 2 and "no such file" in done.stderr
 
 
 def test_user_folders_can_be_put_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

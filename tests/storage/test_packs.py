@@ -169,6 +169,14 @@ HOSTILE = {
     "shape of fractions": sealed_array("<f4", [1.0], b"\0" * 4),
     "type a list": sealed_array(["<f4"], [2], b"\0" * 8),
     "no type": sealed_array(None, [], b""),
+    "list of empty maps": sealed(b"\x81\xa1x\xdd" + struct.pack(">I", 3_000_000) + b"\x80" * 3_000_000),
+    "lists of empty lists": sealed(b"\x81\xa1x\xdc\x00\x40" + (b"\xdc\xff\xff" + b"\x90" * 65_535) * 64),
+    "list of small numbers": sealed(b"\x81\xa1x\xdd" + struct.pack(">I", 3_000_000) + b"\x01" * 3_000_000),
+    "map of 3 million": sealed(
+        b"\x81\xa1x\xdf"
+        + struct.pack(">I", 3_000_000)
+        + b"".join(b"\xa3%03x\xc0" % (i % 4096) for i in range(3_000_000))
+    ),
     "kind not ASCII": sealed(b"", kind=b"\xff" * 4),
 }
 

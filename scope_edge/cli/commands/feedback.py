@@ -33,7 +33,7 @@ Exit codes:
 @click.option(
     "--text",
     metavar="TEXT",
-    help="The query's text, if the journal kept neither the text nor its embedding; - = standard input.",
+    help="The query's text, if the journal has neither the text nor its embedding; - = standard input.",
 )
 @json_option
 def command(

@@ -6,20 +6,22 @@ takes tokens and merges from the GGUF. It does not compose characters (NFC) as t
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from scope_edge.encoding.unicode import parse_json
 from scope_edge.errors import AssetError, MissingExtraError
+from scope_edge.storage.files import read_whole
 
 Stored = Literal["BF16", "F16", "F32"]
 ARCHITECTURE = "Qwen3ForCausalLM"
 ITEM_BYTES: Mapping[Stored, int] = {"BF16": 2, "F16": 2, "F32": 4}
 # A tokenizer.json has 11 MB for 150,000 tokens; no file that is read at once comes near this.
 _MAX_JSON = 128 * 2**20
+_MAX_TEMPLATE = 2**20
 # Bounds of a config, far above any Qwen3 (36 layers, 5,120 wide, 151,936 tokens, 262,144 of context).
 _LIMITS = {
     "hidden_size": 2**16,
@@ -111,9 +113,7 @@ class CheckpointVocabulary:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file. Raises AssetError: missing, unreadable, too large, or not an object."""
     try:
-        if path.stat().st_size > _MAX_JSON:
-            raise AssetError(f"{path}: larger than {_MAX_JSON} bytes; this is not a checkpoint's {path.name}")
-        body = json.loads(path.read_bytes())
+        body = parse_json(read_whole(path, _MAX_JSON))
     except FileNotFoundError as error:
         raise AssetError(f"{path}: missing; give the folder of a whole checkpoint") from error
     except OSError as error:
@@ -236,7 +236,7 @@ def _shard(path: Path) -> dict[str, Tensor]:
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
     except (SafetensorError, OSError, ValueError) as error:
         raise AssetError(f"{path}: not a whole safetensors file ({error}); download it again") from error
     header.pop("__metadata__", None)
@@ -354,7 +354,7 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
         try:
-            return path.read_text("utf-8-sig")
+            return read_whole(path, _MAX_TEMPLATE).decode("utf-8-sig")
         except (OSError, ValueError) as error:
             raise AssetError(f"{path}: cannot be read ({error}); download it again") from error
     found = settings.get("chat_template")

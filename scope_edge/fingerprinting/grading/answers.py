@@ -29,6 +29,7 @@ _MARKER = re.compile(
     r"[*_\s]*(?:is\b|:|=)[*_:]*",
     re.IGNORECASE,
 )
+_CONTENT = re.compile(r"[^\s*_]")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
@@ -82,7 +83,8 @@ def stated(text: str) -> tuple[int, str] | None:
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+    found = (one for one in pattern.finditer(text) if _CONTENT.search(text, one.end()))
+    return next(iter(deque(found, maxlen=1)), None)
 
 
 def statements(text: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.fingerprinting.importing import lm_eval, routing_data, scope_dataset, share
+from scope_edge.storage.files import expand_user
 
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.importing.naming import Cards
@@ -38,7 +39,7 @@ def import_path(
 
     Raises UsageError (no such path, an option that the format does not have), and the errors of the format's import.
     """
-    path = path.expanduser()
+    path = expand_user(path)
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     kind = options.kind or detect(path)

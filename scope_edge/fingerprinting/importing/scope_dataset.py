@@ -27,6 +27,7 @@ from scope_edge.fingerprinting.importing.naming import Cards, check_model, model
 from scope_edge.fingerprinting.importing.outcomes import (
     Imported,
     Tally,
+    lines_of,
     outcome_of,
     save_anchor_set,
     text_of,
@@ -35,6 +36,7 @@ from scope_edge.fingerprinting.importing.outcomes import (
 from scope_edge.fingerprinting.importing.share import KNOWN, is_known
 from scope_edge.fingerprinting.run import save_fingerprint
 from scope_edge.storage import assets
+from scope_edge.storage.files import expand_user, read_whole
 from scope_edge.storage.hub import HubRepo, Progress, discard, fetch, is_hub_id, look_up
 from scope_edge.storage.packs import write_pack
 
@@ -47,6 +49,9 @@ PAPER_MODELS = "Cooolder/SCOPE"
 _SPLIT = re.compile(r"(?:^|[/_.-])anchors?(?:[/_.-]|$)", re.IGNORECASE)
 RESULTS = "anchor_results.json"
 MAX_RESULTS_BYTES = 2**28
+# In one table. The paper's largest dataset has 60,000 rows in all.
+MAX_ROWS, MAX_TEXT, MAX_LINE = 2_000_000, 2**29, 2**24
+_BATCH = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ def import_anchors(
     Raises UsageError (no such source), AssetError (no anchor split, an unreadable table, a missing column, a disk that
     cannot be written), and the errors of `look_up` and `fetch`.
     """
-    folder = Path(source).expanduser()
+    folder = expand_user(source)
     if folder.is_dir():
         rows = _read_rows(folder, _anchor_files(_files_in(folder), str(folder)))
         return _imported(rows, set_name(folder.resolve().name), str(folder), None, cards, progress)
@@ -127,26 +132,42 @@ def _cells(path: Path) -> Iterator[Mapping[str, Any]]:
     if path.suffix == ".parquet":
         yield from _parquet(path)
         return
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix == ".jsonl":
-            yield from (load_json(line) for line in file if line.strip())
-        else:
-            yield from csv.DictReader(file)
+    lines = lines_of(path, MAX_TEXT, MAX_LINE)
+    if path.suffix == ".jsonl":
+        yield from (load_json(line) for line in lines if line.strip())
+    else:
+        yield from csv.DictReader(lines)
 
 
 def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a Parquet file. Raises ValueError: damaged, or more rows or text than `MAX_ROWS` and `MAX_TEXT`."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtraError(f'Parquet needs pyarrow ({error}); pip install "scope-edge[hub]"') from error
     try:
-        with pyarrow.parquet.ParquetFile(path) as table:
+        # A text that repeats is stored once, and stays so in memory: a small file may stand for any amount of text.
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=list(_COLUMNS)) as table:
             columns = [name for name in _COLUMNS if name in table.schema_arrow.names]
-            for batch in table.iter_batches(columns=columns):
-                yield from batch.to_pylist()
+            _check_parquet(table.metadata)
+            left = MAX_TEXT
+            for batch in table.iter_batches(_BATCH, columns=columns):
+                for number in range(batch.num_rows):
+                    row = {name: batch.column(name)[number].as_py() for name in columns}
+                    left -= sum(len(cell) for cell in row.values() if isinstance(cell, str))
+                    if left < 0:
+                        raise ValueError(f"more than {MAX_TEXT} characters; split it")
+                    yield row
     except pyarrow.ArrowException as error:
         raise ValueError(str(error)) from error
+
+
+def _check_parquet(metadata: Any) -> None:
+    """Raise ValueError for a file that says it has too many rows, or too much in one group of them."""
+    groups = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
+    if metadata.num_rows > MAX_ROWS or max(groups, default=0) > MAX_TEXT:
+        raise ValueError(f"more than {MAX_ROWS} rows, or {MAX_TEXT} bytes in one group of rows; split it")
 
 
 def _row(cells: object, where: str) -> Row:
@@ -273,17 +294,13 @@ def _result_model(model: str | None, file: Path, cards: Cards) -> str:
 
 def _result_rows(file: Path) -> Sequence[Mapping[str, Any]]:
     try:
-        with file.open("rb") as opened:
-            blob = opened.read(MAX_RESULTS_BYTES + 1)
-        rows = load_json(blob) if len(blob) <= MAX_RESULTS_BYTES else None
+        rows = load_json(read_whole(file, MAX_RESULTS_BYTES))
     except OSError as error:
         raise AssetError(f"{file}: cannot be read ({error.strerror or error}); is this the file?") from error
     except (ValueError, RecursionError) as error:
         raise unreadable(file, error) from error
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) and "id" in row for row in rows):
-        raise AssetError(
-            f"{file}: expected a list of objects with id, of {MAX_RESULTS_BYTES} bytes at most; is this the file?"
-        )
+        raise AssetError(f"{file}: expected a list of objects with id; is this the file?")
     return rows
 
 

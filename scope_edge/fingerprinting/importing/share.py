@@ -30,7 +30,7 @@ from scope_edge.estimation.fingerprints import (
 from scope_edge.fingerprinting.importing.naming import Cards, check_model, is_set_name
 from scope_edge.fingerprinting.importing.outcomes import Imported, save_anchor_set
 from scope_edge.fingerprinting.run import fingerprint_file, save_fingerprint
-from scope_edge.storage.files import write_atomically
+from scope_edge.storage.files import read_whole, write_atomically
 from scope_edge.storage.packs import MAGIC, pack, unpack
 
 KIND = "shared-fingerprint"
@@ -163,13 +163,9 @@ def _bundled_names() -> set[str]:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            blob = file.read(MAX_BYTES + 1)
+        return read_whole(path, MAX_BYTES)
     except OSError as error:
-        raise PackError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
-    if len(blob) > MAX_BYTES:
-        raise PackError(f"{path}: more than the {MAX_BYTES} bytes a {KIND} pack may have; get a fresh copy")
-    return blob
+        raise PackError(f"{path}: cannot be read ({error.strerror or error}); is this the right file?") from error
 
 
 def _names(body: Mapping[str, Any], where: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from scope_edge.providers.llama.memory import explain_no_room
 from scope_edge.providers.llama.messages import USUAL, ModelShape, Sampling
 from scope_edge.providers.llama.process import llama_version
 from scope_edge.storage import assets
-from scope_edge.storage.files import file_sha256, file_stamp, write_atomically
+from scope_edge.storage.files import expand_user, file_sha256, file_stamp, write_atomically
 
 if TYPE_CHECKING:
     from scope_edge.providers.llama.client import LlamaClient
@@ -68,7 +68,7 @@ def why_not(card: ModelCard) -> str | None:
 
 def gguf_path(card: ModelCard) -> Path:
     """Return the path of the file that a card names."""
-    return Path(card.gguf or "").expanduser()
+    return expand_user(card.gguf or "")
 
 
 def look_up(path: Path) -> Known:

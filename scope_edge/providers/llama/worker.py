@@ -102,7 +102,8 @@ class Worker:
             self._send([body | {"id": request.get("id")}])
 
     def _listen(self) -> None:
-        with contextlib.suppress(FrameError, OSError):
+        # A request that no memory is left for ends the worker, too: it would be left unanswered.
+        with contextlib.suppress(FrameError, OSError, MemoryError):
             while (request := read_frame(self._requests)) is not None:
                 with self._hearing:
                     self._queue.put(request)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from scope_edge.errors import MissingExtraError, NoAnswerError, ProviderError, RemoteError
 from scope_edge.providers.openai.dialect import ServerDialect
+from scope_edge.providers.openai.pace import ANY_PACE, Pace, tokens_in
 from scope_edge.providers.openai.responses import ChatReply, Served, read_models, refusal
 from scope_edge.providers.openai.stream import AnswerStream, Chunk, read_answer
 
@@ -36,11 +37,15 @@ _UNKNOWN_ADDRESS = (404, 405, 501)
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """timeout: seconds of a call, or of silence if it is streamed. attempts: calls for one question. per_minute: None = no limit."""
+    """timeout: seconds of a question's call, or of silence in a conversation. pace: of a conversation's answer.
+
+    attempts: calls for one question. per_minute: None = no limit.
+    """
 
     timeout: float = 120.0
     attempts: int = 5
     per_minute: float | None = None
+    pace: Pace = ANY_PACE
 
 
 class CostHook(Protocol):
@@ -133,7 +138,7 @@ class ChatClient:
         body = {"model": self._model, **fields, "messages": list(messages), "stream": True}
         size = len(json.dumps(body["messages"], ensure_ascii=False).encode("utf-8", "replace"))
         produce = partial(self._chunks, body, max_tokens, self._streaming)
-        call = self._call(produce, until - time.monotonic())
+        call = self._call(produce, until - time.monotonic(), self._retry.pace)
         return AnswerStream(call, size, max_tokens, self._transport.secret)
 
     def _pause_or_raise(self, error: ProviderError, attempt: int, meter: CostHook) -> None:
@@ -162,6 +167,8 @@ class ChatClient:
     ) -> AsyncIterator[Chunk]:
         async with self._responding(call, "chat/completions", body, dialect, max_tokens) as response:
             async for chunk in read_answer(call, call.read(response), self._transport.secret):
+                if tokens := tokens_in(chunk):
+                    call.wrote(tokens)
                 yield chunk
 
     async def _listed(self, call: HttpCall[tuple[Served, ...] | None]) -> AsyncIterator[tuple[Served, ...] | None]:

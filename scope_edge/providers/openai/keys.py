@@ -52,7 +52,7 @@ def _from_keyring(variable: str) -> str | None:
         import keyring.errors
     except ImportError:
         return None
-    with contextlib.suppress(keyring.errors.KeyringError):
+    with contextlib.suppress(keyring.errors.KeyringError, RuntimeError, OSError):
         found: str | None = keyring.get_password(SERVICE, variable)
         return (found or "").strip() or None
     return None

@@ -49,6 +49,11 @@ _OF_THIS_MODEL = re.compile(
     r"overload|capacity|busy|try again|usage limit|limit reached|location|region|good standing|arrear|expired",
     re.IGNORECASE,
 )
+_TOO_LONG = re.compile(
+    r"context.?(?:length|size|window)|n_ctx|(?:prompt|input)\b.{0,40}(?:too long|exceed|max)|maximum prompt|max_new_tokens|"
+    r"reduce the length",
+    re.IGNORECASE,
+)
 _NO_CREDIT = re.compile(
     r"\bcredits?\b(?! card)|insufficient.?(?:quota|balance|funds)|billing|payment|top up|recharge|arrear", re.IGNORECASE
 )
@@ -249,8 +254,11 @@ def refusal(transport: Transport, model: str, status: int, wait: str | None, raw
         patient = seconds is None or seconds <= _LONGEST_RETRY_AFTER
         why = f"HTTP {status}" if patient else f"HTTP {status}, no calls for {seconds:.0f} seconds"
         return ProviderError(why, retryable=patient, unbilled=True, retry_after=seconds)
+    too_long = status in (400, 413, 422) and _TOO_LONG.search(words) is not None
+    of_model = too_long or _OF_THIS_MODEL.search(words) is not None
     return ProviderError(
         f"it refuses the question (HTTP {status}{': ' + words if words else ''})",
-        content=status in (400, 422) and any(map(str.isalpha, words)) and _OF_THIS_MODEL.search(words) is None,
+        content=status in (400, 422) and any(map(str.isalpha, words)) and not of_model,
+        code="context_length_exceeded" if too_long else None,
         unbilled=True,
     )

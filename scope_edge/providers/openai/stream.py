@@ -29,6 +29,8 @@ _DONE = "[DONE]"
 _USAGE_SECONDS, _LAST_SECONDS = 5.0, 0.5
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _EVENT = re.compile(rb":|data|event|id|retry")
+# Bytes that tell an event from all else.
+_TELLING = 5
 _PLAIN = ("role", "content", "refusal")
 
 
@@ -121,19 +123,19 @@ class SecretRedactor:
 async def read_answer(call: HttpCall[Chunk], body: AsyncIterator[bytes], key: str | None) -> AsyncIterator[Chunk]:
     """Yield an answer as it comes; a server without streaming sends it at once. Raises ProviderError.
 
-    Its first character tells which of the two it is: content types are often wrong.
+    Its first characters tell which of the two it is: content types are often wrong.
     """
     from scope_edge.providers.openai.transport import read_events
 
     begun = b""
     async for part in body:
-        begun += part
-        if begun.lstrip(_BLANK):
+        begun = (begun + part).lstrip(_BLANK)
+        if len(begun) >= _TELLING:
             break
-    if begun.lstrip(_BLANK)[:1] in (b"{", b"["):
+    if begun[:1] in (b"{", b"["):
         yield read_whole(begun + b"".join([part async for part in body]), key)
         return
-    if not _EVENT.match(begun.lstrip(_BLANK)):
+    if not _EVENT.match(begun):
         raise ProviderError(NO_ANSWER, retryable=True)
     finished = done = said = False
     calls = ToolCallNumbers()

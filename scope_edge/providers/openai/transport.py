@@ -1,4 +1,4 @@
-"""HTTP to one model's server. Only this file knows httpx.
+"""HTTP to one model's server. Only this file and http_client.py know httpx.
 
 Calls are tasks of one event loop in a thread of its own, so any thread can end any call at any time: while it connects, while
 the server is silent, and in the middle of an answer. The key is only sent to the endpoint's own origin: it never follows a
@@ -10,11 +10,12 @@ from __future__ import annotations
 import codecs
 import contextlib
 import functools
+import math
 import os
 import queue
-import ssl
 import threading
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -30,7 +31,9 @@ from httpx_sse import EventSource
 from scope_edge._version import __version__
 from scope_edge.catalog.endpoint import addresses_of, is_loopback, parse_endpoint
 from scope_edge.errors import ProviderError, UsageError
+from scope_edge.providers.openai.http_client import open_http
 from scope_edge.providers.openai.keys import find_key, key_header, redact_key
+from scope_edge.providers.openai.pace import ANY_PACE, Pace
 
 if TYPE_CHECKING:
     from scope_edge.types import ModelCard
@@ -41,9 +44,10 @@ MAX_BYTES = 16 * 1024 * 1024
 # An event of a chat holds a few tokens, or a picture, or a long tool call.
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 # Only the beginning of a refusal is read: it becomes one line in an error.
-_REFUSAL_BYTES = 64 * 1024
+_REFUSAL_BYTES, _REFUSAL_SECONDS = 64 * 1024, 10.0
+# Bytes of a packed body that are unpacked at once.
+_UNPACKED = 64 * 1024
 _CONNECT_SECONDS, _START_SECONDS = 20.0, 20.0
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=5.0)
 # Items that may wait for a slow reader, and how often the loop looks whether there is room again.
 _MAX_WAITING_ITEMS, _RETRY_SECONDS = 256, 0.01
 _END = object()
@@ -120,31 +124,37 @@ class Transport:
             raise ProviderError(why, every_question=True, unbilled=True)
 
     def _client(self) -> httpx.AsyncClient:
-        headers = {"user-agent": f"scope-edge/{__version__}", "accept": "application/json, text/event-stream"}
+        headers = {
+            "user-agent": f"scope-edge/{__version__}",
+            "accept": "application/json, text/event-stream",
+            "accept-encoding": "identity",
+        }
         if self._key:
             headers |= key_header(self._key, self.endpoint)
-        return httpx.AsyncClient(
-            headers=headers,
-            trust_env=self._trust_env,
-            verify=_tls(self._trust_env, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
-            timeout=httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT_SECONDS), pool=None),
-            limits=_LIMITS,
-        )
+        timeout = httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT_SECONDS), pool=None)
+        return open_http(self.endpoint, headers, timeout, trust_env=self._trust_env)
 
 
 class HttpCall(Generic[Item]):
     """One call: an async generator that runs in the event loop, iterated once by one thread. Iterating raises ProviderError."""
 
     def __init__(
-        self, transport: Transport, produce: Callable[[HttpCall[Item]], AsyncIterator[Item]], seconds: float
+        self,
+        transport: Transport,
+        produce: Callable[[HttpCall[Item]], AsyncIterator[Item]],
+        seconds: float,
+        pace: Pace = ANY_PACE,
     ) -> None:
-        """Nothing is sent before this is iterated. seconds: from now until the call must be over."""
-        self._transport, self._produce = transport, produce
+        """Nothing is sent before this is iterated. seconds: from now until the call must be over. pace: see `wrote`."""
+        self._transport, self._produce, self._pace = transport, produce, pace
         self._seconds, self._until = seconds, time.monotonic() + seconds
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._task: Future[None] | None = None
+        # What is late when they are cancelled: the whole call, the next token, the head of the answer.
         self._scope: anyio.CancelScope
-        self._ended = self._sent = self._complete = False
+        self._token: anyio.CancelScope
+        self._head: anyio.CancelScope
+        self._ended = self._sent = self._began = self._complete = False
         # A connection during its TLS handshake.
         self._shaking: Any = None
         # When the last request was made, by time.monotonic().
@@ -177,19 +187,35 @@ class HttpCall(Generic[Item]):
     async def run(self) -> None:
         """Produce the items. Raises ProviderError."""
         try:
-            with anyio.move_on_after(self._until - time.monotonic()) as self._scope:
+            with (
+                anyio.move_on_after(self._until - time.monotonic()) as self._scope,
+                anyio.move_on_after(self._pace.first) as self._token,
+            ):
                 async for item in self._produce(self):
                     self._items.put(item)
-                    # A slow reader slows the server down, or its whole answer would wait here.
-                    while self._items.qsize() >= _MAX_WAITING_ITEMS:
-                        await anyio.sleep(_RETRY_SECONDS)
+                    if self._items.qsize() >= _MAX_WAITING_ITEMS:
+                        await self._wait_for_reader()
                 return
-            raise self._late()
+            raise self._slow() if self._token.cancelled_caught else self._late()
         except ProviderError:
             if not self._complete:
                 raise
         finally:
             self._items.put(_END)
+
+    def wrote(self, tokens: float) -> None:
+        """Note that so many tokens have come, which sets when the next one is due."""
+        due = self._token.deadline if self._began else None
+        self._token.deadline = self._pace.due(anyio.current_time(), due, tokens)
+        self._began = True
+
+    async def _wait_for_reader(self) -> None:
+        """Wait for a slow reader, which slows the server down; its whole answer would wait here otherwise."""
+        begun, due = anyio.current_time(), self._token.deadline
+        self._token.deadline = math.inf
+        while self._items.qsize() >= _MAX_WAITING_ITEMS:
+            await anyio.sleep(_RETRY_SECONDS)
+        self._token.deadline = due + anyio.current_time() - begun
 
     @contextlib.asynccontextmanager
     async def request(self, method: str, url: str, body: dict[str, Any] | None) -> AsyncIterator[httpx.Response]:
@@ -225,7 +251,9 @@ class HttpCall(Generic[Item]):
                 extensions={"trace": self._trace, "sni_hostname": url.host},
             )
             try:
-                return await client.send(request, stream=True)
+                with anyio.CancelScope() as self._head:
+                    return await client.send(request, stream=True)
+                raise httpx.ReadTimeout("")
             except httpx.ConnectError:
                 if address == addresses[-1]:
                     raise
@@ -234,7 +262,7 @@ class HttpCall(Generic[Item]):
     async def read(self, response: httpx.Response) -> AsyncIterator[bytes]:
         """Yield a body as it comes. Raises ProviderError: it has more than `MAX_BYTES`."""
         size = 0
-        async for chunk in response.aiter_bytes():
+        async for chunk in _unpacked(response):
             size += len(chunk)
             if size > MAX_BYTES:
                 raise ProviderError(f"its answer is longer than {MAX_BYTES // 2**20} MiB", retryable=True)
@@ -245,12 +273,13 @@ class HttpCall(Generic[Item]):
         return b"".join([chunk async for chunk in self.read(response)])
 
     async def read_beginning(self, response: httpx.Response) -> bytes:
-        """Return the beginning of a body, for an error."""
+        """Return the beginning of a body, for an error. Raises ProviderError."""
         raw = b""
-        async for chunk in response.aiter_bytes():
-            raw += chunk
-            if len(raw) > _REFUSAL_BYTES:
-                break
+        with anyio.move_on_after(_REFUSAL_SECONDS):
+            async for chunk in _unpacked(response):
+                raw += chunk
+                if len(raw) > _REFUSAL_BYTES:
+                    break
         return raw
 
     def complete(self, seconds: float) -> None:
@@ -267,10 +296,43 @@ class HttpCall(Generic[Item]):
             self._shaking = None
         elif step.endswith("send_request_headers.started"):
             self._sent, self._shaking = True, None
+            self._head.deadline = math.inf
+        elif step.endswith("send_request_body.complete"):
+            # Silence has a limit of its own; this one is for a head in small parts, or after other heads without end.
+            self._head.deadline = anyio.current_time() + self._transport.timeout
+
+    def _slow(self) -> ProviderError:
+        if self._began:
+            return ProviderError(f"it writes less than {self._pace.least:g} tokens per second (least_pace)")
+        why = f"no token within {self._pace.first:g} seconds (first_token_seconds)"
+        return ProviderError(why, unbilled=not self._sent)
 
     def _late(self) -> ProviderError:
         why = "the call was ended" if self._ended else f"no answer within {round(self._seconds, 1):g} seconds"
         return ProviderError(why, retryable=True, unbilled=not self._sent, unreachable=not (self._sent or self._ended))
+
+
+async def _unpacked(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield a body in small parts. Servers are told not to pack it; one layer of gzip or deflate is unpacked all the same.
+
+    httpx would unpack any number of layers, and each part of them at once. Raises ProviderError.
+    """
+    packed = response.headers.get("content-encoding", "").strip().lower()
+    if packed in ("", "identity"):
+        async for chunk in response.aiter_raw():
+            yield chunk
+        return
+    if packed not in ("gzip", "x-gzip", "deflate"):
+        raise ProviderError(f"it sent its answer packed ({packed[:40]!r}), which was not asked for")
+    unpacker = zlib.decompressobj(32 + zlib.MAX_WBITS)
+    try:
+        async for chunk in response.aiter_raw():
+            while chunk:
+                yield unpacker.decompress(chunk, _UNPACKED)
+                chunk = unpacker.unconsumed_tail
+        yield unpacker.flush()
+    except zlib.error as error:
+        raise ProviderError("it sent a packed answer that is damaged", retryable=True) from error
 
 
 async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
@@ -342,12 +404,6 @@ def _started(_process: int) -> BlockingPortal:
         if ready.cancel():
             raise TimeoutError(f"the event loop did not start within {_START_SECONDS:g} seconds") from error
         return ready.result()
-
-
-@functools.lru_cache(maxsize=4)
-def _tls(trust_env: bool, *_environment: str | None) -> ssl.SSLContext:
-    """Return the trusted authorities, read once: they take time and memory."""
-    return httpx.create_ssl_context(verify=True, trust_env=trust_env)
 
 
 def _short(error: BaseException) -> str:

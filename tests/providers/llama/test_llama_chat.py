@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 from tiny_qwen3 import CHAT_TEMPLATE
 
+from scope_edge.errors import UsageError, WorkerError
 from scope_edge.providers.llama.client import LlamaClient
 from scope_edge.providers.llama.memory import Plan
 from scope_edge.providers.llama.messages import Job, JobResult, Message, Sampling, TextPiece
 from scope_edge.providers.llama.process import installed
 
 pytest.importorskip("jinja2")
+from scope_edge.providers.llama import template_limits
 from scope_edge.providers.llama.chat_template import TemplateError, render_chat
 
 PLAN = Plan(context=2048, batch=128, gpu_layers=0, threads=1, needs=0, why="")
@@ -61,6 +65,9 @@ def test_what_templates_of_this_trade_use_is_there() -> None:
         ("{% for i in range(10**9) %}{% endfor %}", "cannot be used"),
         ("{{ 1 / 0 }}", "cannot be used"),
         ("{{ nowhere.nothing }}", "cannot be used"),
+        ("{% for i in [1] %}" * 25 + "{% endfor %}" * 25, "cannot be used"),
+        ("{% if true %}" * 120 + "{% endif %}" * 120, "cannot be used"),
+        ("{% include 'x' %}", "cannot be used"),
     ],
 )
 def test_a_template_that_cannot_be_used_says_so_and_runs_nothing(template: str, complaint: str) -> None:
@@ -160,3 +167,66 @@ def test_a_conversation_gets_the_form_that_its_template_takes(
     pieces = render_chat(template, talk)
     assert said(pieces) == prompt
     assert not any(piece.markup and piece.text.strip("\n") in ("s", "t", "q", "a", "r") for piece in pieces)
+
+
+DOUBLED = "{{% set n = namespace(x={0}) %}}{{% for i in range(40) %}}{{% set n.x = {1} %}}{{% endfor %}}{{{{ {2} }}}}"
+ENDLESS = {
+    "loops": ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "runs for more than"),
+    "calls": (
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        "runs for more",
+    ),
+    "a number": ("{{ (9 ** (9 ** 9)) % 10 }}", "runs for more than|of memory"),
+    "repeated": ("{{ ('a' * 10 ** 10) | length }}", "of memory"),
+    "doubled text": (DOUBLED.format("'ab'", "n.x ~ n.x", "n.x | length"), "of memory"),
+    "doubled list": (DOUBLED.format("[1, 2]", "n.x + n.x", "n.x | length"), "of memory"),
+    "nested lists": (
+        DOUBLED.format("[1, 2]", "[n.x, n.x]", "n.x | tojson | length"),
+        "writes more than|runs for more than",
+    ),
+    "padded": ("{{ ('%9999999999d' % 1) | length }}", "of memory"),
+    "centred": ("{{ ('a' | center(9999999999)) | length }}", "of memory"),
+    "formatted": ("{{ '{:>9999999999}'.format(1) | length }}", "of memory"),
+    "written": ("{% for i in range(99999) %}0123456789abcdef{% endfor %}", "writes more than 1048576 characters"),
+    "long": ("{# #}" * 300_000, "longer than 1048576 characters"),
+    "calls itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "calls itself without end"),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+@pytest.mark.parametrize("case", sorted(ENDLESS))
+def test_a_template_without_end_is_ended(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    import resource
+
+    monkeypatch.setattr(template_limits, "SECONDS", 0.5)
+    template, complaint = ENDLESS[case]
+    before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)
+    with pytest.raises(TemplateError, match=f"cannot be used .*({complaint})") as refused:
+        render_chat(template, (Message("system", "a"), Message("user", "b")))
+    assert len(str(refused.value)) < 150
+    assert before == (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM))
+
+
+def test_limits_leave_an_honest_template_alone() -> None:
+    with template_limits.limits():
+        assert len("a" * 10_000_000) == 10_000_000
+    assert [one.text for one in render_chat("{{ messages[0].content }}", (Message("user", "a"),))] == ["a"]
+
+
+def test_the_worker_survives_a_template_without_end(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not installed():
+        pytest.skip("llama-cpp-python is not installed")
+    path = tmp_path / "endless.gguf"
+    blob = tiny_gguf.read_bytes()
+    template = b"{% for message in messages %}"
+    assert blob.count(template) == 1
+    endless = b"{{ 'x' * 99999999999 }}"
+    path.write_bytes(blob.replace(template, endless + b" " * (len(template) - len(endless))))
+    with LlamaClient(path, "chat", PLAN, cache_dir=tmp_path) as made:
+        for _ in range(2):
+            with pytest.raises((WorkerError, UsageError), match="its chat template cannot be used"):
+                made.run([asked("Hello?")], 120.0)
+        ((written,), _) = made.run([spelled("Hello?")], 120.0)
+    assert written.problem is None

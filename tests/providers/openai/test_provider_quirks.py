@@ -359,6 +359,22 @@ def test_a_refusal_of_every_question(status: int, words: str, reason: str) -> No
     assert error.every_question
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "request (9000 tokens) exceeds the available context size (4096 tokens)",
+        "The input token count (2000000) exceeds the maximum number of tokens allowed (1048576).",
+        "This model's maximum prompt length is 131072 but the request contains 200000 tokens.",
+        "prompt is too long: 210000 tokens > 200000 maximum",
+        "Input is too long for requested model.",
+        "Please reduce the length of the messages or completion.",
+    ],
+)
+def test_a_prompt_that_is_too_long_is_told_in_openais_code(words: str) -> None:
+    assert refused(400, _said(words), "refuses").code == "context_length_exceeded"
+    assert refused(400, _said("temperature must be between 0 and 1"), "refuses").code is None
+
+
 @pytest.mark.parametrize("words", ["At least one message must be provided", "credit card numbers must not be sent"])
 def test_a_refusal_that_two_servers_would_have_to_share(words: str) -> None:
     error = refused(400, _said(words), words)
