@@ -53,7 +53,7 @@ _BAND = 1.6448536269514722
 
 
 class IrtEstimator:
-    """Estimates every model of one pool from its fingerprints. calibration: of each of its models."""
+    """Estimates every model of one pool from its fingerprints. calibration, measured: of each of its models."""
 
     name = "prior"
 
@@ -77,6 +77,7 @@ class IrtEstimator:
         calibration = _calibration(irt, self.models, fingerprints)
         self.calibration = calibration if personal is None else personal.on(calibration, self.models)
         abilities = [ability_of(irt, model, fingerprints.get(model, ())) for model in self.models]
+        self.measured = tuple(ability is not None for ability in abilities)
         average = _average(population)
         known = [ability or average for ability in abilities]
         self._far: tuple[Evidence, ...] = tuple("none" if ability is None else "weak" for ability in abilities)

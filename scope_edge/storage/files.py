@@ -32,7 +32,8 @@ def read_whole(path: Path, most: int) -> bytes:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder has its own error
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as file:
-        raw = file.read(most + 1)
+        # No more than the file has: a buffer of the size that is asked for is made at once.
+        raw = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     if len(raw) > most:
         raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
     return raw

@@ -76,8 +76,10 @@ def forecast_pool(
     )
     seen = bank_traffic(pool_state.irt.reference) if traffic is None else traffic(pool_state.irt.map)
     everyone = (*cards, *others)
+    measured = pool_state.prior.measured
+    unmeasured = tuple(card.id for card, known in zip(cards, measured, strict=False) if not known)
+    preference = replace(preference, exclude=(*preference.exclude, *unmeasured))
     prospect = _prospect(pool_state, everyone, seen, preference)
-    measured = np.isfinite(prospect.table.p_correct[0]).tolist()
     if not any(measured[: len(cards)]):
         raise UsageError(
             f"no model of pool {catalog.active_pool} was measured; `scope-edge fingerprint MODEL` measures one"
@@ -99,7 +101,7 @@ def forecast_pool(
             if measured[i]
         },
         traffic=seen,
-        unmeasured=tuple(card.id for card, known in zip(cards, measured, strict=False) if not known),
+        unmeasured=unmeasured,
     )
 
 
