@@ -285,17 +285,17 @@ def _translated(name: str, kind: Kind, revision: str) -> Iterator[Any]:
         raise UsageError(f"{name} is not downloaded: HF_HUB_OFFLINE is set; unset it") from error
     except _failures(hub) as error:
         raise RemoteError(f"{name}: {_reason(error)}") from error
-    except (ImportError, ValueError, *_invalid_url(hub)) as error:
+    except _setup_failures(hub) as error:
         # The client was not even made. The value of a variable may hold a password, and so may the error.
         socks = '; a SOCKS proxy needs socksio, pip install "scope-edge[hub]"' if isinstance(error, ImportError) else ""
         raise RemoteError(f"{name}: {_variables(_PROXIES)} cannot be used{socks}; correct or unset it") from error
 
 
-def _invalid_url(hub: Any) -> tuple[type[Exception], ...]:
-    """Return the error for an address of the library that the client calls; it is not among that library's other errors."""
+def _setup_failures(hub: Any) -> tuple[type[Exception], ...]:
+    """Return the errors of making a client; one, for an invalid address, is not among the library's other errors."""
     names = {base.__module__.partition(".")[0] for base in hub.errors.HfHubHTTPError.__bases__}
     found = (getattr(sys.modules.get(name), "InvalidURL", None) for name in names)
-    return tuple(one for one in found if one is not None)
+    return (ImportError, ValueError, *(one for one in found if one is not None))
 
 
 def _variables(names: Sequence[str]) -> str:
