@@ -59,10 +59,13 @@ def read_source(path: Path = SOURCE) -> list[Written]:
     found = []
     for row in tomllib.loads(path.read_text("utf-8"))["anchor"]:
         aside = {name: row.pop(name) for name in _ASIDE if name in row}
+        tempting = tuple(aside.pop("tempting", ()))
+        if row["kind"] == "short":
+            row["tempting"] = tempting
         spec = spec_from_body(row, path.name)
         if spec.kind != "output" and not {"compute", "check", "fix"} & set(aside):
             raise CheckError(f"{spec.id}: its key has no check")
-        found.append(Written(spec, tuple(aside.pop("tempting", ())), aside))
+        found.append(Written(spec, tempting, aside))
     return found
 
 

@@ -48,12 +48,19 @@ class UnansweredError(ScopeEdgeError):
         self.run = run
 
 
-class RefusedError(UsageError):
-    """A model's server refuses the request, and every other model would refuse it too. `run` has the attempts."""
+class ContextLengthError(UsageError):
+    """A prompt is longer than a model's context."""
 
-    def __init__(self, message: str, run: Run) -> None:
+
+class RefusedError(UsageError):
+    """Models refuse the request, and no other one is left. `run` has the attempts.
+
+    code: why, in OpenAI's terms ("context_length_exceeded", "unsupported_parameter"), where that is known.
+    """
+
+    def __init__(self, message: str, run: Run, code: str | None = None) -> None:
         super().__init__(message)
-        self.run = run
+        self.run, self.code = run, code
 
 
 class BrokenAnswerError(ScopeEdgeError):
@@ -94,8 +101,8 @@ class ProviderError(ScopeEdgeError):
     """A model did not answer, or not to the end. It is internal: users see UnansweredError, NoAnswerError and so on.
 
     retryable: another call may work. every_question: no other question to this model will work either. content: no model would
-    take the request. unbilled: the call cost nothing. unreachable: no connection. retry_after: seconds that the server asks
-    callers to wait.
+    take the request. code: why this model does not take it, in OpenAI's terms. unbilled: the call cost nothing. unreachable: no
+    connection. retry_after: seconds that the server asks callers to wait.
     """
 
     def __init__(
@@ -108,9 +115,10 @@ class ProviderError(ScopeEdgeError):
         unbilled: bool = False,
         unreachable: bool = False,
         retry_after: float | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.retryable, self.every_question, self.content = retryable, every_question, content
+        self.retryable, self.every_question, self.content, self.code = retryable, every_question, content, code
         self.unbilled, self.unreachable, self.retry_after = unbilled, unreachable, retry_after
 
 

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code (docs/cli.md)."""
-    # The matrices here are small: starting threads costs more than they save. numpy reads this when it is imported.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from scope_edge.estimation.blas import default_to_one
+
+    default_to_one()
     from scope_edge.cli.run import run
 
     sys.exit(run(sys.argv[1:]))

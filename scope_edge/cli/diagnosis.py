@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from scope_edge._version import __version__
 from scope_edge.errors import AssetError, ScopeEdgeError, UsageError
 from scope_edge.estimation.fingerprints import load_fingerprints
-from scope_edge.estimator.factory import calibration, memory_plan
+from scope_edge.estimator.factory import CALIBRATE, calibration, memory_plan
 from scope_edge.estimator.prompt import PromptTemplate, TextSlices
 from scope_edge.estimator.scope import SpeedEstimate, no_text
 from scope_edge.estimator.store import Installed, check_gguf, entries, find_installed
@@ -336,7 +336,11 @@ def _estimator_facts(one: Installed, used: str | None) -> Iterator[str]:
     yield f"mode {one.mode}"
     yield f"template {one.template_sha256[:12]} from {one.template_from}"
     fitted = calibration(one)
-    yield "uncalibrated" if fitted is None else f"calibrated on {fitted.prompts} prompts"
+    yield (
+        f"uncalibrated, so it has no weight: {CALIBRATE}"
+        if fitted is None
+        else f"calibrated on {fitted.prompts} prompts"
+    )
     speed = remembered(one.sha256, assets.user_cache_dir())
     if speed is None:
         yield "speed not measured yet"

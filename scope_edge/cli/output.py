@@ -21,6 +21,7 @@ from scope_edge.errors import ScopeEdgeError
 # Characters of at most four bytes each, so that a piece fits Python's smallest buffer.
 _PIECE = 2048
 _SECONDS_BETWEEN = 0.1
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 def out(text: str) -> None:
@@ -134,21 +135,24 @@ class Interruptions:
 
 
 class ProgressLine:
-    """One line on standard error that shows the progress of a long job, on a terminal only. It is removed at the end of the block.
+    """One line on standard error that shows the progress of a long job. It is removed at the end of the block.
 
-    Call it with the step, the amount done and the total.
+    Without a terminal, as in a log file, a line is printed every half minute and stays. Call it with the step, the amount done
+    and the total.
     """
 
-    def __init__(self) -> None:
-        self._visible = is_terminal(sys.stderr)
-        self._what, self._next, self._written = "", 0.0, False
+    def __init__(self, *, announce: bool = False) -> None:
+        """announce: without a terminal, print the first line at once: the job will take long."""
+        self._terminal = is_terminal(sys.stderr)
+        self._what, self._written = "", False
+        self._next = 0.0 if self._terminal or announce else time.monotonic() + _SECONDS_BETWEEN_LINES
 
     def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._written:
-            self._write("")
+            self._write("\r\033[K")
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show a step of which `done` of `total` is finished."""
@@ -164,14 +168,19 @@ class ProgressLine:
         self.show(", ".join([f"{done} of {plural(total, word)}", *left, *more]), always=True)
 
     def show(self, text: str, *, always: bool = False) -> None:
-        """Show a text, at most ten times a second unless `always` is true."""
+        """Show a text, at most ten times a second unless `always` is true; without a terminal, at most every half minute."""
         now = time.monotonic()
-        if self._visible and (always or now >= self._next):
+        if not self._terminal:
+            if now >= self._next:
+                self._next = now + _SECONDS_BETWEEN_LINES
+                self._write(f"{one_line(text)}\n")
+        elif always or now >= self._next:
             self._next, self._written = now + _SECONDS_BETWEEN, True
-            self._write(clipped(one_line(text), screen_width() - 1))
+            self._write("\r\033[K" + clipped(one_line(text), screen_width() - 1))
 
     def _write(self, line: str) -> None:
         # If standard error is closed, the line is not needed.
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"\r\033[K{line}")
-            sys.stderr.flush()
+            if sys.stderr is not None:
+                sys.stderr.write(line)
+                sys.stderr.flush()

@@ -202,6 +202,7 @@ def _error(body: Mapping[str, Any]) -> ScopeEdgeError | None:
     if body["code"] == "broken_answer" and run is not None:
         return errors.BrokenAnswerError(message, str(body["partial"]), run)
     kinds: dict[str, Any] = {"unanswered": errors.UnansweredError, "refused_by_model": errors.RefusedError}
+    kinds |= dict.fromkeys(("context_length_exceeded", "unsupported_parameter"), errors.RefusedError)
     return kinds[body["code"]](message, run) if body["code"] in kinds and run is not None else None
 
 

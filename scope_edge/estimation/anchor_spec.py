@@ -44,6 +44,7 @@ class AnchorSpec:
         field: the subject. tier: 1 (any model worth using), 2, 3 (hard for the best). kind: which grader.
         key: the right answer; for `rules` one of many. options: of a choice, in the order of `LETTERS`.
         accept: other spellings of a short answer; other right letters never. exact: whether its capitals count.
+        tempting: plausible wrong answers of a short one: a sentence that names one is no right answer.
         relative, absolute: how far a number may be off; the larger of both holds.
         units: (unit, factor): units that may follow a number, and the factor that each multiplies it by.
         rules: (name, value), see `scope_edge.fingerprinting.grading.grade`; all must hold.
@@ -59,6 +60,7 @@ class AnchorSpec:
     options: tuple[str, ...] = ()
     accept: tuple[str, ...] = ()
     exact: bool = False
+    tempting: tuple[str, ...] = ()
     relative: float = 0.0
     absolute: float = 0.0
     units: tuple[tuple[str, float], ...] = ()
@@ -93,7 +95,7 @@ def spec_from_body(body: Mapping[str, Any], where: str) -> AnchorSpec:
     """Read a spec from plain types. Raises PackError naming the anchor and its fault."""
     with reading(where, f"anchor {body.get('id', '?')!r}", "get a fresh copy"):
         plain = dict(body)
-        for field in ("options", "accept"):
+        for field in ("options", "accept", "tempting"):
             plain[field] = tuple(str(one) for one in plain.get(field, ()))
         plain["units"] = tuple((unit, float(factor)) for unit, factor in plain.get("units", {}).items())
         plain["rules"] = tuple(plain.get("rules", {}).items())

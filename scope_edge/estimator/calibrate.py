@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.errors import AssetError, UsageError, WorkerError
+from scope_edge.errors import AssetError, PackError, UsageError, WorkerError
 from scope_edge.estimation.ability import design
 from scope_edge.estimation.irt import IrtEstimator, IrtModel
 from scope_edge.estimation.newton import sigmoid
@@ -29,9 +29,10 @@ from scope_edge.estimator.calibration import (
     Score,
     before_and_after,
     fit_calibration,
+    gains,
     save_calibration,
 )
-from scope_edge.estimator.factory import INSTALL, engine, key
+from scope_edge.estimator.factory import INSTALL, calibration, engine, key
 from scope_edge.estimator.prompt import Prompter, TextSlices
 from scope_edge.estimator.refined import read_samples
 from scope_edge.estimator.store import find_installed
@@ -129,6 +130,14 @@ def calibrate_estimator(
                 f"no estimator {name!r} is installed; `scope-edge estimator list` shows the installed ones"
             )
         raise AssetError(f"no estimator is installed; {INSTALL}")
+    # Besides weights, template and mode, these settings change an answer.
+    how = (
+        f"{installed.samples} samples of {installed.analysis_tokens} tokens, {installed.examples} examples,"
+        f" {installed.sampling}"
+    )
+    log = CalibrationLog(installed.folder, key(installed), how)
+    if not again:
+        _check_limit(installed, limit, len(log.replies))
     irt = load_irt_model()
     left_out = LeftOut(irt, pool, refitted(load_fingerprints()[1], irt, [card.id for card in pool]))
     tasks = left_out.tasks(limit)
@@ -137,12 +146,6 @@ def calibrate_estimator(
             "no model of the pool has outcomes on anchors with text, so there is nothing to calibrate on;"
             " `scope-edge estimator anchors` brings some"
         )
-    # Besides weights, template and mode, these settings change an answer.
-    how = (
-        f"{installed.samples} samples of {installed.analysis_tokens} tokens, {installed.examples} examples,"
-        f" {installed.sampling}"
-    )
-    log = CalibrationLog(installed.folder, key(installed), how)
     if again:
         log.clear()
     done = {reply.task for reply in log.replies}
@@ -154,10 +157,28 @@ def calibrate_estimator(
     return _fitted(installed, left_out, tasks, log.replies)
 
 
+def _check_limit(installed: Installed, limit: int | None, replies: int) -> None:
+    """Raise UsageError if a limit would replace a calibration, or drop replies, by fewer prompts than are stored."""
+    if limit is None:
+        return
+    with contextlib.suppress(PackError):  # a damaged calibration is about to be replaced
+        fitted = calibration(installed)
+        replies = max(replies, 0 if fitted is None else fitted.prompts)
+    if limit < replies:
+        raise UsageError(
+            f"--limit {limit} is less than the {replies} prompts already stored for {installed.name}; raise it or leave it"
+            " out, or start over with --again"
+        )
+
+
 def _fitted(
     installed: Installed, left_out: LeftOut, tasks: Sequence[LeftOutTask], replies: Sequence[EstimatorReply]
 ) -> CalibrationOutcome:
-    """Fit to the replies and store the fit if there are enough. Raises AssetError when no reply is usable."""
+    """Fit to the replies; store the fit if it rests on enough of them and predicts better than the prior alone.
+
+    Else the estimator has no weight, and an earlier calibration on fewer prompts is removed. Raises AssetError when no reply
+    is usable.
+    """
     by_task = {reply.task: reply for reply in replies}  # two runs at once may have prompted for the same task
     wanted = [by_task[task] for task in tasks if task in by_task]
     seen = left_out.observed(wanted)
@@ -165,9 +186,12 @@ def _fitted(
         raise AssetError(
             f"{installed.name}: none of {len(wanted)} prompts had a usable answer; is it a SCOPE estimator?"
         )
-    fitted, stored = fit_calibration(seen), len(seen) >= LEAST_PROMPTS
+    fitted, enough, path = fit_calibration(seen), len(seen) >= LEAST_PROMPTS, installed.folder / FILE
+    stored = enough and gains(seen)
     if stored:
         save_calibration(installed.folder, key(installed), fitted)
+    elif enough:
+        path.unlink(missing_ok=True)
     return CalibrationOutcome(
         name=installed.name,
         prompts=len(seen),
@@ -177,7 +201,7 @@ def _fitted(
         length=tuple(fitted.length.tolist()),
         reach=fitted.reach,
         stored=stored,
-        where=str(installed.folder / FILE),
+        where=str(path),
     )
 
 

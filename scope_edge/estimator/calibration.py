@@ -178,9 +178,23 @@ class Score:
 
 def score(p: Floats, correct: Floats) -> Score:
     """Score probabilities against outcomes in [0, 1], both of shape (n,), n >= 1."""
-    p = np.clip(p, CLIP, 1 - CLIP)
-    loss = -(correct * np.log(p) + (1 - correct) * np.log1p(-p))
+    loss, p = _losses(p, correct), np.clip(p, CLIP, 1 - CLIP)
     return Score(float(loss.mean()), float(((p - correct) ** 2).mean()), ece(p, correct))
+
+
+def gains(seen: Observed) -> bool:
+    """Return whether the estimator predicts better than the prior does, alone and calibrated alone, cross-validated.
+
+    Better: the log loss of an anchor falls by more than two standard errors of the mean over anchors.
+    """
+    loss = _losses(_cross_validated(seen), seen.correct)
+    alone = _cross_validated(replace(seen, p=np.full(len(seen), 0.5)))
+    group = np.unique(seen.group, return_inverse=True)[1]
+    for other in (seen.prior, alone):
+        gain = np.bincount(group, _losses(other, seen.correct) - loss) / np.bincount(group)
+        if len(gain) < 2 or gain.mean() <= 2 * gain.std(ddof=1) / math.sqrt(len(gain)):
+            return False
+    return True
 
 
 def before_and_after(seen: Observed) -> Mapping[str, Score]:
@@ -188,15 +202,25 @@ def before_and_after(seen: Observed) -> Mapping[str, Score]:
 
     The last is cross-validated: each anchor, with all its models, is scored by a fit to the other anchors.
     """
+    return {
+        "prior": score(seen.prior, seen.correct),
+        "estimator": score(seen.p, seen.correct),
+        "half-way": score(sigmoid(uncalibrated().logit(seen.p, seen.prior)), seen.correct),
+        "calibrated": score(_cross_validated(seen), seen.correct),
+    }
+
+
+def _cross_validated(seen: Observed) -> Floats:
+    """Return the calibrated p of each row, by a fit to the other folds' anchors."""
     groups = {name: i for i, name in enumerate(dict.fromkeys(seen.group))}
     fold = np.array([groups[name] % FOLDS for name in seen.group])
     calibrated = np.empty(len(seen))
     for f in np.unique(fold):
         fitted, left = fit_calibration(seen.take(fold != f)), seen.take(fold == f)
         calibrated[fold == f] = sigmoid(fitted.logit(left.p, left.prior))
-    return {
-        "prior": score(seen.prior, seen.correct),
-        "estimator": score(seen.p, seen.correct),
-        "half-way": score(sigmoid(uncalibrated().logit(seen.p, seen.prior)), seen.correct),
-        "calibrated": score(calibrated, seen.correct),
-    }
+    return calibrated
+
+
+def _losses(p: Floats, correct: Floats) -> Floats:
+    p = np.clip(p, CLIP, 1 - CLIP)
+    return np.asarray(-(correct * np.log(p) + (1 - correct) * np.log1p(-p)))

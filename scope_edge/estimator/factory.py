@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # The time per query for `--estimator auto`, in seconds.
 AUTO_SECONDS = 2.0
+CALIBRATE = "`scope-edge calibrate --estimator gguf`"
 INSTALL = "`scope-edge estimator install Cooolder/SCOPE` installs one"
 
 
@@ -48,6 +49,8 @@ def load_estimator(
 ) -> ScopeEstimator | Unusable | None:
     """Load the estimator of the settings; None where "auto" finds none installed.
 
+    Any GGUF can be installed as one. Its answers count, and it is asked, only once it was compared with known outcomes.
+
     Raises AssetError when the setting `estimator` is "gguf" and no such estimator is installed.
     """
     try:
@@ -63,6 +66,8 @@ def load_estimator(
             raise AssetError(problem)
         return Unusable(problem)
     try:
+        if calibration(installed) is None:
+            return Unusable(f"estimator {installed.name} has no weight before it is calibrated; {CALIBRATE} does that")
         seconds = settings.estimate_seconds
         if seconds is None and settings.estimator == "auto":
             seconds = AUTO_SECONDS
@@ -128,16 +133,17 @@ def memory_plan(installed: Installed, pool: Sequence[ModelCard]) -> Plan | NoRoo
 
 
 def bytes_needed(settings: Settings, pool: Sequence[ModelCard]) -> int:
-    """Return the memory the settings' estimator takes once it is loaded; 0 without one, or without room for it."""
+    """Return the memory the settings' estimator takes once it is loaded; 0 without a calibrated one, or without room."""
     from scope_edge.providers.llama.memory import Plan
 
     if settings.estimator == "prior":
         return 0
     try:
         installed = find_installed(settings.estimator_name)
+        used = installed is not None and calibration(installed) is not None
     except AssetError:
         return 0
-    plan = None if installed is None else memory_plan(installed, pool)
+    plan = memory_plan(installed, pool) if installed is not None and used else None
     return plan.needs if isinstance(plan, Plan) else 0
 
 

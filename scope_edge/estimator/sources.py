@@ -107,8 +107,8 @@ def model_card(origin: WeightsOrigin, progress: Progress | None) -> str | None:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file of at most 1 MB. Raises AssetError."""
-    return read_small(path, MAX_CARD_BYTES, "give another file").decode("utf-8", "replace")
+    """Read a text file of at most 1 MB, without its byte order mark. Raises AssetError."""
+    return read_small(path, MAX_CARD_BYTES, "give another file").decode("utf-8-sig", "replace")
 
 
 def put_weights(origin: WeightsOrigin, target: Path, quant: Quant | None, progress: Progress | None) -> None:

@@ -213,7 +213,7 @@ def _load(folder: Path) -> Installed:
     path = folder / MANIFEST
     again = _again(folder.name)
     try:
-        body = tomllib.loads(read_small(path, MAX_MANIFEST_BYTES, again).decode("utf-8"))
+        body = tomllib.loads(read_small(path, MAX_MANIFEST_BYTES, again).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise AssetError(f"{path}: not valid TOML ({error}); {again}") from error
     if body.pop("format", None) != FORMAT:

@@ -119,19 +119,20 @@ def refitted(data: Pooled, split: Split) -> list[Part]:
     ]
 
 
+def in_bundled_bank(data: Pooled) -> NDArray[np.bool_]:
+    """Return which queries taught the bundled bank, by id or by text, (n,): it cannot be scored on them."""
+    ids, hashes = taught_by()
+    here = (
+        id in ids or text_hash(text) in hashes for id, text in zip(data.ids.tolist(), data.texts.tolist(), strict=True)
+    )
+    return np.fromiter(here, bool, len(data))
+
+
 def bundled(data: Pooled, split: Split) -> list[Part]:
     """Return the sets that the bundled bank and the present fingerprints can be scored on, as `route` uses them.
 
-    The user's own outcomes on scored queries are left out of the fingerprints. Raises UsageError if the bank holds a scored
-    query, by id or by text.
+    The user's own outcomes on scored queries are left out of the fingerprints. No scored query may be `in_bundled_bank`.
     """
-    ids, hashes = taught_by()
-    for i in np.flatnonzero(split.scored):
-        if data.ids[i] in ids or text_hash(data.texts[i]) in hashes:
-            raise UsageError(
-                f"query {data.ids[i]!r} is in the bundled bank: it would be scored by a bank that was fitted to it;"
-                " leave --bank out, and a bank is learned without it"
-            )
     irt, measured = load_irt_model(), load_fingerprints()[1]
     scored = frozenset(text_hash(text) for text in data.texts[split.scored])
     prints = {model: tuple(_without(one, scored) for one in parts) for model, parts in measured.items()}

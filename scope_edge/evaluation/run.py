@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from scope_edge.catalog.cards import Catalog, load_catalog
 from scope_edge.encoding.encoder import Encoder
 from scope_edge.errors import UsageError
+from scope_edge.estimation.blas import one_thread
 from scope_edge.evaluation import bootstrap, curves, prediction_scores, replay
 from scope_edge.evaluation.baselines import check_installed
-from scope_edge.evaluation.fit import bundled, refitted
+from scope_edge.evaluation.fit import bundled, in_bundled_bank, refitted
 from scope_edge.evaluation.live import measure_live
 from scope_edge.evaluation.predict import SplitPredictions, predict, refined
 from scope_edge.evaluation.report import EvaluationReport
@@ -76,6 +77,7 @@ class _Evaluation:
     progress: Progress
 
 
+@one_thread("scipy.linalg")
 def evaluate(
     request: EvaluationRequest, settings: Settings, progress: Progress = lambda *_: None
 ) -> Mapping[str, EvaluationReport]:
@@ -130,7 +132,22 @@ def _splits(run: _Evaluation) -> list[Split]:
     splits = [split(data, seed, unseen) for seed in request.seeds]
     if request.test:
         splits = [split_by_folder(run.reading, unseen or ())]
+    if request.bank == "bundled":
+        splits = _outside_the_bank(run, splits)
     return splits if request.limit is None else [one.limited(request.limit) for one in splits]
+
+
+def _outside_the_bank(run: _Evaluation, splits: Sequence[Split]) -> list[Split]:
+    """Return the splits without queries that the bundled bank was fitted to, which are counted. Raises UsageError: none is left."""
+    taught = in_bundled_bank(run.reading.data)
+    left = [replace(one, scored=one.scored & ~taught) for one in splits]
+    if not all(one.scored.any() for one in left):
+        raise UsageError(
+            "every scored query is in the bundled bank, which was fitted to it; leave --bank out, and a bank is learned without it"
+        )
+    if taught.any():
+        run.reading.dropped["questions that are in the bundled bank"] += int(taught.sum())
+    return left
 
 
 def _models(run: _Evaluation, names: Sequence[str]) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,17 @@ from scope_edge.encoding.token_count import PromptTokens, estimate_prompt_tokens
 from scope_edge.errors import AssetError, ProviderError
 from scope_edge.execution.token_budget import TokenBudget, check_sized, estimated_prompt, token_budget_for
 from scope_edge.policy.price import Price
+from scope_edge.providers.openai.stream import Piece
+from scope_edge.providers.thoughts import ThoughtFilter
 
 if TYPE_CHECKING:
     from scope_edge.execution.protocols import CompletionStream, Provider
     from scope_edge.execution.request import Request
     from scope_edge.execution.spending import Ledger
-    from scope_edge.providers.openai.stream import Piece
     from scope_edge.types import Candidate, Counted, Ending, ModelCard
+
+# The field in which servers send what a model thinks.
+_REASONING = "reasoning_content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Call:
         self._reservation: int | None = None
         self._budget: TokenBudget | None = None
         self._texts: list[str] = []
+        self._thoughts: list[str] = []
         # Nothing is owed before the model is called.
         self._free, self._reserved = True, False
         self._ended = threading.Event()
@@ -97,7 +102,7 @@ class Call:
         if self._stream is None:
             return
         try:
-            for piece in self._stream:
+            for piece in self._parted(self._stream):
                 if self.first is None:
                     self.first = time.monotonic()
                 self._texts.append(piece.text)
@@ -105,6 +110,19 @@ class Call:
         except ProviderError as error:
             self._free = error.unbilled and self.first is None
             raise
+
+    def _parted(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        """Move what a model thinks before its answer from the text to the field that servers use for it."""
+        thoughts = ThoughtFilter()
+        for piece in pieces:
+            thought, text = thoughts.feed(piece.text)
+            if (part := _piece(thought, text, piece.extra)) is not None:
+                self._thoughts.append(thought)
+                yield part
+        thought, text = thoughts.rest()
+        if (part := _piece(thought, text, {})) is not None:
+            self._thoughts.append(thought)
+            yield part
 
     def end(self) -> None:
         """End it, from any thread, even while `begin` runs."""
@@ -144,9 +162,20 @@ class Call:
         prompt = None if stream is None else stream.prompt_tokens
         completion = None if stream is None else stream.completion_tokens
         counted: Counted = "estimate" if stream is None or prompt is None or completion is None else stream.counted
-        wrote = estimate_prompt_tokens(self.text).expected * self.card.token_factor
+        # Thoughts are paid for as well.
+        text = "".join((*self._thoughts, self.text))
+        wrote = estimate_prompt_tokens(text).expected * self.card.token_factor
         prompt_tokens = self._budget.prompt.expected if prompt is None else float(prompt)
         completion_tokens = wrote if completion is None else float(completion)
         price = Price.on(self.card)
         usd = 0.0 if price.free else price.of(prompt_tokens, completion_tokens)
         return Bill(prompt_tokens, completion_tokens, counted, usd)
+
+
+def _piece(thought: str, text: str, extra: Mapping[str, Any]) -> Piece | None:
+    """Return a piece of text and thought; None = it would be empty."""
+    if not (thought or text or extra):
+        return None
+    if not thought:
+        return Piece(text, extra)
+    return Piece(text, {**extra, _REASONING: f"{extra.get(_REASONING) or ''}{thought}"})

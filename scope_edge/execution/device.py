@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from scope_edge.errors import ProviderError, ScopeEdgeError, WorkerError
+from scope_edge.errors import ContextLengthError, ProviderError, ScopeEdgeError, WorkerError
 from scope_edge.execution.protocols import CompletionStream
 from scope_edge.execution.request import texts_of
 from scope_edge.providers.llama.host import DeviceStream, Generation
@@ -93,7 +93,8 @@ class DeviceCompletionStream(CompletionStream[DeviceStream]):
         except ScopeEdgeError as error:
             # A worker that crashed may do better with less memory; a model that llama.cpp refuses will not.
             retryable = isinstance(error, WorkerError) and not error.refused
-            raise ProviderError(str(error), retryable=retryable, unbilled=True) from error
+            code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
+            raise ProviderError(str(error), retryable=retryable, unbilled=True, code=code) from error
         finally:
             self.close()
         if self._stream.ending == "cancelled" and not wrote:
@@ -115,7 +116,8 @@ def _check_able(fields: Mapping[str, Any]) -> None:
     if isinstance(form, Mapping) and form.get("type", "text") != "text":
         unable.append("response_format")
     if unable:
-        raise ProviderError(f"not supported on the device: {', '.join(unable)}", unbilled=True)
+        why = f"not supported on the device: {', '.join(unable)}"
+        raise ProviderError(why, unbilled=True, code="unsupported_parameter")
 
 
 def _sampling(fields: Mapping[str, Any], usual: Sampling) -> Sampling:

@@ -94,6 +94,7 @@ class Execution:
         self._contradicted: tuple[Candidate, Call, Bill, tuple[Piece, ...]] | None = None
         self._budget_errors: list[BudgetError] = []
         self._refusing: list[str] = []
+        self._unable: list[str] = []
         self._over = False
         self.attempts: list[Attempt] = []
         self.model: str | None = None
@@ -274,6 +275,8 @@ class Execution:
             lead = f"{model} broke off after {len(call.text)} characters"
             raise BrokenAnswerError(f"{lead} ({why}); ask again for a whole answer", call.text, run) from failure
         self._add_attempt(call.candidate, why, failure)
+        if isinstance(failure, ProviderError) and failure.code is not None:
+            self._unable.append(failure.code)
         if not (isinstance(failure, ProviderError) and failure.content):
             return
         # One server's refusal may be its own fault; of two, it is the question's.
@@ -296,8 +299,8 @@ class Execution:
             why = "the time was up before a model could be called; allow more" if late else "no model may be called"
             raise UnansweredError(why, run)
         latest = {one.model: f"{one.model}: {one.error}" for one in self.attempts}
-        if not late and len(self._refusing) == len(self.attempts):
-            raise RefusedError("; ".join(latest.values()), run)
+        if not late and len(self._refusing) + len(self._unable) == len(self.attempts):
+            raise RefusedError("; ".join(latest.values()), run, self._unable[-1] if self._unable else None)
         lead = "the time was up before a model answered" if late else "no model answered"
         raise UnansweredError(f"{lead} ({'; '.join(latest.values())})", run)
 

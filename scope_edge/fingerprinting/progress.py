@@ -90,7 +90,7 @@ def place_among(
     return Rank(at + 1, len(pool), tuple(reversed(names[max(0, at - 2) : at])), tuple(names[at + 1 : at + 3]))
 
 
-Ended = Literal["all", "precision", "max_usd"]
+Ended = Literal["all", "precision", "max_usd", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +161,14 @@ class Summary:
     """The result of a run.
 
     Attributes:
-        ended: why it ended: all questions were asked, ability is precise enough, or the next call could exceed the cap.
+        ended: why it ended: all questions were asked, ability is precise enough, the next call could exceed the cap, or Ctrl-C.
         asked: questions of this run. answered: with an answer, those of earlier runs included.
         missing: anchor -> why it has no answer. cut: answers ended by the limit on tokens.
         correct: mean over the answers. fields: field -> (mean, answers).
         prompt_tokens, completion_tokens: total own tokens. counted: how tokens were counted -> answers.
         usd: spent on answers; usd_most: with calls that got no answer. None = unknown price.
-        seconds: of this run. speed: measured in it. fingerprint: the pack that was written.
+        seconds: of this run. speed: measured in it.
+        fingerprint: the pack that was written; None = interrupted, and an earlier one knows more answers.
         card: whether the speed was written on the user's card.
     """
 
@@ -189,5 +190,5 @@ class Summary:
     usd_most: float | None
     seconds: float
     speed: GenerationSpeed
-    fingerprint: Path
+    fingerprint: Path | None
     card: bool

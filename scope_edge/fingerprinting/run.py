@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scope_edge.catalog.edit import update_card
-from scope_edge.errors import BudgetError, RemoteError, UsageError
+from scope_edge.errors import BudgetError, RemoteError, UsageError, WorkerError
 from scope_edge.estimation.fingerprints import (
     OWN_FINGERPRINTS,
     Fingerprint,
@@ -218,6 +218,8 @@ class Fingerprinting:
     def run(self, progress: Callable[[FingerprintProgress], None] | None = None) -> Summary:
         """Ask the questions without an answer, write the fingerprint, return a summary.
 
+        However the questions end, what the answers tell is written. Ctrl-C after the first answer ends them like a limit.
+
         Raises BudgetError (the expected cost exceeds the cap; nothing was asked), UsageError (a cap without a price, no key,
         offline), RemoteError (no answers come; earlier ones are kept), WorkerError, AssetError.
         """
@@ -230,13 +232,21 @@ class Fingerprinting:
             anchors = anchors_for(self._card.id, self._anchors, fingerprints, self._irt)
             ranking = PoolRanking(anchors, self._irt.population, others)
             session = AdaptiveSession(self._questions, self._options, log, budget, ranking, progress)
-            speed = self._ask(session, budget)
+            try:
+                speed = self._ask(session, budget)
+            except KeyboardInterrupt:
+                if not session.answers:
+                    raise
+                session.ended, speed = "interrupted", GenerationSpeed()
+            except (RemoteError, WorkerError):
+                if session.answers:
+                    self._save(self._fingerprint(session), fingerprints)
+                raise
         if not session.answers:
             why = next(iter(session.missing.values()), "the cap on spending allows no call")
             raise RemoteError(f"{self._card.id} answered nothing: {why}")
-        # Fingerprints count cl100k tokens; a card says how many of its own they are worth.
-        own = Fingerprint(self._card.id, self._anchors, session.correct, session.tokens / self._card.token_factor)
-        path = save_fingerprint(own, {"asked": self._target, "seed": self._options.seed, **self._conditions})
+        own = self._fingerprint(session)
+        path = self._save(own, fingerprints, whole=session.ended != "interrupted")
         fingerprints[self._card.id] = (*others, own)
         refit = refitted(fingerprints, self._irt, fingerprints)
         answers, priced = session.answers, self._card.usd_in is not None
@@ -262,6 +272,20 @@ class Fingerprinting:
             fingerprint=path,
             card=self._write_speed(speed),
         )
+
+    def _fingerprint(self, session: AdaptiveSession) -> Fingerprint:
+        # Fingerprints count cl100k tokens; a card says how many of its own they are worth.
+        return Fingerprint(self._card.id, self._anchors, session.correct, session.tokens / self._card.token_factor)
+
+    def _save(
+        self, own: Fingerprint, known: Mapping[str, Sequence[Fingerprint]], *, whole: bool = False
+    ) -> Path | None:
+        """Write the fingerprint; return its file. None: it is of a run that was broken off, and the known one has more answers."""
+        answers = int(np.isfinite(own.correct).sum())
+        earlier = (one for one in known.get(own.model, ()) if one.anchors.name == own.anchors.name)
+        if not whole and any(int(np.isfinite(one.correct).sum()) > answers for one in earlier):
+            return None
+        return save_fingerprint(own, {"asked": self._target, "seed": self._options.seed, **self._conditions})
 
     def _find_gguf(self, reading: Callable[[str, int, int], None] | None) -> GgufModel | None:
         if self._card.endpoint is None and self._card.gguf is None:

@@ -12,7 +12,7 @@ from scope_edge.history.serialization import decision_text, read_decision, read_
 from scope_edge.types import Decision, Ending, Query, Run, run_body
 
 if TYPE_CHECKING:
-    from scope_edge.settings.schema import JournalChoice
+    from scope_edge.settings.schema import JournalChoice, KeepEmbedding
     from scope_edge.types import EncodedQuery
 
     State = Ending | Literal["routed", "no choice"]
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
 _LOOKALIKES = str.maketrans("oil", "011")
 _ID_LENGTH = 6
+# The latest entries, whose embeddings are kept by default.
+RECENT = 20
 
 # Format 1. A released step never changes: see storage/sqlite.py.
 STEPS = (
@@ -57,14 +59,15 @@ class JournalOptions:
     """What the journal records of a decision, and for how long.
 
     Attributes:
-        choice: no decision, those that are run, or all. text, embedding: with the query's.
+        choice: no decision, those that are run, or all. text: with the query's text.
+        embedding: with the query's embedding; "recent": only the latest entries keep theirs, for feedback.
         days, mb: older entries are deleted, and the oldest beyond that size.
         pool, profile, value_of_time: in force, recorded with each entry.
     """
 
     choice: JournalChoice = "run"
     text: bool = False
-    embedding: bool = False
+    embedding: KeepEmbedding = "recent"
     days: int = 90
     mb: int = 200
     pool: str = "default"
@@ -143,7 +146,7 @@ def row_of(query: Query, decision: Decision, run: Run | None, options: JournalOp
         "pool": options.pool,
         "profile": options.profile,
         "value_of_time": options.value_of_time,
-        "decision": decision_text(decision, with_text=kept, with_embedding=options.embedding),
+        "decision": decision_text(decision, with_text=kept, with_embedding=options.embedding is True),
         "run": None if run is None else run_text(run, query.text, with_text=kept),
         "text": query.text.encode("utf-8", "surrogatepass") if kept else None,
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.estimation.feedback_store import FeedbackRecord, load_feedback, record
 from scope_edge.estimation.fingerprints import fingerprint_names
-from scope_edge.history.entry import Feedback, typed_id
+from scope_edge.history.entry import RECENT, Feedback, typed_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,8 +145,8 @@ def _embedding(journal: Journal, entry: Entry, text: str | None) -> tuple[Vector
         text = entry.text
     if text is None:
         raise UsageError(
-            f"the journal kept neither text nor embedding of {entry.id} (settings journal_text, journal_embedding);"
-            " give the query's text with --text"
+            f"the journal has neither text nor embedding of {entry.id} (settings journal_text, journal_embedding; by default"
+            f" only the latest {RECENT} entries keep their embedding); give the query's text with --text"
         )
     from scope_edge.encoding.encoder import Encoder
     from scope_edge.estimation.difficulty import text_features

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from scope_edge.errors import AssetError, DamagedError, UsageError
 from scope_edge.history.entry import (
     COLUMNS,
+    RECENT,
     STEPS,
     Entry,
     Feedback,
@@ -204,6 +205,8 @@ class Journal(SqliteStore):
                 key = secrets.token_bytes(_KEY_BYTES)
                 write_atomically(self._folder / KEY, key, private=True)
             id = _insert(link, {**columns, "query": _keyed_hash(query.text, key)})
+            if self._options.embedding == "recent":
+                _forget_embeddings(link)
             if self._written % _BETWEEN == 0:
                 self._prune(link)
             self._written += 1
@@ -260,6 +263,14 @@ def _insert(link: sqlite3.Connection, columns: dict[str, Any]) -> str:
         )
         if done.rowcount:
             return id
+
+
+def _forget_embeddings(link: sqlite3.Connection) -> None:
+    """Erase the embeddings of all but the latest entries; those kept before with another setting go a few at a time."""
+    link.execute(
+        "UPDATE entries SET vector = NULL, inner_state = NULL, features = NULL WHERE vector IS NOT NULL AND number IN"
+        f" (SELECT number FROM entries ORDER BY number DESC LIMIT {_BETWEEN} OFFSET {RECENT})"
+    )
 
 
 def _used(link: sqlite3.Connection) -> int:

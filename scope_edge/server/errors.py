@@ -88,4 +88,6 @@ def api_error_of(error: ApiError | ScopeEdgeError) -> ApiError:
         return error
     _, status, code, kind = next(row for row in _KINDS if isinstance(error, row[0]))
     more = {"partial": error.text} if isinstance(error, BrokenAnswerError) else None
+    if isinstance(error, RefusedError) and error.code is not None:
+        code = error.code
     return ApiError(status, str(error), code, kind=kind, headers=_NOT_AGAIN if status >= 500 else {}, more=more)

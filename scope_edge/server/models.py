@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -55,21 +56,25 @@ class ModelsEndpoints:
         if model not in (ENCODER, AUTO):
             why = f"there is no embedding model {model!r}; {ENCODER} is one"
             raise ApiError(404, why, "model_not_found", param="model")
-        return await self._state.quickly(request, self._embedded, texts, packed, body.get("dimensions"))
+        over = threading.Event()
+        try:
+            return await self._state.quickly(request, self._embedded, texts, packed, body.get("dimensions"), over)
+        finally:
+            over.set()
 
     async def health(self, request: Request) -> Response:
         """GET /health. It needs no token, so it reveals only this."""
         return Json({"status": "closing" if self._state.answers.closed else "ok", "version": __version__})
 
-    def _embedded(self, texts: tuple[str, ...], packed: bool, dimensions: object) -> Response:
-        """Raises ApiError: the encoder has another dimension, or the server is shutting down."""
+    def _embedded(self, texts: tuple[str, ...], packed: bool, dimensions: object, over: threading.Event) -> Response:
+        """Encode until the request is `over`. Raises ApiError: the encoder has another dimension, or the server is shutting down."""
         cache = self._backend.cache
         dimension = cache.load_encoder().dimension
         if dimensions not in (None, dimension):
             raise bad(f"dimensions must be {dimension}, or left out", "dimensions")
         rows = []
         for n, text in enumerate(texts):
-            if self._state.answers.closed:
+            if over.is_set() or self._state.is_cut:
                 raise closing()
             vector = cache.encode(Query(text)).vector
             rows.append(

@@ -75,7 +75,9 @@ class AppState:
         self._quick = RequestQueue(_QUICK, options.queue)
         self._threads = ThreadPoolExecutor(options.at_once, "answer")
         self._bridges: set[ThreadBridge[Any]] = set()
-        self._abandoned: list[asyncio.Future[Any]] = []
+        self._abandoned: set[asyncio.Future[Any]] = set()
+        # Whether work under way must end, too.
+        self.is_cut = False
         self.recent: deque[Mapping[str, Any]] = deque(maxlen=_RECENT)
 
     async def quickly(self, request: Request, work: Callable[..., Result], *given: Any) -> Result:
@@ -105,7 +107,8 @@ class AppState:
         self._quick.close()
 
     def cut(self) -> None:
-        """End the answers under way."""
+        """End the answers and embeddings under way."""
+        self.is_cut = True
         for bridge in self._bridges:
             bridge.cut()
 
@@ -113,7 +116,7 @@ class AppState:
         """Stop waiting for threads that hang."""
         for bridge in self._bridges:
             bridge.abandon()
-            self._abandoned.append(bridge.thread)
+            self._abandoned.add(bridge.thread)
 
     async def end(self, seconds: float) -> bool:
         """End everything, waiting at most so many seconds for threads; return whether all are done."""

@@ -25,8 +25,10 @@ from scope_edge.settings.schema import (
     EstimatorChoice,
     IndexName,
     JournalChoice,
+    KeepEmbedding,
     Privacy,
     Provider,
+    check_embedding,
 )
 from scope_edge.settings.validation import check_flag, label, near, shown, suggestion
 from scope_edge.storage import assets
@@ -67,7 +69,8 @@ class Settings:
         first_token_seconds: how long it may take to the first token. least_pace: tokens per second from then on; 0 = any.
         max_answer_tokens: the most tokens of an answer, whatever the model; None = its server's own limit, 4,096 on the device.
         verify: 2 = a model on the device answers twice, and another model is asked if the answers differ; 0 = off.
-        journal: record no decision, those that are run, or all. journal_text, journal_embedding: with the query's.
+        journal: record no decision, those that are run, or all. journal_text: with the query's text.
+        journal_embedding: with the query's embedding; "recent" = only the latest entries keep it, for feedback.
         journal_days, journal_mb: older entries are deleted, and the oldest beyond that size.
         max_usd_day, max_usd_month: caps on the total spent on cloud models; None = no cap.
         stick: the gain in utility at which a running conversation moves to another model (server).
@@ -107,7 +110,7 @@ class Settings:
     verify: int = 0
     journal: JournalChoice = "run"
     journal_text: bool = False
-    journal_embedding: bool = False
+    journal_embedding: KeepEmbedding = "recent"
     journal_days: int = 90
     journal_mb: int = 200
     max_usd_day: float | None = None
@@ -230,7 +233,7 @@ def _environment() -> dict[str, tuple[str, str]]:
 
 def _from_variable(variable: str, key: str, text: str) -> object:
     value: object = text
-    if CHECKS[key] is check_flag:
+    if CHECKS[key] in (check_flag, check_embedding):
         value = _FLAGS.get(text.lower(), text)
     elif key not in TEXTS:
         with contextlib.suppress(ValueError):
@@ -292,7 +295,7 @@ def _chosen_profile(profiles: Mapping[str, Mapping[str, Any]], name: str, asked:
 def _place(path: Path, key: str, profile: str | None = None) -> str:
     """Return the file, with the line if exactly one line (of the profile's table) begins with `key`."""
     with contextlib.suppress(OSError):
-        lines = path.read_text("utf-8", errors="replace").splitlines()
+        lines = path.read_text("utf-8-sig", errors="replace").splitlines()
         inside = lines if profile is None else _table_lines(lines, profile)
         pattern = re.compile(rf"""\s*\[*["']?{re.escape(key)}["']?\s*[\].=]""")
         hits = [number for number, line in enumerate(inside, 1) if pattern.match(line)]

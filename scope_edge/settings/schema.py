@@ -25,6 +25,7 @@ IndexName = Literal["auto", "exact", "hnsw"]
 EstimatorChoice = Literal["auto", "prior", "gguf"]
 Privacy = Literal["off", "patterns"]
 JournalChoice = Literal["off", "run", "all"]
+KeepEmbedding = bool | Literal["recent"]
 Provider = Literal["cpu", "cuda", "coreml", "directml"]
 
 
@@ -36,6 +37,15 @@ def _verify(name: str, value: object) -> int:
     if not isinstance(value, bool) and value in (0, 2):
         return check_count(name, value)
     raise UsageError(f"{name} must be 2 (a second answer to compare with) or 0 (none), not {shown(value)}")
+
+
+def check_embedding(name: str, value: object) -> KeepEmbedding:
+    """Check true, false or "recent". Raises UsageError."""
+    if isinstance(value, bool):
+        return value
+    if value == "recent":
+        return "recent"
+    raise UsageError(f"{name} must be true, false or recent, not {shown(value)}")
 
 
 _at_least_one = partial(check_count, least=1)
@@ -70,7 +80,7 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "verify": _verify,
     "journal": _choice(JournalChoice),
     "journal_text": check_flag,
-    "journal_embedding": check_flag,
+    "journal_embedding": check_embedding,
     "journal_days": _at_least_one,
     "journal_mb": _at_least_one,
     "max_usd_day": check_amount,

@@ -315,6 +315,8 @@ def _read_vectors(path: Path, encoder: Encoder) -> dict[bytes, Vector]:
 
 
 def _write_vectors(path: Path, encoder: Encoder, known: dict[bytes, Vector], present: Sequence[bytes]) -> None:
+    # Another evaluation may have written meanwhile.
+    known = {**_read_vectors(path, encoder), **known}
     kept = known if len(known) <= _MOST else {key: known[key] for key in present[:_MOST] if key in known}
     keys: NDArray[np.uint8] = np.frombuffer(b"".join(kept), np.uint8).reshape(len(kept), -1)
     with contextlib.suppress(AssetError):

@@ -9,6 +9,7 @@ import numpy as np
 
 from scope_edge.estimation.ability import Ability, Population, fit_ability, thinned
 from scope_edge.estimation.anchors import AnchorSet
+from scope_edge.estimation.blas import one_thread
 from scope_edge.estimation.calibration import Calibration
 from scope_edge.estimation.difficulty import DifficultyMap, MapPositions
 from scope_edge.estimation.fingerprints import Fingerprint
@@ -60,6 +61,7 @@ class Learned:
     positions: MapPositions
 
 
+@one_thread("scipy.linalg")
 def learn(data: Pooled, landmarks: int | None = None) -> Learned:
     """Learn from a table. landmarks: of the map; by default a quarter of the queries, at most 4,096."""
     landmarks = min(MOST_LANDMARKS, len(data) // 4) if landmarks is None else landmarks

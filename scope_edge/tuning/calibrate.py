@@ -23,6 +23,7 @@ import numpy as np
 
 from scope_edge.errors import UsageError
 from scope_edge.estimation.anchors import taught_by
+from scope_edge.estimation.blas import one_thread
 from scope_edge.estimation.fingerprints import load_fingerprints
 from scope_edge.estimation.irt import load_irt_model
 from scope_edge.estimation.metrics import ece, ece_floor
@@ -84,6 +85,7 @@ class StoredCalibration:
     where: Path
 
 
+@one_thread()
 def calibrate_own(
     cards: Sequence[ModelCard],
     coverage: float = 0.9,

@@ -67,6 +67,7 @@ def test_pictures_are_written_beside(cli: Cli, made: Path, tmp_path: Path) -> No
         (["--alphas", "1:0:0.1"], "--alphas must be FROM:TO:STEP"),
         (["--alphas", "0:2:0.5"], "--alphas must be a number from 0"),
         (["--alphas", "0:1:0"], "--alphas must be FROM:TO:STEP"),
+        (["--test", ".", "--seeds", "3"], "leave --seeds out"),
         (["--seeds", "0"], "--seeds must be from 1 to 100"),
         (["--seeds", "1,1"], "--seeds must be different numbers"),
         (["--seeds", "many"], "--seeds must be a number of splits"),

@@ -136,8 +136,14 @@ def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
         while len(server.calls) < 4 and time.monotonic() < until:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 130 and b"Traceback" not in errors
+        printed, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        saved = re.fullmatch(
+            rb"scope-edge: interrupted; (\d+) answers? saved; .scope-edge fingerprint mine. asks the rest\n", errors
+        )
+        assert saved is not None and b"mine has a fingerprint on core-250" in printed and b"; interrupted" in printed
+        shown = spawn(["models", "show", "mine", "--json"], environment)
+        assert shown.json["fingerprints"] == ["core-250"]
         done = spawn(["fingerprint", "mine", "--limit", "10", "--json"], environment)
     assert done.json["answered"] == 10 and done.json["asked"] < 10
     assert sum(server.asked.values()) <= len(server.asked) + 1

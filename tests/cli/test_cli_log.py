@@ -112,7 +112,7 @@ def test_why_tells_what_was_not_kept_and_what_did_not_happen(cli: Cli) -> None:
 
 
 def test_feedback_is_given_shown_and_taken_back(cli: Cli) -> None:
-    id = recorded(open_journal(Settings(journal_embedding=True)))
+    id = recorded(open_journal(Settings()))  # the default settings are enough
     before = without_timings(cli("route", QUERY, "--json").json)
     given = cli("feedback", "last", "--wrong")
     assert given.code == 0 and given.out == (

@@ -18,7 +18,7 @@ from scope_edge.estimation.fingerprints import Fingerprint, load_fingerprints
 from scope_edge.estimation.irt import load_irt_model
 from scope_edge.estimation.newton import sigmoid
 from scope_edge.estimator.calibrate import JOURNAL, CalibrationLog, EstimatorReply, LeftOut, LeftOutTask
-from scope_edge.estimator.calibration import Key, Observed, before_and_after, fit_calibration, score
+from scope_edge.estimator.calibration import Key, Observed, before_and_after, fit_calibration, gains, score
 from scope_edge.providers.llama.messages import Sample
 from scope_edge.types import ModelCard
 
@@ -206,6 +206,15 @@ def observed(n: int, groups: int, seed: int = 0) -> Observed:
     p = rng.random(groups)[names]
     ones = np.full(n, 100.0)
     return Observed(p, np.full(n, 0.5), ones, ones, correct, ones, tuple(map(str, names.tolist())))
+
+
+def test_an_estimator_that_knows_nothing_gets_no_weight() -> None:
+    for seed in range(5):
+        nothing = observed(400, 400, seed)
+        assert not gains(nothing)
+        # Nor does one gain by an error of the prior that needs no estimator to be mended.
+        assert not gains(replace(nothing, prior=np.full(400, 0.9)))
+        assert gains(replace(nothing, p=np.where(np.arange(400) % 4 == 0, nothing.p, 0.2 + 0.6 * nothing.correct)))
 
 
 def test_a_calibration_is_not_scored_on_what_it_was_fitted_on() -> None:

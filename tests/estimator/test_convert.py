@@ -245,7 +245,7 @@ def test_newer_and_older_spellings_mean_the_same(tmp_path: Path, checkpoint: Pat
     words["model"]["merges"] = [" ".join(merge) for merge in words["model"]["merges"]]
     write_json(copy / "tokenizer.json", words)
     spoken = read_json(copy / "tokenizer_config.json")
-    (copy / "chat_template.jinja").write_text(spoken.pop("chat_template"), "utf-8")
+    (copy / "chat_template.jinja").write_text(spoken.pop("chat_template"), "utf-8-sig")
     spoken["eos_token"] = {"content": "<|im_end|>", "special": True}
     write_json(copy / "tokenizer_config.json", spoken)
     for folder, name in ((checkpoint, "old"), (copy, "new")):

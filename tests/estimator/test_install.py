@@ -127,14 +127,15 @@ def test_the_template_of_a_checkouts_card_is_taken_and_its_mode(made: Path, plac
 
 def test_what_the_user_names_wins(made: Path, place: Path) -> None:
     card, template = place / "card.md", place / "mine.txt"
-    card.write_text(CARD)
-    template.write_text(EXACT.replace("Say how", "Guess how"))
+    # As an editor with a byte order mark saves them.
+    card.write_text(CARD, "utf-8-sig")
+    template.write_text(EXACT.replace("Say how", "Guess how"), "utf-8-sig")
     gguf = str(made / "tiny-qwen3.gguf")
     one = install(gguf, InstallOptions(name="one", card_file=card))
     assert (one.template_from, one.mode) == ("model card card.md", "direct")
     two = install(gguf, InstallOptions(name="two", template_file=template, mode="direct"))
     assert (two.template_from, two.mode) == ("mine.txt", "direct")
-    assert "Guess how" in two.template
+    assert two.template == EXACT.replace("Say how", "Guess how")
     three = install(gguf, InstallOptions(name="three", card_file=card, mode="cot"))
     assert three.mode == "cot"
 

@@ -23,7 +23,8 @@ from repository import DOCS
 from stage_b_cases import MODELS, QUESTIONS, fill
 
 from scope_edge.estimator.calibrate import JOURNAL
-from scope_edge.estimator.calibration import FILE
+from scope_edge.estimator.calibration import FILE, save_calibration, uncalibrated
+from scope_edge.estimator.factory import key
 from scope_edge.estimator.store import Installed, write_manifest
 from scope_edge.factory import load_pipeline
 from scope_edge.providers.llama import process
@@ -44,7 +45,9 @@ def entry(scripted_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             patch.setenv(f"SCOPE_EDGE_{name}", str(home / name.lower()))
         patch.setenv("SCOPE_EDGE_CONFIG", str(home / "config.toml"))
         patch.setenv("SCOPE_EDGE_THREADS", "1")  # so small a model is slower on more, and much slower on a busy machine
-        yield fill(scripted_gguf, home / "work")
+        found = fill(scripted_gguf, home / "work")
+        save_calibration(found.folder, key(found), replace(uncalibrated(), prompts=1))
+        yield found
 
 
 def run(*args: str, stdin: str | None = None, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -74,11 +77,28 @@ def test_a_real_gguf_refines_the_estimates(entry: Installed) -> None:
     assert report["prompts_run"] + report["prompts_saved"] == len(MODELS)
     assert report["tokens"] > 200 and report["seconds"] > 0
     assert decision["degraded"] == []
-    assert any(one.startswith("uncalibrated") for one in decision["warnings"])
     prior = {row["model"]: row for row in route("--estimator", "prior")["candidates"]}
     moved = [row["model"] for row in decision["candidates"] if row["p_correct"] != prior[row["model"]]["p_correct"]]
     assert len(moved) == report["prompts_run"]
     assert any(row["rationale"] for row in decision["candidates"])
+
+
+def test_a_gguf_that_was_never_calibrated_is_not_asked_and_moves_nothing(entry: Installed) -> None:
+    kept = (entry.folder / FILE).read_bytes()
+    try:
+        (entry.folder / FILE).unlink()
+        prior = route("--estimator", "prior")
+        for how in ("gguf", "auto"):
+            decision = route("--estimator", how, worker="/no/such/program")
+            assert decision["estimator"]["name"] == "prior" and decision["estimator"]["prompts_run"] == 0
+            assert "has no weight before it is calibrated; `scope-edge calibrate" in decision["degraded"][0]
+            assert [row["p_correct"] for row in decision["candidates"]] == [
+                row["p_correct"] for row in prior["candidates"]
+            ]
+        (check,) = json.loads(run("doctor", "--json", SCOPE_EDGE_POOL=POOL).stdout)["estimators"]
+        assert "uncalibrated, so it has no weight" in check["found"]
+    finally:
+        (entry.folder / FILE).write_bytes(kept)
 
 
 def test_the_same_query_gives_the_same_decision(entry: Installed) -> None:
@@ -219,31 +239,50 @@ def test_with_none_installed_nothing_of_it_is_loaded(tmp_path: Path) -> None:
 
 def test_calibration_goes_on_where_it_was_interrupted_and_is_used(entry: Installed) -> None:
     command = ("calibrate", "--estimator", "gguf", "--pool", POOL, "--json")
-    few = json.loads(run(*command, "--limit", "6").stdout)
+    done = run(*command, "--limit", "6")
+    few = json.loads(done.stdout)
+    assert done.stderr.splitlines()[0] == "0 of 6 prompts", "a log file shows that it began"
     assert few["stored"] is False and few["prompts"] + few["unusable"] == 6
+    refused = run(*command, "--limit", "5", code=2, SCOPE_EDGE_WORKER="/no/such/program")
+    assert "--limit 5 is less than the 6 prompts already stored for tiny" in refused.stderr
     journal = (entry.folder / JOURNAL).read_text().splitlines()
     assert len(journal) == 7
     (entry.folder / JOURNAL).write_text("\n".join(journal[:4]) + '\n{"task": {"set"')
     whole = json.loads(run(*command).stdout)
-    assert whole["stored"] is True and whole["prompts"] + whole["unusable"] == len(QUESTIONS) * len(MODELS)
+    # Its weights are random: what it says of a model tells nothing, so it gets no weight and loses what it had.
+    assert whole["stored"] is False and not (entry.folder / FILE).exists()
+    assert whole["prompts"] + whole["unusable"] == len(QUESTIONS) * len(MODELS)
     lines = (entry.folder / JOURNAL).read_text().splitlines()
     assert lines[:4] == journal[:4] and len(lines) == 1 + len(QUESTIONS) * len(MODELS)
     section = (DOCS / "json.md").read_text("utf-8").split("With `--estimator gguf`:")[1].split("\n## ")[0]
     assert list(whole) == re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert set(whole["scores"]) == {"prior", "estimator", "half-way", "calibrated"}
-    assert (entry.folder / FILE).is_file()
-    decision = route("--estimator", "gguf")
-    assert not any(one.startswith("uncalibrated") for one in decision["warnings"])
     text = run(*command[:-1]).stdout
-    assert "log loss" in text and "calibrated" in text
-    (entry.folder / FILE).unlink()
+    assert "log loss" in text and "no gain over the prior" in text
+    know_the_outcomes(entry)
+    known = json.loads(run(*command).stdout)
+    assert known["stored"] is True and (entry.folder / FILE).is_file()
+    assert route("--estimator", "gguf")["estimator"]["name"] == "tiny"
+
+
+def know_the_outcomes(entry: Installed) -> None:
+    """Rewrite what the estimator replied, as if it knew how each model did."""
+    table = entry.folder.parents[2] / "work" / "letters" / "anchor.jsonl"
+    rows = map(json.loads, table.read_text("utf-8").splitlines())
+    correct = {(row["id"], row["model_name"]): row["is_correct"] for row in rows}
+    head, *replies = (entry.folder / JOURNAL).read_text("utf-8").splitlines()
+    known = [json.loads(one) for one in replies]
+    for one in known:
+        right = correct[one["task"]["anchor"].split("/")[-1], one["task"]["model"]]
+        one |= {"p": 0.9 if right else 0.1, "tokens": one["tokens"] or 10.0}
+    (entry.folder / JOURNAL).write_text("\n".join([head, *map(json.dumps, known), ""]), "utf-8")
 
 
 def test_doctor_shows_what_is_installed_and_what_it_lacks(entry: Installed) -> None:
     able = json.loads(run("doctor", "--json", SCOPE_EDGE_POOL=POOL).stdout)
     (check,) = able["estimators"]
     assert check["name"] == "tiny" and check["problem"] is None
-    for said in ("in use", "mode cot", "from bundled", "uncalibrated", "on the processor", "a prompt takes"):
+    for said in ("in use", "mode cot", "from bundled", "calibrated on", "on the processor", "a prompt takes"):
         assert said in check["found"]
     assert not any("anchors with text" in one for one in able["degraded"])
     blind = json.loads(run("doctor", "--json", SCOPE_EDGE_POOL="gemma-2-2b-it").stdout)

@@ -88,6 +88,12 @@ def test_the_newest_is_found_when_none_is_named() -> None:
     assert [one.name for one in list_installed()] == ["a", "b", "c"]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_manifest() -> None:
+    path = put("a").folder / MANIFEST
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert find_installed("a").name == "a"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -627,3 +627,16 @@ def test_at_temperature_0_there_is_nothing_to_compare() -> None:
             execution = asked(made, decided(candidate(here)), verify=2, fields={"temperature": 0})
             assert told(execution) == "Answer: 25"
         assert len(local.calls) == 1
+
+
+@pytest.mark.parametrize("spelled", ["<think>{}</think>\n\n{}", "[THINK]{}[/THINK]{}", "{}{}"])
+def test_what_a_model_thinks_first_is_no_part_of_its_answer(spelled: str) -> None:
+    thought = "" if spelled == "{}{}" else "Is it 26? No."
+    with serving(lambda *_: Said(spelled.format(thought, TEXT), PROMPT, COMPLETION)) as thinking:
+        one = card("one", thinking)
+        with executor(one) as made:
+            execution = asked(made, decided(candidate(one)))
+            pieces = list(execution)
+    assert "".join(piece.text for piece in pieces) == TEXT
+    assert execution.answer is not None and execution.answer.text == TEXT
+    assert "".join(piece.extra.get("reasoning_content", "") for piece in pieces) == thought

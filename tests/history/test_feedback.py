@@ -141,12 +141,12 @@ def test_a_thousand_words_on_one_model_are_taken_in() -> None:
     assert 0.9 < expected(MODELS[0], QUERY)[0] < 1
 
 
-def test_a_model_without_a_fingerprint_stays_unknown() -> None:
+def test_a_model_without_a_fingerprint_learns_from_feedback_too() -> None:
     record(said_of("brand-new", 1.0, 3))
     prior = load_pool_state([ModelCard(id="brand-new", where="device")]).prior
     one = FeedbackCorrectedEstimator(prior, load_irt_model().map, [ModelCard(id="brand-new", where="device")])
     estimates, _ = one.estimate(decided()[0], 0.9)
-    assert np.isnan(estimates.p_correct).all() and estimates.evidence == ("none",)
+    assert estimates.p_correct > prior.estimate(decided()[0], 0.9)[0].p_correct and estimates.evidence == ("none",)
 
 
 def test_said_again_it_replaces_what_was_said(journal: Journal) -> None:
@@ -172,9 +172,9 @@ def test_tokens_are_kept_as_fingerprints_count_them_and_only_of_whole_answers(jo
 
 
 def test_without_an_embedding_it_takes_the_text_and_no_other(own_folders: Path) -> None:
-    journal = open_journal(Settings())
+    journal = open_journal(Settings(journal_embedding=False))
     id = recorded(journal)
-    with pytest.raises(UsageError, match=r"kept neither text nor embedding .* --text"):
+    with pytest.raises(UsageError, match=r"has neither text nor embedding .* --text"):
         give(journal, open_catalog(Settings()), id, 1.0)
     with pytest.raises(UsageError, match=f"not the text of {id}"):
         give(journal, open_catalog(Settings()), id, 1.0, text=OTHER)

@@ -19,7 +19,7 @@ from repository import ROOT
 from scope_edge.errors import AssetError, DamagedError, UsageError
 from scope_edge.factory import open_journal
 from scope_edge.history import Journal
-from scope_edge.history.entry import STEPS, Feedback
+from scope_edge.history.entry import RECENT, STEPS, Feedback
 from scope_edge.history.serialization import without
 from scope_edge.settings.config import Settings
 from scope_edge.storage.sqlite import Database
@@ -99,7 +99,7 @@ def test_nothing_of_the_query_is_on_the_disk_unless_asked_for(folder: Path) -> N
         decision, candidates=(replace(decision.candidates[0], rationale=f"it says {QUERY}"), *decision.candidates[1:])
     )
     run = run_of(decision, attempts=(Attempt("m", "cloud", f'400: cannot read "{QUERY}" here'),))
-    journal = open_()
+    journal = open_(journal_embedding=False)
     id = journal.record(encoded.query, told, run, encoded=encoded)
     found = raw(folder)
     assert TEXT not in found and encoded.vector.tobytes() not in found
@@ -113,14 +113,36 @@ def test_nothing_of_the_query_is_on_the_disk_unless_asked_for(folder: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("setting", "text", "vector"), [("journal_text", True, False), ("journal_embedding", False, True)]
+    ("settings", "text", "vector"),
+    [
+        ({}, False, True),
+        ({"journal_text": True, "journal_embedding": False}, True, False),
+        ({"journal_embedding": True}, False, True),
+    ],
 )
-def test_text_and_embedding_are_asked_for_each_on_its_own(folder: Path, setting: str, text: bool, vector: bool) -> None:
-    journal = open_(**{setting: True})
+def test_text_and_embedding_are_asked_for_each_on_its_own(
+    folder: Path, settings: dict[str, bool], text: bool, vector: bool
+) -> None:
+    journal = open_(**settings)
     id = recorded(journal)
     entry, found = journal.entry(id), raw(folder)
     assert (entry.text == QUERY, TEXT in found) == (text, text)
     assert (entry.embedded, decided()[0].vector.tobytes() in found) == (vector, vector)
+
+
+def test_by_default_only_the_latest_entries_keep_their_embedding(folder: Path) -> None:
+    kept = open_(journal_embedding=True)
+    old = [recorded(kept) for _ in range(3)]
+    journal = open_()
+    ids = [recorded(journal) for _ in range(RECENT)]
+    assert all(journal.entry(id).embedded for id in ids) and not any(journal.entry(id).embedded for id in old)
+    recorded(journal)
+    assert journal.embedding(ids[0]) is None and journal.embedding(ids[1]) is not None
+    vector, state, features = journal.embedding(ids[-1]) or (None, None, None)
+    assert vector is not None and state is not None and features is not None
+    assert vector.tobytes() == decided()[0].vector.astype("<f4").tobytes()
+    (names,) = {one.anchor for one in journal.entry(ids[-1]).decision.neighbors}
+    assert names == "", "the nearest anchors would outlive the embedding"
 
 
 def test_the_same_query_is_known_again_and_only_with_the_key(folder: Path) -> None:

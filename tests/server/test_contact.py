@@ -205,6 +205,21 @@ def test_ctrl_c_in_the_command_ends_the_answer_in_the_server(tmp_path: Path) -> 
         assert spawn(["log", "--json"], server.env).json[0]["run"]["ending"] == "cancelled"
 
 
+def test_a_command_shows_what_the_server_says_at_its_end(tmp_path: Path) -> None:
+    with (
+        serving(lambda *_: Said(TEXT, 12, 9)) as model,
+        faulty(model, ["stalls"]) as front,
+        served(tmp_path, "--grace", "0.1", settings=settings(model, front)) as server,
+    ):
+        process = subprocess.Popen(
+            command("ask", QUERY, "--model", LARGE), env=server.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None and os.read(process.stdout.fileno(), 10)
+        assert server.end() == 0
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 5 and b"the server is shutting down" in err
+
+
 @pytest.mark.parametrize(
     "changed",
     [

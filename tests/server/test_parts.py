@@ -7,13 +7,15 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from executor_cases import candidate, decided
 
 from scope_edge.settings.config import Settings
-from scope_edge.types import ModelCard
+from scope_edge.types import ModelCard, Query
 
 pytest.importorskip("starlette")
 pytest.importorskip("prometheus_client")
@@ -25,10 +27,11 @@ from scope_edge.server.asgi import ThreadBridge
 from scope_edge.server.backend import tightened
 from scope_edge.server.errors import ApiError
 from scope_edge.server.limits import RequestQueue
+from scope_edge.server.models import ModelsEndpoints
 from scope_edge.server.responses import joined
 from scope_edge.server.schemas import RequestOptions
 from scope_edge.server.sessions import Sessions
-from scope_edge.server.state import Metrics
+from scope_edge.server.state import AppState, Metrics, ServerOptions
 
 A, B = (ModelCard(name, "cloud", usd_in=1.0, usd_out=1.0) for name in ("a", "b"))
 
@@ -101,6 +104,76 @@ def test_a_request_that_the_ending_server_cancels_is_told_so() -> None:
 
     told = asyncio.run(run())
     assert (told.status, told.error["code"]) == (503, "shutting_down")
+
+
+class Encoding:
+    """Stands for the parts of a server: an encoder whose first text takes until `go`. threads: one for each encoded text."""
+
+    def __init__(self) -> None:
+        self.began, self.go = threading.Event(), threading.Event()
+        self.threads: list[threading.Thread] = []
+        self.cache = SimpleNamespace(
+            load_encoder=lambda: SimpleNamespace(dimension=2), encode=self.encode, close=lambda: None
+        )
+
+    def encode(self, query: Query) -> Any:
+        self.threads.append(threading.current_thread())
+        self.began.set()
+        assert self.go.wait(60)
+        return SimpleNamespace(vector=np.ones(2, np.float32))
+
+    def state(self) -> AppState:
+        return AppState(cast(Any, self), ServerOptions("127.0.0.1", 0, (), True, 10.0, False, 1, 1, 2**20, 8))
+
+    def request(self, gone: asyncio.Event) -> Request:
+        bodies = [{"type": "http.request", "body": b'{"input": ["a", "b", "c"]}', "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            if bodies:
+                return bodies.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        return Request({"type": "http", "headers": []}, receive)
+
+
+def test_embeddings_end_when_the_client_hangs_up() -> None:
+    encoding = Encoding()
+
+    async def run() -> None:
+        gone = asyncio.Event()
+        task = asyncio.create_task(ModelsEndpoints(encoding.state()).embeddings(encoding.request(gone)))
+        await asyncio.to_thread(encoding.began.wait, 60)
+        gone.set()
+        with pytest.raises(ClientDisconnect):
+            await task
+        encoding.go.set()
+
+    asyncio.run(run())
+    encoding.threads[0].join(60)
+    assert len(encoding.threads) == 1
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_embeddings_have_their_time_at_shutdown_and_end_with_it(cut: bool) -> None:
+    encoding = Encoding()
+
+    async def run() -> None:
+        state = encoding.state()
+        task = asyncio.create_task(ModelsEndpoints(state).embeddings(encoding.request(asyncio.Event())))
+        await asyncio.to_thread(encoding.began.wait, 60)
+        state.close_queues()
+        if cut:
+            state.cut()
+        encoding.go.set()
+        if cut:
+            with pytest.raises(ApiError, match="shutting down"):
+                await task
+        else:
+            assert (await task).status_code == 200
+
+    asyncio.run(run())
+    assert len(encoding.threads) == (1 if cut else 3)
 
 
 def test_turns_are_given_in_order_and_no_more_than_there_are() -> None:

@@ -463,6 +463,9 @@ def test_a_client_that_hangs_up_ends_a_call_that_nobody_has_answered(tmp_path: P
             server.until(lambda: server.metric("running") == 0)
         runs = [one["run"] for one in spawn(["log", "--json"], server.env).json]
         assert [run["ending"] for run in runs] == ["cancelled"] * 2
+        counted = server.call("GET", "/metrics").raw.decode()
+        assert 'path="/v1/chat/completions",status="499"} 2.0' in counted, "no error of the client's"
+        assert 'path="/v1/chat/completions",status="400"' not in counted
 
 
 def test_a_call_that_is_being_connected_does_not_keep_the_server(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -74,6 +75,21 @@ def test_tools_go_past_the_device(server: Served) -> None:
     found = server.ask(model="auto:cheap", tools=tools)
     assert found.headers["x-scope-edge-model"] == LARGE and found.headers["x-scope-edge-attempts"] == "0"
     assert server.ask(model="auto:local", tools=tools).status == 400
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "unsupported_parameter"),
+        ({"response_format": {"type": "json_object"}}, "unsupported_parameter"),
+        ({"messages": [{"role": "user", "content": "one two " * 40_000}]}, "context_length_exceeded"),
+    ],
+)
+def test_what_a_gguf_that_is_named_cannot_do_is_the_requests_fault(
+    server: Served, asked: dict[str, Any], code: str
+) -> None:
+    refused = server.ask(model=SMALL, **asked)
+    assert (refused.status, refused.json["error"]["code"]) == (400, code), refused.json
 
 
 def test_a_worker_that_is_killed_breaks_one_answer_and_no_other(server: Served) -> None:

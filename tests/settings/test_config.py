@@ -89,6 +89,18 @@ def test_every_setting_can_be_given_by_variable(file: Path, monkeypatch: pytest.
     assert (settings.first_token_seconds, settings.least_pace) == (900.0, 0.0)
 
 
+@pytest.mark.parametrize(("text", "value"), [("recent", "recent"), ("off", False), ("1", True)])
+def test_embeddings_are_kept_recent_always_or_never(
+    file: Path, monkeypatch: pytest.MonkeyPatch, text: str, value: object
+) -> None:
+    assert load_settings().journal_embedding == "recent"
+    monkeypatch.setenv("SCOPE_EDGE_JOURNAL_EMBEDDING", text)
+    assert load_settings().journal_embedding == value
+    monkeypatch.setenv("SCOPE_EDGE_JOURNAL_EMBEDDING", "sometimes")
+    with pytest.raises(ConfigError, match="journal_embedding must be true, false or recent"):
+        load_settings()
+
+
 def test_an_empty_variable_is_as_good_as_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCOPE_EDGE_ALPHA", "")
     assert load_settings().alpha == 0.5
@@ -97,6 +109,9 @@ def test_an_empty_variable_is_as_good_as_none(file: Path, monkeypatch: pytest.Mo
 def test_a_byte_order_mark_is_no_part_of_a_settings_file(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbfalpha = 0.3\n")
     assert load_settings().alpha == 0.3
+    file.write_bytes(b"\xef\xbb\xbfalpha = 7\n")
+    with pytest.raises(ConfigError, match=r"config\.toml, line 1: alpha"):
+        load_settings()
 
 
 def test_settings_turn_into_the_preference_of_one_decision(file: Path) -> None:

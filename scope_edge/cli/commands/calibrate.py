@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import click
 from scope_edge.cli import format
 from scope_edge.cli.options import Setting, count_option, json_option, pool_option
 from scope_edge.cli.output import ProgressLine, out, out_json
+from scope_edge.cli.run import complain
 from scope_edge.errors import UsageError
 from scope_edge.factory import open_catalog
 from scope_edge.settings.config import load_settings
@@ -157,7 +159,7 @@ def _figures(one: Figures) -> tuple[str, ...]:
 def _calibrate_gguf(settings: Settings, limit: int | None, again: bool, as_json: bool) -> None:
     from scope_edge.estimator.calibrate import calibrate_estimator
 
-    with ProgressLine() as progress:
+    with ProgressLine(announce=True) as progress, _saved_on_interrupt():
         outcome = calibrate_estimator(
             open_catalog(settings).pool(),
             settings.estimator_name,
@@ -172,7 +174,18 @@ def _calibrate_gguf(settings: Settings, limit: int | None, again: bool, as_json:
         out("\n".join(_gguf_lines(outcome)))
 
 
+@contextlib.contextmanager
+def _saved_on_interrupt() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain("interrupted; the results so far are saved, and the same command continues", 0)
+        raise
+
+
 def _gguf_lines(outcome: CalibrationOutcome) -> Iterator[str]:
+    from scope_edge.estimator.calibrate import LEAST_PROMPTS
+
     bad = f", {outcome.unusable} more without a usable answer" if outcome.unusable else ""
     yield f"{outcome.name}: {format.plural(outcome.prompts, 'prompt')} with a known outcome{bad}"
     rows = outcome.scores
@@ -189,8 +202,9 @@ def _gguf_lines(outcome: CalibrationOutcome) -> Iterator[str]:
         f"logit p = {a0:.2f} {a1:+.2f} logit(estimator) {a2:+.2f} logit(prior), which changes the prior's by at most"
         f" {outcome.reach:.2f} in 95 % of cases"
     )
-    yield (
-        f'stored in {outcome.where}; "calibrated" was scored on anchors it was not fitted on'
-        if outcome.stored
-        else "too few prompts to store it; raise --limit"
-    )
+    if outcome.stored:
+        yield f'stored in {outcome.where}; "calibrated" was scored on anchors it was not fitted on'
+    elif outcome.prompts < LEAST_PROMPTS:
+        yield "too few prompts to store it; raise --limit"
+    else:
+        yield "no gain over the prior on anchors it was not fitted on, so nothing is stored and it has no weight"

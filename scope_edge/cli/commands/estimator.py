@@ -15,8 +15,9 @@ from scope_edge.cli.inputs import confirmed
 from scope_edge.cli.options import json_array_option, json_option, yes_option
 from scope_edge.cli.output import ProgressLine, one_line, out, out_json, print_facts, print_table
 from scope_edge.cli.run import complain
-from scope_edge.errors import ScopeEdgeError, UsageError, WorkerError
+from scope_edge.errors import AssetError, ScopeEdgeError, UsageError, WorkerError
 from scope_edge.estimator.convert.quantize import QUANTS
+from scope_edge.estimator.factory import CALIBRATE, calibration
 from scope_edge.estimator.store import Damaged, Installed, check_gguf, entries, find_installed, list_installed
 from scope_edge.settings.config import load_settings
 
@@ -259,6 +260,14 @@ def _size(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
+def _weight(entry: Installed) -> str:
+    try:
+        fitted = calibration(entry)
+    except AssetError as error:
+        return f"none: {error}"
+    return f"none before {CALIBRATE}" if fitted is None else f"calibrated on {format.plural(fitted.prompts, 'prompt')}"
+
+
 def _facts(entry: Installed, ready: SpeedRecord | None) -> dict[str, str]:
     """Describe an estimator for people."""
     speed = "not measured"
@@ -280,6 +289,7 @@ def _facts(entry: Installed, ready: SpeedRecord | None) -> dict[str, str]:
         "sampling": f"{entry.samples} samples, temperature {sampling.temperature:g}, top_p {sampling.top_p:g},"
         f" top_k {sampling.top_k}; {entry.examples} examples",
         "speed": speed,
+        "weight": _weight(entry),
         "installed": entry.installed,
         "folder": str(entry.folder),
     }

@@ -77,7 +77,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     help="Learned routers to compare with: all, none, or some of knn5,knn,logreg,svm,mlp,gboost.",
 )
 @click.option(
-    "--seeds", metavar="N", default="5", show_default=True, help="Number of splits, or seeds joined by commas."
+    "--seeds", metavar="N", help="Number of splits, or seeds joined by commas.  [default: 5; one split with --test]"
 )
 @click.option(
     "--prices",
@@ -142,16 +142,18 @@ def command(coverage: float | None, plots: Path | None, as_json: bool, **options
 
 
 def _request(
-    *, unseen_models: str | None, alphas: str, baselines: str, seeds: str, no_cache: bool, **given: Any
+    *, unseen_models: str | None, alphas: str, baselines: str, seeds: str | None, no_cache: bool, **given: Any
 ) -> EvaluationRequest:
     """Return the request; `given` are the options that are passed on unchanged. Raises UsageError."""
     from scope_edge.evaluation.run import EvaluationRequest
 
+    if seeds is not None and given["test"]:
+        raise UsageError("--test says itself what is scored, so there is one split; leave --seeds out")
     return EvaluationRequest(
         unseen=None if unseen_models is None else _unseen(unseen_models),
         alphas=read_alphas(alphas),
         baselines=_baselines(baselines),
-        seeds=_seeds(seeds),
+        seeds=_seeds("5" if seeds is None else seeds),
         cache=not no_cache,
         **given,
     )

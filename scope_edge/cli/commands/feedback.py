@@ -33,7 +33,7 @@ Exit codes:
 @click.option(
     "--text",
     metavar="TEXT",
-    help="The query's text, if the journal kept neither the text nor its embedding; - = standard input.",
+    help="The query's text, if the journal has neither the text nor its embedding; - = standard input.",
 )
 @json_option
 def command(
@@ -73,7 +73,7 @@ def command(
         )
     if not done.known:
         complain(
-            f"{done.model} has no fingerprint, so there is no estimate that this could correct;"
+            f"{done.model} has no fingerprint, so feedback moves an average model's numbers;"
             f" `scope-edge fingerprint {done.model}` makes one",
             0,
         )

@@ -12,6 +12,7 @@ import click
 from scope_edge.cli import format
 from scope_edge.cli.options import amount_option, complete_model, count_option, json_option
 from scope_edge.cli.output import ProgressLine, one_line, out, out_json
+from scope_edge.cli.run import INTERRUPTED, complain
 from scope_edge.errors import ScopeEdgeError
 from scope_edge.factory import open_catalog
 from scope_edge.settings.config import load_settings
@@ -66,7 +67,7 @@ def command(context: click.Context, /, model: str, dry_run: bool, as_json: bool,
     """Measure a model on anchor questions, so that it can be chosen like any other.
 
     MODEL is the id of a card that says how to call the model: an endpoint, or a GGUF (docs/models.md). Every answer is saved
-    at once: the same command continues an interrupted run.
+    at once: the same command continues an interrupted run. Ctrl-C ends the run and keeps what the answers tell.
     """
     from scope_edge.fingerprinting.progress import FingerprintOptions
     from scope_edge.fingerprinting.run import Fingerprinting
@@ -86,11 +87,21 @@ def command(context: click.Context, /, model: str, dry_run: bool, as_json: bool,
         else:
             out("\n".join(_projection_lines(projection)))
         return
-    summary = _run(prepared)
+    try:
+        summary = _run(prepared)
+    except KeyboardInterrupt:
+        complain("interrupted before the first answer; there is nothing to save", 0)
+        raise
     if as_json:
         out_json(_summed(summary))
     else:
         out("\n".join(_lines(summary)))
+    if summary.ended == "interrupted":
+        complain(
+            f"interrupted; {format.plural(summary.answered, 'answer')} saved; `scope-edge fingerprint {model}` asks the rest",
+            0,
+        )
+        context.exit(INTERRUPTED)
     context.exit(CAPPED if summary.ended == "max_usd" else SOME_MISSING if summary.missing else 0)
 
 
@@ -154,7 +165,7 @@ def _projection_lines(projection: Projection) -> Iterator[str]:
 def _summed(summary: Summary) -> dict[str, Any]:
     body = asdict(summary)
     body["fields"] = {name: {"correct": mean, "answers": n} for name, (mean, n) in summary.fields.items()}
-    body["fingerprint"] = str(summary.fingerprint)
+    body["fingerprint"] = None if summary.fingerprint is None else str(summary.fingerprint)
     return body
 
 
@@ -164,6 +175,7 @@ def _lines(summary: Summary) -> Iterator[str]:
         "all": "",
         "precision": "; the ability is precise enough",
         "max_usd": "; the next call could exceed --max-usd",
+        "interrupted": "; interrupted",
     }
     yield f"  answers     {summary.answered}, {summary.asked} of them in this run{why[summary.ended]}"
     if summary.missing:
@@ -184,7 +196,10 @@ def _lines(summary: Summary) -> Iterator[str]:
     yield from _speed(summary)
     fields = [(name, _share(mean), str(n)) for name, (mean, n) in summary.fields.items()]
     yield from format.grid(("field", ">correct %", ">answers"), fields)
-    yield f"written to {summary.fingerprint}; {_next(summary.model)}"
+    if summary.fingerprint is None:
+        yield "the fingerprint stored earlier stays: it rests on more answers"
+    else:
+        yield f"written to {summary.fingerprint}; {_next(summary.model)}"
 
 
 def _next(model: str) -> str:

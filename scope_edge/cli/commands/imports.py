@@ -39,7 +39,7 @@ Exit codes:
 @click.option("--name", metavar="NAME", help="A name for the anchor set. Default: made from the path.")
 @count_option(
     "--limit",
-    "Import at most N anchors: those that distinguish most between models first, categories in turn.  [default: all]",
+    "Import at most N anchors, drawn evenly from all categories.  [default: all]",
 )
 @click.option("--model", metavar="MODEL", help="The model whose answers a log or result file holds.")
 @click.option("--replace", is_flag=True, help="Replace a model's outcomes by the imported ones.")

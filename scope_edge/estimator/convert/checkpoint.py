@@ -354,7 +354,7 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
         try:
-            return read_whole(path, _MAX_TEMPLATE).decode("utf-8")
+            return read_whole(path, _MAX_TEMPLATE).decode("utf-8-sig")
         except (OSError, ValueError) as error:
             raise AssetError(f"{path}: cannot be read ({error}); download it again") from error
     found = settings.get("chat_template")

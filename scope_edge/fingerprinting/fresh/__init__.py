@@ -35,4 +35,5 @@ def drafted(id: str, seed: int) -> tuple[AnchorSpec, QuestionDraft]:
         raise UsageError(f"{id!r}: no template makes this anchor; those that do are {', '.join(TEMPLATES)}")
     draft = template.fill(Draws(id, seed))
     about = (id, template.field, template.tier, template.kind)
-    return AnchorSpec(*about, draft.question, draft.key, fresh=True, **draft.more), draft
+    tempting = draft.tempting if template.kind == "short" else ()
+    return AnchorSpec(*about, draft.question, draft.key, tempting=tempting, fresh=True, **draft.more), draft

@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from scope_edge.estimation.anchor_spec import LETTERS, ending_of
+from scope_edge.providers.thoughts import without_thoughts
 
 if TYPE_CHECKING:
     from scope_edge.estimation.anchor_spec import AnchorSpec
@@ -17,7 +18,6 @@ MAX_CHARACTERS = 60_000
 _STATEMENT = 1_000
 # LaTeX around plain text.
 WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathit|operatorname)\s*\{([^{}]*)\}")
-_THOUGHT = re.compile(r"<(/?)(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
 _SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000\t]")
 _INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad]")
 _QUOTES = str.maketrans(
@@ -29,29 +29,14 @@ _MARKER = re.compile(
     r"[*_\s]*(?:is\b|:|=)[*_:]*",
     re.IGNORECASE,
 )
+_CONTENT = re.compile(r"[^\s*_]")
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
 def visible(text: str) -> str:
     """Return a reply without thoughts and invisible characters, with one kind of space, quote and minus."""
-    text = _without_thoughts(text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = without_thoughts(text.replace("\r\n", "\n").replace("\r", "\n"))
     return _INVISIBLE.sub("", _SPACES.sub(" ", text)).translate(_QUOTES).strip()
-
-
-def _without_thoughts(text: str) -> str:
-    # A thought without a beginning begins with the reply; a thought without an end goes on to the reply's end.
-    kept: list[str] = []
-    at, open_tags = 0, 0
-    for tag in _THOUGHT.finditer(text):
-        if tag.group(1):
-            kept = kept if open_tags else []
-            open_tags = max(open_tags - 1, 0)
-        else:
-            if not open_tags:
-                kept.append(text[at : tag.start()])
-            open_tags += 1
-        at = tag.end()
-    return "".join(kept) if open_tags else "".join((*kept, text[at:]))
 
 
 def answer_part(spec: AnchorSpec, text: str) -> str:
@@ -98,7 +83,8 @@ def stated(text: str) -> tuple[int, str] | None:
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+    found = (one for one in pattern.finditer(text) if _CONTENT.search(text, one.end()))
+    return next(iter(deque(found, maxlen=1)), None)
 
 
 def statements(text: str) -> list[str]:

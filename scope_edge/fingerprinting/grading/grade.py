@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.estimation.anchor_spec import LETTERS
-from scope_edge.fingerprinting.grading.answers import answer_part, bare, block, fences, statements, visible
-from scope_edge.fingerprinting.grading.numbers import near, plain_number, read_number
+from scope_edge.fingerprinting.grading.answers import answer_part, bare, block, fences, stated, statements, visible
+from scope_edge.fingerprinting.grading.numbers import near, numbers_in, plain_number, read_number
+from scope_edge.fingerprinting.grading.sentences import claimed, claims, denies, folded, is_bare, options_named
 
 if TYPE_CHECKING:
     from scope_edge.estimation.anchor_spec import AnchorSpec, Kind
@@ -25,6 +25,14 @@ _CLOSE = 1e-9
 _CAUSE = re.compile(
     r"\s*(?:,\s+(?:because|since|as|which|where)\b|\s+because\b|\s+since\b|\s+[-–—]\s+|;\s|\.\s).*\Z", re.DOTALL
 )
+# What names a number that is not meant.
+_BESIDE = re.compile(
+    r"\b(?:not|isn't|never|(?:more|less|fewer|greater|larger|smaller) than)\s+(?:(?:about|exactly|equal to)\s+)?[$€£(*]*[-+]?[\d.]",
+    re.IGNORECASE,
+)
+_REMARK = re.compile(r"\s*\([^()]*\)\Z")
+_ALTERNATIVE = re.compile(r"[\s,;.(–—-]*(?:or|and|nor|no|wait|actually|maybe|perhaps)\b", re.IGNORECASE)
+_LEADS = re.compile(r"\s(?:is|are|was|were|=)\s|:\s")
 
 
 def grade(spec: AnchorSpec, text: str | None) -> float | None:
@@ -35,11 +43,34 @@ def grade(spec: AnchorSpec, text: str | None) -> float | None:
 def _choice(spec: AnchorSpec, text: str) -> bool:
     letters = LETTERS[: len(spec.options)]
     options = {_folded(option): letter for option, letter in zip(spec.options, letters, strict=True)}
-    for statement in statements(answer_part(spec, text)):
+    text = answer_part(spec, text)
+    announced = stated(text) is not None
+    where = statements(text) if announced else _unlisted(text, letters)
+    for statement in where:
         named = _letters(bare(statement), letters, options)
         if named:
-            return named == {spec.key}
+            return named == {spec.key} and not _turned_down(statement, spec.key)
+        if texts := options_named(statement, spec.options):
+            # Without an announcement, other sentences may name other options.
+            texts |= set() if announced else options_named(text, spec.options)
+            return {letters[i] for i in texts} == {spec.key} and not denies(spec.question, statement, spec.options)
     return False
+
+
+def _unlisted(text: str, letters: str) -> list[str]:
+    """Return where a letter may stand that is no part of a list of several: the last line and the first, as `statements`."""
+    listed = re.compile(rf"\W*([{letters}])[).:\]]+\s", re.IGNORECASE)
+    found = [one and one.group(1).upper() for one in map(listed.match, lines(text))]
+    if len({*found} - {None}) < 2:
+        return statements(text)
+    return [] if found[-1] else statements(text)[:1]
+
+
+def _turned_down(statement: str, letter: str) -> bool:
+    """Return whether a statement denies the letter that it names: "not (B)", "B is wrong"."""
+    before = rf"\b(?:not|isn't|never|neither|nor|except)\s+(?:\w+\s+){{0,2}}[(*\"']*{letter}\b"
+    after = rf"\b{letter}\b[)*\"']*\s+(?:is|are|was)(?:n't|\s+(?:not|never|wrong|incorrect|false|out))\b"
+    return re.search(f"{before}|{after}", statement, re.IGNORECASE) is not None
 
 
 def _letters(text: str, letters: str, options: Mapping[str, str]) -> set[str]:
@@ -57,7 +88,10 @@ def _letters(text: str, letters: str, options: Mapping[str, str]) -> set[str]:
     )
     if first:
         letter, rest = first.group(1).upper(), bare(first.group(2))
-        said = options.get(_folded(rest.strip("()")))
+        plain = f"{_folded(rest.strip('()'))} "
+        said = next(
+            (options[one] for one in sorted(options, key=len, reverse=True) if plain.startswith(f"{one} ")), None
+        )
         # Its own text may hold what looks like a letter of another: "vitamin C".
         return {letter, said} if said else {letter} | _loose(rest, letters)
     return _loose(text, letters)
@@ -74,32 +108,55 @@ def _loose(text: str, letters: str) -> set[str]:
 
 
 def _short(spec: AnchorSpec, text: str) -> bool:
-    right = {_folded(one, spec.exact) for one in (spec.key, *spec.accept)}
-    for statement in statements(answer_part(spec, text)):
-        plain = bare(statement)
-        tail = re.split(r"\s(?:is|are|was|were|=)\s|:\s", plain)[-1]
-        for one in (plain, _CAUSE.sub("", plain), re.sub(r"\s*\([^()]*\)\Z", "", plain), tail):
-            if _folded(bare(one), spec.exact) in right:
-                return True
-    return False
+    text = answer_part(spec, text)
+    spellings = (spec.key, *spec.accept)
+    right, wrong = ({_folded(one, spec.exact) for one in some} for some in (spellings, spec.tempting))
+    announced = stated(text) is not None
+    for statement in statements(text):
+        heard = _heard(spec, statement)
+        if heard & right:
+            return True
+        if announced:
+            return claimed(spec.question, statement, spellings, spec.tempting, exact=spec.exact)
+        if heard & wrong or is_bare(statement):
+            return False
+    return claims(spec.question, text, spellings, spec.tempting, exact=spec.exact)
+
+
+def _heard(spec: AnchorSpec, statement: str) -> set[str]:
+    """Return, folded, what a statement may mean as a whole: without its reason, a remark in brackets, or what leads to "is"."""
+    plain = bare(statement)
+    found = [plain]
+    for pattern in (_CAUSE, _REMARK):
+        if (rest := pattern.search(plain)) is None:
+            continue
+        another = rest.group().lstrip()[:1] in (".", ";") and is_bare(rest.group()[1:])
+        if not another and not _ALTERNATIVE.match(rest.group()):
+            found.append(plain[: rest.start()])
+    if (leads := list(_LEADS.finditer(plain))) and not denies(
+        spec.question, plain[: leads[-1].start()], (spec.key, *spec.accept)
+    ):
+        found.append(plain[leads[-1].end() :])
+    return {_folded(bare(one), spec.exact) for one in found}
 
 
 def _folded(text: str, exact: bool = False) -> str:
     """Return a text without accents, articles, punctuation and capitals. exact: only spaces are normalized."""
     if exact:
         return " ".join(visible(text).split())
-    plain = unicodedata.normalize("NFKD", visible(text))
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
-    plain = re.sub(r"(?<!\w)(?:the|an?)\s+(?=\w)", "", plain)
-    return re.sub(r"[\s_*`\"'.,;:!?{}$\\-]+", " ", plain).strip()
+    plain = re.sub(r"(?<!\w)(?:the|an?)\s+(?=\w)", "", folded(text))
+    # The sign of a number is a part of it.
+    return re.sub(r"(?:[\s_*`\"'.,;:!?{}$\\]|(?<=\w)-|-(?!\d))+", " ", plain).strip()
 
 
 def _number(spec: AnchorSpec, text: str) -> bool:
-    units = dict(spec.units)
+    units, given = dict(spec.units), numbers_in(spec.question)
     for statement in statements(answer_part(spec, text)):
-        if any(letter.isdigit() for letter in statement) or len(statement.split()) <= 3:
-            found = read_number(bare(statement), units)
-            return found is not None and near(found, plain_number(spec.key), spec.relative, spec.absolute)
+        found = read_number(bare(statement), units, given)
+        if found is not None or any(letter.isdigit() for letter in statement) or len(statement.split()) <= 3:
+            if found is None or _BESIDE.search(statement):
+                return False
+            return near(found, plain_number(spec.key), spec.relative, spec.absolute)
     return False
 
 

@@ -15,9 +15,20 @@ _MAX_EXPONENT = 400
 _MAX_LENGTH = 400
 _NAMES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
-    "nineteen twenty"
+    "nineteen"
 )
-_WORDS = {word: Fraction(value) for value, word in enumerate(re.findall(r"\w+", _NAMES))}
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_WORDS = {word: value for value, word in enumerate(_NAMES.split())} | {
+    word: 10 * value for value, word in enumerate(_TENS.split(), 2)
+}
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+_WORD = "|".join((*_WORDS, *_SCALES))
+# A number in words: a whole statement, or after "is" or a colon; never a part of a fraction.
+_IN_WORDS = re.compile(
+    rf"(?:\A|\b(?:is|are|was|were)\s|:\s)\W*(?:(?:about|exactly|only|minus)\s+)?((?:{_WORD})(?:(?:\s+and)?[\s-]+(?:{_WORD}))*)\b"
+    r"(?!\s+(?:halves|half|thirds?|quarters?|fifths?|sixths?|eighths?|tenths?|point|dozens?|percent|per\s+cent|or|to|and)\b)",
+    re.IGNORECASE,
+)
 _VULGAR = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"}
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _NUMBER = re.compile(
@@ -25,7 +36,8 @@ _NUMBER = re.compile(
         (?P<whole>\d+)[ ]+(?P<part>\d+)/(?P<parts>\d+)
       | (?P<top>\d+)[ ]*/[ ]*(?P<bottom>\d+)
       | 10[ ]*(?:\^|\*\*)[ ]*(?P<power>[-+]?\d{1,4})
-      | (?P<decimal>\d{1,3}(?:,\d{3})+(?:\.\d+)? | \d{1,3}(?:[ ]\d{3})+(?:\.\d+)? | \d{1,3}(?:['_]\d{3})+(?:\.\d+)?
+      | (?P<decimal>\d{1,3}(?:\.\d{3}){2,}(?:,\d+)? | \d{1,3}(?:\.\d{3})+,\d+ | \d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?
+                    | \d{1,3}(?:,\d{3})+(?:\.\d+)? | \d{1,3}(?:[ ]\d{3})+(?:\.\d+)? | \d{1,3}(?:['_]\d{3})+(?:\.\d+)?
                     | \d+(?:[.,]\d+)? | \.\d+)
         (?:[eE](?P<e>[-+]?\d{1,4}) | [ ]*[x×*·⋅][ ]*10[ ]*(?:\^|\*\*)[ ]*(?P<times>[-+]?\d{1,4}))?
     )(?!\d)(?![.,]\d)""",
@@ -58,19 +70,50 @@ def _plain(text: str) -> str:
     return re.sub(r"[ ]+", " ", text).strip()
 
 
-def read_number(statement: str, units: Mapping[str, float]) -> Fraction | None:
+def numbers_in(text: str) -> frozenset[Fraction]:
+    """Return the numbers of a text, without their units."""
+    return frozenset(value for one in _NUMBER.finditer(_plain(text)) if (value := _value(one)) is not None)
+
+
+def read_number(
+    statement: str, units: Mapping[str, float], given: frozenset[Fraction] = frozenset()
+) -> Fraction | None:
     """Return the one number that a statement names, in the wanted unit; None for no number or several different ones.
 
     units: unit -> factor to the wanted unit. Empty: any unit after the number is ignored, except percent.
+    given: the question's own numbers: a statement may repeat them before the one that it adds.
     """
     text = re.split(r"[=≈≃≅]", _plain(statement))[-1]
     # Brackets after a number hold a remark: "120 km (75 miles)".
     for candidate in (re.sub(r"(?<=\S)\s*\([^()]*\)", "", text), text):
         found = list(_NUMBER.finditer(candidate))
         values = {_in_unit(one, candidate, units) for one in found}
+        if len(values) > 1 and _value(found[-1]) not in given and all(_value(one) in given for one in found[:-1]):
+            values = {_in_unit(found[-1], candidate, units)}
         if values:
             return values.pop() if len(values) == 1 else None
-    return _WORDS.get(text.strip(" *_.,!").lower())
+    return _in_words(text.strip(" *_.,!"))
+
+
+def _in_words(text: str) -> Fraction | None:
+    found = list(_IN_WORDS.finditer(text))
+    # In a sentence, "one" may be a pronoun.
+    if (
+        len(found) != 1
+        or (found[0].start() == 0 and found[0].end() < len(text))
+        or (found[0].group(1).lower() == "one" and len(text) > 3)
+    ):
+        return None
+    total, part = 0, 0
+    for word in re.split(r"[\s-]+", found[0].group(1).lower()):
+        if word in _WORDS:
+            part += _WORDS[word]
+        elif word == "hundred":
+            part = max(part, 1) * 100
+        elif word in _SCALES:
+            total, part = total + max(part, 1) * _SCALES[word], 0
+    sign = -1 if re.search(r"minus\s+\Z", text[: found[0].start(1)], re.IGNORECASE) else 1
+    return Fraction(sign * (total + part))
 
 
 def plain_number(text: str) -> Fraction:
@@ -118,6 +161,8 @@ def _value(found: re.Match[str]) -> Fraction | None:
 
 
 def _decimal(text: str) -> Fraction:
-    grouped = re.fullmatch(r"\d{1,3}([, '_]\d{3})+(\.\d+)?", text)
+    if re.fullmatch(r"\d{1,3}(?:\.\d{3})+(?:,\d+)?", text) and (text.count(".") > 1 or "," in text):
+        text = text.replace(".", "")
+    grouped = re.fullmatch(r"\d{1,3}([, '_]\d{2,3})*[, '_]\d{3}(\.\d+)?", text)
     plain = re.sub(r"[, '_]", "", text) if grouped else text.replace(",", ".")
     return Fraction(plain)

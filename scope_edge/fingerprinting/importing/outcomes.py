@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -231,7 +232,11 @@ def keep(
     if anchors is not None:
         chosen = _same_questions(anchors, material, limit)
     else:
-        chosen = most_informative([one.category for one in material.questions], material.tally.pairs())[:limit]
+        categories = [one.category for one in material.questions]
+        drawn = _fair_draw([one.id for one in material.questions], categories, limit)
+        pairs = material.tally.pairs()
+        order = most_informative([categories[i] for i in drawn], pairs[drawn])
+        chosen = [drawn[i] for i in order]
     if len(chosen) > MAX_ANCHORS:
         raise UsageError(f"{material.source}: {len(chosen)} questions; `--limit {MAX_ANCHORS}` takes as many as can be")
     files: list[Path] = []
@@ -252,18 +257,31 @@ def keep(
     return Imported.of(material.source, kept, cards, anchors=anchors, joined=joined, files=files, dropped=dropped)
 
 
+def _fair_draw(ids: Sequence[str], categories: Sequence[str], limit: int | None) -> list[int]:
+    """Return `limit` questions, drawn by hash of their ids; categories take turns.
+
+    Questions on which models disagree are no fair sample of what is asked: a model judged by them alone seems worse than it is.
+    """
+    by_hash = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode("utf-8", "surrogatepass")).digest())
+    return sorted(_in_turns(by_hash, categories)[:limit])
+
+
 def most_informative(categories: Sequence[str], pairs: Floats) -> list[int]:
     """Order all questions: categories take turns, each giving the question that tells most pairs of models apart.
 
     Where no question tells models apart (one model, or all alike), questions come evenly by category, in their order.
     """
-    by_worth = sorted(range(len(categories)), key=lambda i: (-pairs[i], i))
+    return _in_turns(sorted(range(len(categories)), key=lambda i: (-pairs[i], i)), categories)
+
+
+def _in_turns(order: Sequence[int], categories: Sequence[str]) -> list[int]:
+    """Return the questions with their categories taking turns, each in the given order."""
     turns: Counter[str] = Counter()
     turn = {}
-    for i in by_worth:
+    for i in order:
         turn[i] = turns[categories[i]]
         turns[categories[i]] += 1
-    return sorted(by_worth, key=lambda i: turn[i])
+    return sorted(order, key=lambda i: turn[i])
 
 
 def _same_questions(anchors: AnchorSet, material: Material, limit: int | None) -> list[int]:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from scope_edge.errors import UsageError, WorkerError
+from scope_edge.errors import ContextLengthError, UsageError, WorkerError
 from scope_edge.providers.llama import speed
 from scope_edge.providers.llama.memory import LIST_LAYOUTS, Layouts, Plan
 from scope_edge.providers.llama.messages import (
@@ -139,6 +139,8 @@ def counted(child: Child, job: Job, name: str) -> int:
 def refusal(name: str, answer: Mapping[str, Any]) -> WorkerError | UsageError:
     """Return the error for a worker's refusal: the request was invalid, or something failed."""
     why = f"{name}: {answer.get('why')}"
+    if answer.get("overflow"):
+        return ContextLengthError(why)
     return UsageError(why) if answer.get("usage") else WorkerError(why)
 
 

@@ -127,7 +127,8 @@ class Task:
         tokens: to be read: the prompt's, and those already written by a stream that gave way.
         tell: for a stream, called with new text and the number of tokens so far; None for a job in a list.
         done: called with the result. number: of a stream, counted up. prompt: tokens of the prompt. limit: of free text.
-        width: most samples decoded at once. answers: begun samples, by number. problem: why it cannot be run.
+        width: most samples decoded at once. answers: begun samples, by number. problem: why it cannot be run; overflows: whether that
+            is for the length of its prompt.
         yielded: how often it gave way. until: when it is broken off, by the monotonic clock.
     """
 
@@ -148,6 +149,7 @@ class Task:
     answers: dict[int, SampleDecoder] = field(default_factory=dict)
     random: np.random.Generator | None = None
     problem: str | None = None
+    overflows: bool = False
     yielded: int = 0
 
     @property
@@ -196,6 +198,7 @@ class Task:
         if not self.prompt:
             self.problem = "the prompt is empty"
         elif self.streamed and room < 1:
+            self.overflows = True
             self.problem = f"the prompt takes {self.prompt} tokens, the context holds {engine.longest}"
         elif not self.streamed and room < (asked or 1):
             need = engine.longest - room + (asked or 1)

@@ -253,7 +253,8 @@ class Streams:
         until = float("inf") if timeout is None else time.monotonic() + timeout
         task = self.batcher.stream(job, tell, done, until)
         if task.problem is not None:
-            self._send([{"type": "refused", "id": number, "why": task.problem, "usage": True}])
+            refused = {"type": "refused", "id": number, "why": task.problem, "usage": True}
+            self._send([{**refused, "overflow": task.overflows}])
             return
         self._tasks[number] = task
         self._send([{"type": "begun", "id": number, "prompt_tokens": task.prompt}])

@@ -18,15 +18,22 @@ _PREFERENCES = (
 )  # fmt: skip
 _REFUSES = re.compile(
     r"not (?:be )?(?:support|allow|permit|accept|recogni)|unsupport|unknown|unrecogni|unexpected|forbidden|extra (?:input|field)|"
-    r"only the default|deprecated",
+    r"only the default|deprecated|only \S+ is allowed|may only be|cannot both",
     re.IGNORECASE,
 )
 _ABOUT_STREAMING = re.compile(r"\bstream(?:ing|ed)?\b", re.IGNORECASE)
 _ABOUT_ROLES = re.compile(
-    r"system (?:message|role|prompt)|\broles?\b|alternat|chat template|unknown variant|at the beginning", re.IGNORECASE
+    r"(?:system|developer) (?:message|role|prompt|instruction)|\broles?\b|alternat|chat template|unknown variant|at the beginning",
+    re.IGNORECASE,
 )
+# Many servers list the fields that they do know, or repeat the request: neither is what they complain of.
+_LIST_OF_KNOWN = re.compile(
+    r"(?:expected|must be) (?:one|any) of|(?:supported|valid|allowed|known|permitted) \w+ (?:are|is|include)\b|did you mean",
+    re.IGNORECASE,
+)
+_PYDANTIC = re.compile(r"""["'](?:loc["']:\s*[\[(](.*?)[\])]|msg["']:\s*["'](.*?)["'][,}])""")
 # Ways to write a conversation, from the plainest reading of it to what the strictest templates take.
-_AS_GIVEN, _SYSTEM_ONLY, _ONE_SYSTEM, _NO_SYSTEM = range(4)
+_AS_GIVEN, _SYSTEM_ONLY, _ONE_SYSTEM, _ALTERNATING, _NO_SYSTEM = range(5)
 
 
 class ServerDialect:
@@ -50,18 +57,20 @@ class ServerDialect:
 
     def learn(self, raw: bytes, sent: Mapping[str, Any]) -> bool:
         """Change one thing that a refusal (HTTP 400 or 422) complains of. Return whether the next request will differ."""
-        complaint = raw[:_READ].decode("utf-8", "replace")
-        if "max_tokens" in sent and "max_completion_tokens" in complaint:
+        complaint = _complaint(raw)
+        refuses = _REFUSES.search(complaint) is not None
+        if "max_tokens" in sent and (
+            "max_completion_tokens" in complaint or (refuses and _names("max_tokens", complaint))
+        ):
             self._tokens_name = "max_completion_tokens"
             return True
-        for name in [name for name in self._options if name in sent and name in complaint]:
+        for name in [name for name in self._options if name in sent and _names(name, complaint)]:
             del self._options[name]
             return True
-        if _REFUSES.search(complaint):
-            for name in _PREFERENCES:
-                if name in sent and name in complaint:
-                    self._left_out.add(name)
-                    return True
+        for name in _PREFERENCES if refuses else ():
+            if name in sent and _names(name, complaint):
+                self._left_out.add(name)
+                return True
         if sent.get("stream") and _ABOUT_STREAMING.search(complaint.replace("stream_options", "")):
             self._streams = False
             return True
@@ -76,17 +85,53 @@ class ServerDialect:
         return False
 
 
+def _complaint(raw: bytes) -> str:
+    """Return what a refusal complains of, without what it repeats of the request and the names that it knows."""
+    text = raw[:_READ].decode("utf-8", "replace").replace('\\"', '"')
+    blamed = " ".join(" ".join(one) for one in _PYDANTIC.findall(text))
+    return _LIST_OF_KNOWN.split(blamed or text)[0]
+
+
+def _names(name: str, complaint: str) -> bool:
+    """Return whether a complaint names a field, in any way of writing it: top_p, topP, "top p"."""
+    return re.search(rf"(?<![a-z]){name.replace('_', '[_ -]?')}(?![a-z]|_\w)", complaint, re.IGNORECASE) is not None
+
+
 def _written(messages: Sequence[Mapping[str, Any]], form: int) -> list[Mapping[str, Any]]:
-    """Return a conversation in a form: with `system` for `developer`, with one system message at the start, or with none."""
+    """Return a conversation in a form: with `system` for `developer`, with one system message at the start,
+
+    with neighbouring messages of one role joined, or without a system message.
+    """
     written = list(messages)
     if form >= _SYSTEM_ONLY:
         written = [{**one, "role": "system"} if one.get("role") == "developer" else one for one in written]
-    systems = [one for one in written if one.get("role") == "system"]
-    if form < _ONE_SYSTEM or not systems or not all(isinstance(one.get("content"), str) for one in systems):
-        return written
-    rest = [one for one in written if one.get("role") != "system"]
-    text = "\n\n".join(str(one["content"]) for one in systems)
-    first = rest[0] if rest else None
-    if form < _NO_SYSTEM or first is None or first.get("role") != "user" or not isinstance(first.get("content"), str):
-        return [{"role": "system", "content": text}, *rest]
-    return [{**first, "content": f"{text}\n\n{first['content']}"}, *rest[1:]]
+    if form >= _ONE_SYSTEM:
+        systems = [one for one in written if one.get("role") == "system"]
+        rest = [one for one in written if one.get("role") != "system"]
+        written = [*_joined(systems), *rest]
+    if form >= _ALTERNATING:
+        written = _joined(written)
+    if form >= _NO_SYSTEM and written and written[0].get("role") == "system":
+        written = _joined([{**written[0], "role": "user"}, *written[1:]])
+    return written
+
+
+def _joined(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Join neighbouring messages of one role that hold text and nothing else."""
+    joined: list[Mapping[str, Any]] = []
+    for one in messages:
+        before, text = joined[-1] if joined else {}, _text_alone(one)
+        first = _text_alone(before)
+        if text is not None and first is not None and before["role"] == one["role"]:
+            joined[-1] = {**before, "content": f"{first}\n\n{text}"}
+        else:
+            joined.append(one)
+    return joined
+
+
+def _text_alone(message: Mapping[str, Any]) -> str | None:
+    """Return the text of a message that has no other content; None = it has."""
+    content = message.get("content")
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        content = "\n\n".join(str(part.get("text")) for part in content)
+    return content if isinstance(content, str) and message.keys() <= {"role", "content", "name"} else None

@@ -12,6 +12,8 @@ from scope_edge.errors import UsageError
 SERVICE = "scope-edge"
 # All providers' keys are longer than this.
 _SHORTEST_SECRET = 16
+# Azure takes keys in a header of its own. Its older interfaces refuse a key as a bearer's token: there they take signed tokens alone.
+_AZURE, _SIGNED = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"), "eyJ"
 
 
 def find_key(variable: str | None, endpoint: Endpoint) -> str | None:
@@ -27,6 +29,13 @@ def find_key(variable: str | None, endpoint: Endpoint) -> str | None:
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise UsageError(f"the key in {variable} has characters that no key has; set it again")
     return key
+
+
+def key_header(key: str, endpoint: Endpoint) -> dict[str, str]:
+    """Return the header in which a server reads its key."""
+    if endpoint.host.endswith(_AZURE) and not key.startswith(_SIGNED):
+        return {"api-key": key}
+    return {"authorization": f"Bearer {key}"}
 
 
 def redact_key(key: str | None) -> str | None:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import ProviderError
-from scope_edge.providers.openai.responses import MISSHAPEN, NO_ANSWER, read_message, read_usage, sent_error, text_of
+from scope_edge.providers.openai.responses import (
+    MISSHAPEN,
+    NO_ANSWER,
+    holds_error,
+    read_finish,
+    read_message,
+    read_usage,
+    said_in,
+    sent_error,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from scope_edge.providers.openai.transport import HttpCall
@@ -127,16 +137,20 @@ async def read_answer(call: HttpCall[Chunk], body: AsyncIterator[bytes], key: st
         return
     if not _EVENT.match(begun):
         raise ProviderError(NO_ANSWER, retryable=True)
-    finished = done = False
+    finished = done = said = False
+    calls = ToolCallNumbers()
     async for data in read_events(_chained(begun, body)):
         # The rest is read, but ignored: only then the connection can serve again.
         if done:
             continue
         if data.strip() == _DONE:
+            if not said:
+                raise ProviderError(NO_ANSWER, retryable=True)
             finished = done = True
             call.complete(_LAST_SECONDS)
             continue
-        chunk = read_chunk(data, key)
+        chunk = calls.numbered(read_chunk(data, key))
+        said = said or bool(chunk.text or chunk.extra or chunk.finish)
         if chunk.finish is not None and not finished:
             finished = True
             call.complete(_USAGE_SECONDS)
@@ -149,22 +163,60 @@ async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[by
     yield first
     async for part in rest:
         yield part
+    # The last event counts even if the server forgets the empty line behind it.
+    yield b"\n\n"
+
+
+class ToolCallNumbers:
+    """Numbers the calls of tools in a stream, by which clients join their pieces: some servers send none."""
+
+    def __init__(self) -> None:
+        self._ids: list[object] = []
+
+    def numbered(self, chunk: Chunk) -> Chunk:
+        """Return a chunk whose calls have numbers, and arguments as text. Raises ProviderError."""
+        calls = chunk.extra.get("tool_calls")
+        if not calls:
+            return chunk
+        try:
+            numbered = [{**one, "index": self._number(one), "function": _function(one)} for one in calls]
+        except MISSHAPEN as error:
+            raise ProviderError("it sent an event that is not a part of an answer", retryable=True) from error
+        return replace(chunk, extra={**chunk.extra, "tool_calls": numbered})
+
+    def _number(self, call: Mapping[str, Any]) -> int:
+        given, id = call.get("index"), call.get("id")
+        if type(given) is int:
+            return given
+        if id in self._ids:
+            return self._ids.index(id)
+        # A piece without an id goes on with the latest call.
+        if id or not self._ids:
+            self._ids.append(id)
+        return len(self._ids) - 1
+
+
+def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    function = call.get("function") or {}
+    given = function.get("arguments")
+    text = given if given is None or isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    return {**function, "arguments": text} if "arguments" in function else function
 
 
 def read_chunk(data: str, key: str | None = None) -> Chunk:
     """Read an event. Raises ProviderError: it is an error, or not a part of an answer."""
     try:
         body = json.loads(data)
-        if body.get("error"):
+        if holds_error(body):
             raise sent_error(data.encode(), key, "it broke off")
-        usage = body.get("usage")
-        usage = usage if isinstance(usage, dict) else None
         choices = body.get("choices") or []
         # One choice was asked for, whatever number the server gives it.
-        first: dict[str, Any] = next((one for one in choices if len(choices) == 1 or one.get("index", 0) == 0), {})
-        delta, finish = first.get("delta") or {}, first.get("finish_reason")
-        # Some servers send an empty reason with every piece.
-        return Chunk(text_of(delta), _beside_text(delta), str(finish) if finish else None, usage)
+        first: dict[str, Any] = next(
+            (one for one in choices if one.get("index", 0) == 0), choices[0] if choices else {}
+        )
+        delta, usage = said_in(first), body.get("usage") or first.get("usage")
+        usage = usage if isinstance(usage, dict) else None
+        return Chunk(text_of(delta), _beside_text(delta), read_finish(first, key), usage)
     except MISSHAPEN as error:
         raise ProviderError("it sent an event that is not a part of an answer", retryable=True) from error
 
@@ -173,11 +225,9 @@ def read_whole(raw: bytes, key: str | None) -> Chunk:
     """Read an answer that came at once. Raises ProviderError."""
     message, finish, usage = read_message(raw, key)
     try:
-        calls = message.get("tool_calls") or []
-        # In a stream each call has a number, by which its pieces are joined.
-        numbered = {"tool_calls": [{"index": n, **one} for n, one in enumerate(calls)]} if calls else {}
-        extra = {**_beside_text(message), **numbered}
-        return Chunk(text_of(message), extra, finish or "stop", usage if isinstance(usage, dict) else None)
+        usage = usage if isinstance(usage, dict) else None
+        chunk = Chunk(text_of(message), _beside_text(message), finish or "stop", usage)
+        return ToolCallNumbers().numbered(chunk)
     except MISSHAPEN as error:
         raise ProviderError(NO_ANSWER, retryable=True) from error
 

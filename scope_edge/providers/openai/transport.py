@@ -18,6 +18,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import urljoin
@@ -31,7 +32,7 @@ from scope_edge._version import __version__
 from scope_edge.catalog.endpoint import addresses_of, is_loopback, parse_endpoint
 from scope_edge.errors import ProviderError, UsageError
 from scope_edge.providers.openai.http_client import open_http
-from scope_edge.providers.openai.keys import find_key, redact_key
+from scope_edge.providers.openai.keys import find_key, key_header, redact_key
 from scope_edge.providers.openai.pace import ANY_PACE, Pace
 
 if TYPE_CHECKING:
@@ -46,11 +47,9 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 _REFUSAL_BYTES, _REFUSAL_SECONDS = 64 * 1024, 10.0
 # Bytes of a packed body that are unpacked at once.
 _UNPACKED = 64 * 1024
-_CONNECT_SECONDS = 20.0
+_CONNECT_SECONDS, _START_SECONDS = 20.0, 20.0
 # Items that may wait for a slow reader, and how often the loop looks whether there is room again.
 _MAX_WAITING_ITEMS, _RETRY_SECONDS = 256, 0.01
-# Servers that read a key from a header of their own.
-_AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 _END = object()
 _STARTING = threading.Lock()
 
@@ -131,9 +130,7 @@ class Transport:
             "accept-encoding": "identity",
         }
         if self._key:
-            headers["authorization"] = f"Bearer {self._key}"
-            if self.endpoint.host.endswith(_AZURE):
-                headers["api-key"] = self._key
+            headers |= key_header(self._key, self.endpoint)
         timeout = httpx.Timeout(self.timeout, connect=min(self.timeout, _CONNECT_SECONDS), pool=None)
         return open_http(self.endpoint, headers, timeout, trust_env=self._trust_env)
 
@@ -372,13 +369,14 @@ def _portal() -> BlockingPortal:
     with _STARTING:
         try:
             return _started(os.getpid())
-        except (OSError, RuntimeError) as error:
-            raise ProviderError(f"no call can be made ({_short(error)})", retryable=True, unbilled=True) from error
+        except Exception as error:
+            why = f"no call can be made ({_in_words(error)[:120] or type(error).__name__})"
+            raise ProviderError(why, retryable=True, unbilled=True) from error
 
 
 @functools.lru_cache(maxsize=1)
 def _started(_process: int) -> BlockingPortal:
-    """Start an event loop in a thread. Raises OSError (no file descriptor is left), RuntimeError (no thread can start).
+    """Start an event loop in a thread. Raises what anyio.run raises (no file descriptor is left), or TimeoutError.
 
     `start_blocking_portal` would do, but its generator is finalized at exit, which hangs in a forked process.
     """
@@ -392,12 +390,20 @@ def _started(_process: int) -> BlockingPortal:
     def run() -> None:
         try:
             anyio.run(serve)
-        except (OSError, RuntimeError) as error:
+        except BaseException as error:
             if not ready.done():
                 ready.set_exception(error)
+            elif not ready.cancelled():
+                raise
 
     threading.Thread(target=run, name="endpoints", daemon=True).start()
-    return ready.result()
+    try:
+        return ready.result(_START_SECONDS)
+    except FutureTimeout as error:
+        # A loop that comes too late ends at once, since it cannot set the result.
+        if ready.cancel():
+            raise TimeoutError(f"the event loop did not start within {_START_SECONDS:g} seconds") from error
+        return ready.result()
 
 
 def _short(error: BaseException) -> str:

@@ -224,7 +224,6 @@ def test_without_a_file_descriptor_a_call_fails_at_once_and_the_next_one_works()
 import os, resource, sys
 from scope_edge.errors import ProviderError
 from scope_edge.providers.openai import transport
-import anyio._backends._asyncio
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 taken = []
 try:
@@ -235,12 +234,51 @@ except OSError:
 try:
     transport._portal()
 except ProviderError as error:
-    print(error.unbilled, error.retryable)
+    print(error.unbilled, error.retryable, "Too many open files" in str(error))
 [os.close(one) for one in taken]
 print(transport._portal() is transport._portal())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.split() == ["True", "True", "True"]
+    assert done.stdout.split() == ["True"] * 4
+
+
+def test_an_event_loop_that_cannot_start_for_any_reason_fails_the_call_and_is_tried_again() -> None:
+    script = """
+import sys
+from scope_edge.errors import ProviderError
+from scope_edge.providers.openai import transport
+sys.modules["anyio._backends._asyncio"] = None
+try:
+    transport._portal()
+except ProviderError as error:
+    print(error.unbilled, error.retryable)
+del sys.modules["anyio._backends._asyncio"]
+print(transport._portal() is transport._portal())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["True"] * 3
+
+
+def test_an_event_loop_that_starts_too_late_fails_the_call_and_ends() -> None:
+    script = """
+import threading
+from scope_edge.errors import ProviderError
+from scope_edge.providers.openai import transport
+real, go = transport.anyio.run, threading.Event()
+transport.anyio.run = lambda serve: (go.wait(), real(serve))
+transport._START_SECONDS = 0.01
+try:
+    transport._portal()
+except ProviderError as error:
+    print(error.unbilled, error.retryable)
+(late,) = [one for one in threading.enumerate() if one.name == "endpoints"]
+go.set()
+late.join(30)
+transport._START_SECONDS = 20.0
+print(not late.is_alive(), transport._portal() is transport._portal())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["True"] * 4 and done.stderr == ""
 
 
 def test_a_slow_reader_slows_the_server_down() -> None:
