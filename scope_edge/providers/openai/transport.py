@@ -17,7 +17,7 @@ import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -50,6 +50,8 @@ _UNPACKED = 64 * 1024
 _CONNECT_SECONDS, _START_SECONDS = 20.0, 20.0
 # Items that may wait for a slow reader, and how often the loop looks whether there is room again.
 _MAX_WAITING_ITEMS, _RETRY_SECONDS = 256, 0.01
+# Without a file descriptor or memory for a thread, anyio.run may not even find its own parts.
+_NO_LOOP = (OSError, RuntimeError, ImportError, LookupError)
 _END = object()
 _STARTING = threading.Lock()
 
@@ -369,7 +371,7 @@ def _portal() -> BlockingPortal:
     with _STARTING:
         try:
             return _started(os.getpid())
-        except Exception as error:
+        except _NO_LOOP as error:
             why = f"no call can be made ({_in_words(error)[:120] or type(error).__name__})"
             raise ProviderError(why, retryable=True, unbilled=True) from error
 
@@ -384,13 +386,14 @@ def _started(_process: int) -> BlockingPortal:
 
     async def serve() -> None:
         async with BlockingPortal() as portal:
-            ready.set_result(portal)
-            await portal.sleep_until_stopped()
+            with contextlib.suppress(InvalidStateError):  # it came too late, and ends at once
+                ready.set_result(portal)
+                await portal.sleep_until_stopped()
 
     def run() -> None:
         try:
             anyio.run(serve)
-        except BaseException as error:
+        except _NO_LOOP as error:
             if not ready.done():
                 ready.set_exception(error)
             elif not ready.cancelled():
@@ -400,7 +403,6 @@ def _started(_process: int) -> BlockingPortal:
     try:
         return ready.result(_START_SECONDS)
     except FutureTimeout as error:
-        # A loop that comes too late ends at once, since it cannot set the result.
         if ready.cancel():
             raise TimeoutError(f"the event loop did not start within {_START_SECONDS:g} seconds") from error
         return ready.result()
