@@ -29,6 +29,7 @@ from scope_edge.factory import load_executor, load_pipeline, open_catalog, open_
 from scope_edge.policy.infeasible import explain_infeasible
 from scope_edge.policy.overrides import keep_model, pinned_decision
 from scope_edge.settings.config import DEFAULT_POOL, Settings, load_settings
+from scope_edge.settings.schema import is_recorded
 from scope_edge.settings.validation import check_name
 from scope_edge.types import Answer, Attempt, Decision, ModelCard, Query
 
@@ -124,7 +125,8 @@ class Router:
 
         A decision without a choice is not an error: see `Decision.feasible`. Raises UsageError for an invalid text or option.
         """
-        return self.decide(*self.prepare(text, **options))
+        given = read_options(options, ROUTE)
+        return self.decide(read_query(text, given), read_preference(given, self._settings))
 
     def route_many(self, texts: Iterable[str], **options: Unpack[RouteOptions]) -> Iterator[Decision]:
         """Decide for many queries, in order, on all cores. Texts are read a few ahead, so that memory stays flat.
@@ -132,7 +134,7 @@ class Router:
         Each decision is the one that `route` would make. Raises as `route` does, at the text that is at fault.
         """
         given = read_options(options, ROUTE)
-        preference = self._preference(given)
+        preference = self._checked(given)
         return self.decide_many((read_query(text, given), preference) for text in texts)
 
     def ask(self, text: str, **options: Unpack[AskOptions]) -> Answer:
@@ -153,7 +155,7 @@ class Router:
         """Ask as `ask` does, piece by piece. The decision is made now, and may raise; the model is called at the first piece."""
         started = time.monotonic()
         given = read_options(options, ASK)
-        model, preference = given.get("model"), self._preference(given)
+        model, preference = given.get("model"), read_preference(given, self._settings)
         fields = read_fields(given.get("fields"))
         request = AskRequest(
             query=replace(read_query(text, given), attached=attached_strings((), fields)),
@@ -166,9 +168,9 @@ class Router:
         return Stream(self.start(request).execution)
 
     def prepare(self, text: str, **options: Unpack[RouteOptions]) -> tuple[Query, Preference]:
-        """Check a text and its options for `decide` and `decide_many`. Raises UsageError."""
+        """Check a text and its options for `decide_many`. Raises UsageError."""
         given = read_options(options, ROUTE)
-        return read_query(text, given), self._preference(given)
+        return read_query(text, given), self._checked(given)
 
     def decide(self, query: Query, preference: Preference, top_k: int | None = None) -> Decision:
         """Decide where a query should go. top_k: similar anchors to report. Raises as `route` does."""
@@ -251,7 +253,7 @@ class Router:
 
         The execution records a decision that is carried out, at its end.
         """
-        if asked or self._settings.journal == "all":
+        if is_recorded(self._settings.journal, asked=asked):
             with self._lock:
                 journal = self._opened()
             journal.record(encoded.query, decision, None, encoded=encoded)
@@ -271,7 +273,7 @@ class Router:
     def _top_k(self, given: int | None) -> int:
         return self._settings.top_k if given is None else given
 
-    def _preference(self, given: dict[str, Any]) -> Preference:
+    def _checked(self, given: dict[str, Any]) -> Preference:
         preference = read_preference(given, self._settings)
         self._check_known(preference.exclude)
         return preference

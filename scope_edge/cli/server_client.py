@@ -80,7 +80,7 @@ def route(settings: Settings, text: str, options: Mapping[str, Any]) -> Decision
     try:
         with _connected(settings) as connection:
             preference = _preference(settings, options)
-            body = {"model": settings.profile or "auto", "text": text, "system": options["system"], **preference}
+            body = {"text": text, "system": options["system"], **preference}
             response = connection.post("/v1/route", body, _ROUTE_SECONDS)
             raw = response.read(_MAX_BYTES)
             # A decision is free: this process decides again and reports the error itself.
@@ -97,11 +97,11 @@ def ask(settings: Settings, text: str, options: Mapping[str, Any]) -> Iterator[S
     """
     system = [] if options["system"] is None else [{"role": "system", "content": options["system"]}]
     body = {
-        "model": options["model"] or settings.profile or "auto",
+        "model": options["model"] or "auto",
         "messages": [*system, {"role": "user", "content": text}],
         "stream": True,
         **options["fields"],
-        "scope_edge": _preference(settings, options),
+        "scope_edge": {"recorded_as": "scope-edge ask", **_preference(settings, options)},
     }
     with contextlib.ExitStack() as stack:
         stream = None
@@ -188,7 +188,11 @@ def _connected(settings: Settings) -> Iterator[ServerConnection]:
 
 def _preference(settings: Settings, options: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: getattr(settings, name) for name in REQUEST_SETTINGS}
-    return {"exclude": list(options["exclude"]), **{name: value for name, value in given.items() if value is not None}}
+    return {
+        "exclude": list(options["exclude"]),
+        "recorded_profile": settings.profile,
+        **{name: value for name, value in given.items() if value is not None},
+    }
 
 
 def _error(body: Mapping[str, Any]) -> ScopeEdgeError | None:

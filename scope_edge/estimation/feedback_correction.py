@@ -154,7 +154,10 @@ def _weights(near: Floats, expected: Floats, correct: Floats) -> Floats:
 
 
 def _length_weights(near: Floats, surprise: Floats) -> Floats:
-    """Return likewise the weights of log-lengths, NaN = unknown; a Gaussian's mode is one step away."""
+    """Return K^-1 times the mode of the process of log-lengths, given each one's surprise; NaN = unknown.
+
+    The noise is Gaussian, so the mode has a closed form (Rasmussen and Williams 2006, 2.2).
+    """
     weights, known = np.zeros(len(surprise)), np.isfinite(surprise)
     if known.any():
         covariance = _LENGTH_VARIANCE * near[np.ix_(known, known)] + _LENGTH_NOISE * np.eye(int(known.sum()))

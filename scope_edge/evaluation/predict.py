@@ -105,8 +105,11 @@ def _all(
         outcomes = data.correct[m, taught]
         for router in baselines:
             if router == "knn5":
+                # Imported anchors carry their set's name before the id.
                 answered = [
-                    one.anchors.ids[i] for one in fingerprints[name] for i in np.flatnonzero(np.isfinite(one.correct))
+                    one.anchors.ids[i].removeprefix(f"{one.anchors.name}/")
+                    for one in fingerprints[name]
+                    for i in np.flatnonzero(np.isfinite(one.correct))
                 ]
                 asked = [at[id] for id in answered if id in at]
                 p = nearest(seen.similarity[:, asked], outcomes[asked], 5)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from scope_edge.errors import UsageError, WorkerError
 from scope_edge.fingerprinting.answer_log import LoggedAnswer
 from scope_edge.providers.llama.client import START_SECONDS, LlamaClient
-from scope_edge.providers.llama.gguf import check_template, describe_gguf
+from scope_edge.providers.llama.gguf import check_template, describe_gguf, gguf_sha256, parts_of
 from scope_edge.providers.llama.loadable import gguf_path, start_worker
 from scope_edge.providers.llama.memory import NoRoom, plan_device
 from scope_edge.providers.llama.messages import Job, JobResult, Message, Sampling
 from scope_edge.storage import assets
-from scope_edge.storage.files import file_sha256
 
 if TYPE_CHECKING:
     from scope_edge.fingerprinting.questions import Question
@@ -59,14 +58,14 @@ def look_at(card: ModelCard, progress: Callable[[int, int], None] | None = None)
     shape = describe_gguf(path)
     check_template(path, shape.chat_template)
     try:
-        return GgufModel(path, file_sha256(path, progress), shape)
+        return GgufModel(path, gguf_sha256(path, progress), shape)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
 
 
 def open_worker(gguf: GgufModel, threads: int | None) -> tuple[LlamaClient, Plan]:
     """Return a worker that is not started yet, and its plan for loading. Raises WorkerError: not enough memory."""
-    plan = plan_device(gguf.shape, gguf.path.stat().st_size)
+    plan = plan_device(gguf.shape, sum(part.stat().st_size for part in parts_of(gguf.path)))
     if isinstance(plan, NoRoom):
         raise WorkerError(f"{gguf.path.name}: {plan.why}")
     if threads is not None:

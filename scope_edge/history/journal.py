@@ -30,6 +30,7 @@ from scope_edge.history.entry import (
     row_of,
     typed_id,
 )
+from scope_edge.settings.schema import is_recorded
 from scope_edge.storage import assets
 from scope_edge.storage.files import write_atomically
 from scope_edge.storage.sqlite import Database, SqliteStore, shred
@@ -77,7 +78,7 @@ class Journal(SqliteStore):
 
     @property
     def file(self) -> str:
-        """Its path."""
+        """The path of the journal's file."""
         return str(self._database.path)
 
     def record(self, query: Query, decision: Decision, run: Run | None, *, encoded: EncodedQuery | None) -> str:
@@ -85,7 +86,7 @@ class Journal(SqliteStore):
 
         encoded: the embedding is kept only with the setting. Never raises AssetError: see `problem`.
         """
-        if self._options.choice == "off":
+        if not is_recorded(self._options.choice, asked=True):
             return ""
         try:
             id = self._record(query, decision, run, encoded)

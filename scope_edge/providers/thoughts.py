@@ -17,6 +17,8 @@ _CLOSES = (
 )
 _TAG = re.compile(f"(?P<open>{_OPENS})|(?P<close>{_CLOSES})", re.IGNORECASE)
 _OPEN, _CLOSE = re.compile(_OPENS, re.IGNORECASE), re.compile(_CLOSES, re.IGNORECASE)
+# Control tokens that a vocabulary may have for them.
+_MARKERS = re.compile(rf"{_OPENS}|{_CLOSES}|<unused9[45]>|<\|(?:start|channel|message)\|>", re.IGNORECASE)
 _LAST = re.compile(r"<\|(?:return|end)\|>\s*\Z")
 # The first characters that any of them has, and more than the longest of them takes.
 _FIRST, _LONGEST = "<[", 160
@@ -39,6 +41,17 @@ def without_thoughts(text: str) -> str:
             open_tags += 1
         at = tag.end()
     return _LAST.sub("", "".join(kept) if open_tags else "".join((*kept, text[at:])))
+
+
+def opened_thought(prompt: str) -> str:
+    """Return the tag with which a prompt ends, as some chat templates begin the thought themselves; "" = it does not."""
+    tags = list(_TAG.finditer(prompt))
+    return tags[-1]["open"] or "" if tags and not prompt[tags[-1].end() :].strip() else ""
+
+
+def marks_thought(token: str) -> bool:
+    """Return whether a control token of this spelling begins or ends a thought, so that it must not be left out of an answer."""
+    return _MARKERS.fullmatch(token) is not None
 
 
 class ThoughtFilter:

@@ -149,7 +149,8 @@ class _Reply:
         run = self._failed or (None if answer is None else answer.run)
         if run is None:
             return
-        self._state.ran(name, execution.decision, run, None if answer is None else answer.id)
+        listed_as = self._conversation.options.listed_as or name
+        self._state.ran(listed_as, execution.decision, run, None if answer is None else answer.id)
         if run.model is not None and run.ending in ("complete", "cut", "loop") and self._target.pinned is None:
             self._state.backend.conversations.answered(name, self._conversation.messages, run.model)
 

@@ -34,16 +34,24 @@ _TOOLS = ("tools", "functions", "tool_calls", "function_call")
 _KEPT = ("model", "messages", "prompt", "stream", "stream_options", "n", OURS)
 # An answer is one choice of text, so these would get wrong answers.
 _UNSUPPORTED = ("logprobs", "top_logprobs", "echo", "suffix", "best_of")
-_OPTIONS = (*REQUEST_SETTINGS, "exclude", "decision")
+# How a request is recorded; the user's commands say it.
+_LISTED_AS, _PROFILE = "recorded_as", "recorded_profile"
+_LONGEST_NAME = 300
+_OPTIONS = (*REQUEST_SETTINGS, "exclude", "decision", _LISTED_AS, _PROFILE)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """A request's options for the decision. settings: checked values by name. show: return the decision, too."""
+    """A request's options for the decision.
+
+    settings: checked values by name. show: return the decision, too. listed_as: the name in the list of recent answers; None =
+    that of the model.
+    """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
     show: bool = False
+    listed_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,7 @@ def read_inputs(body: Mapping[str, Any]) -> tuple[str, tuple[str, ...], bool]:
 def _model(body: Mapping[str, Any]) -> str:
     """Return the model's name, "auto" by default. Raises ApiError."""
     model = AUTO if body.get("model") is None else body["model"]
-    if not isinstance(model, str) or not model.strip() or len(model) > 300:
+    if not isinstance(model, str) or not model.strip() or len(model) > _LONGEST_NAME:
         raise bad('model must be a name, such as "auto"', "model")
     return model
 
@@ -215,7 +223,7 @@ def _needs(messages: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> 
 
 
 def _options(given: Mapping[str, Any], *, show: bool) -> RequestOptions:
-    settings = {}
+    settings: dict[str, Any] = {}
     for name, value in given.items():
         if name not in _OPTIONS:
             raise bad(f"unknown field {OURS}.{name}{suggestion(name, _OPTIONS)}; known fields: {', '.join(_OPTIONS)}")
@@ -228,7 +236,16 @@ def _options(given: Mapping[str, Any], *, show: bool) -> RequestOptions:
     models = (exclude,) if isinstance(exclude, str) else exclude
     if not isinstance(models, (list, tuple)) or not all(isinstance(one, str) for one in models):
         raise bad("exclude must be a model's id or a list of them", f"{OURS}.exclude")
-    return RequestOptions(settings, tuple(models), show or _flag(given, "decision"))
+    if _PROFILE in given:
+        settings["profile"] = _name(given, _PROFILE)
+    return RequestOptions(settings, tuple(models), show or _flag(given, "decision"), _name(given, _LISTED_AS))
+
+
+def _name(given: Mapping[str, Any], name: str) -> str | None:
+    value = _typed(given, name, str, "a text")
+    if value is None or (value.strip() and value.isprintable() and len(value) <= _LONGEST_NAME):
+        return value
+    raise bad(f"{OURS}.{name} must be text on one line, not blank and not too long", f"{OURS}.{name}")
 
 
 def _typed(body: Mapping[str, Any], name: str, kind: type[Value], must: str) -> Value | None:

@@ -131,7 +131,7 @@ class AppState:
         return done
 
     def ran(self, name: str, decision: Decision, run: Run, id: str | None) -> None:
-        """Record an answer, complete or not, to a request for the model `name`."""
+        """Record an answer, complete or not. name: of the model that was requested, or of the command that did."""
         self.metrics.ran(run)
         row = next((one for one in decision.candidates if one.model == run.model), None)
         fields = {name: getattr(run, name) for name in ("model", "where", "usd", "seconds", "ending")}

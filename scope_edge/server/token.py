@@ -42,8 +42,9 @@ REQUEST_SETTINGS = (
     "max_answer_tokens",
 )  # fmt: skip
 _OWN_SETTINGS = ("profile", "provider", "threads", "keep_alive", "stick", "use_server")
-# Settings of the server that a request cannot widen.
-_LIMITS = ("max_tokens", "max_usd", "max_seconds", "local_only", "fallback")
+# Settings of the server that a request cannot widen; those that the server's own fallback lifts.
+_LIFTED = ("max_tokens", "max_usd", "max_seconds")
+_LIMITS = (*_LIFTED, "max_answer_tokens", "local_only", "fallback")
 _STATE_FILES, _MAX_STATE_BYTES = "running-*.json", 4096
 
 
@@ -118,15 +119,13 @@ class RunningServer:
 
     def is_compatible(self, settings: Settings, token: str) -> bool:
         """Return whether the server would decide as a process with these settings, given what a request can say."""
-        limits = dict(self.limits)
+        limits = {name: limit for name, limit in self.limits.items() if limit is not None}
         if limits.pop("local_only") and not (settings.local_only or settings.offline):
             return False
-        if limits.pop("fallback") != "cheapest" == settings.fallback and any(
-            one is not None for one in limits.values()
-        ):
+        if limits.pop("fallback") != "cheapest" == settings.fallback and any(name in limits for name in _LIFTED):
             return False
         wanted = {name: getattr(settings, name) for name in limits}
-        if any(limit is not None and (wanted[name] is None or wanted[name] > limit) for name, limit in limits.items()):
+        if any(wanted[name] is None or wanted[name] > limit for name, limit in limits.items()):
             return False
         return self.settings == _settings_hash(settings, token)
 

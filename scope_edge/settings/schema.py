@@ -88,6 +88,13 @@ CHECKS: Mapping[str, Callable[[str, object], object]] = {
     "stick": check_amount,
     "use_server": check_flag,
 }
+
+
+def is_recorded(choice: JournalChoice, *, asked: bool) -> bool:
+    """Return whether the journal records a decision. asked: for an answer, not for the decision alone."""
+    return choice == "all" or (choice == "run" and asked)
+
+
 # Settings that a profile may hold.
 PROFILED = tuple(key for key in CHECKS if key != "profile")
 # Settings whose variables are never read as numbers.

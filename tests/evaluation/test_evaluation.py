@@ -385,3 +385,13 @@ def test_a_split_without_a_common_query_does_not_spoil_the_others(
     report = run(EvaluationRequest(data=(folder,), pool=f"{POOL[0]},{POOL[3]}", baselines=(), seeds=(0, 1)))
     assert report.common == len(shared)
     assert all(np.isfinite([row.accuracy, row.expected_accuracy]).all() for row in report.tuned)
+
+
+def test_knn5_finds_imported_anchors_whose_ids_carry_their_sets_name(user: Path, whole: Labelled) -> None:
+    from scope_edge.cli.run import run as command
+
+    folder = whole.write(user / "mine")
+    assert command(["import", str(folder), "--limit", "100"]) == 0
+    report = run(EvaluationRequest(data=(folder,), bank="bundled", baselines=("knn5",), seeds=(0,)))
+    spread = {round(value.mean_auc or 0.5, 6) for value in report.prediction["knn5"].values()}
+    assert spread != {0.5}

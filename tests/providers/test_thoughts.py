@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scope_edge.providers.thoughts import ThoughtFilter, without_thoughts
+from scope_edge.providers.thoughts import ThoughtFilter, marks_thought, opened_thought, without_thoughts
 
 THOUGHT, ANSWER = "Is it 7? No: 3 < 4.\n[1] so", "The answer is 42."
 SPELLED = [
@@ -72,3 +72,32 @@ def test_a_thought_without_an_end_is_all_thought_and_one_without_a_beginning_beg
     assert filtered(["<think>", "and so ", "on </thi"]) == ("and so on </thi", "")
     assert without_thoughts("<think>and so on") == ""
     assert without_thoughts("Answer: 7\n</think>\nAnswer: 42") == "\nAnswer: 42"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tag"),
+    [
+        ("<|im_start|>assistant\n<think>\n", "<think>"),
+        ("[THINK]", "[THINK]"),
+        ("<think>\n\n</think>\n\n", ""),
+        ("<think>\nFirst,", ""),
+        ("<|start|>assistant", ""),
+        ("", ""),
+    ],
+)
+def test_a_prompt_that_begins_the_thought(prompt: str, tag: str) -> None:
+    assert opened_thought(prompt) == tag
+
+
+@pytest.mark.parametrize(
+    ("token", "marks"),
+    [
+        *(
+            (one, True)
+            for one in ("<think>", "</think>", "[THINK]", "[/THINK]", "<|channel|>", "<|message|>", "<|start|>")
+        ),
+        *((one, False) for one in ("<|im_end|>", "<s>", "<|end|>", "<unused7>", "think", "")),
+    ],
+)
+def test_control_tokens_around_a_thought(token: str, marks: bool) -> None:
+    assert marks_thought(token) is marks

@@ -113,14 +113,24 @@ def test_ask_prints_the_same_object(world: World) -> None:
     assert through == alone
 
 
-def test_a_profile_is_journalled_under_its_name(tmp_path: Path) -> None:
+def test_a_command_is_listed_as_one_and_journalled_under_its_profile(tmp_path: Path) -> None:
+    """Also with --model, under a profile named as a model, and without a profile at a server that has one."""
     with serving(lambda *_: Said(TEXT, 12, 9)) as model:
-        written = settings(model, model) + "\n[profiles.work]\nalpha = 0.9\n"
-        with served(tmp_path, settings=written) as server:
-            assert spawn(["ask", "--profile", "work", QUERY], server.env).code == 0
-            assert '/v1/chat/completions",status="200"} 1.0' in server.call("GET", "/metrics").raw.decode()
+        profiles = f'\n[profiles.work]\nalpha = 0.9\n[profiles."{LARGE}"]\nalpha = 0.0\n'
+        own = settings(model, model, 'journal = "all"') + profiles
+        with served(tmp_path, "--profile", "work", settings=own) as server:
+            both = ["--profile", "work", "--model", LARGE]
+            for n, args in enumerate((["--profile", "work"], both, ["--profile", LARGE], []), 1):
+                assert spawn(["ask", *args, QUERY], server.env).code == 0
+                assert f'/v1/chat/completions",status="200"}} {n}.0' in server.call("GET", "/metrics").raw.decode()
+            assert spawn(["route", "--profile", "work", QUERY], server.env).code == 0
+            assert '/v1/route",status="200"} 1.0' in server.call("GET", "/metrics").raw.decode()
             entries = json.loads(spawn(["log", "--json"], server.env).out)
-    assert entries[0]["profile"] == "work"
+            server.ask(scope_edge={"recorded_as": None})
+            recent = server.call("GET", "/page/recent").json["recent"]
+    assert [one["profile"] for one in entries] == ["work", None, LARGE, "work", "work"]
+    assert entries[2]["model"] == SMALL, "the profile's name is no model to call"
+    assert [one["asked"] for one in recent] == ["auto", *["scope-edge ask"] * 4]
 
 
 @pytest.mark.parametrize("variables", [{"SCOPE_EDGE_OFFLINE": "1"}, {"SCOPE_EDGE_PRIVACY": "patterns"}])
@@ -139,6 +149,18 @@ def test_a_servers_limit_is_not_widened_and_ends_no_command(tmp_path: Path) -> N
             world = World(server, model, tmp_path)
             assert spawn(["route", "-q", "--max-tokens", "90000", QUERY], server.env).code == 0 and world.taken == 1
             assert spawn(["route", "-q", "--max-tokens", "110000", QUERY], server.env).code == 0 and world.taken == 1
+
+
+def test_a_servers_limit_on_answers_cuts_no_commands_answer(tmp_path: Path) -> None:
+    limit = "SCOPE_EDGE_MAX_ANSWER_TOKENS"
+    with (
+        serving(lambda *_: Said(TEXT, 12, 9)) as model,
+        served(tmp_path, settings=settings(model, model), env={limit: "5"}) as server,
+    ):
+        world, free = World(server, model, tmp_path), {k: value for k, value in server.env.items() if k != limit}
+        for env in (free, free | {limit: "6"}):
+            assert spawn(["ask", QUERY], env).code == 0 and world.taken == 0
+        assert spawn(["ask", QUERY], free | {limit: "4"}).code == 0 and world.taken == 1
 
 
 def test_an_answer_that_breaks_off_ends_alike(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def command(
     elif as_json:
         out_json(decision.as_dict())
     else:
-        out(shown(decision, explain=explain, width=screen_width(), value_of_time=settings.value_of_time))
+        width, value, reference = screen_width(), settings.value_of_time, _is_reference(settings)
+        out(shown(decision, explain=explain, width=width, value_of_time=value, reference=reference))
     context.exit(0 if decision.feasible or decision.over_budget else INFEASIBLE)
 
 
@@ -98,3 +99,12 @@ def _decide(text: str, settings: Settings, options: dict[str, Any]) -> Decision:
         return decision
     with local_router(settings) as router:
         return router.route(text, **options)
+
+
+def _is_reference(settings: Settings) -> bool:
+    """Return whether the pool is the default one, and none of its models can be called here."""
+    from scope_edge.execution.fallback import callable_now
+    from scope_edge.factory import open_catalog
+    from scope_edge.settings.config import DEFAULT_POOL
+
+    return settings.pool == DEFAULT_POOL and not any(map(callable_now, open_catalog(settings).pool()))

@@ -28,13 +28,18 @@ _ROWS = 20
 _NARROWEST = 6
 
 
-def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float) -> str:
-    """Return the decision as text with colour codes, its lines at most `width` wide if possible."""
+def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float, reference: bool = False) -> str:
+    """Return the decision as text with colour codes, its lines at most `width` wide if possible.
+
+    reference: whether no model of the pool can be called here.
+    """
     lines = [*_headline(decision), "", *_candidates(decision, width, explain)]
     lines += ["", *_flips(decision)] if decision.feasible else []
     if explain:
         lines += ["", *_explanation(decision, value_of_time), "", *_neighbors(decision, width)]
     notices = list(_notices(decision))
+    if reference:
+        notices.append("These models are for reference: none can be called here yet; `scope-edge models add` adds one.")
     lines += ["", *notices] if notices else []
     return "\n".join(part for line in lines for part in format.wrapped(line, width))
 

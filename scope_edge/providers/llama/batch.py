@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scope_edge.providers.llama.decoding import AnswerLine, SampleDecoder, UnfitVocabularyError, answer_line
-from scope_edge.providers.llama.messages import Job, JobResult, Layout, Stats
+from scope_edge.providers.llama.messages import Job, JobResult, Layout, Stats, TextPiece
 from scope_edge.providers.llama.sampling import Sampler
 from scope_edge.providers.llama.tasks import SampleSequence, Slot, Slots, Task, batch_rows
+from scope_edge.providers.thoughts import opened_thought
 
 if TYPE_CHECKING:
     from scope_edge.providers.llama.native import Logits, Native
@@ -242,7 +243,11 @@ class Batcher:
         return fresh
 
     def _answer(self, task: Task, line: AnswerLine | None) -> SampleDecoder:
-        return SampleDecoder(line, self._engine.tokenize, self._engine.piece, limit=task.limit, stop=task.job.stop)
+        job, engine = task.job, self._engine
+        # The template may have begun the thought that the model only ends.
+        last = job.pieces[-1] if job.mode == "text" else TextPiece("")
+        begun = opened_thought(last.text) if last.markup else ""
+        return SampleDecoder(line, engine.tokenize, engine.piece, limit=task.limit, stop=job.stop, begun=begun)
 
     # Steps
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from scope_edge.errors import ContextLengthError, UsageError, WorkerError
 from scope_edge.providers.llama import speed
+from scope_edge.providers.llama.gguf import resolved
 from scope_edge.providers.llama.memory import LIST_LAYOUTS, Layouts, Plan
 from scope_edge.providers.llama.messages import (
     Ending,
@@ -117,7 +118,7 @@ def count_unloaded(path: Path, job: Job) -> int:
     child = None
     try:
         child = Child(gpu=False)
-        read = child.ask({"op": "read", "path": str(path.resolve())}, _COUNT_SECONDS)
+        read = child.ask({"op": "read", "path": str(resolved(path))}, _COUNT_SECONDS)
         if read.get("type") != "ready":
             raise refusal(path.name, read)
         return counted(child, job, path.name)
@@ -304,7 +305,7 @@ class LlamaClient(AbstractContextManager["LlamaClient"]):
         slots, lanes, keep = self._layouts[1 if gpu_layers else 0]
         request = {
             "op": "load",
-            "path": str(self._path.resolve()),
+            "path": str(resolved(self._path)),
             "layout": asdict(Layout(slots, lanes, plan.batch, keep)),
             "options": asdict(
                 LoadOptions(plan.context, slots + lanes, plan.batch, gpu_layers, how.repack, plan.threads)

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 class PlainText:
     """Turns the bytes of tokens into text."""
 
-    def __init__(self, stop: tuple[str, ...] = ()) -> None:
-        """Begin empty. stop: texts that end it, and are left out."""
+    def __init__(self, stop: tuple[str, ...] = (), begun: str = "") -> None:
+        """Begin with the end of the prompt that belongs to it. stop: texts that end it, and are left out."""
         self._stop = stop
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self._shown: list[str] = []
+        self._shown = [begun] if begun else []
         self._asked = 0
         self._held = ""
         self.stopped = False
@@ -197,11 +197,12 @@ class SampleDecoder:
         *,
         limit: int,
         stop: tuple[str, ...] = (),
+        begun: str = "",
     ) -> None:
-        """Begin empty. limit: tokens of free text. line: None for plain text, which also ends at a `stop`."""
+        """Begin. limit: tokens of free text. line: None for plain text, which begins with `begun` and also ends at a `stop`."""
         self._line, self._tokenize, self._piece, self._limit = line, tokenize, piece, limit
         self._text = bytearray()
-        self.plain = PlainText(stop)
+        self.plain = PlainText(stop, begun)
         self._current = b""
         self._digits = ""
         self.state = "free"

@@ -6,11 +6,12 @@ name, dimensions, type and offset for every tensor. llama.cpp's names of the fie
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.providers.llama.messages import USUAL, ModelShape, Sampling
 from scope_edge.providers.llama.process import ask_child, installed
+from scope_edge.storage.files import file_sha256
 
 MAGIC = b"GGUF"
 # Headers of real models: some 10 MB of vocabulary and merges, a thousand tensors.
@@ -33,6 +35,7 @@ TIMEOUT_SECONDS = 120.0
 _STRING, _ARRAY = 8, 9
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _NOT_GENERATING = re.compile(r".*bert.*|t5encoder|.*-embed.*|.*-embedding|clip|mmproj|wavtokenizer-dec")
+_FIRST_PART = re.compile(r"(?P<stem>.+)-00001-of-(?P<count>00\d{3})\.gguf")
 # llama.cpp's numbers of file types, the common ones.
 _FILE_TYPES = dict(enumerate(("F32", "F16", "Q4_0", "Q4_1")))
 _FILE_TYPES |= dict(enumerate(("Q8_0", "Q5_0", "Q5_1", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L"), 7))
@@ -74,7 +77,54 @@ class _FlawedError(ValueError):
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of a GGUF. Raises AssetError when it is no GGUF, damaged, cut off, or one part of several."""
+    """Read the header of a GGUF, with the weights and size of all its parts.
+
+    Raises AssetError when it is no GGUF, damaged, cut off, a later part of several, or the first without the others.
+    """
+    first, number, count = _read_file(path)
+    if number:
+        raise AssetError(f"{path}: is part {number + 1} of {count}; give the first part, which llama.cpp begins with")
+    parts = parts_of(path)
+    missing = [one.name for one in parts if not one.is_file()]
+    if len(parts) != count or missing:
+        raise AssetError(
+            f"{path}: is the first of {count} parts, {missing[0] if missing else 'the others'} is not beside it; get all "
+            f"parts under the names they came with (...-00001-of-{count:05}.gguf)"
+        )
+    parameters, size = first.shape.parameters, first.size
+    for at, part in enumerate(parts[1:], 1):
+        other, number, of = _read_file(part)
+        if (number, of) != (at, count):
+            raise AssetError(f"{part}: is not part {at + 1} of {count} of {path.name}; get a fresh copy")
+        parameters, size = parameters + other.shape.parameters, size + other.size
+    return replace(first, shape=replace(first.shape, parameters=parameters), size=size)
+
+
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """Return the files of a GGUF by their names, as llama.cpp looks for them: the first of several parts names the others."""
+    found = _FIRST_PART.fullmatch(path.name)
+    if found is None:
+        return (path,)
+    count = int(found["count"])
+    return tuple(path.with_name(f"{found['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1))
+
+
+def resolved(path: Path) -> Path:
+    """Return the absolute path of a GGUF; the first of several parts keeps its name, by which llama.cpp finds the others."""
+    return path.resolve() if len(parts_of(path)) == 1 else path.parent.resolve() / path.name
+
+
+def gguf_sha256(path: Path, progress: Callable[[int, int], None] | None = None) -> str:
+    """Return the sha256 of a GGUF; that of its parts' hashes in a row if it has several. Raises OSError.
+
+    progress: called with (bytes read, total bytes) of each part.
+    """
+    hashes = [file_sha256(part, progress) for part in parts_of(path)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _read_file(path: Path) -> tuple[Header, int, int]:
+    """Return (header, number of the part from 0, number of parts) of one file. Raises AssetError."""
     try:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))
@@ -152,7 +202,7 @@ class _Reader:
         return _Items(count, struct.unpack(f"<{count}{_NUMBERS[kind]}", raw) if kept else ())
 
 
-def _read(reader: _Reader) -> Header:
+def _read(reader: _Reader) -> tuple[Header, int, int]:
     version = int(reader.number("I"))
     if version not in _VERSIONS:
         raise _FlawedError(f"is a GGUF of version {version}, where llama.cpp reads {' and '.join(map(str, _VERSIONS))}")
@@ -162,20 +212,22 @@ def _read(reader: _Reader) -> Header:
         name = reader.text(_MAX_NAME)
         fields[name] = reader.value(int(reader.number("I")))
     parameters, last = _tensors(reader, tensors)
-    parts = _whole(fields.get("split.count"))
-    if parts > 1:
-        raise _FlawedError(f"is one of {parts} parts, which `llama-gguf-split --merge` joins; or")
+    parts, number = max(_whole(fields.get("split.count")), 1), _whole(fields.get("split.no"))
+    # The first of several parts may hold no weights.
+    if not 0 < parameters < 2**50 and not (parts > 1 and tensors == 0):
+        raise _FlawedError(f"is damaged: it cannot have {parameters} weights")
     alignment = _whole(fields.get("general.alignment")) or _ALIGNMENT
-    if reader.at + (-reader.at % alignment) + last >= reader.size:
+    if tensors and reader.at + (-reader.at % alignment) + last >= reader.size:
         raise _FlawedError("is cut off: it ends before its last weights begin")
     drawing = {name: fields.get(f"general.sampling.{name}") for name in ("temp", "top_p", "top_k")}
-    return Header(
+    header = Header(
         _shape(fields, parameters),
         reader.size,
         _line(fields.get("general.name")),
         _line(fields.get("general.license")),
         sampling_of(drawing["temp"], drawing["top_p"], drawing["top_k"]),
     )
+    return header, number, parts
 
 
 def sampling_of(temperature: object, top_p: object, top_k: object) -> Sampling | None:
@@ -206,8 +258,6 @@ def _tensors(reader: _Reader, count: int) -> tuple[int, int]:
             size *= int(reader.number("Q"))
         reader.number("I")
         parameters, last = parameters + size, max(last, int(reader.number("Q")))
-    if not 0 < parameters < 2**50:
-        raise _FlawedError(f"is damaged: it cannot have {parameters} weights")
     return parameters, last
 
 
@@ -258,7 +308,7 @@ def describe_gguf(path: Path) -> ModelShape:
         raise MissingExtraError('llama-cpp-python is not installed; pip install "scope-edge[llama]"')
     shape = read_header(path).shape
     try:
-        answer, said = ask_child("read", str(path.resolve()), doing="reading it", timeout=TIMEOUT_SECONDS, gpu=False)
+        answer, said = ask_child("read", str(resolved(path)), doing="reading it", timeout=TIMEOUT_SECONDS, gpu=False)
     except (subprocess.TimeoutExpired, OSError) as error:
         raise AssetError(f"{path}: llama.cpp could not be asked about it ({error}); try again") from error
     if answer is None or "error" not in answer:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 from scope_edge.errors import AssetError, ScopeEdgeError, UsageError, WorkerError
 from scope_edge.providers.llama.client import LlamaClient, count_unloaded
-from scope_edge.providers.llama.gguf import check_template
+from scope_edge.providers.llama.gguf import check_template, resolved
 from scope_edge.providers.llama.loadable import gguf_path, hash_of, look_up
 from scope_edge.providers.llama.memory import STREAM_LAYOUTS, MemoryBudget, NoRoom
 from scope_edge.providers.llama.messages import Job, Message, Sampling
@@ -319,4 +319,4 @@ def _path(card: ModelCard) -> Path:
     if not path.is_file():
         raise UsageError(f"{card.id}: no file {path}; write the right gguf on its card")
     check_template(path, look_up(path).shape.chat_template)
-    return path.resolve()
+    return resolved(path)

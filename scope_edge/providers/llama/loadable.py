@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scope_edge.errors import AssetError, WorkerError
-from scope_edge.providers.llama.gguf import read_header, sampling_of
+from scope_edge.providers.llama.gguf import gguf_sha256, parts_of, read_header, sampling_of
 from scope_edge.providers.llama.memory import explain_no_room
 from scope_edge.providers.llama.messages import USUAL, ModelShape, Sampling
 from scope_edge.providers.llama.process import llama_version
 from scope_edge.storage import assets
-from scope_edge.storage.files import expand_user, file_sha256, file_stamp, write_atomically
+from scope_edge.storage.files import expand_user, file_stamp, write_atomically
 
 if TYPE_CHECKING:
     from scope_edge.providers.llama.client import LlamaClient
@@ -74,7 +74,7 @@ def gguf_path(card: ModelCard) -> Path:
 def look_up(path: Path) -> Known:
     """Return the facts about a GGUF; its header is read again when the file was touched. Raises AssetError."""
     with _readable(path):
-        stamp = file_stamp(path)
+        stamp = _stamp(path)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         body = json.loads(_memory(path).read_bytes())
         if body["stamp"] == stamp:
@@ -82,7 +82,7 @@ def look_up(path: Path) -> Known:
             current = refusal is not None and refusal["by"] == llama_version()
             return Known(
                 ModelShape(**body["shape"]),
-                stamp["size"],
+                sum(part["size"] for part in stamp),
                 refusal["why"] if current else None,
                 body["sha256"],
                 None if body["sampling"] is None else Sampling(**body["sampling"]),
@@ -115,7 +115,7 @@ def hash_of(path: Path) -> str:
     if known.sha256 is not None:
         return known.sha256
     with _readable(path):
-        digest = file_sha256(path)
+        digest = gguf_sha256(path)
     _keep(path, replace(known, sha256=digest))
     return digest
 
@@ -145,7 +145,7 @@ def _keep(path: Path, known: Known) -> None:
     refusal = None if known.refused is None else {"why": known.refused, "by": llama_version()}
     with contextlib.suppress(AssetError), _readable(path):
         drawing = None if known.sampling is None else asdict(known.sampling)
-        body = {"stamp": file_stamp(path), "shape": asdict(known.shape), "refusal": refusal, "sha256": known.sha256}
+        body = {"stamp": _stamp(path), "shape": asdict(known.shape), "refusal": refusal, "sha256": known.sha256}
         body["sampling"] = drawing
         write_atomically(_memory(path), json.dumps(body).encode())
 
@@ -156,6 +156,11 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise AssetError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+
+
+def _stamp(path: Path) -> list[dict[str, int]]:
+    """Return what changes when any part of a GGUF does; a missing part counts as empty. Raises OSError."""
+    return [file_stamp(part) if part == path or part.exists() else {"size": 0} for part in parts_of(path)]
 
 
 def _memory(path: Path) -> Path:

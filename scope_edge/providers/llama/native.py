@@ -17,6 +17,7 @@ import llama_cpp
 import numpy as np
 
 from scope_edge.providers.llama.messages import LoadOptions
+from scope_edge.providers.thoughts import marks_thought
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,10 +109,13 @@ class Vocabulary:
             size = -count
 
     def piece(self, token: int) -> bytes:
-        """Return a token's text; empty for control tokens."""
+        """Return a token's text; empty for control tokens, but for those around a thought."""
         known = self._pieces.get(token)
         if known is None:
-            known = self._pieces[token] = self._spelled(token, control=False)
+            known = self._spelled(token, control=True)
+            if not marks_thought(known.decode("utf-8", "replace")):
+                known = self._spelled(token, control=False)
+            self._pieces[token] = known
         return known
 
     def _spelled(self, token: int, *, control: bool) -> bytes:

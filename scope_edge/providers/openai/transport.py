@@ -17,7 +17,7 @@ import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -50,10 +50,10 @@ _UNPACKED = 64 * 1024
 _CONNECT_SECONDS, _START_SECONDS = 20.0, 20.0
 # Items that may wait for a slow reader, and how often the loop looks whether there is room again.
 _MAX_WAITING_ITEMS, _RETRY_SECONDS = 256, 0.01
-# Without a file descriptor or memory for a thread, anyio.run may not even find its own parts.
-_NO_LOOP = (OSError, RuntimeError, ImportError, LookupError)
 _END = object()
 _STARTING = threading.Lock()
+# No file descriptor is left, or no thread can start, or the loop's module cannot be imported.
+_NO_LOOP = (OSError, RuntimeError, LookupError)
 
 
 class Transport:
@@ -371,14 +371,14 @@ def _portal() -> BlockingPortal:
     with _STARTING:
         try:
             return _started(os.getpid())
-        except _NO_LOOP as error:
+        except (*_NO_LOOP, CancelledError) as error:
             why = f"no call can be made ({_in_words(error)[:120] or type(error).__name__})"
             raise ProviderError(why, retryable=True, unbilled=True) from error
 
 
 @functools.lru_cache(maxsize=1)
 def _started(_process: int) -> BlockingPortal:
-    """Start an event loop in a thread. Raises what anyio.run raises (no file descriptor is left), or TimeoutError.
+    """Start an event loop in a thread. Raises `_NO_LOOP`, a TimeoutError among them; CancelledError: for another reason.
 
     `start_blocking_portal` would do, but its generator is finalized at exit, which hangs in a forked process.
     """
@@ -386,7 +386,7 @@ def _started(_process: int) -> BlockingPortal:
 
     async def serve() -> None:
         async with BlockingPortal() as portal:
-            with contextlib.suppress(InvalidStateError):  # it came too late, and ends at once
+            if ready.set_running_or_notify_cancel():
                 ready.set_result(portal)
                 await portal.sleep_until_stopped()
 
@@ -396,13 +396,15 @@ def _started(_process: int) -> BlockingPortal:
         except _NO_LOOP as error:
             if not ready.done():
                 ready.set_exception(error)
-            elif not ready.cancelled():
-                raise
+        finally:
+            # After any other error, no thread may wait for a result.
+            ready.cancel()
 
     threading.Thread(target=run, name="endpoints", daemon=True).start()
     try:
         return ready.result(_START_SECONDS)
     except FutureTimeout as error:
+        # A loop that comes too late ends at once.
         if ready.cancel():
             raise TimeoutError(f"the event loop did not start within {_START_SECONDS:g} seconds") from error
         return ready.result()

@@ -288,3 +288,21 @@ def test_draws_follow_temperature_and_top_p() -> None:
     cold = np.array([0.5, 0.3, 0.15, 0.05]) ** 2
     assert shares(Sampling(temperature=0.5, top_p=1.0)) == pytest.approx(list(cold / cold.sum()), abs=2e-3)
     assert shares(Sampling(temperature=0.0)) == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_a_thought_that_the_template_began_begins_the_answer() -> None:
+    def answers(tail: TextPiece, mode: Mode = "text") -> list[str]:
+        one = Job((TextPiece("water"), tail), 2, mode, 12, Sampling(seed=4))
+        return [sample.text for sample in alone(one)]
+
+    heard: list[str] = []
+    opened = TextPiece("\n<think>\n", markup=True)
+    made = batcher()[0]
+    made.stream(Job((TextPiece("water"), opened), 1, "text", 12), lambda new, _: heard.append(new), lambda _: None)
+    while made.busy:
+        made.advance()
+    assert "".join(heard).startswith("<think>") and "".join(heard).count("<think>") == 1
+    assert all(text.startswith("<think>") for text in answers(opened))
+    closed = TextPiece("\n<think>\n\n</think>\n", markup=True)
+    for tail, mode in ((TextPiece("\n<think>\n"), "text"), (closed, "text"), (opened, "cot")):
+        assert not any(text.startswith("<think>") for text in answers(tail, mode))

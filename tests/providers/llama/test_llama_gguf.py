@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +15,10 @@ import pytest
 
 from scope_edge.errors import AssetError
 from scope_edge.providers.llama import gguf as gguf_module
-from scope_edge.providers.llama.gguf import read_header, writes_text
-from scope_edge.providers.llama.loadable import own_sampling
+from scope_edge.providers.llama.gguf import describe_gguf, read_header, writes_text
+from scope_edge.providers.llama.loadable import hash_of, look_up, own_sampling
 from scope_edge.providers.llama.messages import ModelShape, Sampling
+from scope_edge.providers.llama.process import installed
 
 gguf = pytest.importorskip("gguf")
 HUGE = 2**64 - 1
@@ -115,7 +120,11 @@ def test_weights_that_are_cut_off(tiny_gguf: Path, tmp_path: Path) -> None:
         (blob(field("a", 9, struct.pack("<IQ", 4, HUGE))), "items"),
         (blob(field("a", 9, struct.pack("<IQ", 9, 1))), "list of unknown type"),
         (blob(field("a", 99, b"")), "unknown type 99"),
-        (blob(field("split.count", 2, struct.pack("<H", 3))), "one of 3 parts"),
+        (blob(field("split.count", 2, struct.pack("<H", 3))), "the first of 3 parts"),
+        (
+            blob(*(field(f"split.{name}", 2, struct.pack("<H", n)) for name, n in (("no", 1), ("count", 3)))),
+            "part 2 of 3",
+        ),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(tmp_path: Path, raw: bytes, said: str) -> None:
@@ -180,3 +189,78 @@ def test_how_a_models_makers_draw_its_tokens(tmp_path: Path, own_folders: Path) 
     assert own_sampling(plain) == Sampling(temperature=1.0, top_p=0.95, top_k=64)
     for _ in range(2):  # the header, and what is remembered of it
         assert own_sampling(drawn) == Sampling(temperature=0.25, top_p=0.95, top_k=7), "the file itself is nearer"
+
+
+def in_parts(whole: Path, folder: Path, tensors: int = 5) -> list[Path]:
+    """A GGUF cut into parts by the format's own library, the first of them without weights."""
+    reader = gguf.GGUFReader(whole)
+    writer = gguf.GGUFWriter(folder / "cut", "qwen3", split_max_tensors=tensors, small_first_shard=True)
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            sub = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=sub)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob("cut-*.gguf"))
+
+
+@pytest.mark.usefixtures("own_folders")
+def test_a_model_in_parts_counts_them_all(tiny_gguf: Path, tmp_path: Path) -> None:
+    parts = in_parts(tiny_gguf, tmp_path)
+    assert len(parts) > 2
+    found = read_header(parts[0])
+    assert found.shape == read_header(tiny_gguf).shape
+    assert found.size == look_up(parts[0]).size == look_up(parts[0]).size == sum(one.stat().st_size for one in parts)
+    if installed():
+        linked = tmp_path / "linked"
+        linked.mkdir()
+        for number, part in enumerate(parts):
+            (linked / part.name).symlink_to(part.rename(tmp_path / f"blob{number}"))
+        assert describe_gguf(linked / parts[0].name) == found.shape, "llama.cpp finds the parts by the names of links"
+
+
+@pytest.mark.usefixtures("own_folders")
+def test_parts_that_are_missing_or_of_another_model(tiny_gguf: Path, tmp_path: Path) -> None:
+    parts = in_parts(tiny_gguf, tmp_path)
+    before, digest = look_up(parts[0]), hash_of(parts[0])
+    raw = bytearray(parts[-1].read_bytes())
+    raw[-1] ^= 1
+    parts[-1].write_bytes(raw)
+    os.utime(parts[-1], ns=(1, 1))
+    assert look_up(parts[0]).size == before.size and hash_of(parts[0]) != digest
+    with pytest.raises(AssetError, match=f"is part 2 of {len(parts)}; give the first part"):
+        read_header(parts[1])
+    shutil.copy(parts[1], parts[2])
+    with pytest.raises(AssetError, match=f"is not part 3 of {len(parts)}"):
+        look_up(parts[0])
+    parts[2].unlink()
+    with pytest.raises(AssetError, match=f"{parts[2].name} is not beside it"):
+        look_up(parts[0])
+
+
+@pytest.mark.skipif(not installed(), reason="llama-cpp-python is not installed")
+def test_control_tokens_around_a_thought_are_spelled_in_an_answer(tmp_path: Path) -> None:
+    words = ["<unk>", "<s>", "</s>", "<|channel|>", "[THINK]", "<|im_start|>", "word"]
+    writer = gguf.GGUFWriter(tmp_path / "words.gguf", "llama")
+    for number in ("block_count", "context_length", "embedding_length", "feed_forward_length", "head_count"):
+        getattr(writer, f"add_{number}")(32)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(words)
+    writer.add_token_scores([0.0] * len(words))
+    writer.add_token_types([2, 3, 3, 3, 3, 3, 1])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    code = (
+        "import sys; from pathlib import Path; from scope_edge.providers.llama import native as n; n.start();"
+        "v = n.Vocabulary(n.open_model(Path(sys.argv[1]), vocabulary_only=True));"
+        "print([v.piece(i).decode() for i in range(v.size)])"
+    )
+    said = subprocess.run([sys.executable, "-c", code, tmp_path / "words.gguf"], capture_output=True, text=True)
+    assert said.stdout.strip() == repr(["", "", "", "<|channel|>", "[THINK]", "", "word"]), said.stderr

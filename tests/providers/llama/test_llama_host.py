@@ -152,8 +152,8 @@ def test_a_file_is_hashed_once_however_it_comes_to_be_loaded(
     host: DeviceHost, cards: list[ModelCard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Path] = []
-    original = loadable.file_sha256
-    monkeypatch.setattr(loadable, "file_sha256", lambda path: hashed.append(path) or original(path))
+    original = loadable.gguf_sha256
+    monkeypatch.setattr(loadable, "gguf_sha256", lambda path: hashed.append(path) or original(path))
     with host.stream(cards[0], QUESTION, SHORT):
         pass
     assert not hashed, "one that was never read costs nothing"

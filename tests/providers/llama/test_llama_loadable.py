@@ -81,8 +81,8 @@ def test_a_header_is_read_once_and_again_when_the_file_was_touched(path: Path, m
 
 def test_a_file_is_hashed_once_and_again_when_it_was_touched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
-    original = loadable.file_sha256
-    monkeypatch.setattr(loadable, "file_sha256", lambda one: hashed.append(one) or original(one))
+    original = loadable.gguf_sha256
+    monkeypatch.setattr(loadable, "gguf_sha256", lambda one: hashed.append(one) or original(one))
     first = hash_of(path)
     assert first == hashlib.sha256(path.read_bytes()).hexdigest()
     note_loading(path, "mine.gguf: llama.cpp cannot load it")

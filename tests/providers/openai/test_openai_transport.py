@@ -244,19 +244,26 @@ print(transport._portal() is transport._portal())
 
 def test_an_event_loop_that_cannot_start_for_any_reason_fails_the_call_and_is_tried_again() -> None:
     script = """
-import sys
+import sys, threading
 from scope_edge.errors import ProviderError
 from scope_edge.providers.openai import transport
-sys.modules["anyio._backends._asyncio"] = None
-try:
-    transport._portal()
-except ProviderError as error:
-    print(error.unbilled, error.retryable)
+real = transport.anyio.run
+def broken(serve):
+    raise ZeroDivisionError
+threading.excepthook = lambda found: None  # the traceback on standard error
+transport.anyio.run = broken
+for _ in range(2):
+    try:
+        transport._portal()
+    except ProviderError as error:
+        print(error.unbilled, error.retryable)
+    transport.anyio.run = real
+    sys.modules["anyio._backends._asyncio"] = None
 del sys.modules["anyio._backends._asyncio"]
 print(transport._portal() is transport._portal())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.split() == ["True"] * 3
+    assert done.stdout.split() == ["True"] * 5
 
 
 def test_an_event_loop_that_starts_too_late_fails_the_call_and_ends() -> None:
