@@ -9,11 +9,13 @@ telemetry and stored login stay unused: the token comes from the variable HF_TOK
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedWriter, FileIO
@@ -32,6 +34,8 @@ Progress = Callable[[str, int, int], None]
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,200})?")
 _TIMEOUT = 20.0
 _ATTEMPTS = 20  # for one file, in one call
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 # The client reads these while it is imported: plain downloads only, no output.
 _CLIENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -281,6 +285,21 @@ def _translated(name: str, kind: Kind, revision: str) -> Iterator[Any]:
         raise UsageError(f"{name} is not downloaded: HF_HUB_OFFLINE is set; unset it") from error
     except _failures(hub) as error:
         raise RemoteError(f"{name}: {_reason(error)}") from error
+    except _setup_failures(hub) as error:
+        # The client was not even made. The value of a variable may hold a password, and so may the error.
+        socks = '; a SOCKS proxy needs socksio, pip install "scope-edge[hub]"' if isinstance(error, ImportError) else ""
+        raise RemoteError(f"{name}: {_variables(_PROXIES)} cannot be used{socks}; correct or unset it") from error
+
+
+def _setup_failures(hub: Any) -> tuple[type[Exception], ...]:
+    """Return the errors of making a client; one, for an invalid address, is not among the library's other errors."""
+    names = {base.__module__.partition(".")[0] for base in hub.errors.HfHubHTTPError.__bases__}
+    found = (getattr(sys.modules.get(name), "InvalidURL", None) for name in names)
+    return (ImportError, ValueError, *(one for one in found if one is not None))
+
+
+def _variables(names: Sequence[str]) -> str:
+    return " or ".join(name for name in os.environ if name.upper() in names) or "the system's proxy"
 
 
 def _failures(hub: Any) -> tuple[type[Exception], ...]:
@@ -296,8 +315,12 @@ def _reason(error: Exception) -> str:
         return f"the hub refuses (HTTP {status}); check that HF_TOKEN is a valid token that may read it"
     if status is not None:
         return f"the hub answers with an error (HTTP {status}); {again} later"
+    if isinstance(error, OSError) and error.filename and error.filename == os.environ.get("SSLKEYLOGFILE"):
+        return f"SSLKEYLOGFILE cannot be used ({error.strerror}); correct or unset it"
     if isinstance(error, OSError) and (error.filename is not None or error.errno in (28, 122)):
         where = error.filename or assets.user_cache_dir()
         return f"{where} cannot be written ({error.strerror}); check its permissions and space, then {again}"
+    if isinstance(error, OSError) and error.errno == errno.ENOENT:
+        return f"{_variables(_CERTIFICATES)} leads to no file; correct or unset it"
     text = " ".join(str(error).split())[:200] or type(error).__name__
     return f"the connection to {endpoint()} failed ({text}); check the network, then {again}"

@@ -228,6 +228,31 @@ def test_a_hub_that_answers_with_an_error(hub: Hub, monkeypatch: pytest.MonkeyPa
     one_line(error)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HTTPS_PROXY", "ftp://u:hidden@192.0.2.1", "HTTPS_PROXY cannot be used; correct or unset it"),
+        ("ALL_PROXY", "http://u:hidden@host:port", "ALL_PROXY cannot be used; correct or unset it"),
+        ("ALL_PROXY", "socks5://192.0.2.1:1", 'a SOCKS proxy needs socksio, pip install "scope-edge[hub]"'),
+        ("SSL_CERT_FILE", "/nowhere/ca.pem", "SSL_CERT_FILE leads to no file"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, hub: Hub, variable: str, value: str, said: str
+) -> None:
+    # In a process of its own: the client of this one is made already.
+    script = "import sys; sys.modules['socksio'] = None; from scope_edge.cli import main; main()"
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("HF_ENDPOINT", "https://192.0.2.1")
+    command = [sys.executable, "-c", script, "estimator", "install", ID]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5 and said in done.stderr and "hidden" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(RemoteError, match=r"connection to http://127\.0\.0\.1:9 failed") as error:

@@ -43,7 +43,10 @@ def sending(parts: Callable[[], Iterable[bytes]], gap: float = 0.005) -> Iterato
 
     def answer(talk: socket.socket) -> None:
         with talk, contextlib.suppress(OSError):
-            talk.recv(65536)
+            asked = b""
+            # Bytes that are left unread would reset the connection at its end.
+            while b"\r\n\r\n" not in asked or not asked.endswith(b"}"):
+                asked += talk.recv(65536)
             for part in parts():
                 talk.sendall(part)
                 if over.wait(gap):
