@@ -21,6 +21,8 @@ _OWN_TOOLS = ("function", "custom")
 _UNPRICED = ("audio", "web_search_options", "plugins", "models", "previous_response_id", "conversation")
 _USUAL_TIERS = ("auto", "default", "flex")
 # A long string without a blank that is cut by a part's end can be an address or a key: so much of it is kept.
+# After "data:", the type of what follows; and base64 with nothing else in it, not one long word.
+_LONGEST_TYPE, _BASE64 = 100, re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 _SEAM = 256
 
 
@@ -37,7 +39,8 @@ def attached_strings(messages: Messages, fields: Mapping[str, Any]) -> tuple[str
         if isinstance(content, list):
             parts = [part for part in content if isinstance(part, Mapping)]
             for part in parts:
-                found += _strings({k: v for k, v in part.items() if not (k == "text" or (k, v) == ("type", "text"))})
+                rest = {k: v for k, v in part.items() if not (k == "text" or (k, v) == ("type", "text"))}
+                found += map(_head, _strings(rest))
             found += _seams([part["text"] for part in parts if isinstance(part.get("text"), str)])
     return tuple(found)
 
@@ -77,7 +80,7 @@ def _strings(value: Any) -> Iterator[str]:
     while waiting:
         one = waiting.pop()
         if isinstance(one, str):
-            yield one.partition(";base64,")[0] if one[:5].lower() == "data:" else one
+            yield one
         elif isinstance(one, Mapping):
             for name, held in reversed(list(one.items())):
                 waiting += (held, str(name))
@@ -85,6 +88,12 @@ def _strings(value: Any) -> Iterator[str]:
             waiting += reversed(one)
         elif one is not None:
             yield str(one)
+
+
+def _head(text: str) -> str:
+    """Return a picture or file in a data URI without its content; any other text as it is."""
+    head, mark, content = text.partition(";base64,") if text[:5].lower() == "data:" else (text, "", "")
+    return head if mark and len(head) <= _LONGEST_TYPE and _BASE64.fullmatch(content) else text
 
 
 def _seams(texts: Sequence[str]) -> Iterator[str]:

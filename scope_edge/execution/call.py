@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from scope_edge.catalog.endpoint import addresses_of, parse_endpoint
 from scope_edge.encoding.token_count import PromptTokens, estimate_prompt_tokens
 from scope_edge.errors import AssetError, ProviderError
 from scope_edge.execution.token_budget import TokenBudget, check_sized, estimated_prompt, token_budget_for
@@ -59,7 +60,10 @@ class Call:
     @property
     def server(self) -> str:
         """The address that is called without its path, or "this machine"."""
-        return "this machine" if self.card.endpoint is None else self.card.endpoint.split("/")[2].lower()
+        if self.card.endpoint is None:
+            return "this machine"
+        endpoint = parse_endpoint(self.card.endpoint)
+        return f"{addresses_of(endpoint.host)[0]}:{endpoint.port}"
 
     @property
     def text(self) -> str:
@@ -116,6 +120,7 @@ class Call:
         thoughts = ThoughtFilter()
         for piece in pieces:
             thought, text = thoughts.feed(piece.text)
+            self._thoughts.append(piece.beside)
             if (part := _piece(thought, text, piece.extra)) is not None:
                 self._thoughts.append(thought)
                 yield part

@@ -101,7 +101,7 @@ class CloudCompletionStream(CompletionStream[AnswerStream]):
         try:
             for piece in self._stream:
                 yield piece
-                wrote += len(piece.text.encode("utf-8", "replace"))
+                wrote += len(f"{piece.text}{piece.beside}".encode("utf-8", "replace"))
                 if wrote > self._most:
                     self._overrun = True
                     return

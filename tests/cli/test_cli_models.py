@@ -44,7 +44,7 @@ def test_retired_models_and_fingerprints_are_told(cli: Cli) -> None:
     assert "zeroeval" in cards["gemma-2-2b-it"]["fingerprints"] and cards["mine"]["fingerprints"] == []
     row = next(line for line in cli("models", "list").out.splitlines() if line.startswith("o1-mini-2024-09-12 "))
     assert "retired" in row and "zeroeval" in row
-    assert "nothing is predicted" in cli("models", "show", "mine").out
+    assert "counts as an average model" in cli("models", "show", "mine").out
 
 
 def test_a_card_shows_what_it_says_and_where_its_price_is_from(cli: Cli) -> None:

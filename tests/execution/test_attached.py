@@ -161,3 +161,17 @@ def test_a_pictures_address_is_read_and_its_data_is_not() -> None:
 def test_a_number_that_no_server_reads_is_refused_at_once(value: object) -> None:
     with pytest.raises(UsageError, match="out of range"):
         Router.load().ask(QUESTION, fields={"seed": value})
+
+
+@pytest.mark.parametrize("lead", ["data:;base64,", "data:text/plain;base64,"])
+def test_a_text_that_looks_like_a_data_uri_counts_whole(lead: str) -> None:
+    words = lead + "word " * 1000 + "bob@example.org"
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": words}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call], "name": words}
+    found = attached_strings((message,), {"tools": [{"function": {"description": words}}]})
+    assert sum(words in one for one in found) == 3
+    picture = {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9000}}],
+    }
+    assert "data:image/png" in attached_strings((picture,), {})

@@ -640,3 +640,24 @@ def test_what_a_model_thinks_first_is_no_part_of_its_answer(spelled: str) -> Non
     assert "".join(piece.text for piece in pieces) == TEXT
     assert execution.answer is not None and execution.answer.text == TEXT
     assert "".join(piece.extra.get("reasoning_content", "") for piece in pieces) == thought
+
+
+@pytest.mark.parametrize(
+    "delta", [{"reasoning_content": "hm " * 20}, {"tool_calls": [{"index": 0, "function": {"arguments": "x y " * 15}}]}]
+)
+def test_what_is_written_beside_the_text_is_limited_and_paid_for(delta: dict[str, Any]) -> None:
+    event = b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
+
+    class Thinking(Handler):
+        def answer(self, call: Call, raw: bytes) -> None:
+            body = event * 500 + b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n'
+            self.send(200, body)
+
+    with running(Thinking) as thinking:
+        one = card("one", thinking, usd_in=0.0, usd_out=1000.0)
+        with executor(one) as made:
+            execution = asked(made, decided(candidate(one)), budget=Budget(usd=0.1))
+            list(execution)
+    assert execution.answer is not None
+    run = execution.answer.run
+    assert run.ending == "cut" and run.completion_tokens and run.completion_tokens > 50 and run.usd

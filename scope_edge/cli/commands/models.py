@@ -309,7 +309,7 @@ def _facts(card: ModelCard, body: Mapping[str, Any]) -> dict[str, str]:
         "status": "retired" if body["retired"] else card.status,
         "retires": card.retires or "",
         "licence": card.licence or "",
-        "fingerprints": format.UNKNOWN if sets is None else ", ".join(sets) or "none, so nothing is predicted for it",
+        "fingerprints": format.UNKNOWN if sets is None else ", ".join(sets) or "none, so it counts as an average model",
         "pools": ", ".join(body["pools"]),
         "card": "yours" if body["own"] else "bundled",
         "note": card.note,

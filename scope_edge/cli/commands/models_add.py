@@ -262,7 +262,7 @@ def _hints(model: str, fit: Fit | None, catalog: Catalog) -> list[str]:
         )
     else:
         found.append(
-            f"nothing is predicted for it before it is measured on anchors; next: `scope-edge models test {model}`,"
+            f"it counts as an average model until it is measured on anchors; next: `scope-edge models test {model}`,"
             f" then `scope-edge fingerprint {model} --limit 25`"
         )
     return found

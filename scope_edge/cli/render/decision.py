@@ -82,7 +82,8 @@ def _why(decision: Decision, chosen: Candidate) -> str:
     best = max(rivals, key=lambda one: one.p_correct or 0.0, default=chosen)
     if best.model == chosen.model or (best.p_correct or 0.0) <= chosen.p_correct:
         unknown = any(one.p_correct is None for one in decision.candidates if one.excluded_by is None)
-        others = "of known accuracy" if unknown else "in the pool"
+        barred = any((one.p_correct or 0.0) > chosen.p_correct for one in decision.candidates)
+        others = "of known accuracy" if unknown else "that may be chosen" if barred else "in the pool"
         return f"{own}; no other model {others} is predicted to be more accurate."
     more = f"{own}; the most accurate, {best.model}, is at {format.percent(best.p_correct)}%"
     if best.usd is None or chosen.usd is None:

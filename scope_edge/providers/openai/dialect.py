@@ -35,6 +35,8 @@ _PYDANTIC = re.compile(r"""["'](?:loc["']:\s*[\[(](.*?)[\])]|msg["']:\s*["'](.*?
 # Ways to write a conversation, from the plainest reading of it to what the strictest templates take.
 _AS_GIVEN, _SYSTEM_ONLY, _ONE_SYSTEM, _ALTERNATING, _NO_SYSTEM = range(5)
 
+DialectState = tuple[dict[str, Any], str, frozenset[str], int, bool]
+
 
 class ServerDialect:
     """What one endpoint accepts. Threads may share it."""
@@ -54,6 +56,16 @@ class ServerDialect:
         if not self._streams:
             sent = {name: value for name, value in sent.items() if name != "stream_options"} | {"stream": False}
         return sent
+
+    @property
+    def state(self) -> DialectState:
+        """What was learned so far."""
+        return dict(self._options), self._tokens_name, frozenset(self._left_out), self._form, self._streams
+
+    def forget(self, state: DialectState) -> None:
+        """Go back to what was known before: a request that is refused in every form says nothing of the server."""
+        options, self._tokens_name, left_out, self._form, self._streams = state
+        self._options, self._left_out = dict(options), set(left_out)
 
     def learn(self, raw: bytes, sent: Mapping[str, Any]) -> bool:
         """Change one thing that a refusal (HTTP 400 or 422) complains of. Return whether the next request will differ."""

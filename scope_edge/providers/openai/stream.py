@@ -31,6 +31,8 @@ _BLANK = b"\xef\xbb\xbf \t\r\n"
 _EVENT = re.compile(rb":|data|event|id|retry")
 # Bytes that tell an event from all else.
 _TELLING = 5
+# Fields in which models write thoughts and arguments of tools.
+_WRITTEN = ("reasoning_content", "reasoning", "thinking", "text", "arguments")
 _PLAIN = ("role", "content", "refusal")
 
 
@@ -40,6 +42,20 @@ class Piece:
 
     text: str
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def beside(self) -> str:
+        """What the model wrote beside the text: thoughts, and arguments of tools. It is limited and paid for, too."""
+        found, waiting = [], [dict(self.extra)]
+        while waiting:
+            for name, value in waiting.pop().items():
+                if isinstance(value, str) and name in _WRITTEN:
+                    found.append(value)
+                elif isinstance(value, dict):
+                    waiting.append(value)
+                elif isinstance(value, list):
+                    waiting += [one for one in value if isinstance(one, dict)]
+        return "".join(found)
 
 
 @dataclass(frozen=True, slots=True)
