@@ -190,20 +190,20 @@ class ChatClient:
         Raises ProviderError.
         """
         url = self._transport.endpoint.at(path)
-        known = None if dialect is None else dialect.state
+        draft = None if dialect is None else dialect.draft()
         for _ in range(_MOST_REQUESTS):
-            sent = body if body is None or dialect is None else dialect.applied(body, max_tokens)
+            sent = body if body is None or draft is None else draft.applied(body, max_tokens)
             async with call.request("GET" if body is None else "POST", url, sent) as response:
                 status = response.status_code
+                if dialect is not None and draft is not None and status not in (400, 422):
+                    dialect.adopt(draft)
                 if status == 200 or status in also:
                     yield response
                     return
                 raw = await call.read_beginning(response)
             if 300 <= status < 400:
                 url = self._transport.moved(url, response.headers.get("location", ""))
-            elif not (status in (400, 422) and dialect is not None and dialect.learn(raw, sent or {})):
-                if dialect is not None and known is not None:
-                    dialect.forget(known)
+            elif not (status in (400, 422) and draft is not None and draft.learn(raw, sent or {})):
                 raise refusal(self._transport, self._model, status, response.headers.get("retry-after"), raw)
         raise ProviderError("it redirects or refuses without end", every_question=True, unbilled=True)
 

@@ -35,8 +35,6 @@ _PYDANTIC = re.compile(r"""["'](?:loc["']:\s*[\[(](.*?)[\])]|msg["']:\s*["'](.*?
 # Ways to write a conversation, from the plainest reading of it to what the strictest templates take.
 _AS_GIVEN, _SYSTEM_ONLY, _ONE_SYSTEM, _ALTERNATING, _NO_SYSTEM = range(5)
 
-DialectState = tuple[dict[str, Any], str, frozenset[str], int, bool]
-
 
 class ServerDialect:
     """What one endpoint accepts. Threads may share it."""
@@ -57,15 +55,20 @@ class ServerDialect:
             sent = {name: value for name, value in sent.items() if name != "stream_options"} | {"stream": False}
         return sent
 
-    @property
-    def state(self) -> DialectState:
-        """What was learned so far."""
-        return dict(self._options), self._tokens_name, frozenset(self._left_out), self._form, self._streams
+    def draft(self) -> ServerDialect:
+        """Return a copy for one request, which learns by itself: requests at the same time do not disturb each other."""
+        made = ServerDialect(self._options)
+        made._tokens_name, made._left_out = self._tokens_name, set(self._left_out)
+        made._form, made._streams = self._form, self._streams
+        return made
 
-    def forget(self, state: DialectState) -> None:
-        """Go back to what was known before: a request that is refused in every form says nothing of the server."""
-        options, self._tokens_name, left_out, self._form, self._streams = state
-        self._options, self._left_out = dict(options), set(left_out)
+    def adopt(self, draft: ServerDialect) -> None:
+        """Remember what a request has learned. One that is refused in every form says nothing of the server."""
+        self._options = {name: value for name, value in self._options.items() if name in draft._options}
+        self._left_out = self._left_out | draft._left_out
+        if draft._tokens_name != "max_tokens":
+            self._tokens_name = draft._tokens_name
+        self._form, self._streams = max(self._form, draft._form), self._streams and draft._streams
 
     def learn(self, raw: bytes, sent: Mapping[str, Any]) -> bool:
         """Change one thing that a refusal (HTTP 400 or 422) complains of. Return whether the next request will differ."""

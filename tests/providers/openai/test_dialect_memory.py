@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -33,3 +35,23 @@ def test_a_request_that_is_refused_in_every_form_changes_nothing() -> None:
                 list(made.stream([SYSTEM, USER, orphan], {}, None))
             assert "".join(piece.text for piece in made.stream([SYSTEM, USER], {}, None)) == "fine"
     assert server.calls[-1].body["messages"] == [SYSTEM, USER] and server.calls[-1].body["stream"] is True
+
+
+def test_requests_at_the_same_time_learn_each_for_itself() -> None:
+    first = threading.Barrier(4)
+
+    class Strict(Handler):
+        def answer(self, call: Call, raw: bytes) -> None:
+            if "stream_options" in call.body:
+                first.wait(30)  # all four are refused before one of them has learned
+                self.send(400, b'{"error": {"message": "unknown field stream_options"}}')
+            else:
+                self.send_answer(call, completion("m", Said("fine", 3, 1)))
+
+    with running(Strict) as server:
+        card = ModelCard("mine", "cloud", endpoint=server.address)
+        with ChatClient(card, RetryPolicy(30.0, attempts=1)) as made, ThreadPoolExecutor(4) as pool:
+            told = pool.map(lambda _: "".join(one.text for one in made.stream([USER], {}, None)), range(4))
+            assert list(told) == ["fine"] * 4
+            assert "".join(one.text for one in made.stream([USER], {}, None)) == "fine"
+    assert len(server.calls) == 9
