@@ -13,6 +13,7 @@ from time import perf_counter
 
 import numpy as np
 
+from scope_edge.encoding.multilingual import DIMENSION
 from scope_edge.estimation.anchors import load_bank_vectors
 from scope_edge.estimation.difficulty import FEATURES
 from scope_edge.estimation.fingerprints import load_fingerprints
@@ -106,6 +107,7 @@ def made_up(models: list[str], queries: int) -> Pooled:
         text_tokens=rng.integers(20, 400, queries).astype(np.float64),
         vectors=vectors,
         states=vectors,
+        multilingual=rng.standard_normal((queries, DIMENSION)).astype(np.float32),
         features=rng.standard_normal((queries, FEATURES)),
     )
 

@@ -51,12 +51,14 @@ class EncodedQuery:
     Attributes:
         vector: shape (d,), float32, L2 norm 1: the subject of the text.
         state: shape (d,), float32: the mean of its tokens' states half way up the encoder, which say more about the task.
+        multilingual: shape (512,), float32, L2 norm 1: the subject again, by an encoder that reads 16 languages.
         windows: how many encoder windows were averaged. truncated: whether text beyond the last window was left unread.
     """
 
     query: Query
     vector: Vector
     state: Vector
+    multilingual: Vector
     windows: int
     truncated: bool
 

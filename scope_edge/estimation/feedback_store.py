@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scope_edge.encoding.encoder import ONNX
+from scope_edge.encoding.encoder import bundled_identity
 from scope_edge.errors import AssetError, PackError
 from scope_edge.storage import assets
 from scope_edge.storage.packs import read_pack, reading, write_pack
@@ -99,7 +99,7 @@ def load_feedback() -> FeedbackStore:
             )
     except PackError as error:
         return FeedbackStore(ignored=f"{error}; {_MEND}")
-    if encoder != _encoder():
+    if encoder != bundled_identity():
         return FeedbackStore(ignored=f"{path}: made by a release with another encoder; {_MEND}")
     return FeedbackStore(said)
 
@@ -117,13 +117,11 @@ def record(said: Sequence[FeedbackRecord]) -> None:
         if said:
             columns = {name: np.array([getattr(one, name) for one in said], kind) for name, kind in _COLUMNS.items()}
             ids, models = [one.id for one in said], [one.model for one in said]
-            write_pack(path, _KIND, {"encoder": _encoder(), "ids": ids, "models": models, **columns}, private=True)
+            write_pack(
+                path, _KIND, {"encoder": bundled_identity(), "ids": ids, "models": models, **columns}, private=True
+            )
         else:
             path.unlink(missing_ok=True)
         shred(old)
     except OSError as error:
         raise AssetError(f"{path}: cannot be changed ({error.strerror or error}); check its permissions") from error
-
-
-def _encoder() -> str:
-    return assets.manifest()[ONNX].sha256

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scope_edge.encoding.multilingual import DIMENSION
 from scope_edge.encoding.token_count import estimate_prompt_tokens
 from scope_edge.errors import AssetError, PackError, UsageError
 from scope_edge.estimation.difficulty import text_features
@@ -78,7 +79,7 @@ class Pooled:
         correct, tokens, prompt_tokens, usd: (models, n), NaN = missing; tokens are cl100k counts, usd the cost of a call.
         sets: (n,) index into `set_names`. ids: (n,) within the set. texts: (n,).
         groups: (n,) families that a split keeps together. text_tokens: (n,) cl100k tokens, estimated if not counted.
-        vectors, states: (n, d) float32; features: (n, FEATURES).
+        vectors, states: (n, d) float32; multilingual: (n, 512) float32, unit vectors; features: (n, FEATURES).
     """
 
     models: NDArray[np.str_]
@@ -96,6 +97,7 @@ class Pooled:
     text_tokens: Floats
     vectors: Vector
     states: Vector
+    multilingual: Vector
     features: Floats
 
     def take(self, models: Bools, queries: Bools | NDArray[np.intp]) -> Pooled:
@@ -177,7 +179,7 @@ def _table(
     sources: Sequence[Source],
     queries: Sequence[tuple[int, int, LabelledQuery]],
     rows: Sequence[tuple[int, int, LabelledOutcome]],
-    encoded: tuple[Vector, Vector],
+    encoded: tuple[Vector, Vector, Vector],
 ) -> Pooled:
     """Return the table of queries (set, turn, query) and outcomes (column, turn, outcome)."""
     models = sorted({row.model for *_, row in rows})
@@ -198,6 +200,7 @@ def _table(
         ),
         vectors=encoded[0],
         states=encoded[1],
+        multilingual=encoded[2],
         features=np.array([text_features(one.text) for one in all_queries]),
     )
     return replace(data, groups=_grouped(data, np.array([f"{name}:{one.source}" for name, one in named], object)))
@@ -278,8 +281,8 @@ _SAVED_EVERY = 4_000
 
 def embed(
     texts: Sequence[str], encoder: Encoder, folder: Path | None = None, progress: Progress | None = None
-) -> tuple[Vector, Vector]:
-    """Return unit vectors and states, (n, d) each, float32. folder: of the cache; None = no cache.
+) -> tuple[Vector, Vector, Vector]:
+    """Return unit vectors and states, (n, d) each, and multilingual vectors, (n, 512), all float32. folder: of the cache; None = no cache.
 
     An interrupted run keeps its results. A damaged or unwritable cache is no error.
     """
@@ -292,7 +295,7 @@ def embed(
     saved = 0
     try:
         for done, encoded in enumerate(encoder.encode_many(Query(texts[i]) for i in wanted), 1):
-            known[keys[wanted[done - 1]]] = np.stack([encoded.vector, encoded.state])
+            known[keys[wanted[done - 1]]] = np.concatenate([encoded.vector, encoded.state, encoded.multilingual])
             if progress is not None:
                 progress("encoding", done, len(wanted))
             if path is not None and done - saved >= _SAVED_EVERY:
@@ -301,15 +304,20 @@ def embed(
     finally:
         if path is not None and wanted:
             _write_vectors(path, encoder, known, keys)
-    both = np.array([known[key] for key in keys], np.float32).reshape(len(keys), 2, encoder.dimension)
-    return both[:, 0], both[:, 1]
+    joined = np.array([known[key] for key in keys], np.float32).reshape(len(keys), _width(encoder))
+    vectors, states, multilingual = np.split(joined, [encoder.dimension, 2 * encoder.dimension], axis=1)
+    return vectors, states, multilingual
+
+
+def _width(encoder: Encoder) -> int:
+    return 2 * encoder.dimension + DIMENSION
 
 
 def _read_vectors(path: Path, encoder: Encoder) -> dict[bytes, Vector]:
     with contextlib.suppress(PackError, KeyError, ValueError, AttributeError):
         body = read_pack(path, _KIND)
         keys, encoded = body["keys"], body["encoded"]
-        if body["encoder"] == encoder.identity and encoded.shape == (len(keys), 2, encoder.dimension):
+        if body["encoder"] == encoder.identity and encoded.shape == (len(keys), _width(encoder)):
             return dict(zip(map(bytes, keys), encoded, strict=True))
     return {}
 

@@ -50,16 +50,18 @@ class Counting:
 def test_a_text_is_encoded_once_and_kept(encoder: Encoder, tmp_path: Path) -> None:
     texts = ["one question?", "another one", "one question?"]
     counting = Counting(encoder)
-    vectors, states = embed(texts, counting, tmp_path)  # type: ignore[arg-type]
+    vectors, states, multilingual = embed(texts, counting, tmp_path)  # type: ignore[arg-type]
     assert counting.asked == texts[:2]
     assert (vectors[0] == vectors[2]).all()
     another = encoder.encode(Query("another one"))
     assert (vectors[1] == another.vector).all()
     assert (states[1] == another.state).all()
+    assert (multilingual[1] == another.multilingual).all()
     again = embed([*texts, "a third"], counting, tmp_path)  # type: ignore[arg-type]
     assert counting.asked == [*texts[:2], "a third"]
     assert (again[0][:3] == vectors).all()
     assert (again[1][:3] == states).all()
+    assert (again[2][:3] == multilingual).all()
 
 
 def test_a_damaged_or_unwritable_cache_costs_time_and_nothing_else(encoder: Encoder, tmp_path: Path) -> None:
