@@ -362,6 +362,8 @@ def _ignored() -> Iterator[str]:
     feedback = load_feedback()
     if feedback.ignored is not None:
         yield f"your feedback is not used: {feedback.ignored}"
+    if feedback.note is not None:
+        yield f"part of your feedback is not used: {feedback.note}"
 
 
 def _offline(pool: Mapping[str, str], routing: Check) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scope_edge.encoding.multilingual import DIMENSION
 from scope_edge.encoding.nearest import Index, PackedVectors, build_index, from_body
 from scope_edge.estimation.difficulty import MapPositions
 from scope_edge.storage import assets
@@ -43,6 +44,7 @@ class AnchorSet:
         domains: (n, sets), traits: (n, k): as in `MapPositions`.
         linked: whether models shared with other sets tie its scale to theirs.
         texts: one question a row; empty for the bundled sets. own: whether it is the user's.
+        multilingual: (n, 512) float32, unit; None = unknown, as of the bundled sets and of packs of a release without them.
     """
 
     name: str
@@ -59,6 +61,7 @@ class AnchorSet:
     linked: bool
     texts: tuple[str, ...] = ()
     own: bool = False
+    multilingual: Vector | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,6 +77,7 @@ class AnchorSet:
         for name in ("ids", "categories", "texts"):
             values = getattr(self, name)
             parts[name] = tuple(values[i] for i in rows) if values else ()
+        parts["multilingual"] = None if self.multilingual is None else self.multilingual[rows]
         return replace(self, **parts)
 
     def nearest(self, vector: Vector, measured: Floats, k: int) -> list[tuple[int, Neighbor]]:
@@ -174,14 +178,18 @@ def set_body(anchors: AnchorSet) -> dict[str, Any]:
     """Return a core set as (part of) the body of a pack; vectors at half precision."""
     columns = {name: getattr(anchors, name).astype(np.float32) for name in _COLUMNS}
     fixed = {"name": anchors.name, "ids": list(anchors.ids), "categories": list(anchors.categories)}
+    vectors = {"vectors": anchors.vectors.astype(np.float16)}
+    if anchors.multilingual is not None:
+        vectors["multilingual"] = anchors.multilingual.astype(np.float16)
     texts = {"texts": list(anchors.texts)} if anchors.texts else {}
-    return {**fixed, **columns, "vectors": anchors.vectors.astype(np.float16), "linked": anchors.linked, **texts}
+    return {**fixed, **columns, **vectors, "linked": anchors.linked, **texts}
 
 
 def set_from_body(body: Mapping[str, Any], where: str, *, own: bool = False) -> AnchorSet:
     """Read a core set from a pack's body. Raises PackError when a column is missing or of another length."""
     with reading(where, "anchor set", "get a fresh copy"):
         columns = {name: body[name].astype(np.float64) for name in _COLUMNS}
+        second = body.get("multilingual")
         anchors = AnchorSet(
             name=body["name"],
             ids=tuple(body["ids"]),
@@ -190,11 +198,14 @@ def set_from_body(body: Mapping[str, Any], where: str, *, own: bool = False) -> 
             linked=bool(body["linked"]),
             texts=tuple(str(text) for text in body.get("texts", ())),
             own=own,
+            multilingual=None if second is None else second.astype(np.float32),
             **columns,
         )
         ids, texts = anchors.ids, anchors.texts or anchors.ids
         if {len(one) for one in (*columns.values(), anchors.categories, anchors.vectors, texts)} != {len(ids)}:
             raise ValueError(f"{anchors.name!r} has columns of different lengths")
+        if second is not None and second.shape != (len(ids), DIMENSION):
+            raise ValueError(f"{anchors.name!r} has multilingual vectors of another shape")
         return anchors
 
 

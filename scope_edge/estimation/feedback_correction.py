@@ -88,8 +88,8 @@ class FeedbackCorrectedEstimator:
 def _load_corrections(
     prior: IrtEstimator, fitted: DifficultyMap, factors: Mapping[str, float]
 ) -> Mapping[str, FeedbackCorrection]:
-    """By model, from the stored feedback. factors: own tokens per cl100k token."""
-    found, said = {}, load_feedback().said
+    """By model, from the stored feedback whose vectors are all known. factors: own tokens per cl100k token."""
+    found, said = {}, [one for one in load_feedback().said if one.whole]
     for column, model in enumerate(prior.models):
         mine = tuple(one for one in said if one.model == model)[-_MOST:]
         if not mine:

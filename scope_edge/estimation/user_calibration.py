@@ -27,7 +27,7 @@ KIND, FILE = "personal-calibration", "calibration.pack"
 _RESTS_ON = {
     "map": "anchors/map.pack",
     "encoder": "models/encoder/encoder.onnx",
-    "multilingual": "models/multilingual/net.onnx",
+    "multilingual encoder": "models/multilingual/net.onnx",
 }
 _MEND = "run `scope-edge calibrate` again, or `scope-edge calibrate --forget`"
 

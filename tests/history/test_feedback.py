@@ -24,11 +24,13 @@ from scope_edge.estimation.user_calibration import load_personal, save_personal
 from scope_edge.factory import load_pipeline, open_catalog, open_journal
 from scope_edge.fingerprinting.importing.naming import set_name
 from scope_edge.history import Journal
+from scope_edge.history.entry import STEPS
 from scope_edge.history.feedback import forget_feedback, give, purge, undo
 from scope_edge.management.remove import forget, list_sets, own_sets_of, remove_set
 from scope_edge.policy.pool import load_pool_state
 from scope_edge.settings.config import Settings, load_settings
 from scope_edge.storage.packs import read_pack, write_pack
+from scope_edge.storage.sqlite import Database
 from scope_edge.tuning.calibrate import Personal
 from scope_edge.types import ModelCard, Query
 
@@ -56,7 +58,7 @@ def expected(model: str, text: str = NEAR) -> tuple[float, float]:
 
 def said_of(model: str, correct: float, count: int, text: str = QUERY) -> tuple[FeedbackRecord, ...]:
     encoded = decided(text)[0]
-    place = (encoded.vector, encoded.state, text_features(text))
+    place = (encoded.vector, encoded.state, encoded.multilingual, text_features(text))
     return tuple(FeedbackRecord(f"{model}{i}", model, float(i), *place, correct, math.nan, 20.0) for i in range(count))
 
 
@@ -191,6 +193,56 @@ def test_the_kept_text_does_as_well_as_the_kept_embedding(journal: Journal) -> N
         give(one, open_catalog(Settings()), recorded(one), 1.0)
     first, second = load_feedback().said
     assert np.allclose(first.vector, second.vector, atol=1e-3) and np.allclose(first.features, second.features)
+    for one in (first, second):
+        assert one.multilingual @ decided()[0].multilingual == pytest.approx(1.0, abs=1e-3)
+
+
+def forget_multilingual(id: str) -> None:
+    """Make an entry one that a release with one encoder recorded."""
+    with Database(file().parent / "journal.sqlite", STEPS, "").writing() as link:
+        link.execute("UPDATE entries SET multilingual = NULL WHERE id = ?", (id,))
+
+
+def test_an_entry_of_a_release_with_one_encoder_needs_its_text(journal: Journal) -> None:
+    settings = Settings(journal_text=True, journal_embedding=True)
+    ids = [recorded(journal), recorded(open_journal(settings))]
+    for id in ids:
+        forget_multilingual(id)
+    with pytest.raises(UsageError, match=f"{ids[0]} was recorded by a release with another encoder.* --text"):
+        give(journal, open_catalog(settings), ids[0], 1.0)
+    give(journal, open_catalog(settings), ids[0], 1.0, text=QUERY)
+    give(journal, open_catalog(settings), ids[1], 1.0)
+    assert all(one.whole for one in load_feedback().said)
+
+
+def test_feedback_without_multilingual_vectors_opens_and_corrects_nothing(journal: Journal) -> None:
+    model = MODELS[0]
+    before = expected(model)
+    old = recorded(journal, model=model, where="device")
+    give(journal, open_catalog(Settings()), old, 0.0)
+    after = expected(model)
+    body = read_pack(file(), "feedback")
+    del body["multilingual"], body["multilingual encoder"]
+    write_pack(file(), "feedback", body)
+    held = load_feedback()
+    assert held.ignored is None and [one.id for one in held.said] == [old] and not held.said[0].whole
+    assert held.note is not None and "1 of 1" in held.note and "\n" not in held.note
+    assert expected(model) == before != after
+    # What is said later counts, and leaves what was said before as it is.
+    new = recorded(journal, model=model, where="device")
+    given = give(journal, open_catalog(Settings()), new, 0.0)
+    assert given.total == 2 and [one.whole for one in load_feedback().said] == [False, True]
+    assert expected(model) == pytest.approx(after)
+    # Said again, it is whole.
+    give(journal, open_catalog(Settings()), old, 0.0, text=QUERY)
+    assert load_feedback().note is None
+
+
+def test_multilingual_vectors_of_another_encoder_are_unknown(journal: Journal) -> None:
+    give(journal, open_catalog(Settings()), recorded(journal), 0.0)
+    write_pack(file(), "feedback", {**read_pack(file(), "feedback"), "multilingual encoder": "another"})
+    (one,) = load_feedback().said
+    assert np.isnan(one.multilingual).all() and one.multilingual.shape == (512,)
 
 
 def test_what_was_not_answered_cannot_be_judged(journal: Journal) -> None:

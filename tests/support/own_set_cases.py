@@ -20,7 +20,7 @@ def own_set(name: str = "mine", rows: int = 40) -> AnchorSet:
     cut = {
         field: getattr(one, field)[:rows]
         for field in AnchorSet.__dataclass_fields__
-        if field not in ("name", "linked", "own", "texts")
+        if field not in ("name", "linked", "own", "texts", "multilingual")
     }
     texts = tuple(f"What is {i} plus {i}?" for i in range(rows))
     return replace(
