@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from scope_edge.catalog.cards import nearest
-from scope_edge.encoding.encoder import Encoder
 from scope_edge.errors import AssetError, PackError, UsageError
 from scope_edge.estimation.anchor_spec import load_core
 from scope_edge.estimation.anchors import AnchorSet, set_body, set_from_body
@@ -33,7 +32,6 @@ from scope_edge.fingerprinting.importing.outcomes import Imported, save_anchor_s
 from scope_edge.fingerprinting.run import fingerprint_file, save_fingerprint
 from scope_edge.storage.files import read_whole, write_atomically
 from scope_edge.storage.packs import MAGIC, pack, unpack
-from scope_edge.types import Query
 
 KIND = "shared-fingerprint"
 # The largest pack that is read: 20,000 anchors with text fit.
@@ -97,7 +95,7 @@ def import_pack(path: Path, cards: Cards, *, replace_own: bool = False) -> tuple
     if name == ASKED:
         installed[ASKED] = replace(load_core().anchors, own=True)
     joined = name in installed
-    anchors = installed[name] if joined else _encoded(_packed_set(body, name, where))
+    anchors = installed[name] if joined else _packed_set(body, name, where)
     if set_digest(anchors) not in body["digests"]:
         raise PackError(
             f"{where}: measured on other questions than the {name} that is here (sha256"
@@ -204,14 +202,6 @@ def _packed_set(body: Mapping[str, Any], name: str, where: str) -> AnchorSet:
     if widths(anchors) != widths(load_anchor_sets()[0]):
         raise PackError(f"{where}: made by a release with another encoder or map; have it exported by this one")
     return anchors
-
-
-def _encoded(anchors: AnchorSet) -> AnchorSet:
-    """Return the set with multilingual vectors, if it has them or the texts they are made of."""
-    if anchors.multilingual is not None or not anchors.texts:
-        return anchors
-    made = [one.multilingual for one in Encoder.load().encode_many(map(Query, anchors.texts))]
-    return replace(anchors, multilingual=np.array(made))
 
 
 def _fingerprint(part: Mapping[str, Any], model: str, anchors: AnchorSet, where: str) -> Fingerprint:
