@@ -1,6 +1,6 @@
 """A model's ability, from its own outcomes on a few anchors. Milliseconds; nothing is retrained.
 
-Correctness is item response theory with a vector of abilities g = (general, one shift per measured set, one loading per
+Correctness is item response theory with a vector of abilities g = (general, one shift per measured domain, one loading per
 trait): on anchor i with its own pooled difficulty b_i and discrimination a_i,
 
     logit P(correct) = a_i (g_general + domains_i . g_sets - b_i) + traits_i . g_traits
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scope_edge.estimation.difficulty import FOREIGN_VARIANCE
 from scope_edge.estimation.newton import fit_logistic
 from scope_edge.storage.packs import reading
 
@@ -41,10 +42,10 @@ class Population:
     """The models measured so far: the Bayesian prior of every new one.
 
     Attributes:
-        mean (d,), covariance (d, d): of g, with d = 1 + sets + traits.
-        discrimination: (sets,) typical discrimination. unexplained: (sets,) variance of difficulty the map misses.
-        length_mean (l,), length_covariance (l, l): of the length coefficients (level, slope, one shift per set).
-        length_center: log-length at which the slope turns. length_noise: (sets,) residual variance of log-length.
+        mean (d,), covariance (d, d): of g, with d = 1 + domains + traits.
+        discrimination: (domains,) typical discrimination. unexplained: (domains,) variance of difficulty the map misses.
+        length_mean (l,), length_covariance (l, l): of the length coefficients (level, slope, one shift per domain).
+        length_center: log-length at which the slope turns. length_noise: (domains,) residual variance of log-length.
         length_residuals: (r,) sorted standardised residuals of log-length, a fair sample of all models'.
     """
 
@@ -86,7 +87,7 @@ def design(anchors: AnchorSet) -> Floats:
 
 
 def length_design(log_length: Floats, domains: Floats, population: Population) -> Floats:
-    """Return the rows of the length model, shape (n, l), for map log-lengths (n,) and domains (n, sets)."""
+    """Return the rows of the length model, shape (n, l), for map log-lengths (n,) and domains (n, domains)."""
     centered = np.asarray(log_length)[..., None] - population.length_center
     return np.concatenate([np.ones_like(centered), centered, domains], axis=-1)
 
@@ -94,15 +95,18 @@ def length_design(log_length: Floats, domains: Floats, population: Population) -
 def query_row(difficulty: Floats, domains: Floats, traits: Floats, population: Population) -> tuple[Floats, Floats]:
     """Return (h, offset) with logit = h . g + offset for positions on the map; `query_variance` is the map's own error.
 
-    Shapes: difficulty (...), domains (..., sets), traits (..., k).
+    Shapes: difficulty (...), domains (..., domains), traits (..., k).
     """
     a = domains @ population.discrimination
     return np.concatenate([a[..., None], a[..., None] * domains, traits], axis=-1), -a * difficulty
 
 
-def query_variance(rows: Floats, domains: Floats, population: Population) -> Floats:
-    """Return the variance (q,) of log-odds that the map leaves unexplained: rows (q, d) of `query_row`, domains (q, sets)."""
-    return np.asarray(rows[:, 0] ** 2 * (domains @ population.unexplained))
+def query_variance(rows: Floats, domains: Floats, foreign: Floats, population: Population) -> Floats:
+    """Return the variance (q,) of log-odds that the map leaves unexplained.
+
+    rows: (q, d) of `query_row`; domains: (q, domains) and foreign: (q,) as in `MapPositions`.
+    """
+    return np.asarray(rows[:, 0] ** 2 * (domains @ population.unexplained + FOREIGN_VARIANCE * foreign))
 
 
 def softening(slope: Floats | float, variance: Floats) -> Floats:

@@ -69,7 +69,7 @@ class AnchorSet:
     @property
     def positions(self) -> MapPositions:
         """Where the map places the anchors."""
-        return MapPositions(self.map_difficulty, self.log_length, self.domains, self.traits)
+        return MapPositions.measured(self.map_difficulty, self.log_length, self.domains, self.traits)
 
     def take(self, rows: Sequence[int]) -> AnchorSet:
         """Return only these anchors, in this order."""

@@ -97,8 +97,11 @@ def _load_corrections(
         halves = np.array([one.vector for one in mine])
         # Rows of norm 1: they were stored at half precision.
         vectors = (halves / np.linalg.norm(halves, axis=1, keepdims=True)).astype(np.float32)
-        states, features = (np.array([getattr(one, name) for one in mine]) for name in ("state", "features"))
-        table = prior.table(fitted.places_of(vectors, states.astype(np.float32), features), np.ones(len(mine)))
+        states, tongues, features = (
+            np.array([getattr(one, name) for one in mine]) for name in ("state", "multilingual", "features")
+        )
+        places = fitted.places_of(vectors, states.astype(np.float32), tongues.astype(np.float32), features)
+        table = prior.table(places, np.ones(len(mine)))
         expected, tokens = table.p_correct[:, column], table.tokens[:, column]
         if np.isnan(expected).any():
             continue  # nothing is expected of a model without a fingerprint, so nothing can be corrected

@@ -34,7 +34,8 @@ class Reference:
 
     Attributes:
         places: on the map, with each query's family left out.
-        difficulty, discrimination: (q,) each one's own, from every model's outcomes on it. sets: (q,) the set it is from.
+        difficulty, discrimination: (q,) each one's own, from every model's outcomes on it, or the map's where there is none.
+        sets: (q,) the domain it is from.
         prompt_tokens: (q,), cl100k.
     """
 
@@ -48,7 +49,7 @@ class Reference:
         return len(self.places)
 
 
-_PLACES = ("difficulty", "log_length", "domains", "traits")
+_PLACES = ("difficulty", "log_length", "domains", "traits", "foreign", "unknowable", "tasks")
 _OWN = ("difficulty", "discrimination")
 
 
@@ -96,7 +97,7 @@ def linking_constants(reference: Reference, population: Population, mean: Floats
     true = (mean @ own.T + own_offsets) / np.sqrt(1 + _PROBIT * spread_along(own, covariance))
     places = reference.places
     rows, offsets = query_row(places.difficulty, places.domains, places.traits, population)
-    blur = spread_along(rows, covariance) + query_variance(rows, places.domains, population)
+    blur = spread_along(rows, covariance) + query_variance(rows, places.domains, places.foreign, population)
     scale = 1 / np.sqrt(1 + _PROBIT * blur)
     sets = np.eye(places.domains.shape[1])[reference.sets]
     # (q, sets): weighs a sum over queries into means over those of each set.

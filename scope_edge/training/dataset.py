@@ -21,6 +21,7 @@ from scope_edge.estimation.difficulty import text_features
 from scope_edge.fingerprinting.importing.naming import Cards, check_model
 from scope_edge.fingerprinting.importing.routing_data import LabelledOutcome, LabelledQuery, read_outcomes, read_queries
 from scope_edge.storage.packs import read_pack, write_pack
+from scope_edge.training.known_sets import known_sets
 from scope_edge.types import Query
 
 if sys.version_info >= (3, 11):
@@ -77,7 +78,8 @@ class Pooled:
     Attributes:
         base: (models,) base models: they teach difficulty and are not candidates.
         correct, tokens, prompt_tokens, usd: (models, n), NaN = missing; tokens are cl100k counts, usd the cost of a call.
-        sets: (n,) index into `set_names`. ids: (n,) within the set. texts: (n,).
+        sets: (n,) index into `set_names`. domains: (n,) index into `domain_names`. ids: (n,) within the set. texts: (n,).
+        task: (n,) index into TASKS, -1 = unlabelled. expected: (n, 2) difficulty and log-length that an expert expects, NaN = unset.
         groups: (n,) families that a split keeps together. text_tokens: (n,) cl100k tokens, estimated if not counted.
         vectors, states: (n, d) float32; multilingual: (n, 512) float32, unit vectors; features: (n, FEATURES).
     """
@@ -90,10 +92,14 @@ class Pooled:
     usd: Floats
     set_names: tuple[str, ...]
     sets: Ints
+    domain_names: tuple[str, ...]
+    domains: Ints
     ids: NDArray[np.str_]
     texts: NDArray[np.object_]
     groups: NDArray[np.object_]
     categories: NDArray[np.str_]
+    task: Ints
+    expected: Floats
     text_tokens: Floats
     vectors: Vector
     states: Vector
@@ -107,13 +113,17 @@ class Pooled:
             value = getattr(self, field.name)
             if field.name in _BY_BOTH:
                 value = value[np.ix_(models, queries)]
-            elif field.name != "set_names":
+            elif field.name not in ("set_names", "domain_names"):
                 value = value[models if field.name in _BY_MODEL else queries]
             parts[field.name] = value
         return Pooled(**parts)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def encoded(self, queries: slice | NDArray[np.intp]) -> tuple[Vector, Vector, Vector, Floats]:
+        """Return what the map reads of these queries: vectors, states, multilingual vectors, features."""
+        return self.vectors[queries], self.states[queries], self.multilingual[queries], self.features[queries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +192,8 @@ def _table(
     encoded: tuple[Vector, Vector, Vector],
 ) -> Pooled:
     """Return the table of queries (set, turn, query) and outcomes (column, turn, outcome)."""
-    models = sorted({row.model for *_, row in rows})
+    models, known = sorted({row.model for *_, row in rows}), known_sets()
+    domains = [known.domain.get(source.name, source.name) for source in sources]
     named = [(sources[number].name, one) for number, _, one in queries]
     all_queries = [one for *_, one in queries]
     data = Pooled(
@@ -191,10 +202,14 @@ def _table(
         **_averaged(models, len(queries), rows),
         set_names=tuple(source.name for source in sources),
         sets=np.array([number for number, *_ in queries]),
+        domain_names=tuple(dict.fromkeys(domains)),
+        domains=np.array([list(dict.fromkeys(domains)).index(domains[number]) for number, *_ in queries]),
         ids=np.array([one.id for one in all_queries]),
         texts=np.array([one.text for one in all_queries], object),
         groups=np.array([f"{name}:{one.id}" for name, one in named], object),
         categories=np.array([f"{name}/{one.category}" for name, one in named]),
+        task=np.array([known.task.get(one.category, -1) for one in all_queries]),
+        expected=np.full((len(all_queries), 2), np.nan),
         text_tokens=np.array(
             [one.text_tokens or estimate_prompt_tokens(one.text).expected for one in all_queries], float
         ),
@@ -203,6 +218,8 @@ def _table(
         multilingual=encoded[2],
         features=np.array([text_features(one.text) for one in all_queries]),
     )
+    ungraded = np.isin([name for name, _ in named], sorted(known.left_out))
+    data = replace(data, correct=np.where(ungraded, np.nan, data.correct))
     return replace(data, groups=_grouped(data, np.array([f"{name}:{one.source}" for name, one in named], object)))
 
 

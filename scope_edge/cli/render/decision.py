@@ -26,6 +26,7 @@ _EXCLUDED = {
 # A pool may have a thousand models; the last ones are rarely of interest.
 _ROWS = 20
 _NARROWEST = 6
+_SURELY_UNKNOWABLE = 0.5
 
 
 def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float, reference: bool = False) -> str:
@@ -68,13 +69,17 @@ def _headline(decision: Decision) -> Iterator[str]:
     if chosen is None:
         yield click.style("no choice", bold=True) + ": " + infeasible(decision.bound)
         return
-    yield click.style(chosen.model, fg="green", bold=True) + f", {PLACES[chosen.where]}"
+    task = "" if decision.task is None else click.style(f"  [{decision.task}]", dim=True)
+    yield click.style(chosen.model, fg="green", bold=True) + f", {PLACES[chosen.where]}{task}"
     if decision.over_budget:
         yield f"over the budget: {infeasible(decision.bound)}; this is the cheapest"
     yield _why(decision, chosen)
 
 
 def _why(decision: Decision, chosen: Candidate) -> str:
+    if decision.unknowable is not None and decision.unknowable >= _SURELY_UNKNOWABLE:
+        share = format.percent(decision.unknowable)
+        return f"It is {share}% likely that no model can know the answer, so little is worth paying for it; {_price(chosen)}."
     if chosen.p_correct is None:
         return f"How likely it is to be right is unknown; {_price(chosen)}."
     own = f"{format.percent(chosen.p_correct)}% likely to be right, {_price(chosen)}"
