@@ -99,7 +99,8 @@ class DifficultyMap:
         tongue_axes: (a, 512) float32, leading principal axes of multilingual embeddings; landmark_tongues: (L, a) likewise.
         landmark_features: (L, FORM) float32, standardised. feature_mean, feature_scale: (FORM,).
         linear: (d + a + FEATURES, outputs) float32 and curved: (L, outputs) float32: weights of the outputs.
-        offset: (outputs,). effects: (domains, 2): what a domain adds to difficulty and log-length, beyond what its texts say.
+        offset: (outputs,). longer: (domains,) what a domain adds to log-length beyond what its texts say. Of difficulty that is
+            left to the linking constants (estimation.reference), which know each model.
         center: (domains,) each domain's mean difficulty.
         unknowable: (2,) slope and intercept of the log-odds that a query is unknowable, on its membership in that task.
         trait_axes: (k, d) float32, trait_mean: (domains, k): average traits of each domain.
@@ -119,7 +120,7 @@ class DifficultyMap:
     linear: Vector
     curved: Vector
     offset: Floats
-    effects: Floats
+    longer: Floats
     center: Floats
     unknowable: Floats
     trait_axes: Vector
@@ -176,12 +177,11 @@ class DifficultyMap:
         split = 2 + len(self.center)
         domains, tasks = memberships(outputs[..., 2:split]), outputs[..., split:]
         foreign = np.clip((1 - closeness - KNOWN) / (FOREIGN - KNOWN), 0.0, 1.0)
-        levels, center = domains @ self.effects, domains @ self.center
-        difficulty = outputs[..., 0] + levels[..., 0]
+        difficulty, center = outputs[..., 0], domains @ self.center
         slope, intercept = self.unknowable
         return MapPositions(
             difficulty=center + (1 - (1 - FOREIGN_SLOPE) * foreign) * (difficulty - center),
-            log_length=outputs[..., 1] + levels[..., 1],
+            log_length=outputs[..., 1] + domains @ self.longer,
             domains=domains,
             traits=(1 - (1 - FOREIGN_TRAITS) * foreign)[..., None] * (traits - domains @ self.trait_mean),
             foreign=foreign,
@@ -233,9 +233,12 @@ def _product(rows: Vector, vector: Vector) -> Vector:
 
 
 def memberships(raw: Floats) -> Floats:
-    """Return regressed indicators of domains, shape (..., domains), as weights that are >= 0 and sum to 1."""
-    clipped = np.clip(raw, 1e-3, None)
-    return np.asarray(clipped / clipped.sum(axis=-1, keepdims=True))
+    """Return regressed indicators of domains, shape (..., domains), as weights that are >= 0 and sum to 1.
+
+    Squared, so that the traces of many domains do not outweigh the one or two that a query is like.
+    """
+    squared = np.clip(raw, 1e-3, None) ** 2
+    return np.asarray(squared / squared.sum(axis=-1, keepdims=True))
 
 
 def text_features(text: str) -> Floats:
@@ -282,7 +285,7 @@ _HALF = (
     "landmark_features",
 )
 _SINGLE = (*_HALF, "state_center", "linear", "curved", "trait_axes")
-_DOUBLE = ("mix", "feature_mean", "feature_scale", "offset", "effects", "center", "unknowable", "trait_mean")
+_DOUBLE = ("mix", "feature_mean", "feature_scale", "offset", "longer", "center", "unknowable", "trait_mean")
 
 
 def map_body(fitted: DifficultyMap) -> dict[str, Any]:
@@ -308,7 +311,7 @@ def map_from_body(body: Mapping[str, Any], where: str) -> DifficultyMap:
             "landmark_tongues": (count, axes),
             "landmark_features": (count, FORM),
             "state_axes": (sides, d),
-            "effects": (domains, 2),
+            "longer": (domains,),
             "center": (domains,),
             "unknowable": (2,),
             "trait_axes": (traits, d),

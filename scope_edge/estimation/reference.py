@@ -77,21 +77,35 @@ def reference_from_body(body: Mapping[str, Any], where: str) -> Reference:
 #
 # Ability is learned from anchors whose own difficulties are known. On the map a query's difficulty is blurred, in some
 # regions by more than a Gaussian allows for (questions that hardly any model gets right, or nearly all do): read there, able
-# models would seem too good and weak ones too bad. So each model gets a shift per set, in log-odds, with which its mean
-# P(correct) over the reference's queries of that set agrees with their own difficulties.
+# models would seem too good and weak ones too bad. So each model gets a shift per domain, in log-odds, with which its mean
+# P(correct) over the reference's queries of that domain agrees with their own difficulties.
 
 _PROBIT = np.pi / 8
 _STEPS = 12
 _SETTLED = 1e-4
 # No shift is larger: beyond it a mean share is as good as 0 or 1.
 _MOST = 6.0
+# Of a model's own differences between domains.
+_OWN = 0.25
 
 
 def linking_constants(reference: Reference, population: Population, mean: Floats, covariance: Floats) -> Floats:
-    """Return the shifts (n, sets) to add to each model's log-odds; 0 for a set without queries in the reference.
+    """Return the shifts (n, domains) to add to each model's log-odds; 0 for a domain without queries in the reference.
 
-    mean: (n, d), covariance: (n, d, d), of the models' abilities; NaN gives NaN.
+    What sets a domain apart is taken from the population's average model, and a quarter from the model itself: the rest of
+    its own differences is mostly noise, which would reorder queries that are like several domains. mean: (n, d), covariance:
+    (n, d, d), of the models' abilities; NaN gives NaN.
     """
+    average = population.mean[None], np.zeros_like(population.covariance)[None]
+    both = (np.concatenate(pair) for pair in zip((mean, covariance), average, strict=True))
+    shifts = _shifts(reference, population, *both)
+    level = shifts.mean(axis=1, keepdims=True)
+    apart = shifts - level
+    return np.asarray(level + apart[-1] + _OWN * (apart - apart[-1]))[:-1]
+
+
+def _shifts(reference: Reference, population: Population, mean: Floats, covariance: Floats) -> Floats:
+    """Return the shifts with which each model is as accurate over each domain as by the queries' own difficulties."""
     own, own_offsets = own_rows(reference)
     # Log-odds whose probability is about the mean over a Gaussian of this variance (MacKay 1992).
     true = (mean @ own.T + own_offsets) / np.sqrt(1 + _PROBIT * spread_along(own, covariance))

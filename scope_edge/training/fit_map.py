@@ -38,7 +38,7 @@ TRAIT_SCALE = 6.0
 # What an expert expects counts this many times as much as an outcome known as well.
 _EXPERT = 3.0
 # So many queries of a set, in all, tell of length: 8,000 questions of one exam say no more of it than a few hundred.
-_OF_A_SET = 600
+_OF_A_SET = 1_200
 _FLAT = 1e-3
 # The share of what people ask that no model can know: an assumption.
 _ASKED = 0.05
@@ -60,7 +60,7 @@ class Prior:
 
 
 # Chosen on development splits and on sets left out, see anchors/README.md.
-KINDS = Prior((0.45, 0.8, 0.6, 0.2), embedding=0.15, multilingual=0.1, form=0.05, stated=0.1, effect=1.5, noise=3.0)
+KINDS = Prior((0.45, 0.8, 0.6, 0.2), embedding=0.15, multilingual=0.1, form=0.05, stated=0.1, effect=0.1, noise=3.0)
 LENGTHS = Prior(
     (0.075, 0.125, 0.2, 0.01), embedding=0.025, multilingual=0.025, form=0.0015, stated=0.3, effect=1.0, noise=0.35
 )
@@ -98,14 +98,13 @@ def fit_map(data: Pooled, joint: JointFit, lengths: LengthFit, landmarks: int) -
     length = _Regression(data, blank, LENGTHS, kernel_rows(blank, data, 1))
     parts = (difficulty, length.fit(answered, lengths.log_length[:, None], effects=True), kind)
     outputs = np.hstack([one.crossed for one in parts])
-    levels = [_of_domains(data, one.effects, w) for one, w in zip(parts[:2], (graded, answered), strict=True)]
     fitted = replace(
         blank,
         linear=np.hstack([one.linear for one in parts]).astype(np.float32),
         curved=np.hstack([one.curved for one in parts]).astype(np.float32),
         offset=np.concatenate([one.offset for one in parts]),
-        effects=np.column_stack(levels),
-        center=_center(data, joint.b, graded),
+        longer=_of_domains(data, parts[1].effects, answered),
+        center=_center(data, outputs[:, 0], graded),
         unknowable=_unknowable(data, outputs[:, 2 + len(data.domain_names) + UNKNOWABLE]),
     )
     return fitted, Crossed(outputs, closeness)
@@ -147,11 +146,13 @@ def _of_domains(data: Pooled, effects: Floats, weights: Floats) -> Floats:
     return found
 
 
-def _center(data: Pooled, b: Floats, weights: Floats) -> Floats:
-    """Return each domain's mean difficulty, (domains,); that of all queries for a domain without graded ones."""
-    every = np.average(b, weights=weights) if weights.any() else 0.0
+def _center(data: Pooled, difficulty: Floats, weights: Floats) -> Floats:
+    """Return the mean difficulty that the map gives each domain, (domains,); that of all queries for a domain without graded ones."""
+    every = np.average(difficulty, weights=weights) if weights.any() else 0.0
     here = [data.domains == d for d in range(len(data.domain_names))]
-    return np.array([np.average(b[one], weights=weights[one]) if weights[one].any() else every for one in here])
+    return np.array(
+        [np.average(difficulty[one], weights=weights[one]) if weights[one].any() else every for one in here]
+    )
 
 
 def _among_unknowable(data: Pooled) -> NDArray[np.bool_]:
@@ -285,7 +286,7 @@ def bare_map(data: Pooled, mix: Sequence[Sequence[float]]) -> DifficultyMap:
         linear=np.zeros((inputs, outputs), np.float32),
         curved=np.zeros((0, outputs), np.float32),
         offset=np.zeros(outputs),
-        effects=np.zeros((domains, 2)),
+        longer=np.zeros(domains),
         center=np.zeros(domains),
         unknowable=np.array([0.0, -np.inf]),
         trait_axes=trait_axes,

@@ -12,6 +12,8 @@ from scope_edge.estimation.newton import sigmoid
 from scope_edge.training.joint_fit import SD_DELTA
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from scope_edge.estimation.difficulty import MapPositions
     from scope_edge.training.dataset import Pooled
     from scope_edge.training.joint_fit import JointFit
@@ -33,7 +35,9 @@ def fit_population(data: Pooled, joint: JointFit, places: MapPositions, traits: 
     covariance[range(1, 1 + domains), range(1, 1 + domains)] = SD_DELTA**2
     covariance[1 + domains :, 1 + domains :] = _trait_covariance(data, joint, traits)
     graded = np.isfinite(data.correct).any(axis=0)
-    missed = (joint.b - places.difficulty) ** 2 - joint.error**2 - FOREIGN_VARIANCE * places.foreign
+    # Levels of whole sets are left to the linking constants.
+    missed = _centered(joint.b - places.difficulty, data.sets, graded) ** 2
+    missed -= joint.error**2 + FOREIGN_VARIANCE * places.foreign
     here = [graded & (data.domains == number) for number in range(domains)]
     length = _length_population(data, places.log_length)
     return Population(
@@ -43,6 +47,14 @@ def fit_population(data: Pooled, joint: JointFit, places: MapPositions, traits: 
         unexplained=np.array([max(missed[one].mean(), 0.05) if one.any() else 1.0 for one in here]),
         **length,
     )
+
+
+def _centered(values: Floats, sets: NDArray[np.int64], known: NDArray[np.bool_]) -> Floats:
+    """Return the values less the mean of each set's known ones."""
+    means = np.array(
+        [values[known & (sets == s)].mean() if (known & (sets == s)).any() else 0.0 for s in range(sets.max() + 1)]
+    )
+    return np.asarray(values - means[sets])
 
 
 def _trait_covariance(data: Pooled, joint: JointFit, traits: Floats) -> Floats:
