@@ -23,6 +23,7 @@ from scope_edge.storage.packs import reading
 
 if TYPE_CHECKING:
     from scope_edge.estimation.anchors import AnchorSet
+    from scope_edge.estimation.difficulty import MapPositions
     from scope_edge.estimation.fingerprints import Fingerprint
     from scope_edge.types import Floats
 
@@ -66,7 +67,7 @@ class Ability:
 
     Attributes:
         mean (d,), covariance (d, d): of g.
-        length_mean (l,), length_covariance (l, l): of the length coefficients; NaN without any length.
+        length_mean (l,), length_covariance (l, l): of the length coefficients; the population's without any length.
         measured: outcomes it rests on. spread: the residuals of log-length against the population's (1 = typical).
         residuals: (r,) sorted leave-one-out residuals of log-length, each divided by its predicted spread.
     """
@@ -101,12 +102,15 @@ def query_row(difficulty: Floats, domains: Floats, traits: Floats, population: P
     return np.concatenate([a[..., None], a[..., None] * domains, traits], axis=-1), -a * difficulty
 
 
-def query_variance(rows: Floats, domains: Floats, foreign: Floats, population: Population) -> Floats:
-    """Return the variance (q,) of log-odds that the map leaves unexplained.
+def missed_variance(places: MapPositions, population: Population) -> Floats:
+    """Return the variance (...) of what the map misses of these queries' difficulty."""
+    missed = places.domains @ population.unexplained + FOREIGN_VARIANCE * places.foreign
+    return np.asarray(np.maximum(missed - places.explained, 0.0))
 
-    rows: (q, d) of `query_row`; domains: (q, domains) and foreign: (q,) as in `MapPositions`.
-    """
-    return np.asarray(rows[:, 0] ** 2 * (domains @ population.unexplained + FOREIGN_VARIANCE * foreign))
+
+def query_variance(rows: Floats, places: MapPositions, population: Population) -> Floats:
+    """Return the variance (q,) of log-odds that the map leaves unexplained: rows (q, d) of `query_row`."""
+    return np.asarray(rows[:, 0] ** 2 * missed_variance(places, population))
 
 
 def softening(slope: Floats | float, variance: Floats) -> Floats:
@@ -144,7 +148,7 @@ def fit_correct(parts: Sequence[Fingerprint], population: Population) -> tuple[F
 def _lengths(
     parts: Sequence[Fingerprint], population: Population, known: Ability | None
 ) -> tuple[Floats, Floats, float, Floats]:
-    if known is None or np.isnan(known.length_mean).any():
+    if known is None:
         return _fit_length(parts, population)
     start = replace(population, length_mean=known.length_mean, length_covariance=known.length_covariance)
     mean, covariance, spread, residuals = _fit_length(parts, start)
@@ -167,8 +171,8 @@ def _fit_length(parts: Sequence[Fingerprint], population: Population) -> tuple[F
         noise.append(domains @ population.length_noise)
     x, y, variance = np.vstack(rows), np.concatenate(lengths), np.concatenate(noise)
     if not len(y):
-        unknown = population.length_covariance * np.nan
-        return unknown[0], unknown, np.nan, y
+        # As long as other models' answers, and as uncertain as they differ.
+        return population.length_mean, population.length_covariance, 1.0, y
     precision = np.linalg.inv(population.length_covariance)
     covariance = np.linalg.inv((x / variance[:, None]).T @ x + precision)
     mean = covariance @ (x.T @ (y / variance) + precision @ population.length_mean)

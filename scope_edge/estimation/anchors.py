@@ -215,14 +215,18 @@ def bank_body(
     texts: Sequence[str],
     vectors: PackedVectors,
     fitted: Mapping[str, Floats],
+    others: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the bank as the body of a pack, without its texts. fitted: name -> (n,) from the joint fit of each anchor."""
+    """Return the bank as the body of a pack, without its texts.
+
+    fitted: name -> (n,) of each anchor. others: texts that taught the map and are not in the bank.
+    """
     names, codes = np.unique(list(categories), return_inverse=True)
     return {
         "ids": list(ids),
         "category_names": names.tolist(),
         "categories": codes.astype(np.uint16),
         "vectors": vectors.body(),
-        "text_hashes": np.array([text_hash(text) for text in texts], np.int64),
+        "text_hashes": np.array([text_hash(text) for text in (*texts, *others)], np.int64),
         **{name: column.astype(np.float16) for name, column in fitted.items()},
     }

@@ -55,7 +55,9 @@ class MapPositions:
         log_length: (...), natural log of the completion tokens (cl100k) a typical model spends.
         domains: (..., domains), how much a query is like each measured domain; >= 0, sums to 1.
         traits: (..., k), other demands of a query than difficulty, relative to its domains' averages.
+        level_variance: (...), of log-length, since an unknown set may run longer or shorter than its texts say.
         foreign: (...), from 0, like what was measured, to 1, unlike all of it.
+        explained: (...), variance of difficulty that outcomes on near anchors take from what the map misses.
         unknowable: (...), the probability that no model can answer it rightly, however easy it seems.
         tasks: (..., tasks), how much it is like each of TASKS; larger = more, no probabilities.
     """
@@ -64,7 +66,9 @@ class MapPositions:
     log_length: Floats
     domains: Floats
     traits: Floats
+    level_variance: Floats
     foreign: Floats
+    explained: Floats
     unknowable: Floats
     tasks: Floats
 
@@ -72,7 +76,9 @@ class MapPositions:
     def measured(cls, difficulty: Floats, log_length: Floats, domains: Floats, traits: Floats) -> MapPositions:
         """Return the positions of measured queries: known, answerable, of whatever task."""
         zeros = np.zeros_like(difficulty)
-        return cls(difficulty, log_length, domains, traits, zeros, zeros, np.zeros((*zeros.shape, len(TASKS))))
+        return cls(
+            difficulty, log_length, domains, traits, zeros, zeros, zeros, zeros, np.zeros((*zeros.shape, len(TASKS)))
+        )
 
     def __len__(self) -> int:
         return len(self.difficulty)
@@ -99,8 +105,9 @@ class DifficultyMap:
         tongue_axes: (a, 512) float32, leading principal axes of multilingual embeddings; landmark_tongues: (L, a) likewise.
         landmark_features: (L, FORM) float32, standardised. feature_mean, feature_scale: (FORM,).
         linear: (d + a + FEATURES, outputs) float32 and curved: (L, outputs) float32: weights of the outputs.
-        offset: (outputs,). longer: (domains,) what a domain adds to log-length beyond what its texts say. Of difficulty that is
-            left to the linking constants (estimation.reference), which know each model.
+        offset: (outputs,). longer: (domains,) what a domain adds to log-length beyond what its texts say, and level_variance:
+            (domains,) how its sets differ in that. Of difficulty the level is left to the linking constants
+            (estimation.reference), which know each model.
         center: (domains,) each domain's mean difficulty.
         unknowable: (2,) slope and intercept of the log-odds that a query is unknowable, on its membership in that task.
         trait_axes: (k, d) float32, trait_mean: (domains, k): average traits of each domain.
@@ -121,6 +128,7 @@ class DifficultyMap:
     curved: Vector
     offset: Floats
     longer: Floats
+    level_variance: Floats
     center: Floats
     unknowable: Floats
     trait_axes: Vector
@@ -184,7 +192,9 @@ class DifficultyMap:
             log_length=outputs[..., 1] + domains @ self.longer,
             domains=domains,
             traits=(1 - (1 - FOREIGN_TRAITS) * foreign)[..., None] * (traits - domains @ self.trait_mean),
+            level_variance=domains @ self.level_variance,
             foreign=foreign,
+            explained=np.zeros_like(foreign),
             unknowable=sigmoid(slope * tasks[..., UNKNOWABLE] + intercept),
             tasks=tasks,
         )
@@ -285,7 +295,17 @@ _HALF = (
     "landmark_features",
 )
 _SINGLE = (*_HALF, "state_center", "linear", "curved", "trait_axes")
-_DOUBLE = ("mix", "feature_mean", "feature_scale", "offset", "longer", "center", "unknowable", "trait_mean")
+_DOUBLE = (
+    "mix",
+    "feature_mean",
+    "feature_scale",
+    "offset",
+    "longer",
+    "level_variance",
+    "center",
+    "unknowable",
+    "trait_mean",
+)
 
 
 def map_body(fitted: DifficultyMap) -> dict[str, Any]:
@@ -312,6 +332,7 @@ def map_from_body(body: Mapping[str, Any], where: str) -> DifficultyMap:
             "landmark_features": (count, FORM),
             "state_axes": (sides, d),
             "longer": (domains,),
+            "level_variance": (domains,),
             "center": (domains,),
             "unknowable": (2,),
             "trait_axes": (traits, d),

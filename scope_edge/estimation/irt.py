@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scope_edge.estimation.fingerprints import Fingerprint
+    from scope_edge.estimation.local_difficulty import LocalDifficulty
     from scope_edge.estimation.user_calibration import Personal
     from scope_edge.types import EncodedQuery, Evidence, Floats, ModelCard, Slice
 
@@ -68,14 +69,16 @@ class IrtEstimator:
         *,
         coverage: float,
         personal: Personal | None = None,
+        local: LocalDifficulty | None = None,
     ) -> None:
         """Fit the ability of every model of the pool that has a fingerprint (about 2 ms a model).
 
         coverage: of the upper bound on completion tokens, in (0, 1). personal: the correction from the user's fingerprints.
+        local: what outcomes on the user's own anchors say of queries near them.
         """
         population = irt.population
         self._map, self._population, self._reference = irt.map, population, irt.reference
-        self._parts = fingerprints
+        self._parts, self._local = fingerprints, local
         self.models = tuple(card.id for card in pool)
         calibration = _calibration(irt, self.models, fingerprints)
         self.calibration = calibration if personal is None else personal.on(calibration, self.models)
@@ -97,7 +100,10 @@ class IrtEstimator:
 
     def estimate(self, encoded: EncodedQuery, similarity: float) -> tuple[Estimates, EstimatorReport]:
         """Estimate every model of the pool. similarity: cosine of the nearest anchor of the bank."""
-        return self.at(self._map.place(encoded), similarity), EstimatorReport(self.name)
+        place = self._map.place(encoded)
+        if self._local is not None:
+            place = self._local.corrected(place, encoded.vector, self._population)
+        return self.at(place, similarity), EstimatorReport(self.name)
 
     def slices(self, encoded: EncodedQuery) -> tuple[Slice, ...]:
         """Return every measured model's outcomes on its own anchors nearest to the query."""
@@ -175,9 +181,9 @@ class IrtEstimator:
         return _Moments(
             logit=self._mean @ rows.T + offsets + self._shift @ domains.T,
             ability_variance=spread_along(rows, self._covariance),
-            query_variance=query_variance(rows, domains, places.foreign, self._population),
+            query_variance=query_variance(rows, places, self._population),
             log_tokens=self._length_mean @ lengths.T,
-            log_spread=np.sqrt(noise + spread_along(lengths, self._length_covariance)),
+            log_spread=np.sqrt(noise + places.level_variance + spread_along(lengths, self._length_covariance)),
         )
 
     def _evidence(self, variance: Floats, similarity: float, foreign: float) -> tuple[Evidence, ...]:

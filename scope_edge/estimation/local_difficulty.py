@@ -8,13 +8,17 @@ the abilities of its models. Of a set's level nothing is told: `refit` leaves th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scope_edge.estimation.ability import missed_variance
+
 if TYPE_CHECKING:
+    from scope_edge.estimation.ability import Population
+    from scope_edge.estimation.difficulty import MapPositions
     from scope_edge.estimation.refit import Placed, RefitPosterior
     from scope_edge.types import Floats, Vector
 
@@ -64,13 +68,13 @@ class LocalDifficulty:
         across = variance * covariance(cosines[near])
         among = variance * covariance(here @ here.T) + np.diag(self._own(variance) + self.noise[near])
         weights = np.linalg.solve(among, np.column_stack([self.missed[near], across]))
-        return float(across @ weights[:, 0]), float(max(variance - across @ weights[:, 1], 0.0))
+        return float(across @ weights[:, 0]), max(float(variance - across @ weights[:, 1]), 0.0)
 
-    def at_many(self, vectors: Vector, variances: Floats) -> tuple[Floats, Floats]:
-        """As `at`, of q queries: (q, d) and (q,); two columns (q,)."""
-        found = [self.at(vector, float(variance)) for vector, variance in zip(vectors, variances, strict=True)]
-        shift, left = zip(*found, strict=True) if found else ((), ())
-        return np.array(shift), np.array(left)
+    def corrected(self, place: MapPositions, vector: Vector, population: Population) -> MapPositions:
+        """Return one query's position, its difficulty corrected at its unit vector."""
+        variance = float(missed_variance(place, population))
+        shift, left = self.at(vector, variance)
+        return replace(place, difficulty=place.difficulty + shift, explained=np.asarray(variance - left))
 
     @staticmethod
     def _own(variance: float) -> float:

@@ -49,7 +49,17 @@ class Reference:
         return len(self.places)
 
 
-_PLACES = ("difficulty", "log_length", "domains", "traits", "foreign", "unknowable", "tasks")
+_PLACES = (
+    "difficulty",
+    "log_length",
+    "domains",
+    "traits",
+    "level_variance",
+    "foreign",
+    "explained",
+    "unknowable",
+    "tasks",
+)
 _OWN = ("difficulty", "discrimination")
 
 
@@ -86,7 +96,7 @@ _SETTLED = 1e-4
 # No shift is larger: beyond it a mean share is as good as 0 or 1.
 _MOST = 6.0
 # Of a model's own differences between domains.
-_OWN = 0.25
+_KEPT_APART = 0.25
 
 
 def linking_constants(reference: Reference, population: Population, mean: Floats, covariance: Floats) -> Floats:
@@ -101,7 +111,7 @@ def linking_constants(reference: Reference, population: Population, mean: Floats
     shifts = _shifts(reference, population, *both)
     level = shifts.mean(axis=1, keepdims=True)
     apart = shifts - level
-    return np.asarray(level + apart[-1] + _OWN * (apart - apart[-1]))[:-1]
+    return np.asarray(level + apart[-1] + _KEPT_APART * (apart - apart[-1]))[:-1]
 
 
 def _shifts(reference: Reference, population: Population, mean: Floats, covariance: Floats) -> Floats:
@@ -111,7 +121,7 @@ def _shifts(reference: Reference, population: Population, mean: Floats, covarian
     true = (mean @ own.T + own_offsets) / np.sqrt(1 + _PROBIT * spread_along(own, covariance))
     places = reference.places
     rows, offsets = query_row(places.difficulty, places.domains, places.traits, population)
-    blur = spread_along(rows, covariance) + query_variance(rows, places.domains, places.foreign, population)
+    blur = spread_along(rows, covariance) + query_variance(rows, places, population)
     scale = 1 / np.sqrt(1 + _PROBIT * blur)
     sets = np.eye(places.domains.shape[1])[reference.sets]
     # (q, sets): weighs a sum over queries into means over those of each set.

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 _TABLE = Path(__file__).resolve().parent / "aliases.toml"
 # A cosine that near copies of a query reach and paraphrases do not.
 _COPY = 0.9
+# How names of no real models begin: a set's own labels, written like outcomes.
+PSEUDO = "*"
 _BY_MODEL = ("models", "base")
 _BY_BOTH = ("correct", "tokens", "prompt_tokens", "usd")
 
@@ -171,7 +173,9 @@ def read_pooled(
                 elif queries[at[one.id]][2].text != one.text:
                     raise UsageError(f"{folder}: query {one.id!r} has another text in {source.folders[0]}; rename it")
             for row in read_outcomes(folder, name_of):
-                if row.query in at:
+                if row.model.startswith(PSEUDO):
+                    dropped["outcomes of pseudo-models"] += 1
+                elif row.query in at:
                     rows.append((at[row.query], turn, row))
                 else:
                     dropped["outcomes of unknown or blank questions"] += 1

@@ -41,7 +41,7 @@ _EXPERT = 3.0
 _OF_A_SET = 1_200
 _FLAT = 1e-3
 # The share of what people ask that no model can know: an assumption.
-_ASKED = 0.05
+_ASKED = 0.1
 # Weights where tasks are learned: of a query that an expert labelled, of one of a set that holds unknowable ones, of others.
 _LABELLED, _AMONG_UNKNOWABLE, _OTHER = 10.0, 3.0, 0.3
 
@@ -65,21 +65,27 @@ LENGTHS = Prior(
     (0.075, 0.125, 0.2, 0.01), embedding=0.025, multilingual=0.025, form=0.0015, stated=0.3, effect=1.0, noise=0.35
 )
 _NOISE_LENGTH = 0.25
+# Standard deviations between the quartiles of a Gaussian.
+_QUARTILES = 1.349
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crossed:
     """What the map says of its own queries, each with its family left out of the fit.
 
-    outputs: (n, 2 + domains + tasks), without effects; closeness: (n,) to the nearest landmark of another family.
+    outputs: (n, 2 + domains + tasks); closeness: (n,) to the nearest landmark of another family. longer: (n,) what each
+    query's set adds to its log-length.
     """
 
     outputs: Floats
     closeness: Floats
+    longer: Floats
 
     def positions(self, fitted: DifficultyMap, vectors: Vector) -> MapPositions:
-        """Return the queries' positions on the map."""
-        return fitted.places_from(self.outputs, (vectors @ fitted.trait_axes.T).astype(np.float64), self.closeness)
+        """Return the queries' positions on the map. Unlike those of strangers, lengths have the level of their own set."""
+        traits = (vectors @ fitted.trait_axes.T).astype(np.float64)
+        places = fitted.places_from(self.outputs, traits, self.closeness)
+        return replace(places, log_length=self.outputs[:, 1] + self.longer)
 
 
 def fit_map(data: Pooled, joint: JointFit, lengths: LengthFit, landmarks: int) -> tuple[DifficultyMap, Crossed]:
@@ -103,11 +109,12 @@ def fit_map(data: Pooled, joint: JointFit, lengths: LengthFit, landmarks: int) -
         linear=np.hstack([one.linear for one in parts]).astype(np.float32),
         curved=np.hstack([one.curved for one in parts]).astype(np.float32),
         offset=np.concatenate([one.offset for one in parts]),
-        longer=_of_domains(data, parts[1].effects, answered),
+        longer=_of_domains(data, parts[1].effects, answered)[0],
+        level_variance=_of_domains(data, parts[1].effects, answered)[1],
         center=_center(data, outputs[:, 0], graded),
         unknowable=_unknowable(data, outputs[:, 2 + len(data.domain_names) + UNKNOWABLE]),
     )
-    return fitted, Crossed(outputs, closeness)
+    return fitted, Crossed(outputs, closeness, parts[1].effects[data.sets, 0])
 
 
 def fold_of(groups: NDArray[np.object_], folds: int) -> NDArray[np.int64]:
@@ -137,13 +144,18 @@ def _labels(data: Pooled) -> Floats:
     return np.hstack([np.eye(len(data.domain_names))[data.domains], tasks])
 
 
-def _of_domains(data: Pooled, effects: Floats, weights: Floats) -> Floats:
-    """Return the median effect of each domain's sets that the fit rests on, (domains,); 0 for a domain without one."""
-    found = np.zeros(len(data.domain_names))
-    for d in range(len(found)):
+def _of_domains(data: Pooled, effects: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Return the median of the effects of each domain's sets, and their variance around it, (domains,) each.
+
+    The variance is that of a Gaussian with the same quartiles. 0 for a domain without a set that the fit rests on.
+    """
+    found = np.zeros((2, len(data.domain_names)))
+    for d in range(found.shape[1]):
         sets = [s for s in np.unique(data.sets[data.domains == d]) if weights[data.sets == s].any()]
-        found[d] = np.median(effects[sets, 0]) if sets else 0.0
-    return found
+        if sets:
+            low, middle, high = np.quantile(effects[sets, 0], (0.25, 0.5, 0.75))
+            found[:, d] = middle, ((high - low) / _QUARTILES) ** 2
+    return found[0], found[1]
 
 
 def _center(data: Pooled, difficulty: Floats, weights: Floats) -> Floats:
@@ -287,6 +299,7 @@ def bare_map(data: Pooled, mix: Sequence[Sequence[float]]) -> DifficultyMap:
         curved=np.zeros((0, outputs), np.float32),
         offset=np.zeros(outputs),
         longer=np.zeros(domains),
+        level_variance=np.zeros(domains),
         center=np.zeros(domains),
         unknowable=np.array([0.0, -np.inf]),
         trait_axes=trait_axes,

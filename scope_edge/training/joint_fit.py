@@ -3,9 +3,11 @@
     logit P(model m right on query i) = a_i (theta_m + delta_{m,domain} - b_i)
 
 b has a mean per set and a Gaussian prior around it, or around what an expert expects of the query; log a, theta and delta have
-Gaussian priors: the mode of the posterior, by L-BFGS. A model measured on several sets has one theta, which ties the sets'
-scales; delta lets it be better at the sets of one domain. Outcomes may be fractional, such as a share of a judge's scale, whose
-level is the set's mean of b; missing ones are left out.
+Gaussian priors: the mode of the posterior, by L-BFGS. theta's prior has a mean for each set, of the models that were measured
+there above all: today's models and those of three years ago are not drawn from one population, and sets that few models share
+would be pulled together. A model measured on several sets has one theta, which ties the sets' scales; delta lets it be better
+at the sets of one domain. Outcomes may be fractional, such as a share of a judge's scale, whose level is the set's mean of b;
+missing ones are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-SD_B, SD_LOG_A, SD_DELTA, SD_THETA = 2.0, 0.3, 0.4, 1.5
+SD_B, SD_LOG_A, SD_DELTA, SD_THETA, SD_COHORT = 2.0, 0.3, 0.4, 1.5, 2.0
 # Of what an expert expects: difficulty, and log-length.
 SD_EXPECTED, SD_EXPECTED_LENGTH = 1.0, 0.5
 # Log-lengths: of a model's level, its level in a domain, a query in its set, and the rest.
@@ -45,7 +47,7 @@ class JointFit:
 
 
 def fit_joint(
-    correct: Floats, sets: Ints, domains: Ints, expected: Floats | None = None, iterations: int = 100
+    correct: Floats, sets: Ints, domains: Ints, expected: Floats | None = None, iterations: int = 400
 ) -> JointFit:
     """Fit outcomes of shape (models, queries), NaN = missing.
 
@@ -58,40 +60,51 @@ def fit_joint(
     count, areas = int(sets.max()) + 1, int(domains.max()) + 1
     m, q = np.nonzero(np.isfinite(correct))
     y, md = correct[m, q], m * areas + domains[q]
-    cuts = np.cumsum([models, models * areas, count, queries])
+    cuts = np.cumsum([models, models * areas, count, queries, queries])
+    home = _home(correct, sets, count)
     told = np.zeros(queries, bool) if expected is None else np.isfinite(expected)
     guess = np.where(told, expected, 0.0) if expected is not None else np.zeros(queries)
     # Queries that an expert judged are not tied to the mean of their set.
     free, precision = np.where(told, 0.0, 1.0), np.where(told, 1 / SD_EXPECTED**2, 1 / SD_B**2)
 
     def loss(v: Floats) -> tuple[float, Floats]:
-        theta, delta, mu, b, log_a = np.split(v, cuts)
-        a = np.exp(log_a)[q]
+        apart, delta, mu, b, log_a, cohort = np.split(v, cuts)
+        theta, a = cohort[home] + apart, np.exp(log_a)[q]
         away = (np.repeat(theta, areas) + delta)[md] - (free * mu[sets] + guess + b)[q]
         z = a * away
         e = np.exp(-np.abs(z))
         value = (np.maximum(z, 0) + np.log1p(e) - y * z).sum()
         value += precision @ b**2 / 2 + (log_a @ log_a) / SD_LOG_A**2 / 2
-        value += (delta @ delta) / SD_DELTA**2 / 2 + (theta @ theta) / SD_THETA**2 / 2
+        value += (delta @ delta) / SD_DELTA**2 / 2 + (apart @ apart) / SD_THETA**2 / 2
+        value += (cohort @ cohort) / SD_COHORT**2 / 2
         error = np.where(z >= 0, 1, e) / (1 + e) - y
         g_able, g_b = np.bincount(md, error * a, models * areas), np.bincount(q, error * a, queries)
+        g_theta = g_able.reshape(models, areas).sum(1)
         gradient = (
-            g_able.reshape(models, areas).sum(1) + theta / SD_THETA**2,
+            g_theta + apart / SD_THETA**2,
             g_able + delta / SD_DELTA**2,
             -np.bincount(sets, g_b * free, count),
             -g_b + b * precision,
             np.bincount(q, error * z, queries) + log_a / SD_LOG_A**2,
+            cohort / SD_COHORT**2 + np.bincount(home, g_theta, count),
         )
         return float(value), np.concatenate(gradient)
 
-    start = np.zeros(cuts[-1] + queries)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 10}).x
-    theta, delta, mu, b, log_a = np.split(found, cuts)
+    start = np.zeros(cuts[-1] + count)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 20}).x
+    apart, delta, mu, b, log_a, cohort = np.split(found, cuts)
+    theta = cohort[home] + apart
     a, b = np.exp(log_a), free * mu[sets] + guess + b
     p = 1 / (1 + np.exp(-a[q] * ((np.repeat(theta, areas) + delta)[md] - b[q])))
     information = np.bincount(q, p * (1 - p) * a[q] ** 2, queries) + precision
     known = told | (np.bincount(q, minlength=queries) > 0)
     return JointFit(theta, delta.reshape(models, areas), b, a, np.where(known, 1 / np.sqrt(information), np.inf))
+
+
+def _home(correct: Floats, sets: Ints, count: int) -> Ints:
+    """Return the set on which each model has most outcomes, (models,)."""
+    known = np.isfinite(correct)
+    return np.asarray(np.argmax([known[:, sets == s].sum(axis=1) for s in range(count)], axis=0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -238,7 +238,7 @@ def _calibrate(
     for k in range(_CALIBRATION_PARTS):
         unseen = (part == k) & ~data.base
         rest = data.take(~unseen, np.ones(len(data.ids), bool))
-        fit = fit_joint(rest.correct, rest.sets, rest.domains, rest.expected[:, 0], iterations=60)
+        fit = fit_joint(rest.correct, rest.sets, rest.domains, rest.expected[:, 0], iterations=150)
         learned = _around(rest, fit, lengths, fitted, _moved(data, crossed, joint, fit), anchoring)
         held = data.take(unseen, np.ones(len(data.ids), bool))
         for name, core in learned.anchors.items():
