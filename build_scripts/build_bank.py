@@ -48,7 +48,7 @@ LICENCES = {
     "CC0-1.0": ("misguided_attention",),
 }  # fmt: skip
 # Of one set, the most queries that neighbors are looked for in; and the fewest of a core set.
-MOST_OF_A_SET, LEAST_OF_A_CORE = 2_500, 100
+MOST_OF_A_SET, LEAST_OF_A_CORE = 1_000, 100
 
 
 def main() -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from scope_edge.encoding.nearest import Kind
     from scope_edge.types import Floats, Vector
 
@@ -175,14 +177,26 @@ _COLUMNS = ("prompt_tokens", "difficulty", "discrimination", "log_length", "map_
 
 
 def set_body(anchors: AnchorSet) -> dict[str, Any]:
-    """Return a core set as (part of) the body of a pack; vectors at half precision."""
+    """Return a core set as (part of) the body of a pack; vectors at half precision, bundled ones in a byte a dimension."""
     columns = {name: getattr(anchors, name).astype(np.float32) for name in _COLUMNS}
     fixed = {"name": anchors.name, "ids": list(anchors.ids), "categories": list(anchors.categories)}
-    vectors = {"vectors": anchors.vectors.astype(np.float16)}
+    bundled = not (anchors.own or anchors.texts)
+    vectors = {"vectors": _bytes(anchors.vectors) if bundled else anchors.vectors.astype(np.float16)}
     if anchors.multilingual is not None:
         vectors["multilingual"] = anchors.multilingual.astype(np.float16)
     texts = {"texts": list(anchors.texts)} if anchors.texts else {}
     return {**fixed, **columns, **vectors, "linked": anchors.linked, **texts}
+
+
+def _unpacked(vectors: NDArray[Any]) -> Vector:
+    rows = vectors.astype(np.float32)
+    return rows if vectors.dtype != np.int8 else np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def _bytes(vectors: Vector) -> NDArray[np.int8]:
+    """Return unit vectors in a byte a dimension; their lengths follow from their being unit."""
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    return np.asarray(np.rint(vectors * (127 / largest)).astype(np.int8))
 
 
 def set_from_body(body: Mapping[str, Any], where: str, *, own: bool = False) -> AnchorSet:
@@ -194,7 +208,7 @@ def set_from_body(body: Mapping[str, Any], where: str, *, own: bool = False) -> 
             name=body["name"],
             ids=tuple(body["ids"]),
             categories=tuple(body["categories"]),
-            vectors=body["vectors"].astype(np.float32),
+            vectors=_unpacked(body["vectors"]),
             linked=bool(body["linked"]),
             texts=tuple(str(text) for text in body.get("texts", ())),
             own=own,

@@ -14,6 +14,7 @@ import numpy as np
 from scope_edge.estimation.ability import query_row, query_variance, spread_along
 from scope_edge.estimation.difficulty import MapPositions
 from scope_edge.estimation.newton import sigmoid
+from scope_edge.estimation.tasks import TASKS
 from scope_edge.storage.packs import reading
 
 if TYPE_CHECKING:
@@ -49,17 +50,7 @@ class Reference:
         return len(self.places)
 
 
-_PLACES = (
-    "difficulty",
-    "log_length",
-    "domains",
-    "traits",
-    "level_variance",
-    "foreign",
-    "explained",
-    "unknowable",
-    "tasks",
-)
+_PLACES = ("difficulty", "log_length", "domains", "traits", "level_variance", "foreign", "explained", "unknowable")
 _OWN = ("difficulty", "discrimination")
 
 
@@ -80,7 +71,8 @@ def reference_from_body(body: Mapping[str, Any], where: str) -> Reference:
         lengths = {len(column) for column in (*columns.values(), *own.values(), prompt_tokens)}
         if lengths != {len(sets)} or sets.max(initial=0) >= columns["domains"].shape[1]:
             raise ValueError("its columns do not fit together")
-        return Reference(MapPositions(**columns), **own, sets=sets, prompt_tokens=prompt_tokens)
+        places = MapPositions(**columns, tasks=np.zeros((len(sets), len(TASKS))))
+        return Reference(places, **own, sets=sets, prompt_tokens=prompt_tokens)
 
 
 # Linking: each model is made as accurate over the reference by the map's difficulties as by the queries' own.

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from scope_edge.encoding.encoder import Encoder
     from scope_edge.training.dataset import Pooled
 
-# The set and the domain that they form and join.
-SET, DOMAIN = "everyday", "everyday"
+# The set and the domain that they form: experts grade them as a user would, and judges of benchmarks more strictly.
+SET, DOMAIN = "everyday", "asks"
 # Difficulty of each level, on the scale of the joint fit: any chat model of 1 to 3 billion parameters is right; a good one of
 # 7 or 8; it takes a strong large one; it is hard for the best.
-DIFFICULTY = {1: -4.0, 2: -2.3, 3: 0.2, 4: 2.2}
+DIFFICULTY = {1: -5.0, 2: -2.5, 3: 0.5, 4: 3.2}
 _IMPOSSIBLE = 5
 _BY_MODEL = ("correct", "tokens", "prompt_tokens", "usd")
 _COLUMNS = "task | language | level | tokens | text"

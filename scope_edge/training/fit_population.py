@@ -34,7 +34,7 @@ def fit_population(data: Pooled, joint: JointFit, places: MapPositions, traits: 
     covariance[0, 0] = theta.var() + 0.1
     covariance[range(1, 1 + domains), range(1, 1 + domains)] = SD_DELTA**2
     covariance[1 + domains :, 1 + domains :] = _trait_covariance(data, joint, traits)
-    graded = np.asarray(np.isfinite(data.correct).any(axis=0))
+    graded = np.isfinite(joint.error)
     # Levels of whole sets are left to the linking constants.
     missed = _centered(joint.b - places.difficulty, data.sets, graded) ** 2
     missed -= joint.error**2 + FOREIGN_VARIANCE * places.foreign

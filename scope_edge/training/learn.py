@@ -36,8 +36,8 @@ CORE_SIZE = 250
 LEAST_OUTCOMES = 25
 MOST_LANDMARKS = 4096
 COVERAGE = 0.9
-# The domain of what people ask every day, and its share of the queries on which pools are compared.
-EVERYDAY, _SHARE_OF_LIFE = "everyday", 0.6
+# The domains of what people ask every day, and their share of the queries on which pools are compared.
+EVERYDAY, _SHARE_OF_LIFE = ("everyday", "asks"), 0.6
 # Queries per set for fitting the calibration, and numbers of anchors: users have between these two.
 _CALIBRATION_QUERIES = 400
 _CALIBRATION_ANCHORS = (25, 250)
@@ -67,15 +67,18 @@ class Learned:
 
 
 @one_thread("scipy.linalg")
-def learn(data: Pooled, landmarks: int | None = None) -> Learned:
-    """Learn from a table. landmarks: of the map; by default a quarter of the queries, at most 4,096."""
+def learn(data: Pooled, landmarks: int | None = None, *, calibrated: bool = True) -> Learned:
+    """Learn from a table. landmarks: of the map; by default a quarter of the queries, at most 4,096.
+
+    calibrated: with a calibration, which takes most of the time.
+    """
     landmarks = min(MOST_LANDMARKS, len(data) // 4) if landmarks is None else landmarks
     joint = fit_joint(data.correct, data.sets, data.domains, data.expected[:, 0])
     lengths = fit_lengths(data.tokens, data.sets, data.domains, data.expected[:, 1])
     fitted, crossed = fit_map(data, joint, lengths, landmarks)
-    calibration = _calibrate(data, joint, lengths, fitted, crossed)
+    calibration = _calibrate(data, joint, lengths, fitted, crossed) if calibrated else None
     learned = _around(data, joint, lengths, fitted, crossed, np.ones(len(data), bool))
-    irt = replace(learned.irt, calibration=calibration, abilities=_abilities(data, learned))
+    irt = replace(learned.irt, calibration=calibration or learned.irt.calibration, abilities=_abilities(data, learned))
     return replace(learned, irt=irt)
 
 
@@ -145,8 +148,8 @@ def _references(data: Pooled, joint: JointFit, positions: MapPositions) -> tuple
 def _of_life(data: Pooled, rng: np.random.Generator) -> NDArray[np.intp]:
     """Return a sample of queries, most of them everyday ones where there are such, equally many of each of their sets."""
     knowable = data.task != UNKNOWABLE
-    everyday = np.flatnonzero(knowable & (np.array(data.domain_names)[data.domains] == EVERYDAY))
-    rest = np.flatnonzero(knowable & (np.array(data.domain_names)[data.domains] != EVERYDAY))
+    of_life = np.isin(np.array(data.domain_names)[data.domains], EVERYDAY)
+    everyday, rest = np.flatnonzero(knowable & of_life), np.flatnonzero(knowable & ~of_life)
     sizes = np.bincount(data.sets[everyday], minlength=len(data.set_names))[data.sets[everyday]]
     wanted = min(round(_SHARE_OF_LIFE * SIZE), len(everyday)) if len(rest) else min(SIZE, len(everyday))
     first = rng.choice(everyday, wanted, replace=False, p=(1 / sizes) / (1 / sizes).sum()) if wanted else everyday[:0]
