@@ -108,7 +108,8 @@ class DifficultyMap:
         offset: (outputs,). longer: (domains,) what a domain adds to log-length beyond what its texts say, and level_variance:
             (domains,) how its sets differ in that. Of difficulty the level is left to the linking constants
             (estimation.reference), which know each model.
-        center: (domains,) each domain's mean difficulty.
+        center: (domains,) each domain's mean difficulty. stretch: (domains,) how much farther from it queries are than the weights,
+            which are shrunk, put them; by what they say of queries left out.
         unknowable: (2,) slope and intercept of the log-odds that a query is unknowable, on its membership in that task.
         trait_axes: (k, d) float32, trait_mean: (domains, k): average traits of each domain.
     """
@@ -130,6 +131,7 @@ class DifficultyMap:
     longer: Floats
     level_variance: Floats
     center: Floats
+    stretch: Floats
     unknowable: Floats
     trait_axes: Vector
     trait_mean: Floats
@@ -188,7 +190,7 @@ class DifficultyMap:
         difficulty, center = outputs[..., 0], domains @ self.center
         slope, intercept = self.unknowable
         return MapPositions(
-            difficulty=center + (1 - (1 - FOREIGN_SLOPE) * foreign) * (difficulty - center),
+            difficulty=center + (domains @ self.stretch) * (1 - (1 - FOREIGN_SLOPE) * foreign) * (difficulty - center),
             log_length=outputs[..., 1] + domains @ self.longer,
             domains=domains,
             traits=(1 - (1 - FOREIGN_TRAITS) * foreign)[..., None] * (traits - domains @ self.trait_mean),
@@ -303,6 +305,7 @@ _DOUBLE = (
     "longer",
     "level_variance",
     "center",
+    "stretch",
     "unknowable",
     "trait_mean",
 )
@@ -334,6 +337,7 @@ def map_from_body(body: Mapping[str, Any], where: str) -> DifficultyMap:
             "longer": (domains,),
             "level_variance": (domains,),
             "center": (domains,),
+            "stretch": (domains,),
             "unknowable": (2,),
             "trait_axes": (traits, d),
             "trait_mean": (domains, traits),

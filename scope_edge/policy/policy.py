@@ -218,7 +218,7 @@ def _flips(
         return _scan(scored, below, chosen, allowed), _scan(scored, above, chosen, allowed)
     # A cheaper model takes over at its floor, the chosen one gives way below its own: see `Switches`.
     curve, lam = scored.pool.curve, scored.pool.curve.lambda_at(alpha)
-    floors = switches(scored.p[0, movable, None], scored.cost[0, movable, None]).floor
+    floors = switches(scored.p[0, movable, None], scored.cost[0, movable, None], curve.toll).floor
     now = int(np.argmax(floors <= lam))
     down = _nearby(curve.alpha_at(float(floors[now - 1])), below) if now else ()
     up = _nearby(curve.alpha_at(float(floors[now])), above) if floors[now] > 0.0 else ()

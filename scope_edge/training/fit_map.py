@@ -67,6 +67,7 @@ LENGTHS = Prior(
 _NOISE_LENGTH = 0.25
 # Standard deviations between the quartiles of a Gaussian.
 _QUARTILES = 1.349
+_LEAST_FOR_A_SLOPE = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +113,7 @@ def fit_map(data: Pooled, joint: JointFit, lengths: LengthFit, landmarks: int) -
         longer=_of_domains(data, parts[1].effects, answered)[0],
         level_variance=_of_domains(data, parts[1].effects, answered)[1],
         center=_center(data, outputs[:, 0], graded),
+        stretch=_stretch(data, outputs[:, 0], joint.b, graded),
         unknowable=_unknowable(data, outputs[:, 2 + len(data.domain_names) + UNKNOWABLE]),
     )
     return fitted, Crossed(outputs, closeness, parts[1].effects[data.sets, 0])
@@ -165,6 +167,21 @@ def _center(data: Pooled, difficulty: Floats, weights: Floats) -> Floats:
     return np.array(
         [np.average(difficulty[one], weights=weights[one]) if weights[one].any() else every for one in here]
     )
+
+
+def _stretch(data: Pooled, difficulty: Floats, b: Floats, weights: Floats) -> Floats:
+    """Return the slope of the queries' own difficulties on the map's within the sets of each domain, (domains,), in [1, 2]."""
+    found = np.ones(len(data.domain_names))
+    for d in range(len(found)):
+        here = (data.domains == d) & (weights > 0)
+        if here.sum() >= _LEAST_FOR_A_SLOPE:
+            x, y, w = difficulty[here], b[here], weights[here]
+            for s in np.unique(data.sets[here]):
+                one = data.sets[here] == s
+                x[one] -= np.average(x[one], weights=w[one])
+                y[one] -= np.average(y[one], weights=w[one])
+            found[d] = np.clip((w * x * y).sum() / max((w * x * x).sum(), 1e-9), 1.0, 2.0)
+    return found
 
 
 def _among_unknowable(data: Pooled) -> NDArray[np.bool_]:
@@ -301,6 +318,7 @@ def bare_map(data: Pooled, mix: Sequence[Sequence[float]]) -> DifficultyMap:
         longer=np.zeros(domains),
         level_variance=np.zeros(domains),
         center=np.zeros(domains),
+        stretch=np.ones(domains),
         unknowable=np.array([0.0, -np.inf]),
         trait_axes=trait_axes,
         trait_mean=np.array([traits[data.domains == d].mean(0) for d in range(domains)]),

@@ -114,12 +114,12 @@ def test_lambda_falls_strictly_and_alpha_at_inverts_it(table: tuple[np.ndarray, 
     assert [curve.alpha_at(lam) for lam in lambdas] == pytest.approx(alphas, abs=1e-6)
 
 
-@given(TABLE, st.floats(1e-3, 1e7))
-def test_switches_name_the_cheapest_model_within_the_indifference_of_the_best(
-    table: tuple[np.ndarray, np.ndarray], lam: float
+@given(TABLE, st.floats(1e-3, 1e7), st.sampled_from((0.0, 1e-5, 0.01)))
+def test_switches_name_the_cheapest_model_within_the_indifference_and_the_toll_of_the_best(
+    table: tuple[np.ndarray, np.ndarray], lam: float, toll: float
 ) -> None:
     p, cost = table
-    path = switches(p, cost)
+    path = switches(p, cost, toll)
     for column in range(p.shape[1]):
         known = [m for m in range(len(p)) if not math.isnan(p[m, column] + cost[m, column])]
         mine = path.column == column
@@ -127,7 +127,7 @@ def test_switches_name_the_cheapest_model_within_the_indifference_of_the_best(
             assert not mine.any()
             continue
         utility = {m: p[m, column] - lam * cost[m, column] for m in known}
-        short = {m: max(utility.values()) - value - INDIFFERENCE for m, value in utility.items()}
+        short = {m: max(utility.values()) - value - INDIFFERENCE - lam * toll for m, value in utility.items()}
         if any(abs(value) < 1e-9 * (1 + lam) for value in short.values()):
             continue  # a rounding error away from two answers
         near = [m for m in known if short[m] <= 0]
@@ -138,7 +138,7 @@ def test_switches_name_the_cheapest_model_within_the_indifference_of_the_best(
 def test_anchors_that_tie_switch_together_and_the_rest_of_alpha_is_not_lost() -> None:
     p, cost = np.array([[0.5] * 40, [0.7] * 40]), np.array([[0.0] * 40, [0.01] * 40])
     curve = alpha_curve(p, cost)
-    lam = (0.2 - INDIFFERENCE) / 0.01
+    lam = (0.2 - INDIFFERENCE) / (0.01 + curve.toll)
     assert curve.alpha_at(lam) == pytest.approx(0.5)
     assert curve.lambda_at(0.4) > lam > curve.lambda_at(0.6)
 
