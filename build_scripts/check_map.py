@@ -45,16 +45,18 @@ RELATED = (
 )
 # The fewest queries of a set, and outcomes or answers of a model there, for a figure.
 LEAST_QUERIES, LEAST_OF_A_MODEL = 100, 50
+# Half as many as the bundled map has: 20 maps are learned.
+LANDMARKS = 2_048
 
 
 def main() -> None:
     options = arguments(__doc__, "map")
     data = read(options.data, options.cache)
     data = with_asks(data, read_asks(ROOT / "anchors" / "everyday.txt"), Encoder.load())
-    text = "\n\n".join((another_domain(data), own_queries(data, options.seeds)))
-    print(text)
-    if options.write:
-        write_figures(options.write, text, "map")
+    for name, text in (("strange", another_domain(data)), ("map", own_queries(data, options.seeds))):
+        print(text, flush=True)
+        if options.write:
+            write_figures(options.write, text, name)
 
 
 def another_domain(data: Pooled) -> str:
@@ -67,7 +69,7 @@ def another_domain(data: Pooled) -> str:
         if len(there) >= LEAST_QUERIES:
             out = next((group for group in RELATED if name in group), (name,))
             rest = _without(data, [data.set_names.index(one) for one in out if one in data.set_names])
-            learned = learn(rest, calibrated=False)
+            learned = learn(rest, LANDMARKS, calibrated=False)
             rows.append([name, *_strange(data, there, learned, joint, lengths)])
             print(" | ".join(rows[-1]), flush=True)
     head = [

@@ -79,7 +79,7 @@ def _headline(decision: Decision) -> Iterator[str]:
 def _why(decision: Decision, chosen: Candidate) -> str:
     if decision.unknowable is not None and decision.unknowable >= _SURELY_UNKNOWABLE:
         share = format.percent(decision.unknowable)
-        return f"It is {share}% likely that no model can know the answer, so little is worth paying for it; {_price(chosen)}."
+        return f"Most likely no model can know the answer ({share}%); {_price(chosen)}."
     if chosen.p_correct is None:
         return f"How likely it is to be right is unknown; {_price(chosen)}."
     own = f"{format.percent(chosen.p_correct)}% likely to be right, {_price(chosen)}"
