@@ -21,7 +21,7 @@ from scope_edge.settings.config import load_settings
 
 pytest.importorskip("httpx")
 TEXT = "There are 25 primes below one hundred."
-SMALL, LARGE, MUTE = "llama-3.1-8b-instruct", "llama-3.1-70b-instruct", "gemma-2-2b-it"
+SMALL, LARGE, MUTE = "llama-3.1-8b-instruct", "llama-3.1-70b-instruct", "gemma-3-4b-it"
 
 
 @pytest.fixture

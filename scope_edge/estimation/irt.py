@@ -198,8 +198,9 @@ class IrtModel:
     """Everything learned from the models measured for the bank; every estimate rests on it.
 
     Attributes:
-        reference: a fair sample of the bank. by_set: as many queries of a small set as of a large one, for the linking
-            constants, which need each set's mean to a point. abilities: of the models measured.
+        reference: a sample of what is asked in life. by_set: as many graded queries of a small domain as of a large one, for the
+            linking constants, which need each domain's mean to a point. abilities: of the models measured.
+        domains: the domains' names, in the order of every column of domains.
     """
 
     map: DifficultyMap
@@ -208,6 +209,7 @@ class IrtModel:
     reference: Reference
     by_set: Reference
     abilities: Mapping[str, Ability]
+    domains: tuple[str, ...]
 
 
 def load_irt_model() -> IrtModel:
@@ -221,6 +223,7 @@ def load_irt_model() -> IrtModel:
         reference=reference_from_body(body.get("reference", {}), MAP),
         by_set=reference_from_body(body.get("by_set", {}), MAP),
         abilities=abilities_from_body(body.get("abilities", {}), population, MAP),
+        domains=tuple(map(str, body.get("domains", ()))),
     )
 
 
@@ -233,6 +236,7 @@ def irt_model_body(irt: IrtModel) -> dict[str, Any]:
         "reference": reference_body(irt.reference),
         "by_set": reference_body(irt.by_set),
         "abilities": abilities_body(irt.abilities),
+        "domains": list(irt.domains),
     }
 
 

@@ -111,7 +111,12 @@ def _around(
         joint=joint,
         lengths=lengths,
         irt=IrtModel(
-            fitted, population, Calibration.none(len(data.domain_names)), *_references(data, joint, positions), {}
+            fitted,
+            population,
+            Calibration.none(len(data.domain_names)),
+            *_references(data, joint, positions),
+            {},
+            data.domain_names,
         ),
         whole=whole,
         anchors=anchors,

@@ -47,16 +47,16 @@ def test_every_line_of_a_stream_is_written_down_under_its_own_query(cli: Cli) ->
 def test_the_list_shows_what_became_of_decisions_and_its_filters_hold(cli: Cli) -> None:
     journal = open_journal(Settings())
     first = recorded(journal)
-    second = recorded(journal, model="gemma-2-2b-it", where="device", usd=0.0, ending="cut", attempts=())
+    second = recorded(journal, model="gemma-3-4b-it", where="device", usd=0.0, ending="cut", attempts=())
     shown = cli("log").out.splitlines()
     assert len(shown) == 3 and shown[1].startswith(second) and shown[2].startswith(first)
-    assert re.search(r"gemma-2-2b-it +cut +[\d.]+ +120 +free +2\.3$", shown[1])
+    assert re.search(r"gemma-3-4b-it +cut +[\d.]+ +120 +free +2\.3$", shown[1])
     assert "complete after 1 other" in shown[2] and "$0.000061" in shown[2]
     for arguments, wanted in (
         (("--limit", "1"), [second]),
         (("--before", second), [first]),
         (("--before", "last"), [first]),
-        (("--model", "gemma-2-2b-it"), [second]),
+        (("--model", "gemma-3-4b-it"), [second]),
         (("--since", "1h"), [second, first]),
         (("--since", "2999-01-01"), []),
     ):

@@ -134,8 +134,8 @@ def test_an_excluded_model_outside_the_pool_is_fine_and_one_nobody_knows_is_not(
 
 
 def test_a_pool_is_a_name_or_a_list_of_models(cli: Cli) -> None:
-    body = cli("route", QUERY, "--json", "--pool", "gemma-2-2b-it,mistral-large-2407").json
-    assert {one["model"] for one in body["candidates"]} == {"gemma-2-2b-it", "mistral-large-2407"}
+    body = cli("route", QUERY, "--json", "--pool", "gemma-3-4b-it,mistral-large-2407").json
+    assert {one["model"] for one in body["candidates"]} == {"gemma-3-4b-it", "mistral-large-2407"}
     body = cli("route", QUERY, "--json", "--pool", "device").json
     assert {one["where"] for one in body["candidates"]} == {"device"}
 
@@ -145,7 +145,7 @@ def test_a_model_without_fingerprint_has_an_average_models_numbers_and_an_unknow
         "route",
         QUERY,
         "--pool",
-        "stranger,gemma-2-2b-it",
+        "stranger,gemma-3-4b-it",
         settings='[models.stranger]\nwhere = "cloud"\nload_seconds = 1\n',
     )
     row = next(line for line in ended.out.splitlines() if line.startswith("  stranger"))
@@ -325,7 +325,7 @@ def test_completion_scripts_call_the_command(cli: Cli, shell: str) -> None:
     ("typed", "expected"),
     [
         ("scope-edge route --pool def", ["default"]),
-        ("scope-edge route --pool gemma-2-2b-it,mistral-la", ["gemma-2-2b-it,mistral-large-2407"]),
+        ("scope-edge route --pool gemma-3-4b-it,mistral-la", ["gemma-3-4b-it,mistral-large-2407"]),
         ("scope-edge models show mistral-large-24", ["mistral-large-2407"]),
         ("scope-edge pool use dev", ["device"]),
         ("scope-edge route --policy p", ["paper"]),
@@ -351,12 +351,12 @@ def test_the_reference_says_what_help_says() -> None:
 def test_once_a_model_can_be_called_only_such_models_are_chosen(cli: Cli) -> None:
     fresh = cli("route", QUERY, "--json").json["candidates"]
     assert all(one["excluded_by"] is None for one in fresh), "nothing can be called yet: the pool is for reference"
-    mine = '[models."gemma-2-2b-it"]\nendpoint = "http://127.0.0.1:9/v1"\n'
+    mine = '[models."gemma-3-4b-it"]\nendpoint = "http://127.0.0.1:9/v1"\n'
     for alpha in ("0", "1"):
         body = cli("route", QUERY, "--json", "--alpha", alpha, settings=mine).json
-        assert body["choice"] == "gemma-2-2b-it"
-        assert {one["model"] for one in body["candidates"] if one["excluded_by"] is None} == {"gemma-2-2b-it"}
+        assert body["choice"] == "gemma-3-4b-it"
+        assert {one["model"] for one in body["candidates"] if one["excluded_by"] is None} == {"gemma-3-4b-it"}
     lines = cli("route", "--jsonl", "-", input=json.dumps({"text": QUERY}) + "\n").out
-    assert json.loads(lines)["choice"] == "gemma-2-2b-it"
-    asked = cli("route", QUERY, "--json", "--alpha", "1", "--pool", "gemma-2-2b-it,llama-3.1-405b-instruct").json
+    assert json.loads(lines)["choice"] == "gemma-3-4b-it"
+    asked = cli("route", QUERY, "--json", "--alpha", "1", "--pool", "gemma-3-4b-it,llama-3.1-405b-instruct").json
     assert asked["choice"] == "llama-3.1-405b-instruct", "a pool that was named is what was asked for"

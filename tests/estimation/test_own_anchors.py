@@ -121,7 +121,7 @@ def test_with_enough_anchors_of_ones_own_a_graph_finds_what_exact_search_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("hnswlib")
-    real = load_bank_vectors()[::4]
+    real = load_bank_vectors()[::3]
     ids, packed = [f"bundled/{i}" for i in range(3_000)], pack_vectors(real[:3_000])
     mine = replace(far_from_the_bank("mine", 1_000), vectors=real[3_000:4_000])
 

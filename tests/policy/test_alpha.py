@@ -55,7 +55,8 @@ def test_no_small_step_of_alpha_moves_more_than_a_quarter_of_unseen_queries(name
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_at_every_alpha_accuracy_is_within_a_point_of_the_best_lambda_at_equal_cost(name: str) -> None:
+def test_at_every_alpha_the_toll_costs_less_than_three_points_at_equal_cost(name: str) -> None:
+    """Of accuracy, against the best lambda without a toll."""
     case, queries = world(*WORLDS[name]), slice(500, None)
     pool = case.pool(slice(0, 500))
     _, spend, accuracy = replay(case, slice(0, 500), queries)
@@ -69,7 +70,7 @@ def test_at_every_alpha_accuracy_is_within_a_point_of_the_best_lambda_at_equal_c
         best = np.argmax(p - lam * cost, axis=0)
         front.append((cost[best, rows].mean(), correct[best, rows].mean()))
     prices, reached = np.array(sorted(front)).T
-    assert (np.interp(spend, prices, np.maximum.accumulate(reached)) - accuracy).max() <= 0.01
+    assert (np.interp(spend, prices, np.maximum.accumulate(reached)) - accuracy).max() <= 0.03
 
 
 @pytest.mark.parametrize("name", WORLDS)
