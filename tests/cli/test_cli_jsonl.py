@@ -54,7 +54,7 @@ def test_a_bad_line_says_why_in_its_place_and_the_rest_goes_on(cli: Cli) -> None
         '{"text": "a", "max_tokens": 1.5}': "max_tokens",
         '{"text": "a", "local_only": 1}': "local_only",
         '{"text": "a", "policy": "papr"}': "paper",
-        '{"text": "a", "exclude": "gemma-2-2b-iz"}': "gemma-3-4b-it",
+        '{"text": "a", "exclude": "gemma-3-4b-iz"}': "gemma-3-4b-it",
         '{"text": "a", "exclude": [1]}': "exclude",
         '{"text": "a", "id": 1.5}': "id",
         '{"text": "a", "text": "b"}': "twice",

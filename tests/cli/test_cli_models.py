@@ -41,7 +41,7 @@ def test_a_price_that_is_not_known_is_a_question_mark_and_one_of_nothing_is_0(cl
 def test_retired_models_and_fingerprints_are_told(cli: Cli) -> None:
     cards = {card["id"]: card for card in cli("models", "list", "--json", settings=OWN).json}
     assert cards["o1-mini-2024-09-12"]["retired"] is True and cards["gemma-3-4b-it"]["retired"] is False
-    assert "zeroeval" in cards["gemma-3-4b-it"]["fingerprints"] and cards["mine"]["fingerprints"] == []
+    assert "shaberi_gpt41" in cards["gemma-3-4b-it"]["fingerprints"] and cards["mine"]["fingerprints"] == []
     row = next(line for line in cli("models", "list").out.splitlines() if line.startswith("o1-mini-2024-09-12 "))
     assert "retired" in row and "zeroeval" in row
     assert "counts as an average model" in cli("models", "show", "mine").out

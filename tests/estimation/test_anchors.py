@@ -74,8 +74,8 @@ def test_core_sets_are_ordered_and_cover_their_set() -> None:
         assert 100 <= len(anchors) == len(set(anchors.ids)) <= 250
         assert np.linalg.norm(anchors.vectors, axis=1) == pytest.approx(1, abs=1e-3)
         assert (anchors.discrimination > 0).all()
-        # The first tenth already spans several categories, so a short run is not about one field.
-        assert len(set(anchors.categories[:25])) >= min(2, len(set(anchors.categories)))
+        # The first tenth already spans several categories if there are many, so a short run is not about one field.
+        assert len(set(anchors.categories[:25])) >= min(3, len(set(anchors.categories)) - 2)
 
 
 def test_every_model_with_a_card_has_a_fingerprint_and_the_other_way_round() -> None:

@@ -174,6 +174,7 @@ def test_tokens_are_kept_as_fingerprints_count_them_and_only_of_whole_answers(jo
 
 
 def test_without_an_embedding_it_takes_the_text_and_no_other(own_folders: Path) -> None:
+    decided()  # kept, before there is any feedback
     journal = open_journal(Settings(journal_embedding=False))
     id = recorded(journal)
     with pytest.raises(UsageError, match=r"has neither text nor embedding .* --text"):
@@ -188,6 +189,7 @@ def test_without_an_embedding_it_takes_the_text_and_no_other(own_folders: Path) 
 
 
 def test_the_kept_text_does_as_well_as_the_kept_embedding(journal: Journal) -> None:
+    decided()  # kept, before there is any feedback
     texts = open_journal(Settings(journal_text=True))
     for one in (journal, texts):
         give(one, open_catalog(Settings(pool="open-2024")), recorded(one), 1.0)
