@@ -40,7 +40,7 @@ _LONGEST = 10_000
 _MOST_STARTS = 200
 _CLOSE = 1e-9
 _CAUSE = re.compile(
-    r"\s*(?:,\s+(?:because|since|as|which|where)\b|\s+because\b|\s+since\b|\s+[-–—]\s+|;\s|\.\s).*\Z", re.DOTALL
+    r"\s*(?:,\s+(?:because|since|as|which|who|where)\b|\s+because\b|\s+since\b|\s+[-–—]\s+|;\s|\.\s).*\Z", re.DOTALL
 )
 # What names a number that is not meant.
 _BESIDE = re.compile(
@@ -53,6 +53,7 @@ _LEADS = re.compile(
     r"(?:\A|\s)(?:is|are|was|were|=|ist|est|es|son)\s|:\s|\b(?:(?:it|that|this|he|she)'s|c'est)\s|(?:は|是)\s?",
     re.IGNORECASE,
 )
+_INSTEAD = re.compile(r"(?:not|nicht|pas|no)\s[^,.;]{1,40}?,?\s(?:but|sondern|mais|sino)\s(.+)", re.IGNORECASE)
 _COPULA = re.compile(r"(?:です|でした|だ|である|입니다|이다)[。.!！]?\Z")
 
 
@@ -68,6 +69,7 @@ def _choice(spec: AnchorSpec, text: str) -> bool:
     announced = stated(text) is not None
     where = statements(text) if announced else _unlisted(text, letters)
     for statement in where:
+        statement = re.sub(rf",\s?(?:and )?not (?:option |choice )?[(\[]?[{letters}]\b[)\]]?", "", statement)
         named = _letters(bare(statement), letters, options)
         if named:
             return named == {spec.key} and not turned_down(folded(spec.question), _without(statement, spec))
@@ -91,7 +93,10 @@ def _without(statement: str, spec: AnchorSpec) -> str:
     """Return a statement, folded, without the letter of the right option and the option's text."""
     letter = spec.key if spec.key == "A" else f"[{spec.key}{spec.key.lower()}]"
     statement = re.sub(rf"[(\[]?(?<![\w'’]){letter}(?![\w'’])[)\]]?", "\0", statement)
-    return re.sub(r"\0[^\w]{0,4}\0", "\0", blanked(statement, (spec.options[LETTERS.index(spec.key)],)))
+    option = spec.options[LETTERS.index(spec.key)]
+    if "\0" not in statement:
+        return blanked(statement, (option,))
+    return re.sub(rf"\0[^\w,;]{{0,4}}{re.escape(folded(option))}", "\0", folded(statement))
 
 
 def _letters(text: str, letters: str, options: Mapping[str, str]) -> set[str]:
@@ -159,6 +164,8 @@ def _heard(spec: AnchorSpec, statement: str) -> set[str]:
         another = rest.group().lstrip()[:1] in (".", ";") and is_bare(rest.group()[1:])
         if not another and not _ALTERNATIVE.match(rest.group()):
             found.append(plain[: rest.start()])
+    if instead := _INSTEAD.match(plain):
+        found.append(instead[1])
     plain = _COPULA.sub("", plain)
     if (leads := list(_LEADS.finditer(plain))) and not denies(
         spec.question, f"{plain[: leads[-1].end()]}\0", (spec.key, *spec.accept)
@@ -183,7 +190,7 @@ def _number(spec: AnchorSpec, text: str) -> bool:
     for statement in statements(answer_part(spec, text)):
         found = read_number(bare(statement), units, given)
         if found is not None or any(letter.isdigit() for letter in statement) or len(statement.split()) <= 3:
-            rest = folded(without_numbers(bare(statement), "\0"))
+            rest = folded(without_numbers(without_contrast(bare(statement)), "\0"))
             if found is None or _BESIDE.search(without_contrast(statement)) or turned_down(folded(spec.question), rest):
                 return False
             return near(found, plain_number(spec.key), spec.relative, spec.absolute)

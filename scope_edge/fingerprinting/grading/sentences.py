@@ -18,7 +18,7 @@ from scope_edge.fingerprinting.grading.answers import visible
 from scope_edge.fingerprinting.grading.denials import DENIED, RETRACTED, denied, turned_down
 
 _MOST = 80  # sentences that are read
-_MENTIONS = 20  # of one spelling in a sentence; a sentence with more only repeats itself
+_MENTIONS = 20  # of one spelling in a sentence; after more, a sentence only repeats itself
 _NEAR = 60  # characters before a mention in which a verb that names it stands
 _SPLIT = re.compile(r"(?<=[.!?。！？])[\"')*]*\s+(?=[\"'(*]*[^\W\d_a-z])|(?<=[。！？])|\n+")
 _WORDS = re.compile(r"[^\W_]+")
@@ -168,7 +168,9 @@ def _claimed(question: str, sentence: str, named: Sequence[_Mention]) -> bool:
     if not named or not all(one.right for one in named) or _words(sentence) in _words(question):
         return False
     blank = _blanked(plain, named)
-    if len(named) >= _MENTIONS or denied(folded(question), re.sub("\0+", "\0", blank)):
+    if len(named) >= _MENTIONS:
+        blank = blank[: max(one.end for one in named)]
+    if denied(folded(question), re.sub("\0+", "\0", blank)):
         return False
     return any(_stands(question, plain, sentence, blank, one) for one in named)
 
