@@ -23,6 +23,7 @@ _NOT_BEFORE = re.compile(
     r"""(?:\b(?:not|never|neither|nor|cannot|except|excluding|besides|almost|nearly|(?:any|every)thing\ but|(?:any|all)\ but
         |(?<!none\ )other\ than
         |apart\ from|aside\ from|rul(?:e|es|ed|ing)\ out|eliminat\w+|exclud\w+|discard\w*|reject\w*|dismiss\w*|cross\w*\ out
+        |skip\w*|ignor\w*|forget
         |nicht|kein\w*|ausser|pas|sauf|hormis|menos|excepto|salvo|no\ (?:es|son|puede))|n't)
         (?:\s+(?!but\b|sondern\b|mais\b|sino\b)\w+){0,2}[\s(\["'*$]{1,4}\0
       | (?:\bnot|n't)\ (?:think|believe|say|choose|pick)\s+(?:[\w']+\s+){0,4}\W{0,3}\0
@@ -37,7 +38,8 @@ _NOT_AFTER = re.compile(
         (?:n't\b|\s+(?:\w+\s+){0,2}?(?P<word>not|never|no|wrong|incorrect|false|untrue|mistaken|ruled\ out|out|eliminated|excluded
             |impossible|unlikely|(?:too|zu|trop)\ \w+|demasiado|least\ (?:likely|plausible|probable)|less\ likely
             |falsch|nicht|kein\w*|faux|fausse|pas|falso|incorrecto)\b)
-      | (?:and|but)\ (?:that|this|it)(?:'s|\ is)\ (?:not|wrong|incorrect|false)\b | \(\W?(?:wrong|incorrect|false|falsch|faux)\b
+      | (?:(?:and|but)\ )?(?:that|this|it)(?:'s|\ is)\ (?:not|wrong|incorrect|false)\b | \(\W?(?:wrong|incorrect|false|falsch|faux)\b
+      | no\ (?:es|son)\b | n'est\ pas\b | would\ have\ been\b | なし
       | (?:cannot|can't|can\ not|couldn't|wouldn't|won't)\ be\b | does(?:n't|\ not)\ (?:fit|work|match|apply)\b
       | (?:以外|之外|では?な|じゃな|ではあり|不是|不[对對正]|是?[错錯]|は?間違|は?誤))""",
     re.VERBOSE,
@@ -49,7 +51,7 @@ _FORMERLY = (
 )
 # Each says the answer of another time, another rank, another speaker, or of one among several.
 _SHIFTED = re.compile(
-    rf"""\bused\ to\ be\b | \bno\ longer\b
+    rf"""\bused\ to\ be\b | \bif\ only\b | \b(?:fictional|imaginary|fictitious)\b | \bno\ longer\b
       | \A[^\0]{{0,200}}\b(?:{_FORMERLY})\b[^\0]{{0,40}}\0
       | \0\W{{1,3}}(?:is|was|were|has\ been|ist|war|est|etait|es|era|fue)\s+(?:\w+\s+)?(?:{_FORMERLY})\b
       | \bwas\b[^.]{{0,120}}\b(?:once|formerly|previously)\W{{0,3}}\Z

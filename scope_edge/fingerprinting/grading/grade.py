@@ -50,7 +50,7 @@ _BESIDE = re.compile(
 _REMARK = re.compile(r"\s*\([^()]*\)\Z")
 _ALTERNATIVE = re.compile(r"[\s,;.(–—-]*(?:or|and|nor|no|wait|actually|maybe|perhaps)\b", re.IGNORECASE)
 _LEADS = re.compile(
-    r"(?:\A|\s)(?:is|are|was|were|=|ist|est|es|son)\s|:\s|\b(?:(?:it|that|this|he|she)'s|c'est)\s|(?:は|是)\s?",
+    r"(?<!\S)(?:is|are|was|were|=|ist|est|es|son)\s|:\s|\b(?:(?:it|that|this|he|she)'s|c'est)\s|(?:は|是)\s?",
     re.IGNORECASE,
 )
 _INSTEAD = re.compile(r"(?:not|nicht|pas|no)\s[^,.;]{1,40}?,?\s(?:but|sondern|mais|sino)\s(.+)", re.IGNORECASE)
@@ -166,7 +166,7 @@ def _heard(spec: AnchorSpec, statement: str) -> set[str]:
             found.append(plain[: rest.start()])
     if instead := _INSTEAD.match(plain):
         found.append(instead[1])
-    plain = _COPULA.sub("", plain)
+    plain = _COPULA.sub("", re.sub(r"\A(?:no|nein|non),\s+", "", plain, flags=re.IGNORECASE))
     if (leads := list(_LEADS.finditer(plain))) and not denies(
         spec.question, f"{plain[: leads[-1].end()]}\0", (spec.key, *spec.accept)
     ):

@@ -25,7 +25,7 @@ _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _WORD = "|".join((*_WORDS, *_SCALES))
 # A number in words: a whole statement, or after "is" or a colon; never a part of a fraction.
 _IN_WORDS = re.compile(
-    rf"(?:\A|\b(?:is|are|was|were)\s|:\s)\W*(?:(?:about|exactly|only|minus)\s+)?((?:{_WORD})(?:(?:\s+and)?[\s-]+(?:{_WORD}))*)\b"
+    rf"(?:\A|\b(?:is|are|was|were|equals)\s|:\s)\W*(?:(?:about|exactly|only|minus)\s+)?((?:{_WORD})(?:(?:\s+and)?[\s-]+(?:{_WORD}))*)\b"
     r"(?!\s+(?:halves|half|thirds?|quarters?|fifths?|sixths?|eighths?|tenths?|point|dozens?|percent|per\s+cent|or|to|and)\b)",
     re.IGNORECASE,
 )
@@ -46,7 +46,7 @@ _NUMBER = re.compile(
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 # Characters that multiply the number before them.
 _MULTIPLES = {"万": 4, "萬": 4, "만": 4, "億": 8, "亿": 8, "억": 8}
-_CONTRAST = re.compile(r",\s*(?:and\s+)?not\s+[^\W\d]{0,9}\s?[$€£(*]*[-+]?[\d.,]*\d")
+_CONTRAST = re.compile(r"(?:,\s*(?:and\s+)?|\s+and\s+)not\s+[^\W\d]{0,9}\s?[$€£(*]*[-+]?[\d.,]*\d")
 _UNIT = re.compile(r"[ ]?(%|[A-Za-zµμ°Ωº][A-Za-z0-9µμ°Ω/·*^²³⁻¹-]*)")
 # Known units: after a number that was asked for in another unit, they make the answer wrong.
 _UNITS = frozenset(
