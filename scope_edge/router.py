@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from scope_edge.errors import InfeasibleError
 from scope_edge.execution.attached import attached_strings
-from scope_edge.execution.fallback import callable_models, callable_now
+from scope_edge.execution.fallback import among_callable, callable_models
 from scope_edge.execution.request import (
     ASK,
     ROUTE,
@@ -175,7 +175,8 @@ class Router:
     def decide(self, query: Query, preference: Preference, top_k: int | None = None) -> Decision:
         """Decide where a query should go. top_k: similar anchors to report. Raises as `route` does."""
         self._check_known(preference.exclude)
-        flow, preference = self._flow, self._among_callable(preference)
+        flow = self._flow
+        preference = among_callable(flow.pool, preference)
         started = time.perf_counter()
         encoded = flow.encode(query)
         milliseconds = (time.perf_counter() - started) * 1e3
@@ -184,7 +185,7 @@ class Router:
 
     def decide_many(self, requests: Iterable[tuple[Query, Preference]]) -> Iterator[Decision]:
         """Decide for many queries that `prepare` has checked, in order. Raises as `route_many` does."""
-        among = ((query, self._among_callable(preference)) for query, preference in requests)
+        among = ((query, among_callable(self.pool, preference)) for query, preference in requests)
         for encoded, decision in self._flow.decide_many(among, top_k=self._settings.top_k):
             yield self._recorded(encoded, decision, asked=False)
 
@@ -258,17 +259,6 @@ class Router:
                 journal = self._opened()
             journal.record(encoded.query, decision, None, encoded=encoded)
         return decision
-
-    def _among_callable(self, preference: Preference) -> Preference:
-        """Return the preference without the default pool's models that cannot be called, once one can be."""
-        return replace(preference, exclude=(*preference.exclude, *self._silent)) if self._silent else preference
-
-    @cached_property
-    def _silent(self) -> tuple[str, ...]:
-        """Models of the default pool that are there for reference; () if nothing can be called yet, or of a chosen pool."""
-        pool = self.pool
-        silent = tuple(card.id for card in pool if not callable_now(card))
-        return silent if self._settings.pool == DEFAULT_POOL and len(silent) < len(pool) else ()
 
     def _top_k(self, given: int | None) -> int:
         return self._settings.top_k if given is None else given

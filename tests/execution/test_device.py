@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -19,6 +20,12 @@ from scripted_gguf import after
 from tracing import Trace
 
 from scope_edge import BrokenAnswerError, Router, UnansweredError, UsageError
+from scope_edge.encoding.token_count import PromptTokens
+from scope_edge.errors import ProviderError
+from scope_edge.execution.device import DeviceProvider
+from scope_edge.execution.token_budget import TokenBudget
+from scope_edge.providers.llama.host import DeviceHost
+from scope_edge.types import ModelCard
 
 pytest.importorskip("httpx")
 if find_spec("llama_cpp") is None:
@@ -95,6 +102,13 @@ def test_a_gguf_that_does_not_load_is_followed_by_the_next(
             with pytest.raises(UnansweredError, match="cannot load it"):
                 router.ask(QUERY, alpha=0.0, local_only=True)
     assert len(cloud.calls) == 1
+
+
+def test_what_is_wrong_with_a_file_is_said_with_what_to_do(tmp_path: Path) -> None:
+    card = ModelCard(SMALL, "device", gguf=str(tmp_path / "gone.gguf"))
+    with DeviceHost(cache_dir=tmp_path) as host, pytest.raises(ProviderError, match="write the right gguf on its card"):
+        budget = TokenBudget(None, PromptTokens(1.0, 1.0), None)
+        DeviceProvider(host).begin(card, [{"role": "user", "content": "x"}], {}, budget, math.inf)
 
 
 def test_a_worker_that_dies_in_the_middle_breaks_its_answer_and_the_next_has_a_new_one(router: Router) -> None:
