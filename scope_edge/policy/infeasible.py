@@ -34,7 +34,7 @@ def explain_infeasible(bound: BindingConstraint | None, spelled: Callable[[str],
     if bound.needed is None and bound.limit == "max_seconds":
         return (
             f"no model is known to keep to {limit} {value}: the speed of every model within the other limits is unknown;"
-            " `scope-edge models test` measures it"
+            " an answer of a GGUF measures it, `scope-edge fingerprint` that of any model"
         )
     if bound.needed is None:
         return f"no model is known to keep to {limit} {value}; a limit holds for known values only"

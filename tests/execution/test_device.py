@@ -104,6 +104,28 @@ def test_a_gguf_that_does_not_load_is_followed_by_the_next(
     assert len(cloud.calls) == 1
 
 
+def test_every_answer_keeps_the_time_that_route_expects_up_to_date(router: Router) -> None:
+    def expected(of: Router) -> float | None:
+        rows = {one.model: one for one in of.route(QUERY).candidates}
+        return rows[SMALL].seconds
+
+    assert expected(router) is None, "its card says nothing of its speed"
+    before = expected(router)
+    for _ in range(2):
+        router.ask(QUERY, model=SMALL, fields={"max_tokens": 40, "temperature": 0})
+        now = expected(router)
+        assert now is not None and now != before
+        before = now
+    with Router.load() as another:
+        assert expected(another) == before, "it is kept"
+        card = next(one for one in another.pool if one.id == SMALL)
+        row = next(one for one in another.route(QUERY).candidates if one.model == SMALL)
+    assert row.prompt_tokens and row.tokens
+    assert card.load_seconds and card.prompt_tokens_per_second and card.tokens_per_second
+    reading, writing = row.prompt_tokens / card.prompt_tokens_per_second, row.tokens / card.tokens_per_second
+    assert before == pytest.approx(card.load_seconds + reading + writing)
+
+
 def test_what_is_wrong_with_a_file_is_said_with_what_to_do(tmp_path: Path) -> None:
     card = ModelCard(SMALL, "device", gguf=str(tmp_path / "gone.gguf"))
     with DeviceHost(cache_dir=tmp_path) as host, pytest.raises(ProviderError, match="write the right gguf on its card"):
