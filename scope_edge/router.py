@@ -62,13 +62,14 @@ class Router:
 
     The keyword options of a call (missing or None: as the settings say):
 
-    alpha: 0 = cheapest ... 1 = most accurate. max_tokens: of prompt and completion together, in the model's own tokens.
+    alpha: 0 = cheapest ... 1 = most accurate. max_tokens: of prompt and answer together, in the model's own tokens.
     max_usd: US dollars. max_seconds: loading included. local_only: only models on the device. exclude: one or several model ids.
     fallback: "none" or "cheapest", for when no model keeps to the limits. policy: "scope-edge" or "paper".
     system, history: sent along with the text; history is (role, text) pairs, oldest first. id: returned as the decision's query_id.
 
     Options of an answer: model: the only model to call. verify: 2 = take a second sample of answers on the device, 0 = do not.
-    fields: further fields of the wire format, passed on to the model ("temperature", "stop", "max_tokens", ...).
+    fields: further fields of the wire format, passed on to the model ("temperature", "stop", ...). There, as in OpenAI's API,
+    "max_tokens" is of the answer alone, as the setting max_answer_tokens.
     """
 
     def __init__(self, settings: Settings, shared: SharedParts | None = None) -> None:
@@ -156,7 +157,7 @@ class Router:
         started = time.monotonic()
         given = read_options(options, ASK)
         model, preference = given.get("model"), read_preference(given, self._settings)
-        fields = read_fields(given.get("fields"))
+        fields = limited(read_fields(given.get("fields")), self._settings.max_answer_tokens)
         request = AskRequest(
             query=replace(read_query(text, given), attached=attached_strings((), fields)),
             preference=preference,
@@ -213,6 +214,8 @@ class Router:
             if decision.choice is None:
                 self._recorded(encoded, decision, asked=True)
                 raise InfeasibleError(explain_infeasible(decision.bound), decision)
+        # A fallback lifts the limit on prompt and answer together. The answer alone still keeps to it.
+        most = preference.budget.tokens if decision.over_budget else None
         execution = executor.start(
             Request(
                 query=request.query,
@@ -220,7 +223,7 @@ class Router:
                 budget=preference.budget,
                 ceiling=preference.ceiling,
                 messages=request.messages,
-                fields=limited(request.fields, self._settings.max_answer_tokens),
+                fields=limited(request.fields, most),
                 local_only=preference.local_only,
                 verify=request.verify,
                 encoded=encoded,

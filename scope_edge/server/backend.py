@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scope_edge.catalog.cards import nearest
 from scope_edge.execution.fallback import callable_now, why_not_called
-from scope_edge.execution.request import Asked, AskRequest
+from scope_edge.execution.request import Asked, AskRequest, limited
 from scope_edge.policy.overrides import is_unlimited
 from scope_edge.server.errors import ApiError, bad
 from scope_edge.server.pipelines import PipelineCache
@@ -126,7 +126,7 @@ class Backend:
             model=None if card is None else card.id,
             estimate=not at_once,
             messages=messages,
-            fields=conversation.fields,
+            fields=limited(conversation.fields, settings.max_answer_tokens),
             needs=conversation.needs,
             verify=settings.verify if not conversation.needs else 0,
             previous_model=None if card is not None else self.conversations.model_of(target.name, messages),

@@ -240,5 +240,6 @@ def test_an_answer_has_a_limit_of_its_own(router: Router, own_folders: Path) -> 
         for fields, tokens in (({}, 9), ({"max_tokens": 5}, 5), ({"max_completion_tokens": 50}, 9)):
             run = capped.ask(QUERY, model=SMALL, fields={"temperature": 0, **fields}).run
             assert (run.completion_tokens, run.ending) == (tokens, "cut")
-        over = capped.ask(QUERY, alpha=0.0, exclude=LARGE, max_tokens=1, fallback="cheapest")
-        assert over.run.completion_tokens == 9, "no fallback lifts it"
+        for most, tokens in ((12, 9), (3, 3)):
+            over = capped.ask(QUERY, alpha=0.0, exclude=LARGE, max_tokens=most, fallback="cheapest")
+            assert over.decision.over_budget and over.run.completion_tokens == tokens, "no fallback lifts either"
