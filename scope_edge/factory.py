@@ -91,7 +91,7 @@ def load_pipeline(settings: Settings, encoder: Callable[[], QueryEncoder] | None
     """
     # Half of a cold start, and most of it outside the interpreter: the rest is made ready meanwhile.
     encoder = encoder or load_encoder(settings)
-    pool = open_catalog(settings).pool()
+    pool, look = _with_speeds(open_catalog(settings).pool())
 
     from scope_edge.estimation.anchors import load_bank
     from scope_edge.estimation.feedback_correction import FeedbackCorrectedEstimator
@@ -107,7 +107,7 @@ def load_pipeline(settings: Settings, encoder: Callable[[], QueryEncoder] | None
         encoder=encoder(),
         bank=bank,
         estimator=FeedbackCorrectedEstimator(state.prior, state.irt.map, pool),
-        policy=PoolPolicy(pool, state.prepared),
+        policy=PoolPolicy(pool, state.prepared, look),
         refiner=_refiner(settings, pool, state.fingerprints),
         guard=_guard(settings),
     )
@@ -188,6 +188,18 @@ def _refiner(
     from scope_edge.estimator.factory import load_estimator
 
     return load_estimator(settings, pool, fingerprints)
+
+
+def _with_speeds(
+    pool: tuple[ModelCard, ...],
+) -> tuple[tuple[ModelCard, ...], Callable[[], Sequence[ModelCard] | None]]:
+    """Return the pool's cards with their speeds as last measured, and what returns them again when that has changed."""
+    if all(card.gguf is None for card in pool):
+        return pool, lambda: None
+    from scope_edge.providers.llama.loadable import speeds_of
+
+    look = speeds_of(pool)
+    return tuple(look() or pool), look
 
 
 def _unloadable(pool: Sequence[ModelCard]) -> Mapping[str, str]:

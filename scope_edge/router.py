@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from scope_edge.errors import InfeasibleError
 from scope_edge.execution.attached import attached_strings
-from scope_edge.execution.fallback import callable_models, callable_now
+from scope_edge.execution.fallback import among_callable, callable_models
 from scope_edge.execution.request import (
     ASK,
     ROUTE,
@@ -62,13 +62,14 @@ class Router:
 
     The keyword options of a call (missing or None: as the settings say):
 
-    alpha: 0 = cheapest ... 1 = most accurate. max_tokens: of prompt and completion together, in the model's own tokens.
+    alpha: 0 = cheapest ... 1 = most accurate. max_tokens: of prompt and answer together, in the model's own tokens.
     max_usd: US dollars. max_seconds: loading included. local_only: only models on the device. exclude: one or several model ids.
     fallback: "none" or "cheapest", for when no model keeps to the limits. policy: "scope-edge" or "paper".
     system, history: sent along with the text; history is (role, text) pairs, oldest first. id: returned as the decision's query_id.
 
     Options of an answer: model: the only model to call. verify: 2 = take a second sample of answers on the device, 0 = do not.
-    fields: further fields of the wire format, passed on to the model ("temperature", "stop", "max_tokens", ...).
+    fields: further fields of the wire format, passed on to the model ("temperature", "stop", ...). There, as in OpenAI's API,
+    "max_tokens" is of the answer alone, as the setting max_answer_tokens.
     """
 
     def __init__(self, settings: Settings, shared: SharedParts | None = None) -> None:
@@ -156,7 +157,7 @@ class Router:
         started = time.monotonic()
         given = read_options(options, ASK)
         model, preference = given.get("model"), read_preference(given, self._settings)
-        fields = read_fields(given.get("fields"))
+        fields = limited(read_fields(given.get("fields")), self._settings.max_answer_tokens)
         request = AskRequest(
             query=replace(read_query(text, given), attached=attached_strings((), fields)),
             preference=preference,
@@ -175,7 +176,8 @@ class Router:
     def decide(self, query: Query, preference: Preference, top_k: int | None = None) -> Decision:
         """Decide where a query should go. top_k: similar anchors to report. Raises as `route` does."""
         self._check_known(preference.exclude)
-        flow, preference = self._flow, self._among_callable(preference)
+        flow = self._flow
+        preference = among_callable(flow.pool, preference)
         started = time.perf_counter()
         encoded = flow.encode(query)
         milliseconds = (time.perf_counter() - started) * 1e3
@@ -184,7 +186,7 @@ class Router:
 
     def decide_many(self, requests: Iterable[tuple[Query, Preference]]) -> Iterator[Decision]:
         """Decide for many queries that `prepare` has checked, in order. Raises as `route_many` does."""
-        among = ((query, self._among_callable(preference)) for query, preference in requests)
+        among = ((query, among_callable(self.pool, preference)) for query, preference in requests)
         for encoded, decision in self._flow.decide_many(among, top_k=self._settings.top_k):
             yield self._recorded(encoded, decision, asked=False)
 
@@ -212,6 +214,8 @@ class Router:
             if decision.choice is None:
                 self._recorded(encoded, decision, asked=True)
                 raise InfeasibleError(explain_infeasible(decision.bound), decision)
+        # A fallback lifts the limit on prompt and answer together. The answer alone still keeps to it.
+        most = preference.budget.tokens if decision.over_budget else None
         execution = executor.start(
             Request(
                 query=request.query,
@@ -219,7 +223,7 @@ class Router:
                 budget=preference.budget,
                 ceiling=preference.ceiling,
                 messages=request.messages,
-                fields=limited(request.fields, self._settings.max_answer_tokens),
+                fields=limited(request.fields, most),
                 local_only=preference.local_only,
                 verify=request.verify,
                 encoded=encoded,
@@ -258,17 +262,6 @@ class Router:
                 journal = self._opened()
             journal.record(encoded.query, decision, None, encoded=encoded)
         return decision
-
-    def _among_callable(self, preference: Preference) -> Preference:
-        """Return the preference without the default pool's models that cannot be called, once one can be."""
-        return replace(preference, exclude=(*preference.exclude, *self._silent)) if self._silent else preference
-
-    @cached_property
-    def _silent(self) -> tuple[str, ...]:
-        """Models of the default pool that are there for reference; () if nothing can be called yet, or of a chosen pool."""
-        pool = self.pool
-        silent = tuple(card.id for card in pool if not callable_now(card))
-        return silent if self._settings.pool == DEFAULT_POOL and len(silent) < len(pool) else ()
 
     def _top_k(self, given: int | None) -> int:
         return self._settings.top_k if given is None else given

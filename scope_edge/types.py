@@ -25,6 +25,7 @@ Where = Literal["device", "cloud"]
 Evidence = Literal["strong", "weak", "none"]
 PolicyName = Literal["scope-edge", "paper"]
 Fallback = Literal["none", "cheapest"]
+LeftOut = Literal["reference", "needs", "model"]
 Counted = Literal["server", "tokenizer", "estimate"]
 Ending = Literal["complete", "cut", "loop", "broken", "cancelled", "failed"]
 
@@ -147,7 +148,13 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """The user's wishes for one decision. alpha: 0 = cheapest, 1 = most accurate. ceiling: limits that no fallback lifts."""
+    """The user's wishes for one decision.
+
+    Attributes:
+        alpha: 0 = cheapest, 1 = most accurate. ceiling: limits that no fallback lifts.
+        exclude: models that the user named. left_out: model id -> why else it is not a choice, as pairs: "reference" (its card
+            does not say how it is called), "needs" (it does not support what the request needs), "model" (another was asked for).
+    """
 
     alpha: float = 0.5
     budget: Budget = field(default_factory=Budget)
@@ -156,6 +163,7 @@ class Preference:
     fallback: Fallback = "none"
     policy: PolicyName = "scope-edge"
     ceiling: Budget = field(default_factory=Budget)
+    left_out: tuple[tuple[str, LeftOut], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

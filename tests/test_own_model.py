@@ -42,7 +42,7 @@ def candidate(someone: User, model: str) -> dict[str, object]:
 def measured(someone: User, model: str, answers: int) -> None:
     """Ask it anchors, and look whether it is a candidate like any other then, with no step between."""
     assert candidate(someone, model)["evidence"] == "none"
-    asked = someone("fingerprint", model, "--limit", str(answers), "--max-tokens", "16", "--json").json
+    asked = someone("fingerprint", model, "--limit", str(answers), "--max-answer-tokens", "16", "--json").json
     assert asked["answered"] == answers and asked["missing"] == {}
     row = candidate(someone, model)
     assert row["evidence"] in ("weak", "strong") and row["excluded_by"] is None

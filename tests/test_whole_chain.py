@@ -63,7 +63,17 @@ def killed(arguments: list[str], environment: dict[str, str], server: Server, an
 @pytest.mark.long
 def test_nothing_is_lost_and_nothing_paid_twice_from_the_command_to_the_gguf(tmp_path: Path, model: Answers) -> None:
     environment = user(tmp_path) | {"VENDOR_KEY": KEY, "NO_PROXY": "127.0.0.1"}
-    arguments = ["fingerprint", "mine", "--limit", str(LIMIT), "--max-tokens", str(TOKENS), "--timeout", "10", "--json"]
+    arguments = [
+        "fingerprint",
+        "mine",
+        "--limit",
+        str(LIMIT),
+        "--max-answer-tokens",
+        str(TOKENS),
+        "--timeout",
+        "10",
+        "--json",
+    ]
     with (
         serving(model) as server,
         serving(lambda *_: Said("mine now", 1, 1)) as thief,

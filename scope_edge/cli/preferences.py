@@ -8,7 +8,12 @@ from scope_edge.cli.options import Command, complete_model, pool_option, profile
 
 _OPTIONS = (
     setting_option("alpha", "A", "0 = cheapest, 1 = most accurate.  [default: 0.5]"),
-    setting_option("max_tokens", "N", "Limit on prompt and completion tokens together."),
+    setting_option(
+        "max_tokens",
+        "N",
+        "Limit on the tokens of prompt and answer together. (OpenAI's max_tokens, of the answer alone, is `ask"
+        " --max-answer-tokens`.)",
+    ),
     setting_option("max_usd", "USD", "Limit on cost in US dollars. Rules out models whose price is unknown."),
     setting_option(
         "max_seconds", "S", "Limit on time, including loading the model. Rules out models whose speed is unknown."

@@ -199,7 +199,7 @@ def _error(body: Mapping[str, Any]) -> ScopeEdgeError | None:
     """Return the error of a request that the server carried out; None = it did not, so the command can do the work."""
     message, extra = str(body["message"]), body.get("scope_edge") or {}
     run = read_run(json.dumps(extra.get("run")), _SOURCE) if extra.get("run") else None
-    if body["code"] == "infeasible" and extra.get("decision"):
+    if body["code"] in ("infeasible", "context_length_exceeded") and extra.get("decision") and run is None:
         return errors.InfeasibleError(message, read_decision(json.dumps(extra["decision"]), _SOURCE))
     if body["code"] == "spending_cap":
         return errors.BudgetError(message)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from scope_edge.errors import ContextLengthError, ProviderError, ScopeEdgeError, WorkerError
 from scope_edge.execution.protocols import CompletionStream
 from scope_edge.execution.request import texts_of
-from scope_edge.providers.llama.host import DeviceStream, Generation
+from scope_edge.providers.llama.host import DeviceStream, Generation, card_path
 from scope_edge.providers.llama.loadable import gguf_path, own_sampling
-from scope_edge.providers.llama.messages import Message, Sampling
+from scope_edge.providers.llama.messages import Message
 from scope_edge.providers.openai.stream import Piece
 
 if TYPE_CHECKING:
@@ -37,26 +38,29 @@ class DeviceProvider:
 
     def prompt_tokens(self, card: ModelCard, messages: Messages) -> int | None:
         """Count them with the model's own tokenizer, its chat template included. Raises ProviderError."""
+        plain = _plain(messages)
         try:
-            return self._host.count(card, _plain(messages))
+            return self._host.count(card, plain)
         except ScopeEdgeError as error:
-            raise ProviderError(str(error), unbilled=True) from error
+            raise _failed(error) from error
 
     def begin(
         self, card: ModelCard, messages: Messages, fields: Mapping[str, Any], budget: TokenBudget, until: float
     ) -> DeviceCompletionStream:
         """Call a model; its answer is still to come. Raises ProviderError: the model cannot do this, or cannot be loaded."""
         _check_able(fields)
-        options = Generation(
-            max_tokens=_LONGEST_ANSWER if budget.max_tokens is None else budget.max_tokens,
-            sampling=_sampling(fields, own_sampling(gguf_path(card))),
-            stop=_stop(fields),
-            deadline=max(until - time.monotonic(), 0.0) if math.isfinite(until) else None,
-        )
+        plain, sampling, stop = _plain(messages), _sampling(fields), _stop(fields)
         try:
-            return DeviceCompletionStream(self._host.stream(card, _plain(messages), options))
+            card_path(card)  # says best what is wrong with the file
+            options = Generation(
+                max_tokens=_LONGEST_ANSWER if budget.max_tokens is None else budget.max_tokens,
+                sampling=replace(own_sampling(gguf_path(card)), **sampling),
+                stop=stop,
+                deadline=max(until - time.monotonic(), 0.0) if math.isfinite(until) else None,
+            )
+            return DeviceCompletionStream(self._host.stream(card, plain, options))
         except ScopeEdgeError as error:
-            raise ProviderError(str(error), unbilled=True) from error
+            raise _failed(error) from error
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -92,13 +96,20 @@ class DeviceCompletionStream(CompletionStream[DeviceStream]):
                 yield Piece(text)
         except ScopeEdgeError as error:
             # A worker that crashed may do better with less memory; a model that llama.cpp refuses will not.
-            retryable = isinstance(error, WorkerError) and not error.refused
-            code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
-            raise ProviderError(str(error), retryable=retryable, unbilled=True, code=code) from error
+            raise _failed(error, retryable=isinstance(error, WorkerError) and not error.refused) from error
         finally:
             self.close()
         if self._stream.ending == "cancelled" and not wrote:
             raise ProviderError("wrote nothing before the time was up", unbilled=True)
+
+
+def _failed(error: ScopeEdgeError, *, retryable: bool = False) -> ProviderError:
+    code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
+    return ProviderError(str(error), retryable=retryable, unbilled=True, code=code)
+
+
+def _unable(why: str) -> ProviderError:
+    return ProviderError(why, unbilled=True, code="unsupported_parameter")
 
 
 def _plain(messages: Messages) -> tuple[Message, ...]:
@@ -106,7 +117,7 @@ def _plain(messages: Messages) -> tuple[Message, ...]:
     texts, other = texts_of(messages)
     roles = [_ROLES.get(str(message.get("role"))) for message in messages]
     if other or None in roles:
-        raise ProviderError("takes text only: no pictures, and no results of tools", unbilled=True)
+        raise _unable("takes text only: no pictures, and no results of tools")
     return tuple(Message(role or "user", text) for role, text in zip(roles, texts, strict=True))
 
 
@@ -116,30 +127,23 @@ def _check_able(fields: Mapping[str, Any]) -> None:
     if isinstance(form, Mapping) and form.get("type", "text") != "text":
         unable.append("response_format")
     if unable:
-        why = f"not supported on the device: {', '.join(unable)}"
-        raise ProviderError(why, unbilled=True, code="unsupported_parameter")
+        raise _unable(f"not supported on the device: {', '.join(unable)}")
 
 
-def _sampling(fields: Mapping[str, Any], usual: Sampling) -> Sampling:
-    """Return the request's sampling, or else the model's own. Raises ProviderError: out of range, for any model."""
+def _sampling(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a request says of `Sampling`. Raises ProviderError: out of range, for any model."""
     seed = fields.get("seed")
     if seed is not None and type(seed) is not int:
         raise ProviderError("seed must be a whole number", content=True, unbilled=True)
-    return Sampling(
-        temperature=_number(fields, "temperature", usual.temperature, 2.0),
-        top_p=_number(fields, "top_p", usual.top_p, 1.0),
-        top_k=usual.top_k,
-        seed=usual.seed if seed is None else seed % 2**63,
-    )
-
-
-def _number(fields: Mapping[str, Any], name: str, usual: float, most: float) -> float:
-    value = fields.get(name)
-    if value is None:
-        return usual
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most:
-        return float(value)
-    raise ProviderError(f"{name} must be a number from 0 to {most:g}", content=True, unbilled=True)
+    given: dict[str, Any] = {} if seed is None else {"seed": seed % 2**63}
+    for name, most in (("temperature", 2.0), ("top_p", 1.0)):
+        value = fields.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= most:
+            raise ProviderError(f"{name} must be a number from 0 to {most:g}", content=True, unbilled=True)
+        given[name] = float(value)
+    return given
 
 
 def _stop(fields: Mapping[str, Any]) -> tuple[str, ...]:

@@ -208,7 +208,7 @@ class Execution:
             return True
         if checked is None:
             # No piece of it was given: however it failed, the next model may begin anew.
-            self._add_attempt(candidate, str(failure), failure)
+            self._refused(first, bill, failure)
             return False
         if checked.verdict == "differ":
             self._contradicted = (candidate, first, bill, checked.pieces)
@@ -269,11 +269,15 @@ class Execution:
 
     def _failed(self, call: Call, bill: Bill, failure: Exception | None) -> None:
         """Note a failed call. Raises BrokenAnswerError, RefusedError: no other model may follow."""
-        model, why = call.card.id, str(failure)
         if call.first is not None:
             run = self._end(call, bill, "broken")
-            lead = f"{model} broke off after {len(call.text)} characters"
-            raise BrokenAnswerError(f"{lead} ({why}); ask again for a whole answer", call.text, run) from failure
+            lead = f"{call.card.id} broke off after {len(call.text)} characters"
+            raise BrokenAnswerError(f"{lead} ({failure}); ask again for a whole answer", call.text, run) from failure
+        self._refused(call, bill, failure)
+
+    def _refused(self, call: Call, bill: Bill, failure: Exception | None) -> None:
+        """Note a call without an answer. Raises RefusedError: no other model may follow."""
+        model, why = call.card.id, str(failure)
         self._add_attempt(call.candidate, why, failure)
         if isinstance(failure, ProviderError) and failure.code is not None:
             self._unable.append(failure.code)

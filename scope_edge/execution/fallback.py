@@ -12,7 +12,7 @@ from scope_edge.settings.validation import join_some
 
 if TYPE_CHECKING:
     from scope_edge.execution.request import Request
-    from scope_edge.types import Candidate, Decision, ModelCard, Preference
+    from scope_edge.types import Candidate, Decision, LeftOut, ModelCard, Preference
 
 # A warning names this many models; a pool may have a thousand.
 _NAMED = 5
@@ -21,6 +21,19 @@ _NAMED = 5
 def callable_now(card: ModelCard) -> bool:
     """Return whether a card says how its model is called, and the model is not retired."""
     return _has_address(card) and not is_retired(card)
+
+
+def reference_models(pool: Iterable[ModelCard]) -> tuple[str, ...]:
+    """Return the models that cannot be called, so that they are in a pool for reference."""
+    return tuple(card.id for card in pool if not callable_now(card))
+
+
+def among_callable(pool: Sequence[ModelCard], preference: Preference) -> Preference:
+    """Return the preference without reference models, unless the pool has no others."""
+    silent = reference_models(pool)
+    if len(silent) == len(pool):
+        return preference
+    return replace(preference, left_out=tuple((model, "reference") for model in silent))
 
 
 def why_not_called(card: ModelCard, *, local_only: bool) -> str | None:
@@ -57,7 +70,7 @@ def better_elsewhere(candidate: Candidate, contradicted: Candidate) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CallableModels:
-    """The models that a decision may choose from. preference: excludes all others. warnings: on those left out."""
+    """The models that a decision may choose from. preference: leaves all others out. warnings: on those left out."""
 
     preference: Preference
     warnings: tuple[str, ...]
@@ -86,7 +99,7 @@ def callable_models(
         cards = [card for card in pool if card.id == pinned]
         if not cards:
             raise UsageError(f"{pinned} is not in this pool; name a pool with this model, or pool={pinned!r}")
-    silent = [card.id for card in cards if not callable_now(card)]
+    silent = reference_models(cards)
     if cards and len(silent) == len(cards):
         if pinned is not None:
             raise UsageError(f"{pinned}: {why_not_called(cards[0], local_only=False)}")
@@ -103,16 +116,17 @@ def callable_models(
             f"no model of this pool is known to support {', '.join(wanted)}; where one does, say so on its card:"
             f" supports = [{', '.join(map(repr, wanted))}]".replace("'", '"')
         )
-    left = {card.id for card in cards} - {*silent, *unable}
-    excluded = tuple(card.id for card in pool if card.id not in left)
-    kept = replace(preference, exclude=(*dict.fromkeys((*preference.exclude, *excluded)),))
+    why: dict[str, LeftOut] = {card.id: "model" for card in pool if pinned not in (None, card.id)}
+    why.update((model, "needs") for model in unable)
+    why.update((model, "reference") for model in silent)
+    kept = replace(preference, left_out=(*why.items(),))
     lost = silent if picked else [card.id for card in cards if card.id in silent and _has_address(card)]
     reasons = (
         (lost, "their cards do not say how they are called, or they are retired"),
         (unable, f"their cards do not say that they support {', '.join(wanted)}"),
     )
     return CallableModels(
-        kept, tuple(f"left out, since {why}: {join_some(models, _NAMED)}" for models, why in reasons if models)
+        kept, tuple(f"left out, since {reason}: {join_some(models, _NAMED)}" for models, reason in reasons if models)
     )
 
 

@@ -206,9 +206,14 @@ def limited(fields: Mapping[str, Any], most: int | None) -> Mapping[str, Any]:
     """Return the fields with a limit on the answer's tokens, unless they have a lower one. most: None = unlimited."""
     if most is None:
         return fields
-    given = [value for name in TOKEN_LIMITS if type(value := fields.get(name)) is int]
     rest = {name: value for name, value in fields.items() if name not in TOKEN_LIMITS}
-    return {**rest, TOKEN_LIMITS[0]: min(most, *given)} if given else {**rest, TOKEN_LIMITS[0]: most}
+    wanted = wanted_tokens(fields)
+    return {**rest, TOKEN_LIMITS[0]: most if wanted is None else min(most, wanted)}
+
+
+def wanted_tokens(fields: Mapping[str, Any]) -> int | None:
+    """Return the limit on the answer's tokens in a request, under either name; None = unlimited."""
+    return min((value for name in TOKEN_LIMITS if type(value := fields.get(name)) is int), default=None)
 
 
 def read_verify(options: Mapping[str, Any], settings: Settings) -> int:

@@ -21,7 +21,7 @@ from scope_edge.encoding.token_count import (
 )
 from scope_edge.errors import BudgetError, ProviderError
 from scope_edge.execution.attached import attached_strings, predicted_text, unsized_part
-from scope_edge.execution.request import TOKEN_LIMITS, texts_of
+from scope_edge.execution.request import texts_of, wanted_tokens
 from scope_edge.policy.price import Price
 
 if TYPE_CHECKING:
@@ -82,12 +82,6 @@ def token_budget_for(
     completion = cap if math.isfinite(cap) else candidate.tokens_hi
     usd_hi = 0.0 if price.free else None if completion is None else price.of(prompt.high, completion + predicted)
     return TokenBudget(math.floor(cap) if math.isfinite(cap) else None, prompt, usd_hi)
-
-
-def wanted_tokens(fields: Mapping[str, Any]) -> int | None:
-    """Return the limit on tokens in a request, under either name; None = unlimited."""
-    given = [value for name in TOKEN_LIMITS if type(value := fields.get(name)) is int]
-    return min(given, default=None)
 
 
 def check_sized(

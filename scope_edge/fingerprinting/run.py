@@ -37,6 +37,7 @@ from scope_edge.fingerprinting.progress import (
     place_among,
 )
 from scope_edge.fingerprinting.questions import digest, load_questions
+from scope_edge.providers.llama.loadable import with_speed
 from scope_edge.providers.openai.client import ChatClient
 from scope_edge.storage import assets
 from scope_edge.storage.packs import write_pack
@@ -300,7 +301,7 @@ class Fingerprinting:
         )
 
     def _projection(self, budget: SpendingBudget, known: Mapping[str, LoggedAnswer]) -> Projection:
-        options, speed = self._options, self._card.tokens_per_second
+        options, speed = self._options, with_speed(self._card).tokens_per_second
         unasked = [one for one in self._questions if one.anchor not in known]
         total = len(self._questions[: options.limit])
         # The answers will decide which of them are asked: these are what an average model would be asked.

@@ -5,8 +5,9 @@ A context length is a fact, not a budget: an unknown one rules nothing out, and 
 prompt alone is compared with it.
 
 `Candidate.excluded_by` and `BindingConstraint.limit` use these names only, and a model ruled out by several carries the first:
-"exclude" (named by the user), "local_only" (a cloud model), "cannot_load" (its GGUF is missing, damaged, or too large for the
-machine), "context" (prompt + completion beyond the context length), "max_tokens", "max_usd", "max_seconds".
+"exclude" (named by the user), those of `Preference.left_out`, "local_only" (a cloud model), "cannot_load" (its GGUF is missing,
+damaged, or too large for the machine), "context" (prompt + completion beyond the context length), "max_tokens", "max_usd",
+"max_seconds".
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from scope_edge.errors import UsageError
-from scope_edge.types import BindingConstraint, Budget, Preference
+from scope_edge.types import BindingConstraint, Budget, LeftOut, Preference
 
 if TYPE_CHECKING:
     from scope_edge.policy.costs import Bools, Costs, PoolColumns
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 BUDGETS = ("max_tokens", "max_usd", "max_seconds")
 # Limits without a size, the easiest to give up first.
 _PLAIN = ("local_only", "exclude", "cannot_load")
+_LEFT_OUT: tuple[str, ...] = get_args(LeftOut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,9 @@ def limits_in_force(
     limits = []
     if preference.exclude:
         limits.append(Limit("exclude", unsized, unsized, np.isin(pool.models, preference.exclude)))
+    for name in _LEFT_OUT:
+        if models := [model for model, why in preference.left_out if why == name]:
+            limits.append(Limit(name, unsized, unsized, np.isin(pool.models, models)))
     if preference.local_only:
         limits.append(Limit("local_only", unsized, unsized, pool.cloud))
     if unloadable:
@@ -117,9 +122,14 @@ def binding(limits: Sequence[Limit]) -> tuple[BindingConstraint, str | None]:
 
     It is the limit that alone keeps some model out and would have to give way least: budgets by relative change, then a
     context length, then limits without a size (local_only, exclude, cannot_load), last a limit that no known value would
-    satisfy. Where every model breaks several, it is the first one broken by a model that breaks the fewest.
+    satisfy. Where every model breaks several, it is the first one broken by a model that breaks the fewest. Models that are
+    left out whatever the limits are blamed on none, unless there are no others.
     """
     broken = np.sum([limit.broken for limit in limits], axis=0)
+    left_out = ~keeping([limit for limit in limits if limit.name in _LEFT_OUT], len(broken))
+    if left_out.all():
+        return BindingConstraint(next(limit.name for limit in limits if limit.name in _LEFT_OUT), None, None), None
+    broken = np.where(left_out, len(limits) + 1, broken)
     alone = [option for limit in limits for option in _ways_out(limit, limit.broken & (broken == 1))]
     if alone:
         return min(alone, key=lambda option: option[0])[1], None

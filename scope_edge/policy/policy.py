@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from scope_edge.encoding.token_count import query_prompt_tokens
 from scope_edge.policy.alpha import switches
 from scope_edge.policy.constraints import binding, check_preference, excluded_by
+from scope_edge.policy.costs import pool_columns
 from scope_edge.policy.utility import PolicyPool, ScoredCandidates, decision_context, ranking, weighable
 from scope_edge.settings.validation import join_some
 from scope_edge.types import (
@@ -48,11 +50,25 @@ _NAMED = 5
 
 
 class PoolPolicy:
-    """The policy of one pool, as the pipeline knows it. prepared: `policy_pool` of the same cards."""
+    """The policy of one pool, as the pipeline knows it."""
 
-    def __init__(self, pool: Sequence[ModelCard], prepared: PolicyPool) -> None:
+    def __init__(
+        self,
+        pool: Sequence[ModelCard],
+        prepared: PolicyPool,
+        speeds: Callable[[], Sequence[ModelCard] | None] = lambda: None,
+    ) -> None:
+        """prepared: `policy_pool` of the same cards. speeds: returns these with their speeds; None = as at its last call."""
         self.pool = tuple(pool)
-        self._prepared = prepared
+        self._latest, self._speeds = prepared, speeds
+
+    @property
+    def _prepared(self) -> PolicyPool:
+        """The pool at its latest speeds. What alpha means in it stays as it was."""
+        cards = self._speeds()
+        if cards is not None:
+            self._latest = replace(self._latest, columns=pool_columns(cards))
+        return self._latest
 
     def decide(
         self, query: Query, estimates: Estimates, preference: Preference, slices: tuple[Slice, ...]

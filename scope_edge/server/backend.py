@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from scope_edge.catalog.cards import nearest
 from scope_edge.execution.fallback import callable_now, why_not_called
-from scope_edge.execution.request import Asked, AskRequest
+from scope_edge.execution.request import Asked, AskRequest, limited
 from scope_edge.policy.overrides import is_unlimited
-from scope_edge.server.errors import ApiError
+from scope_edge.server.errors import ApiError, bad
 from scope_edge.server.pipelines import PipelineCache
 from scope_edge.server.schemas import AUTO
 from scope_edge.server.sessions import Sessions
@@ -126,7 +126,7 @@ class Backend:
             model=None if card is None else card.id,
             estimate=not at_once,
             messages=messages,
-            fields=conversation.fields,
+            fields=limited(conversation.fields, settings.max_answer_tokens),
             needs=conversation.needs,
             verify=settings.verify if not conversation.needs else 0,
             previous_model=None if card is not None else self.conversations.model_of(target.name, messages),
@@ -137,8 +137,17 @@ class Backend:
 
 
 def tightened(settings: Settings, options: RequestOptions) -> Settings:
-    """Return the settings with a request's options. A request's limits can be narrower than the server's, never wider."""
+    """Return the settings with a request's options. A request's limits can be narrower than the server's, never wider.
+
+    Raises ApiError for an unknown profile: each one in use has a router of its own.
+    """
     changes = dict(options.settings)
+    profile = changes.get("profile")
+    if profile is not None and profile not in settings.profiles:
+        why = (
+            f"recorded_profile: the server's settings have no profile {profile!r}{nearest(profile, settings.profiles)}"
+        )
+        raise bad(why, "scope_edge.recorded_profile")
     for name in _CAPS:
         limit = getattr(settings, name)
         if name in changes and limit is not None:

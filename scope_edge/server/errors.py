@@ -90,4 +90,6 @@ def api_error_of(error: ApiError | ScopeEdgeError) -> ApiError:
     more = {"partial": error.text} if isinstance(error, BrokenAnswerError) else None
     if isinstance(error, RefusedError) and error.code is not None:
         code = error.code
+    if isinstance(error, InfeasibleError) and error.decision.bound and error.decision.bound.limit == "context":
+        code = "context_length_exceeded"
     return ApiError(status, str(error), code, kind=kind, headers=_NOT_AGAIN if status >= 500 else {}, more=more)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Settings that a call gives with it: they make no other router.
 _PER_CALL = (
     "alpha", "max_tokens", "max_usd", "max_seconds", "local_only", "fallback", "policy", "top_k", "verify", "stick", "use_server",
+    "max_answer_tokens",
 )  # fmt: skip
 _MAX_ROUTERS = 6
 _ARENA_MAX = -8

@@ -108,6 +108,28 @@ def test_a_refused_request_ends_with_2(cli: Cli, server: Server) -> None:
     assert done.code == 2 and "against our policy" in done.complaint and server.calls == []
 
 
+@pytest.mark.parametrize(
+    ("args", "sent"),
+    [
+        (("--max-answer-tokens", "9"), 9),
+        (("--max-tokens", "9", "--fallback", "cheapest"), 9),
+        (("--max-tokens", "9", "--max-answer-tokens", "7", "--fallback", "cheapest"), 7),
+        (("--max-usd", "0", "--max-tokens", "5000", "--max-answer-tokens", "9", "--fallback", "cheapest"), 9),
+    ],
+)
+def test_no_fallback_drops_a_limit_on_the_answers_tokens(
+    cli: Cli, server: Server, args: tuple[str, ...], sent: int
+) -> None:
+    assert cli("ask", *args, QUERY, settings=settings(server, server)).code == 0
+    assert [call.body["max_tokens"] for call in server.calls] == [sent]
+
+
+def test_the_limit_on_prompt_and_answer_leaves_what_the_prompt_does_not_take(cli: Cli, server: Server) -> None:
+    assert cli("ask", "--max-tokens", "5000", QUERY, settings=settings(server, server)).code == 0
+    (call,) = server.calls
+    assert 4000 < call.body["max_tokens"] < 5000
+
+
 def test_limits_that_nothing_keeps_to_end_with_3(cli: Cli, server: Server) -> None:
     done = cli("ask", "--max-tokens", "1", QUERY, settings=settings(server, server))
     assert done.code == 3 and "--max-tokens" in done.complaint and "is enough" in done.complaint

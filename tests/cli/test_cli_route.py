@@ -358,5 +358,26 @@ def test_once_a_model_can_be_called_only_such_models_are_chosen(cli: Cli) -> Non
         assert {one["model"] for one in body["candidates"] if one["excluded_by"] is None} == {"gemma-3-4b-it"}
     lines = cli("route", "--jsonl", "-", input=json.dumps({"text": QUERY}) + "\n").out
     assert json.loads(lines)["choice"] == "gemma-3-4b-it"
-    asked = cli("route", QUERY, "--json", "--alpha", "1", "--pool", "gemma-3-4b-it,llama-3.1-405b-instruct").json
-    assert asked["choice"] == "llama-3.1-405b-instruct", "a pool that was named is what was asked for"
+    for one in ("gemma-3-4b-it,llama-3.1-405b-instruct", "llama-3.1-405b-instruct,gemma-3-4b-it"):
+        assert cli("route", QUERY, "--json", "--alpha", "1", "--pool", one).json["choice"] == "gemma-3-4b-it"
+    alone = cli("route", QUERY, "--json", "--pool", "llama-3.1-405b-instruct,llama-3.1-70b-instruct").json
+    assert alone["choice"], "a pool of reference models alone is what was asked for"
+
+
+def test_reference_models_are_not_what_the_user_excluded(cli: Cli) -> None:
+    mine = '[models."gemma-3-4b-it"]\nendpoint = "http://127.0.0.1:9/v1"\n'
+    pool = ("--pool", "gemma-3-4b-it,gpt-5-nano,claude-opus-4.8")
+    for chosen in ((), pool):
+        body = cli("route", QUERY, "--json", "--exclude", "claude-opus-4.8", *chosen, settings=mine).json
+        why = {one["model"]: one["excluded_by"] for one in body["candidates"]}
+        assert why.pop("gemma-3-4b-it") is None and why.pop("claude-opus-4.8") == "exclude"
+        assert set(why.values()) == {"reference"}
+        # The card says nothing of its speed, so no limit in seconds can hold; that is not for want of models to choose from.
+        slow = cli("route", QUERY, "--json", "--max-seconds", "5", *chosen)
+        assert slow.code == 3 and slow.json["bound"]["limit"] == "max_seconds"
+        said = cli("route", QUERY, "--max-seconds", "5", *chosen).out.splitlines()[0]
+        assert "--max-seconds 5" in said and "exclude" not in said
+    said = cli("route", QUERY, "--exclude", "gemma-3-4b-it", *pool).out
+    assert "every model that could be chosen is excluded; exclude fewer" in said
+    table = cli("route", QUERY, *pool).out
+    assert "  reference" in table and "  excluded" not in table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -19,6 +20,12 @@ from scripted_gguf import after
 from tracing import Trace
 
 from scope_edge import BrokenAnswerError, Router, UnansweredError, UsageError
+from scope_edge.encoding.token_count import PromptTokens
+from scope_edge.errors import ProviderError
+from scope_edge.execution.device import DeviceProvider
+from scope_edge.execution.token_budget import TokenBudget
+from scope_edge.providers.llama.host import DeviceHost
+from scope_edge.types import ModelCard
 
 pytest.importorskip("httpx")
 if find_spec("llama_cpp") is None:
@@ -95,6 +102,35 @@ def test_a_gguf_that_does_not_load_is_followed_by_the_next(
             with pytest.raises(UnansweredError, match="cannot load it"):
                 router.ask(QUERY, alpha=0.0, local_only=True)
     assert len(cloud.calls) == 1
+
+
+def test_every_answer_keeps_the_time_that_route_expects_up_to_date(router: Router) -> None:
+    def expected(of: Router) -> float | None:
+        rows = {one.model: one for one in of.route(QUERY).candidates}
+        return rows[SMALL].seconds
+
+    assert expected(router) is None, "its card says nothing of its speed"
+    before = expected(router)
+    for _ in range(2):
+        router.ask(QUERY, model=SMALL, fields={"max_tokens": 40, "temperature": 0})
+        now = expected(router)
+        assert now is not None and now != before
+        before = now
+    with Router.load() as another:
+        assert expected(another) == before, "it is kept"
+        card = next(one for one in another.pool if one.id == SMALL)
+        row = next(one for one in another.route(QUERY).candidates if one.model == SMALL)
+    assert row.prompt_tokens and row.tokens
+    assert card.load_seconds and card.prompt_tokens_per_second and card.tokens_per_second
+    reading, writing = row.prompt_tokens / card.prompt_tokens_per_second, row.tokens / card.tokens_per_second
+    assert before == pytest.approx(card.load_seconds + reading + writing)
+
+
+def test_what_is_wrong_with_a_file_is_said_with_what_to_do(tmp_path: Path) -> None:
+    card = ModelCard(SMALL, "device", gguf=str(tmp_path / "gone.gguf"))
+    with DeviceHost(cache_dir=tmp_path) as host, pytest.raises(ProviderError, match="write the right gguf on its card"):
+        budget = TokenBudget(None, PromptTokens(1.0, 1.0), None)
+        DeviceProvider(host).begin(card, [{"role": "user", "content": "x"}], {}, budget, math.inf)
 
 
 def test_a_worker_that_dies_in_the_middle_breaks_its_answer_and_the_next_has_a_new_one(router: Router) -> None:
@@ -204,5 +240,6 @@ def test_an_answer_has_a_limit_of_its_own(router: Router, own_folders: Path) -> 
         for fields, tokens in (({}, 9), ({"max_tokens": 5}, 5), ({"max_completion_tokens": 50}, 9)):
             run = capped.ask(QUERY, model=SMALL, fields={"temperature": 0, **fields}).run
             assert (run.completion_tokens, run.ending) == (tokens, "cut")
-        over = capped.ask(QUERY, alpha=0.0, exclude=LARGE, max_tokens=1, fallback="cheapest")
-        assert over.run.completion_tokens == 9, "no fallback lifts it"
+        for most, tokens in ((12, 9), (3, 3)):
+            over = capped.ask(QUERY, alpha=0.0, exclude=LARGE, max_tokens=most, fallback="cheapest")
+            assert over.decision.over_budget and over.run.completion_tokens == tokens, "no fallback lifts either"

@@ -106,7 +106,7 @@ def test_a_conversation_that_goes_on_is_not_read_again(host: DeviceHost, card: M
 
 
 def test_a_fingerprint_from_end_to_end(cli: Cli, smollm2: Path) -> None:
-    arguments = ("fingerprint", "smollm2", "--limit", "3", "--max-tokens", "32", "--json")
+    arguments = ("fingerprint", "smollm2", "--limit", "3", "--max-answer-tokens", "32", "--json")
     ran = cli(*arguments, settings=settings(smollm2))
     assert ran.code == 0, ran.err
     assert (ran.json["answered"], ran.json["missing"], ran.json["usd"]) == (3, {}, 0.0)

@@ -48,6 +48,13 @@ def test_what_says_the_same(agrees: Callable[[str, str], bool], first: str, seco
         ("", "Paris"),
         ("", ""),
         ("<think>only thoughts", "Paris"),
+        ("Answer: 16", "16 is not the answer."),
+        ("16", "16 is too low."),
+        ("not 42", "42"),
+        ("Paris", "Anything but Paris."),
+        ("Paris", "The capital used to be Paris."),
+        ("The result of this sum is 16.", "16 is not the result of this sum."),
+        ("B", "I would rule out B."),
     ],
 )
 def test_what_does_not(agrees: Callable[[str, str], bool], first: str, second: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -11,9 +12,10 @@ from policy_cases import NAN, PROMPT, card, cases, estimates, pool_like
 
 from scope_edge.errors import UsageError
 from scope_edge.policy import constraints
+from scope_edge.policy.infeasible import explain_infeasible
 from scope_edge.policy.policy import decide
 from scope_edge.policy.utility import PolicyPool
-from scope_edge.types import BindingConstraint, Budget, Estimates, ModelCard, PolicyDecision, Preference
+from scope_edge.types import BindingConstraint, Budget, Estimates, LeftOut, ModelCard, PolicyDecision, Preference
 
 LOCAL = card("local", 0, load_seconds=2.0, prompt_tokens_per_second=100.0, tokens_per_second=10.0)
 CHEAP, DEAR = card("cheap", 1.0), card("dear", 10.0)
@@ -237,3 +239,22 @@ def test_no_fallback_lifts_the_ceiling() -> None:
     assert bound.choice is None and bound.bound is not None and bound.bound.limit == "max_usd"
     wide = decided(cards, row, budget=Budget(usd=1e-9), ceiling=Budget(usd=1e9), fallback="cheapest")
     assert wide.over_budget and wide.choice == free.choice
+
+
+@pytest.mark.parametrize("why", get_args(LeftOut))
+def test_models_that_are_left_out_are_blamed_on_no_limit(why: LeftOut) -> None:
+    cards = [LOCAL, CHEAP, DEAR]
+    row = estimates((LOCAL, CHEAP, DEAR), p=(0.5, 0.6, 0.7), tokens=(100, 100, 100))
+    left_out = (("local", why), ("dear", why))
+    verdict = decided(cards, row, left_out=left_out)
+    assert verdict.choice == "cheap" and reasons(verdict) == {"cheap": None, "local": why, "dear": why}
+    # An unknown speed keeps to no limit: nothing else would have to give way, and still it is the limit that bound.
+    for fallback in ("none", "cheapest"):
+        verdict = decided(cards, row, left_out=left_out, budget=Budget(seconds=1.0), fallback=fallback)
+        assert verdict.bound == BindingConstraint("max_seconds", 1.0, None) and verdict.choice in (None, "cheap")
+    verdict = decided(cards, row, left_out=left_out, exclude=("cheap", "dear"))
+    assert verdict.bound is not None and verdict.bound.limit == "exclude"
+    assert reasons(verdict) == {"cheap": "exclude", "local": why, "dear": "exclude"}
+    verdict = decided(cards, row, left_out=(*left_out, ("cheap", why)), fallback="cheapest")
+    assert verdict.choice is None and verdict.bound == BindingConstraint(why, None, None)
+    assert "exclude" not in explain_infeasible(verdict.bound)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from executor_cases import candidate, decided
 
-from scope_edge.settings.config import Settings
+from scope_edge.settings.config import Settings, load_settings
 from scope_edge.types import ModelCard, Query
 
 pytest.importorskip("starlette")
@@ -28,6 +28,7 @@ from scope_edge.server.backend import tightened
 from scope_edge.server.errors import ApiError
 from scope_edge.server.limits import RequestQueue
 from scope_edge.server.models import ModelsEndpoints
+from scope_edge.server.pipelines import PipelineCache
 from scope_edge.server.responses import joined
 from scope_edge.server.schemas import RequestOptions
 from scope_edge.server.sessions import Sessions
@@ -42,6 +43,13 @@ def user(text: str) -> dict[str, str]:
 
 def assistant(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
+
+
+def test_requests_that_differ_in_what_a_call_gives_share_a_router() -> None:
+    cache, settings = PipelineCache(load_settings()), load_settings()
+    router = cache.router(settings)
+    for changes in ({"max_answer_tokens": 5}, {"max_tokens": 5}, {"alpha": 0.9}):
+        assert cache.router(replace(settings, **changes)) is router
 
 
 @pytest.mark.parametrize(("most", "name"), [(2**20, "WHOLE_BODY_SECONDS"), (4096, "BODY_SECONDS")])

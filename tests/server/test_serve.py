@@ -173,6 +173,7 @@ def test_a_requests_fallback_lifts_its_own_limits_only(tmp_path: Path) -> None:
         ({"messages": [{"role": "user", "content": "x"}], "scope_edge": {"exclude": [SMALL, LARGE]}}, "is excluded"),
         ({"messages": [{"role": "user", "content": "x"}], "scope_edge": {"recorded_as": "a\nb"}}, "recorded_as must"),
         ({"messages": [{"role": "user", "content": "x"}], "scope_edge": {"recorded_profile": 1}}, "must be a text"),
+        ({"messages": [{"role": "user", "content": "x"}], "scope_edge": {"recorded_profile": "x"}}, "no profile 'x'"),
         (b'{"messages": NaN}', "not JSON"),
         (b"[" * 100_000, "not JSON"),
     ],

@@ -48,6 +48,8 @@ def test_a_fallback_lifts_the_requests_own_limits_alone(world: World) -> None:
     lifted = world.server.ask(scope_edge={"fallback": "cheapest", "max_usd": 0.0, "max_tokens": 1})
     assert lifted.status == 200 and lifted.headers["x-scope-edge-over-budget"] == "1"
     calls = len(world.large.calls)
+    answered = world.small if lifted.headers["x-scope-edge-model"] == SMALL else world.large
+    assert answered.calls[-1].body["max_tokens"] == 1, "the answer alone keeps to the limit on tokens all the same"
     text = "many words " * 3000
     for model in (LARGE, "auto:best"):
         held = world.server.ask(

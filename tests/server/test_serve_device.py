@@ -27,6 +27,12 @@ if find_spec("llama_cpp") is None or find_spec("uvicorn") is None or find_spec("
 
 SMALL, LARGE = "gemma-2-2b-it", "llama-3.1-70b-instruct"
 TEXT = "There are 25 primes below one hundred."
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALLED = [
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "1", "content": "5"},
+]
 
 
 def settings(gguf: Path, cloud: str = "http://127.0.0.1:9/v1") -> str:
@@ -83,13 +89,21 @@ def test_tools_go_past_the_device(server: Served) -> None:
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "unsupported_parameter"),
         ({"response_format": {"type": "json_object"}}, "unsupported_parameter"),
         ({"messages": [{"role": "user", "content": "one two " * 40_000}]}, "context_length_exceeded"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, PICTURE]}]},
+            "unsupported_parameter",
+        ),
+        ({"messages": [{"role": "user", "content": "x"}, *CALLED]}, "unsupported_parameter"),
     ],
 )
 def test_what_a_gguf_that_is_named_cannot_do_is_the_requests_fault(
     server: Served, asked: dict[str, Any], code: str
 ) -> None:
-    refused = server.ask(model=SMALL, **asked)
-    assert (refused.status, refused.json["error"]["code"]) == (400, code), refused.json
+    sized = {} if "image_url" in str(asked) else {"max_tokens": 10**6}
+    for limits in ({}, {"verify": 2}, sized):
+        refused = server.ask(model=SMALL, **asked, scope_edge=limits)
+        error = refused.json["error"]
+        assert (refused.status, error["code"]) == (400, code), (limits, error)
 
 
 def test_a_worker_that_is_killed_breaks_one_answer_and_no_other(server: Served) -> None:

@@ -53,8 +53,8 @@ Exit codes:
 @setting_option(
     "max_answer_tokens",
     "N",
-    "The most tokens of the answer, whatever the limits on prompt and answer together.  [default: the model's server's; 4096"
-    " on the device]",
+    "The most tokens of the answer, as OpenAI's max_tokens, whatever the limits on prompt and answer together.  [default: the"
+    " model's server's; 4096 on the device]",
 )
 @click.option(
     "--temperature",

@@ -46,7 +46,15 @@ Exit codes:
 @amount_option(
     "--max-usd", "USD", "Do not start if more is expected; stop before a call that could exceed it.", zero=True
 )
-@count_option("--max-tokens", "Limit on the tokens of an answer.", default=2048)
+@click.option(
+    "--max-answer-tokens",
+    "max_tokens",
+    metavar="N",
+    type=click.IntRange(1),
+    default=2048,
+    show_default=True,
+    help="Limit on the tokens of an answer, as in `ask`.",
+)
 @count_option("--concurrency", "Concurrent calls to an endpoint. A killed run loses at most as many answers.", 1, 64, 1)
 @amount_option("--rate", "N", "Limit on the calls to an endpoint per minute.")
 @amount_option("--timeout", "S", "Limit on the time of a call, in seconds.", 120)
@@ -182,7 +190,7 @@ def _lines(summary: Summary) -> Iterator[str]:
         anchor, reason = next(iter(summary.missing.items()))
         yield f"  missing     {len(summary.missing)}; the same command asks them again; {anchor}: {one_line(reason)}"
     if summary.cut:
-        yield f"  cut off     {format.plural(summary.cut, 'answer')} at --max-tokens"
+        yield f"  cut off     {format.plural(summary.cut, 'answer')} at --max-answer-tokens"
     yield f"  correct     {_share(summary.correct)} %"
     yield f"  ability     {_ability(summary.ability.value, summary.ability.error)} in log-odds on an average question"
     place = summary.place

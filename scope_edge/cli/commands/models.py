@@ -251,10 +251,10 @@ def _loaded() -> tuple[Catalog, Mapping[str, tuple[str, ...]] | None]:
 
 
 def _body(card: ModelCard, catalog: Catalog, fingerprints: Mapping[str, tuple[str, ...]] | None) -> dict[str, Any]:
-    from scope_edge.providers.llama.loadable import why_not
+    from scope_edge.providers.llama.loadable import why_not, with_speed
 
     return {
-        **asdict(card),
+        **asdict(with_speed(card)),
         "retired": is_retired(card),
         "own": card.id in catalog.own_cards,
         "fingerprints": None if fingerprints is None else list(fingerprints.get(card.id, ())),
@@ -303,9 +303,9 @@ def _facts(card: ModelCard, body: Mapping[str, Any]) -> dict[str, str]:
         "context": _known(card.context_tokens, "tokens"),
         "parameters": _known(card.parameters_b, "billion"),
         "size": _known(card.size_gb, "GB quantized") if card.where == "device" else "",
-        "speed": _known(card.tokens_per_second, "tokens a second"),
-        "prompt speed": _known(card.prompt_tokens_per_second, "tokens a second"),
-        "load time": _known(card.load_seconds, "seconds") if card.where == "device" else "",
+        "speed": _known(body["tokens_per_second"], "tokens a second"),
+        "prompt speed": _known(body["prompt_tokens_per_second"], "tokens a second"),
+        "load time": _known(body["load_seconds"], "seconds") if card.where == "device" else "",
         "status": "retired" if body["retired"] else card.status,
         "retires": card.retires or "",
         "licence": card.licence or "",

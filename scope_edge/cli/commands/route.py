@@ -16,7 +16,7 @@ from scope_edge.errors import UsageError
 
 if TYPE_CHECKING:
     from scope_edge.settings.config import Settings
-    from scope_edge.types import Decision
+    from scope_edge.types import Decision, ModelCard
 
 INFEASIBLE, SOME_FAILED = 3, 4
 
@@ -76,7 +76,7 @@ def command(
 
         context.exit(route_lines(jsonl, settings, exclude, system=system, quiet=quiet))
     text = read_query(texts, file, system, "route")
-    decision = _decide(text, settings, {"system": system, "exclude": exclude})
+    decision, pool = _decide(text, settings, {"system": system, "exclude": exclude})
     from scope_edge.cli.render.decision import infeasible, shown
 
     if quiet and decision.choice is None:
@@ -86,25 +86,23 @@ def command(
     elif as_json:
         out_json(decision.as_dict())
     else:
-        width, value, reference = screen_width(), settings.value_of_time, _is_reference(settings)
+        from scope_edge.execution.fallback import reference_models
+        from scope_edge.settings.config import DEFAULT_POOL
+
+        reference = settings.pool == DEFAULT_POOL and len(reference_models(pool)) == len(pool)
+        width, value = screen_width(), settings.value_of_time
         out(shown(decision, explain=explain, width=width, value_of_time=value, reference=reference))
     context.exit(0 if decision.feasible or decision.over_budget else INFEASIBLE)
 
 
-def _decide(text: str, settings: Settings, options: dict[str, Any]) -> Decision:
+def _decide(text: str, settings: Settings, options: dict[str, Any]) -> tuple[Decision, tuple[ModelCard, ...]]:
+    """Return the decision, by the user's server if one runs, and the pool's cards."""
     from scope_edge.cli import server_client
 
     decision = server_client.route(settings, text, options)
     if decision is not None:
-        return decision
+        from scope_edge.factory import open_catalog
+
+        return decision, open_catalog(settings).pool()
     with local_router(settings) as router:
-        return router.route(text, **options)
-
-
-def _is_reference(settings: Settings) -> bool:
-    """Return whether the pool is the default one, and none of its models can be called here."""
-    from scope_edge.execution.fallback import callable_now
-    from scope_edge.factory import open_catalog
-    from scope_edge.settings.config import DEFAULT_POOL
-
-    return settings.pool == DEFAULT_POOL and not any(map(callable_now, open_catalog(settings).pool()))
+        return router.route(text, **options), router.pool

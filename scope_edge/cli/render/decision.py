@@ -16,6 +16,9 @@ from scope_edge.types import BindingConstraint, Candidate, Decision
 PLACES = {"device": "on the device", "cloud": "in the cloud"}
 _EXCLUDED = {
     "exclude": "excluded",
+    "reference": "reference",
+    "needs": "unable",
+    "model": "not asked",
     "local_only": "not local",
     "cannot_load": "cannot load",
     "context": "too long",

@@ -13,12 +13,13 @@ Thoughts before an answer do not count, and an empty answer agrees with no other
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from scope_edge.estimation.anchor_spec import AnchorSpec, Kind
 from scope_edge.fingerprinting.grading.answers import bare, fences, stated, statements, visible
 from scope_edge.fingerprinting.grading.grade import grade
-from scope_edge.fingerprinting.grading.numbers import near, read_number
+from scope_edge.fingerprinting.grading.numbers import read_number
 from scope_edge.types import Query
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ def agree(first: str, second: str, encode: Callable[[Query], EncodedQuery]) -> b
     if fences(one) and fences(other):
         return _graded("output", fences(one)[-1][1], other) or _graded_json(fences(one)[-1][1], other)
     numbers = [read_number(_closing(text), {}) for text in (one, other)]
-    if None not in numbers and numbers[0] != numbers[1]:
-        return False
+    if numbers[0] is not None and numbers[1] is not None:
+        claimed = [_claims(_closing(text), numbers[0]) for text in (one, other)]
+        if numbers[0] != numbers[1] or claimed[0] != claimed[1]:
+            return False
     return float(encode(Query(one)).vector @ encode(Query(other)).vector) >= LEAST_COSINE
 
 
@@ -59,9 +62,13 @@ def _final(text: str) -> str | None:
 def _same_answer(key: str, reply: str) -> bool:
     number = read_number(key, {})
     if number is not None:
-        found = read_number(_final(reply) or _closing(reply), {})
-        return found is not None and near(found, number, 1e-6, 0.0)
+        return _claims(key, number) and _claims(_final(reply) or _closing(reply), number)
     return _graded("short", key, reply)
+
+
+def _claims(statement: str, number: Fraction) -> bool:
+    """Return whether a statement says a number and does not turn it down."""
+    return grade(AnchorSpec("pair", "", 1, "number", "", str(number), relative=1e-6), statement) == 1.0
 
 
 def _graded(kind: Kind, key: str, reply: str) -> bool:

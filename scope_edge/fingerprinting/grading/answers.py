@@ -107,7 +107,7 @@ def block(text: str) -> str:
 def bare(text: str) -> str:
     """Return a statement without markdown, LaTeX wrapping, quotes and final punctuation around it."""
     text = re.sub(r"\\[()\[\],;!]|\$", "", WRAPPED.sub(r"\1", text))
-    return text.strip("*_`\"' \n").rstrip(".!;,:*_`\"' \n")
+    return text.strip("*_`\"' \n").rstrip(".!;,:*_`\"' \n。！")
 
 
 def _braced(text: str, start: int) -> str:

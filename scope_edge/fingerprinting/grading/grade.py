@@ -9,8 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from scope_edge.estimation.anchor_spec import LETTERS
 from scope_edge.fingerprinting.grading.answers import answer_part, bare, block, fences, stated, statements, visible
-from scope_edge.fingerprinting.grading.numbers import near, numbers_in, plain_number, read_number
-from scope_edge.fingerprinting.grading.sentences import claimed, claims, denies, folded, is_bare, options_named
+from scope_edge.fingerprinting.grading.denials import turned_down
+from scope_edge.fingerprinting.grading.numbers import (
+    near,
+    numbers_in,
+    plain_number,
+    read_number,
+    without_contrast,
+    without_numbers,
+)
+from scope_edge.fingerprinting.grading.sentences import (
+    blanked,
+    claimed,
+    claims,
+    contradicts,
+    denies,
+    folded,
+    is_bare,
+    options_named,
+)
 
 if TYPE_CHECKING:
     from scope_edge.estimation.anchor_spec import AnchorSpec, Kind
@@ -23,7 +40,7 @@ _LONGEST = 10_000
 _MOST_STARTS = 200
 _CLOSE = 1e-9
 _CAUSE = re.compile(
-    r"\s*(?:,\s+(?:because|since|as|which|where)\b|\s+because\b|\s+since\b|\s+[-–—]\s+|;\s|\.\s).*\Z", re.DOTALL
+    r"\s*(?:,\s+(?:because|since|as|which|who|where)\b|\s+because\b|\s+since\b|\s+[-–—]\s+|;\s|\.\s).*\Z", re.DOTALL
 )
 # What names a number that is not meant.
 _BESIDE = re.compile(
@@ -32,7 +49,12 @@ _BESIDE = re.compile(
 )
 _REMARK = re.compile(r"\s*\([^()]*\)\Z")
 _ALTERNATIVE = re.compile(r"[\s,;.(–—-]*(?:or|and|nor|no|wait|actually|maybe|perhaps)\b", re.IGNORECASE)
-_LEADS = re.compile(r"\s(?:is|are|was|were|=)\s|:\s")
+_LEADS = re.compile(
+    r"(?<!\S)(?:is|are|was|were|=|ist|est|es|son)\s|:\s|\b(?:(?:it|that|this|he|she)'s|c'est)\s|(?:は|是)\s?",
+    re.IGNORECASE,
+)
+_INSTEAD = re.compile(r"(?:not|nicht|pas|no)\s[^,.;]{1,40}?,?\s(?:but|sondern|mais|sino)\s(.+)", re.IGNORECASE)
+_COPULA = re.compile(r"(?:です|でした|だ|である|입니다|이다)[。.!！]?\Z")
 
 
 def grade(spec: AnchorSpec, text: str | None) -> float | None:
@@ -47,9 +69,10 @@ def _choice(spec: AnchorSpec, text: str) -> bool:
     announced = stated(text) is not None
     where = statements(text) if announced else _unlisted(text, letters)
     for statement in where:
+        statement = re.sub(rf",\s?(?:and )?not (?:option |choice )?[(\[]?[{letters}]\b[)\]]?", "", statement)
         named = _letters(bare(statement), letters, options)
         if named:
-            return named == {spec.key} and not _turned_down(statement, spec.key)
+            return named == {spec.key} and not turned_down(folded(spec.question), _without(statement, spec))
         if texts := options_named(statement, spec.options):
             # Without an announcement, other sentences may name other options.
             texts |= set() if announced else options_named(text, spec.options)
@@ -66,11 +89,14 @@ def _unlisted(text: str, letters: str) -> list[str]:
     return [] if found[-1] else statements(text)[:1]
 
 
-def _turned_down(statement: str, letter: str) -> bool:
-    """Return whether a statement denies the letter that it names: "not (B)", "B is wrong"."""
-    before = rf"\b(?:not|isn't|never|neither|nor|except)\s+(?:\w+\s+){{0,2}}[(*\"']*{letter}\b"
-    after = rf"\b{letter}\b[)*\"']*\s+(?:is|are|was)(?:n't|\s+(?:not|never|wrong|incorrect|false|out))\b"
-    return re.search(f"{before}|{after}", statement, re.IGNORECASE) is not None
+def _without(statement: str, spec: AnchorSpec) -> str:
+    """Return a statement, folded, without the letter of the right option and the option's text."""
+    letter = spec.key if spec.key == "A" else f"[{spec.key}{spec.key.lower()}]"
+    statement = re.sub(rf"[(\[]?(?<![\w'’]){letter}(?![\w'’])[)\]]?", "\0", statement)
+    option = spec.options[LETTERS.index(spec.key)]
+    if "\0" not in statement:
+        return blanked(statement, (option,))
+    return re.sub(rf"\0[^\w,;]{{0,4}}{re.escape(folded(option))}", "\0", folded(statement))
 
 
 def _letters(text: str, letters: str, options: Mapping[str, str]) -> set[str]:
@@ -93,18 +119,22 @@ def _letters(text: str, letters: str, options: Mapping[str, str]) -> set[str]:
             (options[one] for one in sorted(options, key=len, reverse=True) if plain.startswith(f"{one} ")), None
         )
         # Its own text may hold what looks like a letter of another: "vitamin C".
-        return {letter, said} if said else {letter} | _loose(rest, letters)
-    return _loose(text, letters)
+        return {letter, said} if said else {letter} | _loose(rest, letters, options)
+    return _loose(text, letters, options)
 
 
-def _loose(text: str, letters: str) -> set[str]:
+def _loose(text: str, letters: str, options: Mapping[str, str]) -> set[str]:
     """Return letters that stand alone in a sentence; "A" may be a word: it counts only in brackets or after "option"."""
+    # The text of an option may hold what looks like a letter; beside a letter ("Mars (C)") it is an answer of its own.
+    for one in sorted((one for one in options if len(one) > 1), key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(one)}(?!\w)", f"\0{options[one].lower()}", text, flags=re.IGNORECASE)
+    beside = re.findall(rf"\0(\w)(?:[\s,:*–—-]{{0,4}}[(\[][{letters}][)\]]|\s?[-–—:,]\s?[{letters}]\W{{0,4}}\Z)", text)
     marked = re.findall(rf"\(([{letters}])\)|\b(?:[Oo]ption|[Cc]hoice)\s+([{letters}])\b", text)
     alone = re.findall(rf"(?<![\w'’°.-])([{letters.replace('A', '')}])(?![\w'’-])", text)
     listed = re.search(
         rf"\bA\)?\s*(?:or|and|[,/&])\s*\(?[{letters}]\b|\b[{letters}]\)?\s*(?:or|and|[,/&])\s*\(?A\b", text
     )
-    return {a or b for a, b in marked} | set(alone) | ({"A"} if listed else set())
+    return {a or b for a, b in marked} | set(alone) | ({"A"} if listed else set()) | {one.upper() for one in beside}
 
 
 def _short(spec: AnchorSpec, text: str) -> bool:
@@ -112,10 +142,11 @@ def _short(spec: AnchorSpec, text: str) -> bool:
     spellings = (spec.key, *spec.accept)
     right, wrong = ({_folded(one, spec.exact) for one in some} for some in (spellings, spec.tempting))
     announced = stated(text) is not None
-    for statement in statements(text):
+    for i, statement in enumerate(statements(text)):
         heard = _heard(spec, statement)
         if heard & right:
-            return True
+            # After the first line, the others may take it back.
+            return not contradicts(spec.question, text if i else statement, spellings)
         if announced:
             return claimed(spec.question, statement, spellings, spec.tempting, exact=spec.exact)
         if heard & wrong or is_bare(statement):
@@ -133,10 +164,15 @@ def _heard(spec: AnchorSpec, statement: str) -> set[str]:
         another = rest.group().lstrip()[:1] in (".", ";") and is_bare(rest.group()[1:])
         if not another and not _ALTERNATIVE.match(rest.group()):
             found.append(plain[: rest.start()])
+    if instead := _INSTEAD.match(plain):
+        found.append(instead[1])
+    plain = _COPULA.sub("", re.sub(r"\A(?:no|nein|non),\s+", "", plain, flags=re.IGNORECASE))
     if (leads := list(_LEADS.finditer(plain))) and not denies(
-        spec.question, plain[: leads[-1].start()], (spec.key, *spec.accept)
+        spec.question, f"{plain[: leads[-1].end()]}\0", (spec.key, *spec.accept)
     ):
         found.append(plain[leads[-1].end() :])
+    elif not leads:
+        found.append(plain)
     return {_folded(bare(one), spec.exact) for one in found}
 
 
@@ -154,7 +190,8 @@ def _number(spec: AnchorSpec, text: str) -> bool:
     for statement in statements(answer_part(spec, text)):
         found = read_number(bare(statement), units, given)
         if found is not None or any(letter.isdigit() for letter in statement) or len(statement.split()) <= 3:
-            if found is None or _BESIDE.search(statement):
+            rest = folded(without_numbers(without_contrast(bare(statement)), "\0"))
+            if found is None or _BESIDE.search(without_contrast(statement)) or turned_down(folded(spec.question), rest):
                 return False
             return near(found, plain_number(spec.key), spec.relative, spec.absolute)
     return False

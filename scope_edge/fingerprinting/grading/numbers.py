@@ -25,7 +25,7 @@ _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _WORD = "|".join((*_WORDS, *_SCALES))
 # A number in words: a whole statement, or after "is" or a colon; never a part of a fraction.
 _IN_WORDS = re.compile(
-    rf"(?:\A|\b(?:is|are|was|were)\s|:\s)\W*(?:(?:about|exactly|only|minus)\s+)?((?:{_WORD})(?:(?:\s+and)?[\s-]+(?:{_WORD}))*)\b"
+    rf"(?:\A|\b(?:is|are|was|were|equals)\s|:\s)\W*(?:(?:about|exactly|only|minus)\s+)?((?:{_WORD})(?:(?:\s+and)?[\s-]+(?:{_WORD}))*)\b"
     r"(?!\s+(?:halves|half|thirds?|quarters?|fifths?|sixths?|eighths?|tenths?|point|dozens?|percent|per\s+cent|or|to|and)\b)",
     re.IGNORECASE,
 )
@@ -43,6 +43,10 @@ _NUMBER = re.compile(
     )(?!\d)(?![.,]\d)""",
     re.VERBOSE,
 )
+_CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+# Characters that multiply the number before them.
+_MULTIPLES = {"万": 4, "萬": 4, "만": 4, "億": 8, "亿": 8, "억": 8}
+_CONTRAST = re.compile(r"(?:,\s*(?:and\s+)?|\s+and\s+)not\s+[^\W\d]{0,9}\s?[$€£(*]*[-+]?[\d.,]*\d")
 _UNIT = re.compile(r"[ ]?(%|[A-Za-zµμ°Ωº][A-Za-z0-9µμ°Ω/·*^²³⁻¹-]*)")
 # Known units: after a number that was asked for in another unit, they make the answer wrong.
 _UNITS = frozenset(
@@ -65,6 +69,8 @@ def _plain(text: str) -> str:
     text = re.sub(r"(?<=10)([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda raised: "^" + raised.group().translate(_RAISED), text)
     for sign, fraction in _VULGAR.items():
         text = text.replace(sign, f" {fraction}")
+    text = re.sub(r"(?<=\d)([万萬만億亿억])(?!\d)", lambda unit: f"e{_MULTIPLES[unit.group()]} ", text)
+    text = re.sub(rf"(?<=[{_CJK}])(?=[-+]?\d)|(?<=\d)(?=[{_CJK}])", " ", text)
     text = re.sub(r"(?<!\d)\*\*|\*\*(?!\d)", "", text)
     text = re.sub(r"(?<![\w)])[–—](?=[ ]?\d)", "-", text)
     return re.sub(r"[ ]+", " ", text).strip()
@@ -75,6 +81,22 @@ def numbers_in(text: str) -> frozenset[Fraction]:
     return frozenset(value for one in _NUMBER.finditer(_plain(text)) if (value := _value(one)) is not None)
 
 
+def without_contrast(statement: str) -> str:
+    """Return a statement without a number that it names to turn it down: "16, not 15"."""
+    return _CONTRAST.sub("", statement)
+
+
+def without_numbers(statement: str, mark: str) -> str:
+    """Return a statement with a mark for each number and its unit; for numbers in words if there are no others."""
+    text = _plain(statement)
+    found = (
+        _NUMBER.sub(mark, text)
+        if _NUMBER.search(text)
+        else _IN_WORDS.sub(lambda one: one.group().replace(one[1], mark), text)
+    )
+    return re.sub(rf"{mark} ?(\S+)", lambda one: mark if one[1] in _UNITS else one[0], found)
+
+
 def read_number(
     statement: str, units: Mapping[str, float], given: frozenset[Fraction] = frozenset()
 ) -> Fraction | None:
@@ -83,7 +105,7 @@ def read_number(
     units: unit -> factor to the wanted unit. Empty: any unit after the number is ignored, except percent.
     given: the question's own numbers: a statement may repeat them before the one that it adds.
     """
-    text = re.split(r"[=≈≃≅]", _plain(statement))[-1]
+    text = without_contrast(re.split(r"[=≈≃≅]", _plain(statement))[-1])
     # Brackets after a number hold a remark: "120 km (75 miles)".
     for candidate in (re.sub(r"(?<=\S)\s*\([^()]*\)", "", text), text):
         found = list(_NUMBER.finditer(candidate))

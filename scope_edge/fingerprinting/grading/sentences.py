@@ -12,28 +12,53 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from scope_edge.fingerprinting.grading.answers import visible
+from scope_edge.fingerprinting.grading.denials import DENIED, RETRACTED, denied, turned_down
 
 _MOST = 80  # sentences that are read
+_MENTIONS = 20  # of one spelling in a sentence; after more, a sentence only repeats itself
+_NEAR = 60  # characters before a mention in which a verb that names it stands
 _SPLIT = re.compile(r"(?<=[.!?。！？])[\"')*]*\s+(?=[\"'(*]*[^\W\d_a-z])|(?<=[。！？])|\n+")
 _WORDS = re.compile(r"[^\W_]+")
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _LIST = re.compile(r"\s*(?:[-*•]|\(?(?:\d{1,2}|[A-Ha-h])[.)])\s+\S")
-_DENIED = re.compile(
-    r"\b(?:not|no|never|neither|nor|cannot|without|incorrect\w*|wrong|false|untrue|mistaken|except|unlike|instead|rather|but|although|unless|"
-    r"different|besides|excluding|almost|doubt\w*|unsure|unclear|unknown|whether|impossible|either|or|nicht|kein\w*|nein|oder|pas|ni|ou|niet|geen|nem|nie|ikke|ei)\b|n't\b|\bnon\b|[不非没沒未]|ない|ません|아니|\bне\b|\bнет\b|\bили\b",
-    re.IGNORECASE,
-)
-RETRACTED = re.compile(
-    r"(?:^|[.!?\n]\s*)\W*(?:no\b[,.!]|(?:oh |but |hm+,? )?wait\b|actually\b|correction\b|sorry\b|hold on\b|on second thought|"
-    r"i was wrong|that(?:'s| is| was) (?:wrong|incorrect|not right)|i (?:made|apologi))",
-    re.IGNORECASE,
-)
 _CONCLUDES = re.compile(r"\b(?:so|thus|therefore|hence|answer|correct|conclusion|finally)\b", re.IGNORECASE)
 _LINK = re.compile(
     r"(?:\b(?:is|are|was|were|be|called|named|termed|by|as|for|means?|namely)|[=:])[\s\"'*_(]*(?:(?:an?|the|probably|likely)\s+)*[\"'*_(]*\Z",
     re.IGNORECASE,
+)
+# A verb that gives a name to what stands before it, or to what stands behind it and has an article.
+_GIVES = re.compile(
+    r"\s(?:is|are|was|were|ist|war|est|es)\s+(?P<the>(?:the|der|die|das|la|le|les|el|los)\s+)?", re.IGNORECASE
+)
+_NAME = re.compile(r"[\s*\"'(]*([^\W\d_a-z]\w*(?:[ -][^\W\d_a-z]\w*)*)")
+_DEFINITE = re.compile(r"\W*(?:the|der|die|das|la|le|les|el|los)\b", re.IGNORECASE)
+_ARTICLES = frozenset(
+    [
+        "der",
+        "die",
+        "das",
+        "des",
+        "dem",
+        "den",
+        "von",
+        "was",
+        "ist",
+        "la",
+        "le",
+        "les",
+        "de",
+        "du",
+        "quelle",
+        "est",
+        "el",
+        "los",
+        "del",
+        "cual",
+        "es",
+    ]
 )
 _FUNCTION = frozenset(
     re.findall(
@@ -71,7 +96,7 @@ def sentences(text: str) -> list[str]:
 def claims(question: str, text: str, right: Sequence[str], wrong: Sequence[str], *, exact: bool = False) -> bool:
     """Return whether a reply without an announced answer claims a right answer. right, wrong: spellings of candidates."""
     parts = sentences(text)
-    named = [_mentions(one, right, wrong, exact) for one in parts]
+    named = [_mentions(one, right, wrong, exact) or _rival(question, one) for one in parts]
     holding = [i for i, found in enumerate(named) if any(one.right for one in found)]
     if not holding or _lists(text):
         return False
@@ -88,7 +113,7 @@ def claims(question: str, text: str, right: Sequence[str], wrong: Sequence[str],
         else:
             return False
         holding = [at]
-    if any(RETRACTED.match(one) or _DENIED.match(one) or is_bare(one) for one in parts[at + 1 :]):
+    if any(RETRACTED.match(one) or DENIED.match(one) or is_bare(one) for one in parts[at + 1 :]):
         return False
     if any(denies(question, parts[i], right) for i in holding):
         return False
@@ -101,17 +126,23 @@ def claimed(question: str, sentence: str, right: Sequence[str], wrong: Sequence[
 
 
 def denies(question: str, sentence: str, spellings: Iterable[str] = ()) -> bool:
-    """Return whether a sentence denies, contrasts or offers alternatives in words that neither question nor answer have."""
+    """Return whether a sentence denies, contrasts, shifts or offers alternatives in words that neither question nor answer have."""
+    return denied(folded(question), blanked(sentence, spellings))
+
+
+def contradicts(question: str, text: str, spellings: Sequence[str]) -> bool:
+    """Return whether a text turns its answer down, or a sentence of it gives another answer to the question."""
+    return turned_down(folded(question), blanked(text, spellings)) or any(
+        not _mentions(one, spellings, (), exact=False) and _rival(question, one) for one in sentences(text)
+    )
+
+
+def blanked(sentence: str, spellings: Iterable[str]) -> str:
+    """Return a sentence, folded, with a blank for each spelling of the answer."""
     left = folded(sentence)
     for one in sorted(map(folded, spellings), key=len, reverse=True):
         left = left.replace(one, "\0")
-    return _denied(question, re.sub(r"\0\W*\bor\b\W*\0", "\0", left))
-
-
-def _denied(question: str, blank: str) -> bool:
-    asked = {one.group() for one in _DENIED.finditer(folded(question))}
-    said = {one.group() for one in _DENIED.finditer(blank)}
-    return bool(said - asked) or re.search(r"\b(?:not|never)\s+(?:(?:the|an?|in|by)\s+)*\0", blank) is not None
+    return left
 
 
 def options_named(sentence: str, options: Sequence[str]) -> set[int]:
@@ -119,28 +150,38 @@ def options_named(sentence: str, options: Sequence[str]) -> set[int]:
     left, found = folded(sentence), set[int]()
     for i in sorted(range(len(options)), key=lambda i: len(options[i]), reverse=True):
         text = folded(options[i]).strip("\"'. ").replace(",", "")
-        for one in reversed(list(_pattern(text, between=r",?\s+").finditer(left))):
-            # A number may be a step of a calculation; as an answer it ends a statement or follows "is".
-            if (
-                re.search(r"[^\W\d_]", text)
-                or _LINK.search(left[: one.start()])
-                or not left[one.end() :].strip(" .!*_")
-            ):
-                found.add(i)
-            left = f"{left[: one.start()]}\0{left[one.end() :]}"
+        pattern, end = _pattern(text, between=r",?\s+"), len(left.rstrip(" .!*_"))
+        # A number may be a step of a calculation; as an answer it ends a statement or follows "is".
+        worded = re.search(r"[^\W\d_]", text) is not None
+        if any(worded or one.end() >= end or _linked(left, one.start()) for one in pattern.finditer(left)):
+            found.add(i)
+        left = pattern.sub("\0", left)
     return found
+
+
+def _linked(text: str, at: int) -> bool:
+    return _LINK.search(text[max(at - _NEAR, 0) : at]) is not None
 
 
 def _claimed(question: str, sentence: str, named: Sequence[_Mention]) -> bool:
     plain = folded(sentence)
     if not named or not all(one.right for one in named) or _words(sentence) in _words(question):
         return False
-    blank = plain
-    for one in named:
-        blank = blank[: one.start] + "\0" * (one.end - one.start) + blank[one.end :]
-    if _denied(question, re.sub(r"\0\W*\bor\b\W*\0", "\0", blank)):
+    blank = _blanked(plain, named)
+    if len(named) >= _MENTIONS:
+        blank = blank[: max(one.end for one in named)]
+    if denied(folded(question), re.sub("\0+", "\0", blank)):
         return False
     return any(_stands(question, plain, sentence, blank, one) for one in named)
+
+
+def _blanked(plain: str, named: Sequence[_Mention]) -> str:
+    """Return a text with every character of its mentions blank."""
+    parts, at = list[str](), 0
+    for one in sorted(named, key=lambda one: one.start):
+        parts += plain[at : one.start], "\0" * (one.end - one.start)
+        at = one.end
+    return "".join((*parts, plain[at:]))
 
 
 def _stands(question: str, plain: str, sentence: str, blank: str, one: _Mention) -> bool:
@@ -154,10 +195,11 @@ def _stands(question: str, plain: str, sentence: str, blank: str, one: _Mention)
     if _CJK.search(plain[one.start : one.end]):
         return re.fullmatch(r"\W*(?:です|だ|である|でした|입니다|이다|이에요|예요)?\W*", after) is not None
     asked = {_stem(word) for word in known - _FUNCTION}
+    linked = _linked(blank, one.start)
     head, tail = ({_stem(w) for w in _WORDS.findall(part) if w not in _FUNCTION} for part in (before, after))
-    if head <= asked and (tail <= asked or _LINK.search(before)):
+    if head <= asked and (tail <= asked or linked):
         return True
-    if _LINK.search(before):
+    if linked:
         return bool(head & asked) or not head or before.lstrip().startswith("it ")
     return not head and bool(tail & asked)
 
@@ -180,10 +222,35 @@ def _mentions(sentence: str, right: Sequence[str], wrong: Sequence[str], exact: 
         text = visible(sentence) if whole else plain
         if len(text) != len(plain):
             continue
-        for one in _pattern(spelling if whole else folded(spelling)).finditer(text):
+        for one in islice(_pattern(spelling if whole else folded(spelling)).finditer(text), _MENTIONS):
             if all(one.end() <= other.start or one.start() >= other.end for other in found):
                 found.append(_Mention(one.start(), one.end(), good))
     return found
+
+
+def _rival(question: str, sentence: str) -> list[_Mention]:
+    """Return a name that a sentence gives to what the question asks for ("The capital is Perth"), as a wrong candidate."""
+    asked, known = _content(question), set(_WORDS.findall(folded(question)))
+    lower = {one for one in _WORDS.findall(question) if one.islower()}
+    for link in islice(_GIVES.finditer(sentence), 3):
+        before, after = sentence[: link.start()], sentence[link.end() :]
+        named = _NAME.match(after)
+        if named is None and link["the"] and (named := _NAME.match(before)) and before[named.end() :].strip(" *\"')"):
+            named = None
+        topic = before.rsplit(",")[-1] if named and named.string is after else after
+        said = _content(topic)
+        if named is None or not said <= asked or 2 * len(said) < max(len(asked), 1):
+            continue
+        definite = link["the"] if named.string is before else _DEFINITE.match(topic)
+        if named.group(1).casefold() not in known | _FUNCTION and (
+            definite or lower & {*_WORDS.findall(topic)} - _FUNCTION
+        ):
+            return [_Mention(*named.span(1), right=False)]
+    return []
+
+
+def _content(text: str) -> set[str]:
+    return {_stem(word) for word in _WORDS.findall(folded(text)) if word not in _FUNCTION | _ARTICLES}
 
 
 def _pattern(spelling: str, between: str = r"\s+") -> re.Pattern[str]:
@@ -207,7 +274,7 @@ def _words(text: str) -> str:
 
 
 def _repeats(question: str, sentence: str) -> bool:
-    asked = {_stem(word) for word in _WORDS.findall(folded(question)) if word not in _FUNCTION}
+    asked = _content(question)
     return 2 * len(asked & {_stem(word) for word in _WORDS.findall(folded(sentence))}) >= len(asked) > 0
 
 

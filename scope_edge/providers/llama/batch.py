@@ -165,6 +165,7 @@ class Batcher:
             self._waiting.popleft()
             task.slot, task.read = slot, len(slot.tokens)
             task.reused = task.read if task.reused is None else task.reused
+            task.began = task.began or perf_counter()
             self._readers.append(task)
 
     def _may_read(self, task: Task) -> bool:
@@ -218,7 +219,7 @@ class Batcher:
     def _resume(self, task: Task) -> SampleSequence:
         """Begin or continue the one sample of a stream, in its slot."""
         if not task.begun:
-            task.begun = 1
+            task.begun, task.wrote = 1, perf_counter()
             task.answers[0] = self._answer(task, None)
             task.random = np.random.default_rng((task.job.sampling.seed, 0))
         assert task.slot is not None and task.random is not None

@@ -26,7 +26,6 @@ from scope_edge.providers.llama.template_limits import MEMORY_BYTES, SECONDS, To
 # Of a template and of what it writes, without the messages' texts.
 _MAX_LENGTH = 2**20
 
-
 _UNUSABLE = "its chat template cannot be used ({})"
 _EXCEEDED: Mapping[type[BaseException], str] = {
     TooSlowError: f"it runs for more than {SECONDS:g} seconds",
@@ -56,15 +55,15 @@ def render_chat(template: str, messages: Sequence[Message], *, bos: str = "", eo
 
     Raises TemplateError: the template is broken, refuses every form, or does not write each message out once.
     """
-    first: TemplateError | None = None
+    refusals: list[TemplateError] = []
     for form in _forms(tuple(messages)):
         try:
             return _rendered(template, form, bos, eos)
         except _EndlessError:
             raise
         except TemplateError as error:
-            first = first or error
-    raise first or TemplateError("its chat template cannot be used for an empty conversation")
+            refusals.append(error)
+    raise refusals[0]
 
 
 def _forms(messages: tuple[Message, ...]) -> Iterator[tuple[Message, ...]]:

@@ -37,7 +37,7 @@ from scope_edge.providers.llama.process import (
     WorkerRequest,
     installed,
 )
-from scope_edge.providers.llama.speed import LoadConfiguration, SpeedRecord, fallback_configurations
+from scope_edge.providers.llama.speed import LoadConfiguration, RunSpeed, SpeedRecord, fallback_configurations
 
 # For a large model from a slow disk, its warm-up included.
 START_SECONDS = 600.0
@@ -55,16 +55,21 @@ class ReplyStream:
     """
 
     def __init__(
-        self, request: WorkerRequest, name: str, until: float, lost: Callable[[WorkerExit], WorkerError]
+        self,
+        request: WorkerRequest,
+        name: str,
+        until: float,
+        lost: Callable[[WorkerExit], WorkerError],
+        learn: Callable[[RunSpeed], None],
     ) -> None:
         """Read the answers to `request`.
 
         Args:
             name: the model's name in errors.
             until: deadline by the monotonic clock; a worker that is late then is not waited for.
-            lost: turns a worker's exit into the error to raise.
+            lost: turns a worker's exit into the error to raise. learn: called with its speed at the end.
         """
-        self._request, self._name, self._until, self._lost = request, name, until, lost
+        self._request, self._name, self._until, self._lost, self._learn = request, name, until, lost, learn
         self._cancelled = False
         self.ending: Ending | None = None
         self.prompt_tokens: int | None = None
@@ -105,6 +110,7 @@ class ReplyStream:
             if answer["ending"] == "broken":
                 raise WorkerError(f"{self._name}: the model computes invalid numbers (not finite)")
             self.ending = answer["ending"]
+            self._learn(RunSpeed(**answer["speed"]))
         else:
             raise refusal(self._name, answer)
         return ""
@@ -232,7 +238,12 @@ class LlamaClient(AbstractContextManager["LlamaClient"]):
                 )
                 if answer.get("type") != "results":
                     raise WorkerError(f"llama.cpp: {answer.get('why')}")
-                return results_from_body(answer)
+                results, stats = results_from_body(answer)
+                if len(jobs) == 1 and jobs[0].samples == 1:
+                    self._learn(
+                        RunSpeed(stats.prefill_tokens, stats.prefill_seconds, stats.decode_tokens, stats.decode_seconds)
+                    )
+                return results, stats
             except (WorkerExit, FrameError) as error:
                 raise self._lost(child, error) from error
 
@@ -249,7 +260,7 @@ class LlamaClient(AbstractContextManager["LlamaClient"]):
                 return self._lost(child, gone)
 
         until = float("inf") if timeout is None else time.monotonic() + timeout
-        return ReplyStream(opened, self._path.name, until, lost)
+        return ReplyStream(opened, self._path.name, until, lost, self._learn)
 
     def count(self, job: Job) -> int:
         """Count the tokens of a job's prompt in the started worker.
@@ -270,6 +281,9 @@ class LlamaClient(AbstractContextManager["LlamaClient"]):
             child.end("was ended")
         with self._lock:
             self._drop()
+
+    def _learn(self, run: RunSpeed) -> None:
+        speed.learn(self._sha256, self._cache_dir, run)
 
     def _running(self) -> Child:
         child = self._child
@@ -324,7 +338,7 @@ class LlamaClient(AbstractContextManager["LlamaClient"]):
         self._ready = SpeedRecord(rung=how.name, load_seconds=time.monotonic() - begun, **fields)
         if self._ready.context < plan.context:
             raise WorkerExit(f"its context has {self._ready.context} tokens instead of {plan.context}")
-        speed.remember(self._sha256, self._cache_dir, how.name, self._ready.at_best(known))
+        speed.remember(self._sha256, self._cache_dir, how.name, self._ready.since(known))
         return self._ready
 
     def _lost(self, child: Child, error: WorkerExit | FrameError) -> WorkerError:

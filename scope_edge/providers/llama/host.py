@@ -235,7 +235,7 @@ class DeviceHost(AbstractContextManager["DeviceHost"]):
         an option is invalid. AssetError: the file is no GGUF, or cannot be read.
         """
         job = chat_job(messages, options)
-        path = _path(card)
+        path = card_path(card)
         until = math.inf if options.deadline is None else time.monotonic() + options.deadline
 
         def make_request() -> ModelRequest:
@@ -249,7 +249,7 @@ class DeviceHost(AbstractContextManager["DeviceHost"]):
 
         Raises what `stream` does, UsageError when the model's chat template refuses the conversation, and WorkerError.
         """
-        path, job = _path(card), chat_job(messages, Generation(None, Sampling()))
+        path, job = card_path(card), chat_job(messages, Generation(None, Sampling()))
         client = next((model.worker for model in self._models.alive if model.path == path), None)
         if client is not None:
             return client.count(job)
@@ -262,7 +262,7 @@ class DeviceHost(AbstractContextManager["DeviceHost"]):
         It is unknown for a model that was never loaded here and whose card does not say, and for one that waits for requests to
         other models. Raises UsageError or AssetError as `stream` does.
         """
-        path = _path(card)
+        path = card_path(card)
         known = look_up(path).sha256
         measured = None if known is None else remembered(known, self._cache_dir)
         seconds = card.load_seconds if measured is None else measured.load_seconds
@@ -311,7 +311,7 @@ class DeviceHost(AbstractContextManager["DeviceHost"]):
         return LlamaClient(request.path, sha256, plan, cache_dir=self._cache_dir, layouts=STREAM_LAYOUTS)
 
 
-def _path(card: ModelCard) -> Path:
+def card_path(card: ModelCard) -> Path:
     """Return the GGUF of a card. Raises UsageError or AssetError."""
     if card.where != "device" or card.gguf is None:
         raise UsageError(f"{card.id}: its card names no gguf, so it does not run here; call its endpoint, or add gguf")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from scope_edge.providers.llama.gguf import gguf_sha256, parts_of, read_header, 
 from scope_edge.providers.llama.memory import explain_no_room
 from scope_edge.providers.llama.messages import USUAL, ModelShape, Sampling
 from scope_edge.providers.llama.process import llama_version
+from scope_edge.providers.llama.speed import remembered, revision
 from scope_edge.storage import assets
 from scope_edge.storage.files import expand_user, file_stamp, write_atomically
 
@@ -107,6 +108,38 @@ def own_sampling(path: Path) -> Sampling:
         if isinstance(body, dict):
             known = sampling_of(body.get("temperature"), body.get("top_p"), body.get("top_k"))
     return known or USUAL
+
+
+def with_speed(card: ModelCard) -> ModelCard:
+    """Return the card of a GGUF with the speed that its runs had on this machine, if it ever ran; other cards as they are."""
+    if card.gguf is None:
+        return card
+    sha256 = None
+    with contextlib.suppress(AssetError):
+        sha256 = look_up(gguf_path(card)).sha256
+    known = None if sha256 is None else remembered(sha256, assets.user_cache_dir())
+    if known is None:
+        return card
+    return replace(
+        card,
+        tokens_per_second=known.alone_tps,
+        prompt_tokens_per_second=known.prefill_tps,
+        load_seconds=known.load_seconds,
+    )
+
+
+def speeds_of(cards: Sequence[ModelCard]) -> Callable[[], Sequence[ModelCard] | None]:
+    """Return a function that returns the cards with their speeds; None = this process has learned nothing since its last call."""
+    seen: int | None = None
+
+    def look() -> Sequence[ModelCard] | None:
+        nonlocal seen
+        if seen == (now := revision()):
+            return None
+        seen = now
+        return tuple(map(with_speed, cards))
+
+    return look
 
 
 def hash_of(path: Path) -> str:

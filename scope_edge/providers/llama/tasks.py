@@ -129,6 +129,7 @@ class Task:
         done: called with the result. number: of a stream, counted up. prompt: tokens of the prompt. limit: of free text.
         width: most samples decoded at once. answers: begun samples, by number. problem: why it cannot be run; overflows: whether that
             is for the length of its prompt.
+        began, wrote: when its prompt was begun, and its first token drawn, by time.perf_counter(); None until then.
         yielded: how often it gave way. until: when it is broken off, by the monotonic clock.
     """
 
@@ -150,6 +151,8 @@ class Task:
     random: np.random.Generator | None = None
     problem: str | None = None
     overflows: bool = False
+    began: float | None = None
+    wrote: float | None = None
     yielded: int = 0
 
     @property
@@ -176,6 +179,19 @@ class Task:
     def cells(self) -> int:
         """Cells of one sample of a job in a list."""
         return self.limit + LINE_TOKENS
+
+    def speed(self, now: float) -> dict[str, float]:
+        """Return the fields of `speed.RunSpeed` of a stream that ends now."""
+        if self.began is None or self.wrote is None:
+            return {"read": 0, "read_seconds": 0.0, "written": 0, "write_seconds": 0.0}
+        written = sum(answer.tokens for answer in self.answers.values())
+        # The first token comes with the prompt.
+        return {
+            "read": self.prompt - (self.reused or 0),
+            "read_seconds": self.wrote - self.began,
+            "written": max(written - 1, 0),
+            "write_seconds": now - self.wrote,
+        }
 
     @property
     def result(self) -> JobResult:

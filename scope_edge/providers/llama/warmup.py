@@ -39,9 +39,10 @@ class WarmupError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSpeed:
-    """prefill_tps: prompt tokens a second. decode_tps: of `lanes` samples decoded together, in total."""
+    """prefill_tps: prompt tokens a second. decode_tps: of `lanes` samples decoded together, in total; alone_tps: of one."""
 
     prefill_tps: float
+    alone_tps: float
     decode_tps: float
     lanes: int
 
@@ -64,7 +65,7 @@ def warm_up(engine: Native, layout: Layout, *, known_lanes: int | None = None) -
             taken.append(seconds)
         seconds = min(taken)
     token = int(best(row, 1)[0][0, 0])
-    alone = _steps(engine, layout, token, count, 1)[1]
+    single, alone = _steps(engine, layout, token, count, 1)
     decode_tps, lanes = 0.0, 1
     for tried in (known_lanes,) if known_lanes else _LANES:
         tried = min(tried, layout.lanes)
@@ -77,7 +78,7 @@ def warm_up(engine: Native, layout: Layout, *, known_lanes: int | None = None) -
         if tried == layout.lanes or step > _STEP_SECONDS:
             break
     engine.clear()
-    return MeasuredSpeed(count / seconds, decode_tps, lanes)
+    return MeasuredSpeed(count / seconds, 1 / single, decode_tps, lanes)
 
 
 def _read(engine: Native, tokens: list[int], sequence: int) -> tuple[float, Logits]:

@@ -247,6 +247,7 @@ class Streams:
                 "tokens": 0 if sample is None else sample.tokens,
                 "prompt_tokens": result.prompt_tokens,
                 "reused_tokens": result.reused_tokens,
+                "speed": task.speed(time.perf_counter()),
             }
             self._unsent.append(end)
 

@@ -25,6 +25,7 @@ from scope_edge.providers.llama.gguf import describe_gguf
 from scope_edge.providers.llama.memory import Plan
 from scope_edge.providers.llama.messages import Job, Sampling, TextPiece
 from scope_edge.providers.llama.process import COMMAND_VARIABLE, installed
+from scope_edge.providers.llama.speed import RunSpeed, SpeedRecord
 
 pytestmark = [
     pytest.mark.skipif(not installed(), reason="llama-cpp-python is not installed"),
@@ -308,13 +309,52 @@ def test_a_command_that_starts_no_worker(client: LlamaClient, monkeypatch: pytes
     works(client)
 
 
-def test_a_slow_minute_does_not_worsen_what_was_measured_before(client: LlamaClient, tmp_path: Path) -> None:
-    fast = replace(client.start(START), prefill_tps=1e9, decode_tps=1e9)
+def test_one_slow_load_or_answer_lowers_the_speed_by_a_fifth_and_many_move_it(
+    client: LlamaClient, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    first = client.start(START)
+    assert speed.remembered("tiny", cache) == first and first.alone_tps > 0
+    fast = replace(first, prefill_tps=1e12, decode_tps=1e12, alone_tps=1e12, load_seconds=1e-9)
     client.close()
-    speed.remember("tiny", tmp_path / "cache", fast.rung, fast)
+    speed.remember("tiny", cache, fast.rung, fast)
     client.start(START)
-    kept = speed.remembered("tiny", tmp_path / "cache")
-    assert kept is not None and (kept.prefill_tps, kept.decode_tps) == (1e9, 1e9)
+    kept = speed.remembered("tiny", cache)
+    assert kept is not None and kept.alone_tps == 1e12, "answers tell, where there were any"
+    assert [kept.prefill_tps, kept.decode_tps] == pytest.approx([0.8e12] * 2, rel=1e-3)
+    assert kept.load_seconds == pytest.approx(1.25e-9, rel=1e-3)
+    since = speed.revision()
+    reply = client.stream(Job(PROMPT, 1, "text", 32, Sampling(seed=1)), None)
+    while reply.next():
+        pass
+    assert reply.ending == "limit" and speed.revision() > since
+    slower = speed.remembered("tiny", cache)
+    assert slower is not None and slower.alone_tps == pytest.approx(0.8e12, rel=1e-3)
+    for n in range(1, 4):  # one by one in a list, as a fingerprint begins
+        client.run([Job(PROMPT, 1, "text", 32, Sampling(seed=1))], START)
+        slower = speed.remembered("tiny", cache)
+        assert slower is not None and slower.alone_tps == pytest.approx(0.8 ** (n + 1) * 1e12, rel=1e-3)
+    client.run([SHORT], START)
+    assert speed.remembered("tiny", cache) == slower, "four samples at once say nothing of one"
+
+
+def test_what_an_answer_says_of_the_speed(tmp_path: Path) -> None:
+    known = SpeedRecord("as configured", 2.0, 100.0, 10.0, 40.0, 8, 4096, False)
+    assert known.after(RunSpeed(100, 10.0, 50, 50.0)) == replace(known, prefill_tps=82.0, alone_tps=8.2)
+    assert known.after(RunSpeed(10, 10.0, 5, 50.0)) == known, "too short to tell"
+    assert known.after(RunSpeed(100, 0.0, 50, 0.0)) == known
+    worn = known
+    for _ in range(10):
+        worn = worn.after(RunSpeed(0, 0.0, 50, 10.0))
+    assert 5.0 < worn.alone_tps < 5.6, "half as fast for ten answers"
+    assert worn.since(replace(known, gpu=True)) == worn, "another way of loading says nothing of this one"
+    known = replace(known, rung="no GPU")
+    speed.remember("model", tmp_path, known.rung, known)
+    (file,) = (tmp_path / "llama").iterdir()
+    os.utime(file, (1000.0, 1000.0))
+    speed.learn("model", tmp_path, RunSpeed(100, 10.0, 50, 50.0))
+    assert speed.remembered("model", tmp_path) == replace(known, prefill_tps=82.0, alone_tps=8.2)
+    assert speed.remembered_configuration("model", tmp_path) is None, "answers do not put off the GPU's next chance"
 
 
 @pytest.mark.long
