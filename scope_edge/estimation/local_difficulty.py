@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scope_edge.types import Floats, Vector
 
 # The process's covariance, as shares of what the map leaves unexplained: (share, sharpness), of exp(sharpness (cos - 1)).
-_COVARIANCE = ((0.3, 2.0), (0.5, 8.0))
+_COVARIANCE = ((0.5, 2.0), (0.4, 8.0))
 # Anchors that one query looks at, the nearest: their covariance is a matrix.
 _NEAREST = 64
 _LEAST_TOLD = 1e-3
