@@ -6,7 +6,7 @@ the same rule to a table of queries at one alpha.
     costs.py         cost of a query on a model: usd + seconds x value_of_time
     alpha.py         meaning of alpha in a pool: how much accuracy a dollar must buy
     constraints.py   the models that may be chosen at all, checked on upper bounds
-    utility.py       p - lambda(alpha) x cost, or the formula of paper.py; the cheapest within 0.005 of the best; ties
+    utility.py       p - lambda(alpha) x cost, or the formula of paper.py; the cheapest within slack of the best; ties
     contenders.py    the models that could still be chosen while p is uncertain
 """
 

@@ -186,7 +186,7 @@ def _explanation(decision: Decision, value_of_time: float) -> Iterator[str]:
     elif decision.alpha == 0:
         yield "policy scope-edge: at alpha 0 the cheapest wins; ties go to the one most likely to be right"
     else:
-        yield "policy scope-edge: utility = p - lambda x cost; of the models within 0.005 of the best, the cheapest wins"
+        yield "policy scope-edge: utility = p - lambda x cost; of the models within 0.005 and the toll of the best, the cheapest wins"
         yield from _exchange(decision, value_of_time)
     report = decision.estimator
     prompts = f", {format.plural(report.prompts_run, 'prompt')} run and {report.prompts_saved} saved"
