@@ -24,7 +24,8 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from scope_edge.encoding.encoder import ONNX, TOKENIZER, WINDOW, Encoder, usable_cores
+from scope_edge.encoding.encoder import ONNX, TOKENIZER, WINDOW, Encoder
+from scope_edge.encoding.session import usable_cores
 from scope_edge.storage import assets
 from scope_edge.types import Query
 

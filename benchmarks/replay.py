@@ -13,6 +13,7 @@ from time import perf_counter
 
 import numpy as np
 
+from scope_edge.encoding.multilingual import DIMENSION
 from scope_edge.estimation.anchors import load_bank_vectors
 from scope_edge.estimation.difficulty import FEATURES
 from scope_edge.estimation.fingerprints import load_fingerprints
@@ -45,7 +46,7 @@ def main() -> None:
         reference=basis.reference,
         material=data.take(np.ones(len(names), bool), np.arange(options.queries) < 250),
         rows=np.arange(options.queries),
-        positions=basis.map.places_of(data.vectors, data.states, data.features),
+        positions=basis.map.places_of(*data.encoded(slice(None))),
         similarity=nearest_similarity(data.vectors, load_bank_vectors()),
         prompts=(data.text_tokens, 2 * data.text_tokens),
         models=np.arange(len(names)),
@@ -99,13 +100,18 @@ def made_up(models: list[str], queries: int) -> Pooled:
         usd=np.full(shape, np.nan),
         set_names=("made-up",),
         sets=np.zeros(queries, np.int64),
+        domain_names=("made-up",),
+        domains=np.zeros(queries, np.int64),
         ids=ids,
         texts=ids.astype(object),
         groups=ids.astype(object),
         categories=np.full(queries, "made-up/any"),
+        task=np.full(queries, -1),
+        expected=np.full((queries, 2), np.nan),
         text_tokens=rng.integers(20, 400, queries).astype(np.float64),
         vectors=vectors,
         states=vectors,
+        multilingual=rng.standard_normal((queries, DIMENSION)).astype(np.float32),
         features=rng.standard_normal((queries, FEATURES)),
     )
 

@@ -36,10 +36,10 @@ class Shape:
 
 
 @dataclass(slots=True)
-class _Graph:
+class Graph:
     """Nodes and constants in the order they are added; every method returns the name of its result."""
 
-    factors: Factors
+    factors: Factors = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
 
@@ -73,7 +73,7 @@ def build(weights: Weights, shape: Shape, *, int8_words: bool, factors: Factors 
     `state`, the mean over the tokens of what layer STATE_LAYER puts out.
     Token type ids are all zero: their row is folded into the position table.
     """
-    graph = _Graph(factors or {})
+    graph = Graph(factors or {})
     for name, value in (("axis_1", [1]), ("axis_2", [2]), ("axes_12", [1, 2]), ("zero", [0]), ("one", [1])):
         graph.constant(name, np.array(value, dtype=np.int64))
     mask = _mask(graph)
@@ -86,7 +86,7 @@ def build(weights: Weights, shape: Shape, *, int8_words: bool, factors: Factors 
     return _model(graph, shape)
 
 
-def _mask(graph: _Graph) -> str:
+def _mask(graph: Graph) -> str:
     """Attention bias, (batch, 1, 1, tokens): 0 where a token counts, MASKED where it is padding."""
     kept = graph.node("Cast", "attention_mask", result="mask", to=TensorProto.FLOAT)
     wide = graph.node("Unsqueeze", kept, "axes_12", result="mask/wide")
@@ -94,7 +94,7 @@ def _mask(graph: _Graph) -> str:
     return graph.node("Mul", absent, graph.constant("mask/low", np.array(MASKED, np.float32)), result="mask/bias")
 
 
-def _embed(graph: _Graph, weights: Weights, shape: Shape, int8_words: bool) -> str:
+def _embed(graph: Graph, weights: Weights, shape: Shape, int8_words: bool) -> str:
     words = weights["embeddings.word_embeddings.weight"]
     if int8_words:
         scale = np.abs(words).max(axis=1, keepdims=True) / 127.0
@@ -113,7 +113,7 @@ def _embed(graph: _Graph, weights: Weights, shape: Shape, int8_words: bool) -> s
     return graph.normalised("embedded", total, weights, "embeddings.LayerNorm", shape.epsilon)
 
 
-def _layer(graph: _Graph, state: str, mask: str, weights: Weights, shape: Shape, name: str) -> str:
+def _layer(graph: Graph, state: str, mask: str, weights: Weights, shape: Shape, name: str) -> str:
     mixed = _attention(graph, state, mask, weights, shape, f"{name}/attention")
     key = "attention.output"
     out = graph.linear(f"{name}/out", mixed, weights[f"{key}.dense.weight"], weights[f"{key}.dense.bias"])
@@ -126,7 +126,7 @@ def _layer(graph: _Graph, state: str, mask: str, weights: Weights, shape: Shape,
     return graph.normalised(f"{name}/down/norm", added, weights, "output.LayerNorm", shape.epsilon)
 
 
-def _attention(graph: _Graph, state: str, mask: str, weights: Weights, shape: Shape, name: str) -> str:
+def _attention(graph: Graph, state: str, mask: str, weights: Weights, shape: Shape, name: str) -> str:
     """Multi-head attention; query, key and value are one product, so that their input is quantized once."""
     size = shape.hidden // shape.heads
     parts = [f"attention.self.{part}" for part in ("query", "key", "value")]
@@ -151,7 +151,7 @@ def _attention(graph: _Graph, state: str, mask: str, weights: Weights, shape: Sh
     return graph.node("Reshape", turned, flat, result=name)
 
 
-def _gelu(graph: _Graph, source: str, name: str) -> str:
+def _gelu(graph: Graph, source: str, name: str) -> str:
     """x / 2 * (1 + erf(x / sqrt 2)), the exact form the model was trained with."""
     root = graph.constant(f"{name}/root", np.array(np.sqrt(2.0), np.float32))
     one = graph.constant(f"{name}/one", np.array(1, np.float32))
@@ -161,7 +161,7 @@ def _gelu(graph: _Graph, source: str, name: str) -> str:
     return graph.node("Mul", graph.node("Mul", source, weight, result=f"{name}/twice"), half, result=name)
 
 
-def _mean(graph: _Graph, state: str, result: str) -> str:
+def _mean(graph: Graph, state: str, result: str) -> str:
     """Mean over the tokens that count, (batch, hidden)."""
     weight = graph.node("Unsqueeze", "mask", "axis_2", result=f"{result}/mask")
     kept = graph.node("Mul", state, weight, result=f"{result}/kept")
@@ -175,7 +175,7 @@ def _of_layer(weights: Weights, layer: int) -> Weights:
     return {key[len(start) :]: value for key, value in weights.items() if key.startswith(start)}
 
 
-def _model(graph: _Graph, shape: Shape) -> onnx.ModelProto:
+def _model(graph: Graph, shape: Shape) -> onnx.ModelProto:
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
         for name in ("input_ids", "attention_mask")

@@ -98,7 +98,7 @@ def unseen(data: Pooled, seed: int) -> Iterator[Unseen]:
             if len(np.unique(_known(train.correct[m, train.sets == s]) > 0.5)) == 2
         ]
         if models:
-            positions = learned.irt.map.places_of(test.vectors[here], test.states[here], test.features[here])
+            positions = learned.irt.map.places_of(*test.encoded(here))
             yield Unseen(seed, s, name, learned, train, test, models, here, positions)
 
 

@@ -197,6 +197,8 @@ class Pipeline:
             warnings=(*cautions, *refined.warnings, *chosen.warnings),
             timings_ms=timer.milliseconds,
             query_id=query.id,
+            task=refined.estimates.task,
+            unknowable=round(refined.estimates.unknowable, 4),
         )
 
 

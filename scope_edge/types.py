@@ -52,12 +52,14 @@ class EncodedQuery:
     Attributes:
         vector: shape (d,), float32, L2 norm 1: the subject of the text.
         state: shape (d,), float32: the mean of its tokens' states half way up the encoder, which say more about the task.
+        multilingual: shape (512,), float32, L2 norm 1: the subject again, by an encoder that reads 16 languages.
         windows: how many encoder windows were averaged. truncated: whether text beyond the last window was left unread.
     """
 
     query: Query
     vector: Vector
     state: Vector
+    multilingual: Vector
     windows: int
     truncated: bool
 
@@ -175,6 +177,8 @@ class Estimates:
         evidence: how far the numbers can be trusted, per model. "none" = no fingerprint, nothing guessed.
         source: "prior", "scope" (the GGUF estimator) or "none", per model.
         rationales: model id -> the estimator's reason, if it wrote one.
+        task: what the query asks for, one of `estimation.tasks.TASKS`; None = unknown. unknowable: the probability that no
+            model can know the answer; p_correct has been lowered by it.
     """
 
     models: tuple[str, ...]
@@ -186,6 +190,8 @@ class Estimates:
     evidence: tuple[Evidence, ...]
     source: tuple[str, ...]
     rationales: Mapping[str, str] = field(default_factory=dict)
+    task: str | None = None
+    unknowable: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +284,8 @@ class PolicyDecision:
 class Decision:
     """The choice, every candidate with its numbers, and the constraint that bound.
 
-    candidates: best first, those that could be chosen in the policy's order, then the excluded ones.
+    candidates: best first, those that could be chosen in the policy's order, then the excluded ones. task: what the query
+    asks for, None = unknown. unknowable: the probability that no model can know the answer, None = not estimated.
     """
 
     choice: str | None
@@ -298,6 +305,8 @@ class Decision:
     warnings: tuple[str, ...] = ()
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     query_id: str | None = None
+    task: str | None = None
+    unknowable: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the documented JSON object of a decision (docs/json.md): plain types only, unknown numbers None."""
@@ -310,6 +319,8 @@ class Decision:
             "feasible": self.feasible,
             "bound": row(self.bound),
             "over_budget": self.over_budget,
+            "task": self.task,
+            "unknowable": to_json(self.unknowable),
             "estimator": row(self.estimator),
             "candidates": [row(candidate) for candidate in self.candidates],
             "neighbors": [row(neighbor) for neighbor in self.neighbors],

@@ -61,7 +61,7 @@ def test_blank_text_is_refused(cli: Cli, text: str) -> None:
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_any_text_gets_a_decision_and_the_same_one_either_way(cli: Cli, name: str) -> None:
-    alone = cli("route", "-", "--json", input=TEXTS[name])
+    alone = cli("route", "-", "--json", "--pool", "open-2024", input=TEXTS[name])
     body, long = alone.json, len(TEXTS[name]) > 100_000
     assert body["neighbors"] and body["truncated"] is long
     if long:
@@ -69,9 +69,9 @@ def test_any_text_gets_a_decision_and_the_same_one_either_way(cli: Cli, name: st
         assert (alone.code, body["choice"], body["bound"]["limit"]) == (3, None, "context")
     else:
         assert alone.code == 0 and body["choice"]
-    (line,) = cli("route", "--jsonl", "-", input=json.dumps({"text": TEXTS[name]})).lines
+    (line,) = cli("route", "--jsonl", "-", "--pool", "open-2024", input=json.dumps({"text": TEXTS[name]})).lines
     assert without_timings(line) == without_timings(body)
-    shown = cli("route", "-", "--explain", input=TEXTS[name])
+    shown = cli("route", "-", "--explain", "--pool", "open-2024", input=TEXTS[name])
     assert shown.code == alone.code and shown.err == "" and "\x07" not in shown.out
     assert ("too long for every model" in shown.out) is long
 

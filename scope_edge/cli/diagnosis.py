@@ -170,7 +170,7 @@ def _versions() -> dict[str, str | None]:
 
 def _built_with(llama: LlamaBuild) -> dict[str, str]:
     """Return what each native library says of its build. If one does not load, `_routing` reports the problem."""
-    from scope_edge.encoding.encoder import PROVIDERS, runtime, usable_cores
+    from scope_edge.encoding.session import PROVIDERS, runtime, usable_cores
 
     found: dict[str, str] = {"machine": f"{platform.system()} {platform.machine()}, {usable_cores()} cores"}
     try:
@@ -362,6 +362,8 @@ def _ignored() -> Iterator[str]:
     feedback = load_feedback()
     if feedback.ignored is not None:
         yield f"your feedback is not used: {feedback.ignored}"
+    if feedback.note is not None:
+        yield f"part of your feedback is not used: {feedback.note}"
 
 
 def _offline(pool: Mapping[str, str], routing: Check) -> tuple[str, ...]:

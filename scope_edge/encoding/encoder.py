@@ -1,13 +1,12 @@
-"""Text to unit vector and state, with the bundled encoder (all-MiniLM-L6-v2, int8). The only file with onnxruntime.
+"""Text to unit vectors and state, with the bundled encoders: all-MiniLM-L6-v2 (int8), and a multilingual one beside it.
 
 One query is one run: the int8 scales are taken over everything in a run, so a batch would change every vector in it.
-Long text is read in windows and their vectors are averaged.
+Long text is read in windows and their vectors are averaged; the multilingual encoder needs no windows (multilingual.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scope_edge.encoding.multilingual import MultilingualEncoder
+from scope_edge.encoding.session import open_session, provider_name, runtime, usable_cores
 from scope_edge.encoding.unicode import replace_surrogates
-from scope_edge.errors import AssetError, MissingExtraError, UsageError
+from scope_edge.errors import AssetError, UsageError
 from scope_edge.storage import assets
 from scope_edge.types import EncodedQuery, Query
 
@@ -37,16 +38,9 @@ MAX_WINDOWS = 8
 MAX_CHARACTERS = 32_768
 # Text is tokenized in pieces of at most this many characters, so that dense text is not tokenized far past its last window.
 _PIECE = 8_192
-# Threads that share one run: the products of a short query take 0.2 ms, too little to be cut up further.
-MAX_RUN_THREADS = 8
 _OUTPUTS = ["embedding", "state"]
+_SIGNATURE = ("input_ids", "attention_mask", *_OUTPUTS)
 _VISIBLE = re.compile(r"\S")
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "directml": "DmlExecutionProvider",
-}
 
 
 class Encoder:
@@ -63,18 +57,19 @@ class Encoder:
     ) -> None:
         """Make an encoder from the bytes of an ONNX file and of its tokenizer.json; other arguments and errors as `load`.
 
-        identity: sha256 of the ONNX file, if it is known. The bytes are not kept.
+        identity: that of these files, if it is known. The bytes are not kept. The multilingual encoder is the bundled one.
         """
         self._threads = usable_cores() if threads is None else threads
         if self._threads < 1:
             raise UsageError(f"threads: {threads} is invalid; give 1 or more")
         with ThreadPoolExecutor(1) as builder:
             # onnxruntime releases the interpreter meanwhile.
-            session = builder.submit(_session, model, _provider(provider), self._threads)
+            session = builder.submit(_session, model, provider, self._threads)
             self._tokenizer = _tokenizer(tokenizer)
+            self._multilingual = MultilingualEncoder(MAX_CHARACTERS, MAX_WINDOWS * (WINDOW - 2))
             self._session = session.result()
-        self.identity = identity or hashlib.sha256(model).hexdigest()
-        """sha256 of the ONNX file, hex: vectors of encoders with different identities must not be mixed."""
+        self.identity = identity or _identity(hashlib.sha256(model).hexdigest())
+        """A sha256 over both encoders' files, hex: vectors of encoders with different identities must not be mixed."""
         self._first, self._last = (self._tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
 
     @classmethod
@@ -102,8 +97,8 @@ class Encoder:
         runtime()
 
         def load() -> Encoder:
-            identity = assets.asset(ONNX).sha256
-            return cls(model.result(), assets.read(TOKENIZER), provider=provider, threads=threads, identity=identity)
+            tokenizer = assets.read(TOKENIZER)
+            return cls(model.result(), tokenizer, provider=provider, threads=threads, identity=bundled_identity())
 
         encoder = worker.submit(load)
         worker.shutdown(wait=False)
@@ -111,7 +106,7 @@ class Encoder:
 
     @property
     def dimension(self) -> int:
-        """Length of the vectors."""
+        """Length of the vectors, the multilingual ones apart."""
         return int(self._session.get_outputs()[0].shape[1])
 
     def encode(self, query: Query) -> EncodedQuery:
@@ -120,10 +115,11 @@ class Encoder:
         Lone surrogates, which UTF-8 cannot hold, read as U+FFFD, which the tokenizer drops like control characters; special
         tokens spelled out in the text ("[SEP]") are read as plain text.
         """
+        multilingual = self._multilingual.encode(query.text)
         ids, truncated = self._tokens(query.text)
         room = WINDOW - 2
         if len(ids) <= room:
-            return EncodedQuery(query, *self._run(ids), 1, truncated)
+            return EncodedQuery(query, *self._run(ids), multilingual, 1, truncated)
         windows = -(-len(ids) // room)
         # Windows of equal length, so that the last is not a scrap; the mean counts every token once.
         parts = [ids[len(ids) * i // windows : len(ids) * (i + 1) // windows] for i in range(windows)]
@@ -131,7 +127,7 @@ class Encoder:
         shares = np.array([len(part) for part in parts]) / len(ids)
         vector, state = shares @ np.array(vectors), shares @ np.array(states)
         unit = (vector / np.linalg.norm(vector)).astype(np.float32)
-        return EncodedQuery(query, unit, state.astype(np.float32), windows, truncated)
+        return EncodedQuery(query, unit, state.astype(np.float32), multilingual, windows, truncated)
 
     def encode_many(self, queries: Iterable[Query]) -> Iterator[EncodedQuery]:
         """Encode many queries on all cores, in order, with the same vectors as `encode`, bit for bit.
@@ -170,23 +166,17 @@ class Encoder:
         return ids[:limit], len(ids) > limit or _VISIBLE.search(text, start) is not None
 
 
-def runtime() -> Any:
-    """Import onnxruntime without its telemetry: official builds since 1.29 send it, unless told not to before the import.
-
-    If other code in this process has imported it already, telemetry is switched off afterwards.
-    """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
-    return onnxruntime
+def bundled_identity() -> str:
+    """Return the identity of the bundled encoders, without loading them. Raises AssetError: no manifest lists them."""
+    return _identity(assets.asset(ONNX).sha256)
 
 
-def usable_cores() -> int:
-    """Return the number of cores this process may use, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _identity(model_sha256: str) -> str:
+    return hashlib.sha256(f"{model_sha256} {MultilingualEncoder.identity()}".encode()).hexdigest()
+
+
+def _session(model: bytes, provider: str, threads: int) -> Any:
+    return open_session(model, ONNX, _SIGNATURE, provider=provider_name(provider), threads=threads)
 
 
 def _piece_end(text: str, start: int, end: int) -> int:
@@ -196,46 +186,6 @@ def _piece_end(text: str, start: int, end: int) -> int:
         return end
     space = max(text.rfind(" ", start, stop), text.rfind("\n", start, stop))
     return stop if space < 0 else space + 1
-
-
-def _provider(name: str) -> str:
-    """Return onnxruntime's name of a provider. Raises UsageError if it is unknown, MissingExtraError if it is missing."""
-    if name not in PROVIDERS:
-        raise UsageError(f"provider {name!r} is not known; give one of {', '.join(PROVIDERS)}")
-    here = runtime().get_available_providers()
-    if PROVIDERS[name] not in here:
-        known = ", ".join(key for key, value in PROVIDERS.items() if value in here)
-        raise MissingExtraError(
-            f"provider {name!r} is not in this onnxruntime, which has: {known}; install an onnxruntime built with it"
-        )
-    return PROVIDERS[name]
-
-
-def _session(model: bytes, provider: str, threads: int) -> Any:
-    """Make an onnxruntime session. Raises AssetError if the model is unusable, MissingExtraError if the provider is."""
-    onnxruntime = runtime()
-    from onnxruntime.capi import onnxruntime_pybind11_state as native
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = min(threads, MAX_RUN_THREADS)
-    options.inter_op_num_threads = 1
-    # Idle threads sleep instead of spinning: spinning wastes as much processor time as the session takes to make.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
-    unusable = (native.Fail, native.InvalidArgument, native.InvalidGraph, native.InvalidProtobuf)
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=[provider])
-    except (*unusable, native.NotImplemented, native.RuntimeException) as error:
-        reason = str(error).partition("\n")[0]
-        raise AssetError(f"{ONNX}: onnxruntime cannot use it ({reason}); reinstall scope-edge") from error
-    # It would keep the file's bytes beside its own copy of the weights: as much again.
-    session._model_bytes = None
-    names = [item.name for item in (*session.get_inputs(), *session.get_outputs())]
-    if names != ["input_ids", "attention_mask", *_OUTPUTS]:
-        raise AssetError(f"{ONNX}: not an encoder of this project; reinstall scope-edge")
-    if session.get_providers()[0] != provider:
-        raise MissingExtraError(f"{provider} did not start (onnxruntime fell back to CPU); install its libraries")
-    return session
 
 
 def _tokenizer(blob: bytes) -> Tokenizer:

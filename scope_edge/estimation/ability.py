@@ -1,6 +1,6 @@
 """A model's ability, from its own outcomes on a few anchors. Milliseconds; nothing is retrained.
 
-Correctness is item response theory with a vector of abilities g = (general, one shift per measured set, one loading per
+Correctness is item response theory with a vector of abilities g = (general, one shift per measured domain, one loading per
 trait): on anchor i with its own pooled difficulty b_i and discrimination a_i,
 
     logit P(correct) = a_i (g_general + domains_i . g_sets - b_i) + traits_i . g_traits
@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scope_edge.estimation.difficulty import FOREIGN_VARIANCE
 from scope_edge.estimation.newton import fit_logistic
 from scope_edge.storage.packs import reading
 
 if TYPE_CHECKING:
     from scope_edge.estimation.anchors import AnchorSet
+    from scope_edge.estimation.difficulty import MapPositions
     from scope_edge.estimation.fingerprints import Fingerprint
     from scope_edge.types import Floats
 
@@ -41,10 +43,10 @@ class Population:
     """The models measured so far: the Bayesian prior of every new one.
 
     Attributes:
-        mean (d,), covariance (d, d): of g, with d = 1 + sets + traits.
-        discrimination: (sets,) typical discrimination. unexplained: (sets,) variance of difficulty the map misses.
-        length_mean (l,), length_covariance (l, l): of the length coefficients (level, slope, one shift per set).
-        length_center: log-length at which the slope turns. length_noise: (sets,) residual variance of log-length.
+        mean (d,), covariance (d, d): of g, with d = 1 + domains + traits.
+        discrimination: (domains,) typical discrimination. unexplained: (domains,) variance of difficulty the map misses.
+        length_mean (l,), length_covariance (l, l): of the length coefficients (level, slope, one shift per domain).
+        length_center: log-length at which the slope turns. length_noise: (domains,) residual variance of log-length.
         length_residuals: (r,) sorted standardised residuals of log-length, a fair sample of all models'.
     """
 
@@ -65,7 +67,7 @@ class Ability:
 
     Attributes:
         mean (d,), covariance (d, d): of g.
-        length_mean (l,), length_covariance (l, l): of the length coefficients; NaN without any length.
+        length_mean (l,), length_covariance (l, l): of the length coefficients; the population's without any length.
         measured: outcomes it rests on. spread: the residuals of log-length against the population's (1 = typical).
         residuals: (r,) sorted leave-one-out residuals of log-length, each divided by its predicted spread.
     """
@@ -86,7 +88,7 @@ def design(anchors: AnchorSet) -> Floats:
 
 
 def length_design(log_length: Floats, domains: Floats, population: Population) -> Floats:
-    """Return the rows of the length model, shape (n, l), for map log-lengths (n,) and domains (n, sets)."""
+    """Return the rows of the length model, shape (n, l), for map log-lengths (n,) and domains (n, domains)."""
     centered = np.asarray(log_length)[..., None] - population.length_center
     return np.concatenate([np.ones_like(centered), centered, domains], axis=-1)
 
@@ -94,15 +96,21 @@ def length_design(log_length: Floats, domains: Floats, population: Population) -
 def query_row(difficulty: Floats, domains: Floats, traits: Floats, population: Population) -> tuple[Floats, Floats]:
     """Return (h, offset) with logit = h . g + offset for positions on the map; `query_variance` is the map's own error.
 
-    Shapes: difficulty (...), domains (..., sets), traits (..., k).
+    Shapes: difficulty (...), domains (..., domains), traits (..., k).
     """
     a = domains @ population.discrimination
     return np.concatenate([a[..., None], a[..., None] * domains, traits], axis=-1), -a * difficulty
 
 
-def query_variance(rows: Floats, domains: Floats, population: Population) -> Floats:
-    """Return the variance (q,) of log-odds that the map leaves unexplained: rows (q, d) of `query_row`, domains (q, sets)."""
-    return np.asarray(rows[:, 0] ** 2 * (domains @ population.unexplained))
+def missed_variance(places: MapPositions, population: Population) -> Floats:
+    """Return the variance (...) of what the map misses of these queries' difficulty."""
+    missed = places.domains @ population.unexplained + FOREIGN_VARIANCE * places.foreign
+    return np.asarray(np.maximum(missed - places.explained, 0.0))
+
+
+def query_variance(rows: Floats, places: MapPositions, population: Population) -> Floats:
+    """Return the variance (q,) of log-odds that the map leaves unexplained: rows (q, d) of `query_row`."""
+    return np.asarray(rows[:, 0] ** 2 * missed_variance(places, population))
 
 
 def softening(slope: Floats | float, variance: Floats) -> Floats:
@@ -140,7 +148,7 @@ def fit_correct(parts: Sequence[Fingerprint], population: Population) -> tuple[F
 def _lengths(
     parts: Sequence[Fingerprint], population: Population, known: Ability | None
 ) -> tuple[Floats, Floats, float, Floats]:
-    if known is None or np.isnan(known.length_mean).any():
+    if known is None:
         return _fit_length(parts, population)
     start = replace(population, length_mean=known.length_mean, length_covariance=known.length_covariance)
     mean, covariance, spread, residuals = _fit_length(parts, start)
@@ -163,8 +171,8 @@ def _fit_length(parts: Sequence[Fingerprint], population: Population) -> tuple[F
         noise.append(domains @ population.length_noise)
     x, y, variance = np.vstack(rows), np.concatenate(lengths), np.concatenate(noise)
     if not len(y):
-        unknown = population.length_covariance * np.nan
-        return unknown[0], unknown, np.nan, y
+        # As long as other models' answers, and as uncertain as they differ.
+        return population.length_mean, population.length_covariance, 1.0, y
     precision = np.linalg.inv(population.length_covariance)
     covariance = np.linalg.inv((x / variance[:, None]).T @ x + precision)
     mean = covariance @ (x.T @ (y / variance) + precision @ population.length_mean)

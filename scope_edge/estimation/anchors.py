@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scope_edge.encoding.multilingual import DIMENSION
 from scope_edge.encoding.nearest import Index, PackedVectors, build_index, from_body
 from scope_edge.estimation.difficulty import MapPositions
 from scope_edge.storage import assets
@@ -22,6 +23,8 @@ from scope_edge.types import Neighbor
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from scope_edge.encoding.nearest import Kind
     from scope_edge.types import Floats, Vector
@@ -43,6 +46,7 @@ class AnchorSet:
         domains: (n, sets), traits: (n, k): as in `MapPositions`.
         linked: whether models shared with other sets tie its scale to theirs.
         texts: one question a row; empty for the bundled sets. own: whether it is the user's.
+        multilingual: (n, 512) float32, unit; None = unknown, as of the bundled sets and of packs of a release without them.
     """
 
     name: str
@@ -59,6 +63,7 @@ class AnchorSet:
     linked: bool
     texts: tuple[str, ...] = ()
     own: bool = False
+    multilingual: Vector | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,7 +71,7 @@ class AnchorSet:
     @property
     def positions(self) -> MapPositions:
         """Where the map places the anchors."""
-        return MapPositions(self.map_difficulty, self.log_length, self.domains, self.traits)
+        return MapPositions.measured(self.map_difficulty, self.log_length, self.domains, self.traits)
 
     def take(self, rows: Sequence[int]) -> AnchorSet:
         """Return only these anchors, in this order."""
@@ -74,6 +79,7 @@ class AnchorSet:
         for name in ("ids", "categories", "texts"):
             values = getattr(self, name)
             parts[name] = tuple(values[i] for i in rows) if values else ()
+        parts["multilingual"] = None if self.multilingual is None else self.multilingual[rows]
         return replace(self, **parts)
 
     def nearest(self, vector: Vector, measured: Floats, k: int) -> list[tuple[int, Neighbor]]:
@@ -171,30 +177,49 @@ _COLUMNS = ("prompt_tokens", "difficulty", "discrimination", "log_length", "map_
 
 
 def set_body(anchors: AnchorSet) -> dict[str, Any]:
-    """Return a core set as (part of) the body of a pack; vectors at half precision."""
+    """Return a core set as (part of) the body of a pack; vectors at half precision, bundled ones in a byte a dimension."""
     columns = {name: getattr(anchors, name).astype(np.float32) for name in _COLUMNS}
     fixed = {"name": anchors.name, "ids": list(anchors.ids), "categories": list(anchors.categories)}
+    bundled = not (anchors.own or anchors.texts)
+    vectors = {"vectors": _bytes(anchors.vectors) if bundled else anchors.vectors.astype(np.float16)}
+    if anchors.multilingual is not None:
+        vectors["multilingual"] = anchors.multilingual.astype(np.float16)
     texts = {"texts": list(anchors.texts)} if anchors.texts else {}
-    return {**fixed, **columns, "vectors": anchors.vectors.astype(np.float16), "linked": anchors.linked, **texts}
+    return {**fixed, **columns, **vectors, "linked": anchors.linked, **texts}
+
+
+def _unpacked(vectors: NDArray[Any]) -> Vector:
+    rows = vectors.astype(np.float32)
+    return rows if vectors.dtype != np.int8 else np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def _bytes(vectors: Vector) -> NDArray[np.int8]:
+    """Return unit vectors in a byte a dimension; their lengths follow from their being unit."""
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    return np.asarray(np.rint(vectors * (127 / largest)).astype(np.int8))
 
 
 def set_from_body(body: Mapping[str, Any], where: str, *, own: bool = False) -> AnchorSet:
     """Read a core set from a pack's body. Raises PackError when a column is missing or of another length."""
     with reading(where, "anchor set", "get a fresh copy"):
         columns = {name: body[name].astype(np.float64) for name in _COLUMNS}
+        second = body.get("multilingual")
         anchors = AnchorSet(
             name=body["name"],
             ids=tuple(body["ids"]),
             categories=tuple(body["categories"]),
-            vectors=body["vectors"].astype(np.float32),
+            vectors=_unpacked(body["vectors"]),
             linked=bool(body["linked"]),
             texts=tuple(str(text) for text in body.get("texts", ())),
             own=own,
+            multilingual=None if second is None else second.astype(np.float32),
             **columns,
         )
         ids, texts = anchors.ids, anchors.texts or anchors.ids
         if {len(one) for one in (*columns.values(), anchors.categories, anchors.vectors, texts)} != {len(ids)}:
             raise ValueError(f"{anchors.name!r} has columns of different lengths")
+        if second is not None and second.shape != (len(ids), DIMENSION):
+            raise ValueError(f"{anchors.name!r} has multilingual vectors of another shape")
         return anchors
 
 
@@ -204,14 +229,18 @@ def bank_body(
     texts: Sequence[str],
     vectors: PackedVectors,
     fitted: Mapping[str, Floats],
+    others: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the bank as the body of a pack, without its texts. fitted: name -> (n,) from the joint fit of each anchor."""
+    """Return the bank as the body of a pack, without its texts.
+
+    fitted: name -> (n,) of each anchor. others: texts that taught the map and are not in the bank.
+    """
     names, codes = np.unique(list(categories), return_inverse=True)
     return {
         "ids": list(ids),
         "category_names": names.tolist(),
         "categories": codes.astype(np.uint16),
         "vectors": vectors.body(),
-        "text_hashes": np.array([text_hash(text) for text in texts], np.int64),
+        "text_hashes": np.array([text_hash(text) for text in (*texts, *others)], np.int64),
         **{name: column.astype(np.float16) for name, column in fitted.items()},
     }

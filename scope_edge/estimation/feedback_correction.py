@@ -88,8 +88,8 @@ class FeedbackCorrectedEstimator:
 def _load_corrections(
     prior: IrtEstimator, fitted: DifficultyMap, factors: Mapping[str, float]
 ) -> Mapping[str, FeedbackCorrection]:
-    """By model, from the stored feedback. factors: own tokens per cl100k token."""
-    found, said = {}, load_feedback().said
+    """By model, from the stored feedback whose vectors are all known. factors: own tokens per cl100k token."""
+    found, said = {}, [one for one in load_feedback().said if one.whole]
     for column, model in enumerate(prior.models):
         mine = tuple(one for one in said if one.model == model)[-_MOST:]
         if not mine:
@@ -97,8 +97,11 @@ def _load_corrections(
         halves = np.array([one.vector for one in mine])
         # Rows of norm 1: they were stored at half precision.
         vectors = (halves / np.linalg.norm(halves, axis=1, keepdims=True)).astype(np.float32)
-        states, features = (np.array([getattr(one, name) for one in mine]) for name in ("state", "features"))
-        table = prior.table(fitted.places_of(vectors, states.astype(np.float32), features), np.ones(len(mine)))
+        states, tongues, features = (
+            np.array([getattr(one, name) for one in mine]) for name in ("state", "multilingual", "features")
+        )
+        places = fitted.places_of(vectors, states.astype(np.float32), tongues.astype(np.float32), features)
+        table = prior.table(places, np.ones(len(mine)))
         expected, tokens = table.p_correct[:, column], table.tokens[:, column]
         if np.isnan(expected).any():
             continue  # nothing is expected of a model without a fingerprint, so nothing can be corrected

@@ -1,7 +1,8 @@
 """The user's feedback on answers: for each the query's embedding, its text features, and the outcome. No text is stored.
 
 Positions on the map are computed anew at every start, so that a release with another map can use the records; one with another
-encoder cannot, and leaves them out. The file lies beside the journal, in a folder that only the user can open.
+encoder cannot, and leaves them out. Multilingual vectors that are missing, or another encoder's, are unknown. The file lies beside
+the journal, in a folder that only the user can open.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scope_edge.encoding.encoder import ONNX
+from scope_edge.encoding.multilingual import DIMENSION, MultilingualEncoder
 from scope_edge.errors import AssetError, PackError
 from scope_edge.storage import assets
 from scope_edge.storage.packs import read_pack, reading, write_pack
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
 FEEDBACK = "feedback"
 FOLDER, FILE = "journal", "feedback.pack"
 _KIND = "feedback"
+_SECOND = "multilingual encoder"
 _MEND = "`scope-edge anchors remove feedback` takes it away"
 # Column -> its type in the file.
 _COLUMNS = {
     "vector": "<f2",
     "state": "<f2",
+    "multilingual": "<f2",
     "features": "<f4",
     "time": "<f8",
     "correct": "<f4",
@@ -46,7 +50,7 @@ class FeedbackRecord:
 
     Attributes:
         id: of the journal's entry. time: of it, seconds since 1970. vector, state, features: of its query.
-        correct in [0, 1]; tokens, prompt_tokens: cl100k, NaN = not known.
+        multilingual: (512,) of its query, NaN = unknown. correct in [0, 1]; tokens, prompt_tokens: cl100k, NaN = not known.
     """
 
     id: str
@@ -54,10 +58,16 @@ class FeedbackRecord:
     time: float
     vector: Vector
     state: Vector
+    multilingual: Vector
     features: Floats
     correct: float
     tokens: float
     prompt_tokens: float
+
+    @property
+    def whole(self) -> bool:
+        """Whether all vectors of the query are known."""
+        return bool(np.isfinite(self.multilingual).all())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +76,17 @@ class FeedbackStore:
 
     said: tuple[FeedbackRecord, ...] = ()
     ignored: str | None = None
+
+    @property
+    def note(self) -> str | None:
+        """A sentence on feedback without multilingual vectors, which corrects nothing, or None."""
+        lacking = sum(not one.whole for one in self.said)
+        if not lacking:
+            return None
+        return (
+            f"{lacking} of {len(self.said)} judged answers in {file()} were stored by a release with another multilingual"
+            f" encoder; give that feedback again with --text, or {_MEND}"
+        )
 
 
 def file() -> Path:
@@ -92,10 +113,11 @@ def load_feedback() -> FeedbackStore:
         with reading(str(path), "feedback file", "damaged, or made by another release"):
             encoder = body["encoder"]
             names = zip(body["ids"], body["models"], strict=True)
+            body["multilingual"] = _multilingual(body)
             columns = zip(*(body[name].astype(np.float64) for name in _COLUMNS), strict=True)
             said = tuple(
-                FeedbackRecord(str(id), str(model), float(when), vector, state, features, *map(float, outcome))
-                for (id, model), (vector, state, features, when, *outcome) in zip(names, columns, strict=True)
+                FeedbackRecord(str(id), str(model), float(when), vector, state, second, features, *map(float, outcome))
+                for (id, model), (vector, state, second, features, when, *outcome) in zip(names, columns, strict=True)
             )
     except PackError as error:
         return FeedbackStore(ignored=f"{error}; {_MEND}")
@@ -117,12 +139,20 @@ def record(said: Sequence[FeedbackRecord]) -> None:
         if said:
             columns = {name: np.array([getattr(one, name) for one in said], kind) for name, kind in _COLUMNS.items()}
             ids, models = [one.id for one in said], [one.model for one in said]
-            write_pack(path, _KIND, {"encoder": _encoder(), "ids": ids, "models": models, **columns}, private=True)
+            encoders = {"encoder": _encoder(), _SECOND: MultilingualEncoder.identity()}
+            write_pack(path, _KIND, {**encoders, "ids": ids, "models": models, **columns}, private=True)
         else:
             path.unlink(missing_ok=True)
         shred(old)
     except OSError as error:
         raise AssetError(f"{path}: cannot be changed ({error.strerror or error}); check its permissions") from error
+
+
+def _multilingual(body: dict[str, Any]) -> Floats:
+    """Return the multilingual vectors of a file, (n, 512); NaN where it has none, or another encoder's."""
+    if body.get(_SECOND) == MultilingualEncoder.identity():
+        return np.asarray(body["multilingual"])
+    return np.full((len(body["ids"]), DIMENSION), np.nan)
 
 
 def _encoder() -> str:

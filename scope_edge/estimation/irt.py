@@ -29,6 +29,7 @@ from scope_edge.estimation.calibration import Calibration, calibration_body, cal
 from scope_edge.estimation.difficulty import DifficultyMap, MapPositions, map_body, map_from_body
 from scope_edge.estimation.fingerprints import slice_of
 from scope_edge.estimation.reference import Reference, linking_constants, reference_body, reference_from_body
+from scope_edge.estimation.tasks import TASKS, UNKNOWABLE
 from scope_edge.storage import assets
 from scope_edge.storage.packs import unpack
 from scope_edge.types import Estimates, EstimatorReport
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scope_edge.estimation.fingerprints import Fingerprint
+    from scope_edge.estimation.local_difficulty import LocalDifficulty
     from scope_edge.estimation.user_calibration import Personal
     from scope_edge.types import EncodedQuery, Evidence, Floats, ModelCard, Slice
 
@@ -44,6 +46,8 @@ MAP = "anchors/map.pack"
 # Evidence is strong when the query is as near to an anchor as NEAR (cosine), and the standard deviation of the model's
 # log-odds is at most PINNED; see docs/models.md.
 NEAR, PINNED = 0.5, 0.6
+# The same of what is asked for: `MapPositions.foreign` at most.
+MOST_FOREIGN = 0.25
 # Anchors in a slice.
 SLICE = 10
 # How far a user's copy of a model may be from the measured one, as a share of the variance between models.
@@ -65,14 +69,16 @@ class IrtEstimator:
         *,
         coverage: float,
         personal: Personal | None = None,
+        local: LocalDifficulty | None = None,
     ) -> None:
         """Fit the ability of every model of the pool that has a fingerprint (about 2 ms a model).
 
         coverage: of the upper bound on completion tokens, in (0, 1). personal: the correction from the user's fingerprints.
+        local: what outcomes on the user's own anchors say of queries near them.
         """
         population = irt.population
         self._map, self._population, self._reference = irt.map, population, irt.reference
-        self._parts = fingerprints
+        self._parts, self._local = fingerprints, local
         self.models = tuple(card.id for card in pool)
         calibration = _calibration(irt, self.models, fingerprints)
         self.calibration = calibration if personal is None else personal.on(calibration, self.models)
@@ -94,7 +100,10 @@ class IrtEstimator:
 
     def estimate(self, encoded: EncodedQuery, similarity: float) -> tuple[Estimates, EstimatorReport]:
         """Estimate every model of the pool. similarity: cosine of the nearest anchor of the bank."""
-        return self.at(self._map.place(encoded), similarity), EstimatorReport(self.name)
+        place = self._map.place(encoded)
+        if self._local is not None:
+            place = self._local.corrected(place, encoded.vector, self._population)
+        return self.at(place, similarity), EstimatorReport(self.name)
 
     def slices(self, encoded: EncodedQuery) -> tuple[Slice, ...]:
         """Return every measured model's outcomes on its own anchors nearest to the query."""
@@ -106,12 +115,14 @@ class IrtEstimator:
         """Estimate for one query at a known position. p_low and p_high move the model's ability to the ends of its band."""
         domains = position.domains
         row, offset = query_row(position.difficulty, domains, position.traits, self._population)
-        one = self._moments(row[None], np.array([offset]), np.array([position.log_length]), domains[None])
+        here = position.take(np.newaxis)
+        one = self._moments(row[None], np.array([offset]), here)
         logit, variance = one.logit[:, 0], one.ability_variance[:, 0]
         away = _BAND * np.sqrt(variance)
-        p = probability(logit, variance + one.query_variance, domains, self.calibration)
-        low = probability(logit - away, one.query_variance, domains, self.calibration)
-        high = probability(logit + away, one.query_variance, domains, self.calibration)
+        knowable = 1 - position.unknowable
+        p = knowable * probability(logit, variance + one.query_variance, domains, self.calibration)
+        low = knowable * probability(logit - away, one.query_variance, domains, self.calibration)
+        high = knowable * probability(logit + away, one.query_variance, domains, self.calibration)
         log_tokens, reach = one.log_tokens[:, 0], self._reach() * one.log_spread[:, 0]
         return Estimates(
             models=self.models,
@@ -120,15 +131,18 @@ class IrtEstimator:
             p_high=np.maximum(high, p),
             tokens=self._factor * np.exp(log_tokens),
             tokens_hi=self._factor * np.exp(log_tokens + reach),
-            evidence=self._evidence(variance, similarity),
+            evidence=self._evidence(variance, similarity, float(position.foreign)),
             source=self._source,
+            task=task_of(position),
+            unknowable=float(position.unknowable),
         )
 
     def table(self, places: MapPositions, similarity: Floats) -> EstimateTable:
         """Estimate for q queries at once. similarity: (q,), cosines of the nearest anchor of the bank."""
         rows, offsets = query_row(places.difficulty, places.domains, places.traits, self._population)
-        many = self._moments(rows, offsets, places.log_length, places.domains)
+        many = self._moments(rows, offsets, places)
         p = probability(many.logit, many.ability_variance + many.query_variance, places.domains, self.calibration)
+        p = (1 - places.unknowable) * p
         factor = self._factor[:, None]
         growth = [np.interp(row, SPREADS, one) for row, one in zip(many.log_spread, self._growth, strict=True)]
         high = many.log_tokens + self._reach()[:, None] * many.log_spread
@@ -138,7 +152,7 @@ class IrtEstimator:
             tokens=(factor * np.exp(many.log_tokens)).T,
             tokens_mean=(factor * np.exp(many.log_tokens + np.array(growth))).T,
             tokens_hi=(factor * np.exp(high)).T,
-            strong=(many.ability_variance <= PINNED**2).T & (similarity >= NEAR)[:, None],
+            strong=(many.ability_variance <= PINNED**2).T & _known(similarity, places.foreign)[:, None],
         )
 
     def _reach(self) -> Floats:
@@ -159,20 +173,21 @@ class IrtEstimator:
             other._length_covariance = np.zeros_like(self._length_covariance)
             yield other
 
-    def _moments(self, rows: Floats, offsets: Floats, log_length: Floats, domains: Floats) -> _Moments:
-        """Return means and variances for q queries: rows (q, d), offsets and log_length (q,), domains (q, sets)."""
-        lengths = length_design(log_length, domains, self._population)
+    def _moments(self, rows: Floats, offsets: Floats, places: MapPositions) -> _Moments:
+        """Return means and variances for q queries: rows (q, d), offsets (q,)."""
+        domains = places.domains
+        lengths = length_design(places.log_length, domains, self._population)
         noise = (domains @ self._population.length_noise) * self._spread[:, None] ** 2
         return _Moments(
             logit=self._mean @ rows.T + offsets + self._shift @ domains.T,
             ability_variance=spread_along(rows, self._covariance),
-            query_variance=query_variance(rows, domains, self._population),
+            query_variance=query_variance(rows, places, self._population),
             log_tokens=self._length_mean @ lengths.T,
-            log_spread=np.sqrt(noise + spread_along(lengths, self._length_covariance)),
+            log_spread=np.sqrt(noise + places.level_variance + spread_along(lengths, self._length_covariance)),
         )
 
-    def _evidence(self, variance: Floats, similarity: float) -> tuple[Evidence, ...]:
-        if similarity < NEAR:
+    def _evidence(self, variance: Floats, similarity: float, foreign: float) -> tuple[Evidence, ...]:
+        if not _known(np.array(similarity), np.array(foreign)):
             return self._far
         pinned = (variance <= PINNED**2).tolist()
         return tuple("strong" if sure and far != "none" else far for sure, far in zip(pinned, self._far, strict=True))
@@ -183,8 +198,9 @@ class IrtModel:
     """Everything learned from the models measured for the bank; every estimate rests on it.
 
     Attributes:
-        reference: a fair sample of the bank. by_set: as many queries of a small set as of a large one, for the linking
-            constants, which need each set's mean to a point. abilities: of the models measured.
+        reference: a sample of what is asked in life. by_set: as many graded queries of a small domain as of a large one, for the
+            linking constants, which need each domain's mean to a point. abilities: of the models measured.
+        domains: the domains' names, in the order of every column of domains.
     """
 
     map: DifficultyMap
@@ -193,6 +209,7 @@ class IrtModel:
     reference: Reference
     by_set: Reference
     abilities: Mapping[str, Ability]
+    domains: tuple[str, ...]
 
 
 def load_irt_model() -> IrtModel:
@@ -206,6 +223,7 @@ def load_irt_model() -> IrtModel:
         reference=reference_from_body(body.get("reference", {}), MAP),
         by_set=reference_from_body(body.get("by_set", {}), MAP),
         abilities=abilities_from_body(body.get("abilities", {}), population, MAP),
+        domains=tuple(map(str, body.get("domains", ()))),
     )
 
 
@@ -218,6 +236,7 @@ def irt_model_body(irt: IrtModel) -> dict[str, Any]:
         "reference": reference_body(irt.reference),
         "by_set": reference_body(irt.by_set),
         "abilities": abilities_body(irt.abilities),
+        "domains": list(irt.domains),
     }
 
 
@@ -291,6 +310,18 @@ def _calibration(
     plain = irt.calibration
     new = np.array([_taught(irt, model, fingerprints.get(model, ())) is None for model in models])[:, None]
     return replace(plain, slope=np.ones_like(new) * plain.slope, intercept=np.where(new, plain.intercept, 0.0))
+
+
+def task_of(position: MapPositions) -> str:
+    """Return what one query asks for. Unknowable counts before all others once it is more likely than not."""
+    if position.unknowable >= 0.5:
+        return TASKS[UNKNOWABLE]
+    return TASKS[int(np.argmax(np.delete(position.tasks, UNKNOWABLE)))]
+
+
+def _known(similarity: Floats, foreign: Floats) -> NDArray[np.bool_]:
+    """Return whether queries are like what was measured: their topic by the cosine, and what they ask for by the map."""
+    return (similarity >= NEAR) & (foreign <= MOST_FOREIGN)
 
 
 def _root(covariances: Floats) -> Floats:

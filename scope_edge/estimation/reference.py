@@ -14,6 +14,7 @@ import numpy as np
 from scope_edge.estimation.ability import query_row, query_variance, spread_along
 from scope_edge.estimation.difficulty import MapPositions
 from scope_edge.estimation.newton import sigmoid
+from scope_edge.estimation.tasks import TASKS
 from scope_edge.storage.packs import reading
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Reference:
 
     Attributes:
         places: on the map, with each query's family left out.
-        difficulty, discrimination: (q,) each one's own, from every model's outcomes on it. sets: (q,) the set it is from.
+        difficulty, discrimination: (q,) each one's own, from every model's outcomes on it, or the map's where there is none.
+        sets: (q,) the domain it is from.
         prompt_tokens: (q,), cl100k.
     """
 
@@ -48,7 +50,7 @@ class Reference:
         return len(self.places)
 
 
-_PLACES = ("difficulty", "log_length", "domains", "traits")
+_PLACES = ("difficulty", "log_length", "domains", "traits", "level_variance", "foreign", "explained", "unknowable")
 _OWN = ("difficulty", "discrimination")
 
 
@@ -69,34 +71,49 @@ def reference_from_body(body: Mapping[str, Any], where: str) -> Reference:
         lengths = {len(column) for column in (*columns.values(), *own.values(), prompt_tokens)}
         if lengths != {len(sets)} or sets.max(initial=0) >= columns["domains"].shape[1]:
             raise ValueError("its columns do not fit together")
-        return Reference(MapPositions(**columns), **own, sets=sets, prompt_tokens=prompt_tokens)
+        places = MapPositions(**columns, tasks=np.zeros((len(sets), len(TASKS))))
+        return Reference(places, **own, sets=sets, prompt_tokens=prompt_tokens)
 
 
 # Linking: each model is made as accurate over the reference by the map's difficulties as by the queries' own.
 #
 # Ability is learned from anchors whose own difficulties are known. On the map a query's difficulty is blurred, in some
 # regions by more than a Gaussian allows for (questions that hardly any model gets right, or nearly all do): read there, able
-# models would seem too good and weak ones too bad. So each model gets a shift per set, in log-odds, with which its mean
-# P(correct) over the reference's queries of that set agrees with their own difficulties.
+# models would seem too good and weak ones too bad. So each model gets a shift per domain, in log-odds, with which its mean
+# P(correct) over the reference's queries of that domain agrees with their own difficulties.
 
 _PROBIT = np.pi / 8
 _STEPS = 12
 _SETTLED = 1e-4
 # No shift is larger: beyond it a mean share is as good as 0 or 1.
 _MOST = 6.0
+# Of a model's own differences between domains.
+_KEPT_APART = 0.25
 
 
 def linking_constants(reference: Reference, population: Population, mean: Floats, covariance: Floats) -> Floats:
-    """Return the shifts (n, sets) to add to each model's log-odds; 0 for a set without queries in the reference.
+    """Return the shifts (n, domains) to add to each model's log-odds; 0 for a domain without queries in the reference.
 
-    mean: (n, d), covariance: (n, d, d), of the models' abilities; NaN gives NaN.
+    What sets a domain apart is taken from the population's average model, and a quarter from the model itself: the rest of
+    its own differences is mostly noise, which would reorder queries that are like several domains. mean: (n, d), covariance:
+    (n, d, d), of the models' abilities; NaN gives NaN.
     """
+    average = population.mean[None], np.zeros_like(population.covariance)[None]
+    both = (np.concatenate(pair) for pair in zip((mean, covariance), average, strict=True))
+    shifts = _shifts(reference, population, *both)
+    level = shifts.mean(axis=1, keepdims=True)
+    apart = shifts - level
+    return np.asarray(level + apart[-1] + _KEPT_APART * (apart - apart[-1]))[:-1]
+
+
+def _shifts(reference: Reference, population: Population, mean: Floats, covariance: Floats) -> Floats:
+    """Return the shifts with which each model is as accurate over each domain as by the queries' own difficulties."""
     own, own_offsets = own_rows(reference)
     # Log-odds whose probability is about the mean over a Gaussian of this variance (MacKay 1992).
     true = (mean @ own.T + own_offsets) / np.sqrt(1 + _PROBIT * spread_along(own, covariance))
     places = reference.places
     rows, offsets = query_row(places.difficulty, places.domains, places.traits, population)
-    blur = spread_along(rows, covariance) + query_variance(rows, places.domains, population)
+    blur = spread_along(rows, covariance) + query_variance(rows, places, population)
     scale = 1 / np.sqrt(1 + _PROBIT * blur)
     sets = np.eye(places.domains.shape[1])[reference.sets]
     # (q, sets): weighs a sum over queries into means over those of each set.

@@ -24,6 +24,7 @@ from scope_edge.errors import AssetError, PackError
 from scope_edge.estimation.ability import softening
 from scope_edge.estimation.anchors import AnchorSet
 from scope_edge.estimation.irt import ability_of, load_irt_model
+from scope_edge.estimation.local_difficulty import LocalDifficulty
 from scope_edge.estimation.newton import sigmoid
 from scope_edge.storage.packs import read_pack, reading, write_pack
 from scope_edge.types import Query
@@ -249,6 +250,14 @@ def refitted(
         return fingerprints
     found = _cached_refit(fingerprints, placed, irt, cache_dir)
     return {**fingerprints, **{m: _seen_by(m, fingerprints[m], found, placed) for m in models if m in fingerprints}}
+
+
+def near_own_anchors(
+    fingerprints: Fingerprints, irt: IrtModel, *, cache_dir: Path | None = None
+) -> LocalDifficulty | None:
+    """Return what all models' outcomes on the user's own sets say of queries near them; None without such outcomes."""
+    placed = _placed(fingerprints, irt.population, least=2)
+    return LocalDifficulty.of(placed, _cached_refit(fingerprints, placed, irt, cache_dir)) if placed else None
 
 
 def anchors_for(model: str, anchors: AnchorSet, fingerprints: Fingerprints, irt: IrtModel) -> AnchorSet:

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from scope_edge.estimation.fingerprints import Fingerprint
 
 KIND, FILE = "personal-calibration", "calibration.pack"
-_RESTS_ON = {"map": "anchors/map.pack", "encoder": "models/encoder/encoder.onnx"}
+_RESTS_ON = {
+    "map": "anchors/map.pack",
+    "encoder": "models/encoder/encoder.onnx",
+    "multilingual encoder": "models/multilingual/net.onnx",
+}
 _MEND = "run `scope-edge calibrate` again, or `scope-edge calibrate --forget`"
 
 

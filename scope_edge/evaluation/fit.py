@@ -188,7 +188,7 @@ def _parts(data: Pooled, split: Split, irt: IrtModel, material: Pooled, bank: ND
                     reference=irt.reference,
                     material=material,
                     rows=rows,
-                    positions=irt.map.places_of(data.vectors[rows], data.states[rows], data.features[rows]),
+                    positions=irt.map.places_of(*data.encoded(rows)),
                     similarity=nearest_similarity(data.vectors[rows], bank),
                     prompts=_prompts(data.texts[rows].tolist()),
                     models=models,

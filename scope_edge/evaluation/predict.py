@@ -136,14 +136,14 @@ def refined(
     installed = find_installed(name)
     if installed is None:
         raise AssetError(f"no estimator is installed; {INSTALL}")
-    part = found.part
+    part, data = found.part, found.part.data
     estimator = scope_estimator(installed, cards, _with_texts(found), threads=threads, coverage=coverage)
     columns: list[list[Floats]] = [[], [], []]
     try:
         for q, row in enumerate(part.rows.tolist()):
             progress(f"{part.name}, seed {part.split.seed}: {installed.name}", q, len(part.rows))
-            vector, state = part.data.vectors[row], part.data.states[row]
-            encoded = EncodedQuery(Query(str(part.data.texts[row])), vector, state, 1, False)
+            vector, state, multilingual = data.vectors[row], data.states[row], data.multilingual[row]
+            encoded = EncodedQuery(Query(str(data.texts[row])), vector, state, multilingual, 1, False)
             estimates, _ = found.estimator.estimate(encoded, float(part.similarity[q]))
             # Predictions are scored, so every candidate is worth refining.
             refinement = estimator.refine(encoded, estimates, lambda *_: tuple(range(len(cards))))

@@ -24,7 +24,7 @@ _ID_LENGTH = 6
 # The latest entries, whose embeddings are kept by default.
 RECENT = 20
 
-# Format 1. A released step never changes: see storage/sqlite.py.
+# Format 2. A released step never changes: see storage/sqlite.py.
 STEPS = (
     (
         """CREATE TABLE entries (
@@ -50,6 +50,7 @@ STEPS = (
         "CREATE INDEX entries_by_query ON entries (query)",
         "CREATE INDEX entries_by_model ON entries (model, number)",
     ),
+    ("ALTER TABLE entries ADD COLUMN multilingual BLOB",),
 )
 COLUMNS = "id, time, query, state, model, pool, profile, value_of_time, decision, run, text, vector IS NOT NULL, correct, tokens"
 
@@ -153,7 +154,7 @@ def row_of(query: Query, decision: Decision, run: Run | None, options: JournalOp
 
 
 def embedding_columns(encoded: EncodedQuery) -> dict[str, bytes]:
-    """Return the columns of a query's embedding and of the features of its text that the map reads."""
+    """Return the columns of a query's vectors and of the features of its text that the map reads."""
     import numpy as np
 
     from scope_edge.estimation.difficulty import text_features
@@ -161,6 +162,7 @@ def embedding_columns(encoded: EncodedQuery) -> dict[str, bytes]:
     return {
         "vector": np.asarray(encoded.vector, "<f4").tobytes(),
         "inner_state": np.asarray(encoded.state, "<f4").tobytes(),
+        "multilingual": np.asarray(encoded.multilingual, "<f4").tobytes(),
         "features": np.asarray(text_features(encoded.query.text), "<f4").tobytes(),
     }
 

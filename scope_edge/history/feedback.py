@@ -69,7 +69,7 @@ def give(
     model = _judged(entry)
     if tokens is None and entry.run is not None and entry.run.ending == "complete":
         tokens = entry.run.completion_tokens
-    vector, state, features = _embedding(journal, entry, text)
+    vector, state, multilingual, features = _embedding(journal, entry, text)
     card = catalog.by_id.get(model)
     factor = 1.0 if card is None else card.token_factor
     one = FeedbackRecord(
@@ -78,6 +78,7 @@ def give(
         time=entry.time.timestamp(),
         vector=vector,
         state=state,
+        multilingual=multilingual,
         features=features,
         correct=correct,
         tokens=math.nan if tokens is None else tokens / factor,
@@ -133,8 +134,11 @@ def _judged(entry: Entry) -> str:
     return entry.model
 
 
-def _embedding(journal: Journal, entry: Entry, text: str | None) -> tuple[Vector, Vector, Floats]:
-    """Return the query's unit vector, state and features, as kept or of its text. Raises UsageError for a wrong text."""
+def _embedding(journal: Journal, entry: Entry, text: str | None) -> tuple[Vector, Vector, Vector, Floats]:
+    """Return the query's vectors and features as `Journal.embedding` does, as kept or of its text.
+
+    Raises UsageError for a wrong or missing text.
+    """
     if text is not None:
         known = journal.hash_of(text)
         if known is None or not hmac.compare_digest(known.hex(), entry.query):
@@ -143,6 +147,11 @@ def _embedding(journal: Journal, entry: Entry, text: str | None) -> tuple[Vector
         return kept
     else:
         text = entry.text
+    if text is None and entry.embedded:
+        raise UsageError(
+            f"{entry.id} was recorded by a release with another encoder, and the journal has no text to encode again"
+            " (setting journal_text); give the query's text with --text"
+        )
     if text is None:
         raise UsageError(
             f"the journal has neither text nor embedding of {entry.id} (settings journal_text, journal_embedding; by default"
@@ -153,7 +162,7 @@ def _embedding(journal: Journal, entry: Entry, text: str | None) -> tuple[Vector
     from scope_edge.types import Query
 
     encoded = Encoder.load().encode(Query(text))
-    return encoded.vector, encoded.state, text_features(text)
+    return encoded.vector, encoded.state, encoded.multilingual, text_features(text)
 
 
 def _prompt_tokens(entry: Entry, model: str) -> float:

@@ -50,6 +50,7 @@ _EVER = 1_000_000  # days
 # The share of all entries that is deleted at once when the file is over its limit.
 _SHARE = 0.1
 LAST = "last"
+_EMBEDDING = ("vector", "inner_state", "multilingual", "features")
 # Other entries of the same query that are named.
 _SHOWN = 10
 
@@ -146,16 +147,19 @@ class Journal(SqliteStore):
             ).fetchall()
         return tuple(id for (id,) in rows)
 
-    def embedding(self, id: str) -> tuple[Vector, Vector, Floats] | None:
-        """Return a query's unit vector, state and the raw features of its text, or None if they were not kept."""
+    def embedding(self, id: str) -> tuple[Vector, Vector, Vector, Floats] | None:
+        """Return a query's unit vector, state, multilingual vector and the raw features of its text; None unless all are kept.
+
+        A release with one encoder kept no multilingual vector.
+        """
         import numpy as np
 
         with self._database.reading() as link:
-            rows = link.execute("SELECT vector, inner_state, features FROM entries WHERE id = ?", (id,)).fetchall()
-        if not rows or rows[0][0] is None:
+            rows = link.execute(f"SELECT {', '.join(_EMBEDDING)} FROM entries WHERE id = ?", (id,)).fetchall()
+        if not rows or None in rows[0]:
             return None
-        vector, state, features = (np.frombuffer(raw, "<f4") for raw in rows[0])
-        return vector, state, features.astype(np.float64)
+        vector, state, multilingual, features = (np.frombuffer(raw, "<f4") for raw in rows[0])
+        return vector, state, multilingual, features.astype(np.float64)
 
     def hash_of(self, text: str) -> bytes | None:
         """Return the keyed hash of a text; None without a key, and so without entries. Raises AssetError."""
@@ -269,7 +273,7 @@ def _insert(link: sqlite3.Connection, columns: dict[str, Any]) -> str:
 def _forget_embeddings(link: sqlite3.Connection) -> None:
     """Erase the embeddings of all but the latest entries; those kept before with another setting go a few at a time."""
     link.execute(
-        "UPDATE entries SET vector = NULL, inner_state = NULL, features = NULL WHERE vector IS NOT NULL AND number IN"
+        f"UPDATE entries SET {', '.join(f'{name} = NULL' for name in _EMBEDDING)} WHERE vector IS NOT NULL AND number IN"
         f" (SELECT number FROM entries ORDER BY number DESC LIMIT {_BETWEEN} OFFSET {RECENT})"
     )
 

@@ -22,7 +22,6 @@ from scope_edge.estimation.reference import own_rows
 if TYPE_CHECKING:
     from scope_edge.catalog.cards import Catalog
     from scope_edge.estimation.ability import Ability
-    from scope_edge.estimation.anchors import AnchorSet
     from scope_edge.policy.costs import Bools
     from scope_edge.types import Floats
 
@@ -58,7 +57,7 @@ class Comparison:
 
     Attributes:
         shared: paired outcomes on shared anchors; a set's row comes before those of its categories.
-        expected: on a random sample of each bundled set's questions, from the fitted abilities.
+        expected: on a random sample of each domain's questions, from the fitted abilities.
         notes: sentences on the limits of the figures.
     """
 
@@ -74,13 +73,13 @@ def compare(catalog: Catalog, a: str, b: str) -> Comparison:
     catalog.card(a), catalog.card(b)
     if a == b:
         raise UsageError(f"{a} is named twice; name two models")
-    sets, fingerprints = load_fingerprints()
+    fingerprints = load_fingerprints()[1]
     for model in (a, b):
         if not fingerprints.get(model):
             raise UsageError(f"{model} has no fingerprint; `scope-edge fingerprint {model}` measures it")
     first, second = fingerprints[a], fingerprints[b]
     shared = tuple(_shared(first, second))
-    expected = tuple(_expected((first, second), [one for one in sets if not one.own], load_irt_model()))
+    expected = tuple(_expected((first, second), load_irt_model()))
     return Comparison(a, b, shared, expected, tuple(_notes(first, second, shared)))
 
 
@@ -116,14 +115,12 @@ def _difference(one: Fingerprint, other: Fingerprint, category: str | None, rows
     return FieldDifference(one.anchors.name, category, len(a), *means, gap, low, high, better)
 
 
-def _expected(
-    pair: tuple[Sequence[Fingerprint], Sequence[Fingerprint]], sets: Sequence[AnchorSet], irt: IrtModel
-) -> Iterator[FieldDifference]:
+def _expected(pair: tuple[Sequence[Fingerprint], Sequence[Fingerprint]], irt: IrtModel) -> Iterator[FieldDifference]:
     draw = np.random.default_rng(0)
     models = [parts[0].model for parts in pair]
     abilities = [_draws(ability_of(irt, parts[0].model, parts), draw) for parts in pair]
     rows, offsets = own_rows(irt.by_set)
-    for number, anchors in enumerate(sets):
+    for number, name in enumerate(irt.domains):
         here = irt.by_set.sets == number
         if not here.any():
             continue
@@ -131,7 +128,7 @@ def _expected(
         low, high = np.quantile(a - b, (0.025, 0.975)).tolist()
         better = _better(models[0], models[1], low, high)
         mean_a, mean_b = float(a.mean()), float(b.mean())
-        yield FieldDifference(anchors.name, None, int(here.sum()), mean_a, mean_b, mean_a - mean_b, low, high, better)
+        yield FieldDifference(name, None, int(here.sum()), mean_a, mean_b, mean_a - mean_b, low, high, better)
 
 
 def _draws(ability: Ability | None, draw: np.random.Generator) -> Floats:

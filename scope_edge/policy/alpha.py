@@ -4,6 +4,10 @@ A model's utility is `p - lambda x cost`: lambda is the accuracy that a dollar m
 pool's prices and on how its models differ, so it is read off reference anchors, once per pool. Lowering lambda from infinity
 to 0 switches one anchor after another from its cheapest model to its most accurate one; alpha is the position on that path.
 
+A dearer model must also be worth a toll, a fixed share of what the most accurate choice costs on average. Without it the
+shortest queries, which cost next to nothing anywhere, would all go to the dearest model, for gains that estimates can hardly
+tell from none.
+
 Utilities closer than `INDIFFERENCE` count as equal, and of equals the cheapest is chosen. At lambda 0 that is the rule for
 alpha 1 (of the models within 0.5 points of the best p, the cheapest). Applied at every lambda, nothing jumps at alpha 1, a
 smaller lambda never means a cheaper choice, and no more than 0.5 points of accuracy are lost at equal spend.
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from scope_edge.types import Floats
 
 INDIFFERENCE = 0.005
+# Of the most accurate choice's mean cost. Chosen so that easy everyday asks stay on the device at alpha 0.5, see docs/alpha.md.
+TOLL = 0.1
 # The share of the reference anchors that may change model per step of 0.05 of alpha. Well below the 25 % promised for
 # queries, because anchors are of many kinds and queries of one kind move together (docs/alpha.md).
 _MOVED_PER_STEP = 0.1
@@ -53,12 +59,14 @@ class AlphaCurve:
             goes as 1 / alpha^2, after the last it goes linearly to 0.
         log_lambdas: log of lambda (in 1 / US dollar) at the knots, decreasing.
         spend_low, spend_high: mean cost of an anchor at alpha 0 and at alpha 1; None without usable anchors.
+        toll: US dollars that any dearer model must be worth beyond its price.
     """
 
     alphas: Floats
     log_lambdas: Floats
     spend_low: float | None
     spend_high: float | None
+    toll: float = 0.0
 
     def lambda_at(self, alpha: float) -> float:
         """Return lambda at `alpha` in [0, 1]."""
@@ -100,7 +108,9 @@ def alpha_curve(p: Floats, cost: Floats) -> AlphaCurve:
     known = np.isfinite(p) & np.isfinite(cost)
     used = known.any(axis=0)
     p, cost, known = p[:, used], cost[:, used], known[:, used]
-    path = switches(np.where(known, p, np.nan), np.where(known, cost, np.nan))
+    best = np.argmax(np.where(known, p, -math.inf), axis=0)
+    toll = TOLL * float(cost[best, np.arange(p.shape[1])].mean()) if p.size else 0.0
+    path = switches(np.where(known, p, np.nan), np.where(known, cost, np.nan), toll)
     spend = cost[path.model, path.column]
     follows = path.column[1:] == path.column[:-1]
     starts = np.concatenate(([True], ~follows))[: len(path.column)]
@@ -109,7 +119,7 @@ def alpha_curve(p: Floats, cost: Floats) -> AlphaCurve:
         paid = cost[known & (cost > 0.0)]
         worth = _DEFAULT_WORTH / float(paid.mean()) if paid.size else 1.0
         flat = float(spend[starts].mean()) if spend.size else None
-        return AlphaCurve(np.array([0.5]), np.array([math.log(worth)]), flat, flat)
+        return AlphaCurve(np.array([0.5]), np.array([math.log(worth)]), flat, flat, toll)
     log_lambda = np.log(path.floor[:-1][switch])
     falling = np.argsort(-log_lambda, kind="stable")
     log_lambda, added = log_lambda[falling], (spend[1:] - spend[:-1])[switch][falling]
@@ -124,6 +134,7 @@ def alpha_curve(p: Floats, cost: Floats) -> AlphaCurve:
         log_lambdas=log_lambda[knot],
         spend_low=low,
         spend_high=low + float(spent[-1]) / p.shape[1],
+        toll=toll,
     )
 
 
@@ -137,12 +148,13 @@ def _paced(wanted: Floats, moved: Floats) -> Floats:
     return np.minimum(behind, 1.0 - float(moved[-1]) / pace) + moved / pace
 
 
-def switches(p: Floats, cost: Floats) -> Switches:
+def switches(p: Floats, cost: Floats, toll: float) -> Switches:
     """Return the models chosen as lambda falls, for every column of `p` and `cost`, shape (models, columns).
 
+    toll: US dollars that a dearer model must be worth beyond its price.
     Pairs with a NaN are never chosen. Of models equal in p and cost the first one is.
     """
-    floor = _floors(p, cost)
+    floor = _floors(p, cost, toll)
     order = np.lexsort((-p, cost), axis=0)
     floor = np.take_along_axis(floor, order, axis=0)
     cheaper = np.empty_like(floor)
@@ -152,8 +164,10 @@ def switches(p: Floats, cost: Floats) -> Switches:
     return Switches(column, order[row, column], floor[row, column])
 
 
-def _floors(p: Floats, cost: Floats) -> Floats:
-    """Return the smallest lambda at which a model is within INDIFFERENCE of every dearer one; -inf if always, inf if never.
+def _floors(p: Floats, cost: Floats, toll: float) -> Floats:
+    """Return the smallest lambda at which a model is within INDIFFERENCE and the toll of every dearer one.
+
+    -inf if always, inf if never.
 
     Only dearer models on the upper envelope of the utilities (lines in lambda) can be the best, so walking that envelope
     from the cheapest model up is enough: one step per corner, each vectorised over models and columns. Shapes: (models,
@@ -168,7 +182,7 @@ def _floors(p: Floats, cost: Floats) -> Floats:
         while True:
             saved = cost[corner, columns] - cost
             gain = p[corner, columns] - p
-            floor = np.where(saved > 0.0, np.maximum(floor, (gain - INDIFFERENCE) / saved), floor)
+            floor = np.where(saved > 0.0, np.maximum(floor, (gain - INDIFFERENCE) / (saved + toll)), floor)
             slope = np.where(saved < 0.0, gain / saved, -math.inf)
             ahead = slope.argmax(axis=0)
             going = slope[ahead, columns] > 0.0

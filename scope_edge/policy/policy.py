@@ -6,7 +6,7 @@ the same rule to a table of queries at one alpha.
     costs.py         cost of a query on a model: usd + seconds x value_of_time
     alpha.py         meaning of alpha in a pool: how much accuracy a dollar must buy
     constraints.py   the models that may be chosen at all, checked on upper bounds
-    utility.py       p - lambda(alpha) x cost, or the formula of paper.py; the cheapest within 0.005 of the best; ties
+    utility.py       p - lambda(alpha) x cost, or the formula of paper.py; the cheapest within slack of the best; ties
     contenders.py    the models that could still be chosen while p is uncertain
 """
 
@@ -234,7 +234,7 @@ def _flips(
         return _scan(scored, below, chosen, allowed), _scan(scored, above, chosen, allowed)
     # A cheaper model takes over at its floor, the chosen one gives way below its own: see `Switches`.
     curve, lam = scored.pool.curve, scored.pool.curve.lambda_at(alpha)
-    floors = switches(scored.p[0, movable, None], scored.cost[0, movable, None]).floor
+    floors = switches(scored.p[0, movable, None], scored.cost[0, movable, None], curve.toll).floor
     now = int(np.argmax(floors <= lam))
     down = _nearby(curve.alpha_at(float(floors[now - 1])), below) if now else ()
     up = _nearby(curve.alpha_at(float(floors[now])), above) if floors[now] > 0.0 else ()

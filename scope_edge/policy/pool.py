@@ -57,15 +57,16 @@ def load_pool_state(
     """
     all_cards = (*cards, *others)
     irt, (sets, measured) = load_irt_model(), load_fingerprints()
-    fingerprints = measured
+    fingerprints, local = measured, None
     if any(one.own for one in sets):
-        from scope_edge.estimation.refit import refitted
+        from scope_edge.estimation.refit import near_own_anchors, refitted
 
-        models = [card.id for card in all_cards]
-        fingerprints = refitted(measured, irt, models, cache_dir=assets.user_cache_dir())
+        models, cache = [card.id for card in all_cards], assets.user_cache_dir()
+        fingerprints = refitted(measured, irt, models, cache_dir=cache)
+        local = near_own_anchors(measured, irt, cache_dir=cache)
     own_sets = tuple(one for one in sets if one.own and one.name != ASKED)
     personal = load_personal(measured).found
-    prior = IrtEstimator(irt, all_cards, fingerprints, coverage=coverage, personal=personal)
+    prior = IrtEstimator(irt, all_cards, fingerprints, coverage=coverage, personal=personal, local=local)
     prepared = replace(prepared_pool(cards, prior, irt.reference, value_of_time), unloadable=unloadable or {})
     return PoolState(tuple(cards), fingerprints, own_sets, irt, prior, prepared)
 

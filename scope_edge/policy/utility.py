@@ -74,7 +74,7 @@ class ScoredCandidates:
             # A model that was never measured has no score, whatever it costs.
             utility = np.where(np.isnan(self.p), np.nan, -self.cost)
         else:
-            utility, slack = self.p - lam * self.cost, INDIFFERENCE
+            utility, slack = self.p - lam * self.cost, INDIFFERENCE + lam * self.pool.curve.toll
         return choose(self.pool.columns, utility, slack, self.p, self.cost, allowed), utility
 
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scope_edge.encoding.multilingual import DIMENSION
 from scope_edge.encoding.token_count import estimate_prompt_tokens
 from scope_edge.errors import AssetError, PackError, UsageError
 from scope_edge.estimation.difficulty import text_features
 from scope_edge.fingerprinting.importing.naming import Cards, check_model
 from scope_edge.fingerprinting.importing.routing_data import LabelledOutcome, LabelledQuery, read_outcomes, read_queries
 from scope_edge.storage.packs import read_pack, write_pack
+from scope_edge.training.known_sets import known_sets
 from scope_edge.types import Query
 
 if sys.version_info >= (3, 11):
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 _TABLE = Path(__file__).resolve().parent / "aliases.toml"
 # A cosine that near copies of a query reach and paraphrases do not.
 _COPY = 0.9
+# How names of no real models begin: a set's own labels, written like outcomes.
+PSEUDO = "*"
 _BY_MODEL = ("models", "base")
 _BY_BOTH = ("correct", "tokens", "prompt_tokens", "usd")
 
@@ -76,9 +80,10 @@ class Pooled:
     Attributes:
         base: (models,) base models: they teach difficulty and are not candidates.
         correct, tokens, prompt_tokens, usd: (models, n), NaN = missing; tokens are cl100k counts, usd the cost of a call.
-        sets: (n,) index into `set_names`. ids: (n,) within the set. texts: (n,).
+        sets: (n,) index into `set_names`. domains: (n,) index into `domain_names`. ids: (n,) within the set. texts: (n,).
+        task: (n,) index into TASKS, -1 = unlabelled. expected: (n, 2) difficulty and log-length that an expert expects, NaN = unset.
         groups: (n,) families that a split keeps together. text_tokens: (n,) cl100k tokens, estimated if not counted.
-        vectors, states: (n, d) float32; features: (n, FEATURES).
+        vectors, states: (n, d) float32; multilingual: (n, 512) float32, unit vectors; features: (n, FEATURES).
     """
 
     models: NDArray[np.str_]
@@ -89,13 +94,18 @@ class Pooled:
     usd: Floats
     set_names: tuple[str, ...]
     sets: Ints
+    domain_names: tuple[str, ...]
+    domains: Ints
     ids: NDArray[np.str_]
     texts: NDArray[np.object_]
     groups: NDArray[np.object_]
     categories: NDArray[np.str_]
+    task: Ints
+    expected: Floats
     text_tokens: Floats
     vectors: Vector
     states: Vector
+    multilingual: Vector
     features: Floats
 
     def take(self, models: Bools, queries: Bools | NDArray[np.intp]) -> Pooled:
@@ -105,13 +115,17 @@ class Pooled:
             value = getattr(self, field.name)
             if field.name in _BY_BOTH:
                 value = value[np.ix_(models, queries)]
-            elif field.name != "set_names":
+            elif field.name not in ("set_names", "domain_names"):
                 value = value[models if field.name in _BY_MODEL else queries]
             parts[field.name] = value
         return Pooled(**parts)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def encoded(self, queries: slice | NDArray[np.intp]) -> tuple[Vector, Vector, Vector, Floats]:
+        """Return what the map reads of these queries: vectors, states, multilingual vectors, features."""
+        return self.vectors[queries], self.states[queries], self.multilingual[queries], self.features[queries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +173,9 @@ def read_pooled(
                 elif queries[at[one.id]][2].text != one.text:
                     raise UsageError(f"{folder}: query {one.id!r} has another text in {source.folders[0]}; rename it")
             for row in read_outcomes(folder, name_of):
-                if row.query in at:
+                if row.model.startswith(PSEUDO):
+                    dropped["outcomes of pseudo-models"] += 1
+                elif row.query in at:
                     rows.append((at[row.query], turn, row))
                 else:
                     dropped["outcomes of unknown or blank questions"] += 1
@@ -177,10 +193,11 @@ def _table(
     sources: Sequence[Source],
     queries: Sequence[tuple[int, int, LabelledQuery]],
     rows: Sequence[tuple[int, int, LabelledOutcome]],
-    encoded: tuple[Vector, Vector],
+    encoded: tuple[Vector, Vector, Vector],
 ) -> Pooled:
     """Return the table of queries (set, turn, query) and outcomes (column, turn, outcome)."""
-    models = sorted({row.model for *_, row in rows})
+    models, known = sorted({row.model for *_, row in rows}), known_sets()
+    domains = [known.domain.get(source.name, source.name) for source in sources]
     named = [(sources[number].name, one) for number, _, one in queries]
     all_queries = [one for *_, one in queries]
     data = Pooled(
@@ -189,17 +206,24 @@ def _table(
         **_averaged(models, len(queries), rows),
         set_names=tuple(source.name for source in sources),
         sets=np.array([number for number, *_ in queries]),
+        domain_names=tuple(dict.fromkeys(domains)),
+        domains=np.array([list(dict.fromkeys(domains)).index(domains[number]) for number, *_ in queries]),
         ids=np.array([one.id for one in all_queries]),
         texts=np.array([one.text for one in all_queries], object),
         groups=np.array([f"{name}:{one.id}" for name, one in named], object),
         categories=np.array([f"{name}/{one.category}" for name, one in named]),
+        task=np.array([known.task.get(one.category, -1) for one in all_queries]),
+        expected=np.full((len(all_queries), 2), np.nan),
         text_tokens=np.array(
             [one.text_tokens or estimate_prompt_tokens(one.text).expected for one in all_queries], float
         ),
         vectors=encoded[0],
         states=encoded[1],
+        multilingual=encoded[2],
         features=np.array([text_features(one.text) for one in all_queries]),
     )
+    ungraded = np.isin([name for name, _ in named], sorted(known.left_out))
+    data = replace(data, correct=np.where(ungraded, np.nan, data.correct))
     return replace(data, groups=_grouped(data, np.array([f"{name}:{one.source}" for name, one in named], object)))
 
 
@@ -278,8 +302,8 @@ _SAVED_EVERY = 4_000
 
 def embed(
     texts: Sequence[str], encoder: Encoder, folder: Path | None = None, progress: Progress | None = None
-) -> tuple[Vector, Vector]:
-    """Return unit vectors and states, (n, d) each, float32. folder: of the cache; None = no cache.
+) -> tuple[Vector, Vector, Vector]:
+    """Return unit vectors and states, (n, d) each, and multilingual vectors, (n, 512), all float32. folder: of the cache; None = no cache.
 
     An interrupted run keeps its results. A damaged or unwritable cache is no error.
     """
@@ -292,7 +316,7 @@ def embed(
     saved = 0
     try:
         for done, encoded in enumerate(encoder.encode_many(Query(texts[i]) for i in wanted), 1):
-            known[keys[wanted[done - 1]]] = np.stack([encoded.vector, encoded.state])
+            known[keys[wanted[done - 1]]] = np.concatenate([encoded.vector, encoded.state, encoded.multilingual])
             if progress is not None:
                 progress("encoding", done, len(wanted))
             if path is not None and done - saved >= _SAVED_EVERY:
@@ -301,15 +325,20 @@ def embed(
     finally:
         if path is not None and wanted:
             _write_vectors(path, encoder, known, keys)
-    both = np.array([known[key] for key in keys], np.float32).reshape(len(keys), 2, encoder.dimension)
-    return both[:, 0], both[:, 1]
+    joined = np.array([known[key] for key in keys], np.float32).reshape(len(keys), _width(encoder))
+    vectors, states, multilingual = np.split(joined, [encoder.dimension, 2 * encoder.dimension], axis=1)
+    return vectors, states, multilingual
+
+
+def _width(encoder: Encoder) -> int:
+    return 2 * encoder.dimension + DIMENSION
 
 
 def _read_vectors(path: Path, encoder: Encoder) -> dict[bytes, Vector]:
     with contextlib.suppress(PackError, KeyError, ValueError, AttributeError):
         body = read_pack(path, _KIND)
         keys, encoded = body["keys"], body["encoded"]
-        if body["encoder"] == encoder.identity and encoded.shape == (len(keys), 2, encoder.dimension):
+        if body["encoder"] == encoder.identity and encoded.shape == (len(keys), _width(encoder)):
             return dict(zip(map(bytes, keys), encoded, strict=True))
     return {}
 

@@ -17,9 +17,10 @@ from scope_edge.estimation.irt import IrtEstimator, IrtModel
 from scope_edge.estimation.item_selection import ItemSelector, asked
 from scope_edge.estimation.newton import fit_platt, logit
 from scope_edge.estimation.reference import OF_A_SET, SIZE, Reference
-from scope_edge.training.fit_map import fit_map
+from scope_edge.estimation.tasks import UNKNOWABLE
+from scope_edge.training.fit_map import Crossed, fit_map
 from scope_edge.training.fit_population import fit_population
-from scope_edge.training.joint_fit import JointFit, fit_joint, fit_lengths
+from scope_edge.training.joint_fit import JointFit, LengthFit, fit_joint, fit_lengths
 from scope_edge.types import ModelCard
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ CORE_SIZE = 250
 LEAST_OUTCOMES = 25
 MOST_LANDMARKS = 4096
 COVERAGE = 0.9
+# The domains of what people ask every day, and their share of the queries on which pools are compared.
+EVERYDAY, _SHARE_OF_LIFE = ("everyday", "asks"), 0.6
 # Queries per set for fitting the calibration, and numbers of anchors: users have between these two.
 _CALIBRATION_QUERIES = 400
 _CALIBRATION_ANCHORS = (25, 250)
@@ -49,59 +52,75 @@ class Learned:
     """The results of learning.
 
     Attributes:
-        whole: set name -> all its queries as one anchor set, in the table's order. anchors: set name -> its core set.
+        whole: set name -> all its graded queries as one anchor set, in the table's order; rows: set name -> their indices there.
+        anchors: set name -> its core set.
         positions: the table's queries on the map, cross-fitted.
     """
 
     joint: JointFit
-    log_length: Floats
+    lengths: LengthFit
     irt: IrtModel
     whole: Mapping[str, AnchorSet]
     anchors: Mapping[str, AnchorSet]
+    rows: Mapping[str, NDArray[np.intp]]
     positions: MapPositions
 
 
 @one_thread("scipy.linalg")
-def learn(data: Pooled, landmarks: int | None = None) -> Learned:
-    """Learn from a table. landmarks: of the map; by default a quarter of the queries, at most 4,096."""
+def learn(data: Pooled, landmarks: int | None = None, *, calibrated: bool = True) -> Learned:
+    """Learn from a table. landmarks: of the map; by default a quarter of the queries, at most 4,096.
+
+    calibrated: with a calibration, which takes most of the time.
+    """
     landmarks = min(MOST_LANDMARKS, len(data) // 4) if landmarks is None else landmarks
-    joint, log_length = fit_joint(data.correct, data.sets), fit_lengths(data.tokens, data.sets)
-    fitted, crossed = fit_map(data, joint, log_length, landmarks)
-    calibration = _calibrate(data, joint, log_length, fitted, crossed)
-    learned = _around(data, joint, log_length, fitted, crossed, np.ones(len(data), bool))
-    irt = replace(learned.irt, calibration=calibration, abilities=_abilities(data, learned))
+    joint = fit_joint(data.correct, data.sets, data.domains, data.expected[:, 0])
+    lengths = fit_lengths(data.tokens, data.sets, data.domains, data.expected[:, 1])
+    fitted, crossed = fit_map(data, joint, lengths, landmarks)
+    calibration = _calibrate(data, joint, lengths, fitted, crossed) if calibrated else None
+    learned = _around(data, joint, lengths, fitted, crossed, np.ones(len(data), bool))
+    irt = replace(learned.irt, calibration=calibration or learned.irt.calibration, abilities=_abilities(data, learned))
     return replace(learned, irt=irt)
 
 
 def _around(
     data: Pooled,
     joint: JointFit,
-    log_length: Floats,
+    lengths: LengthFit,
     fitted: DifficultyMap,
-    crossed: Floats,
+    crossed: Crossed,
     anchoring: NDArray[np.bool_],
 ) -> Learned:
     """Learn the rest from a joint fit and a map, without calibration.
 
-    crossed: (n, 2 + sets), cross-fitted map outputs. anchoring: (n,) which queries may become core anchors.
+    crossed: what the map says of the queries. anchoring: (n,) which queries may become core anchors.
     """
-    traits = (data.vectors @ fitted.trait_axes.T).astype(np.float64)
-    centered = traits - fitted.trait_mean[data.sets]
-    population = fit_population(data, joint, crossed, centered)
-    positions = fitted.places_from(crossed, traits)
-    sets, whole, anchors = len(data.set_names), {}, {}
+    centered = (data.vectors @ fitted.trait_axes.T).astype(np.float64) - fitted.trait_mean[data.domains]
+    positions = crossed.positions(fitted, data.vectors)
+    population = fit_population(data, joint, positions, centered)
+    whole, anchors, rows = {}, {}, {}
+    graded = np.isfinite(data.correct[~data.base]).any(axis=0)
     for s, name in enumerate(data.set_names):
-        here = np.flatnonzero(anchoring & (data.sets == s))
-        whole[name] = _whole_set(data, here, joint, crossed, centered)
+        here = np.flatnonzero(anchoring & graded & (data.sets == s))
+        if not len(here):
+            continue
+        whole[name], rows[name] = _whole_set(data, here, joint, positions, centered), here
         measured = np.isfinite(data.correct[np.ix_(~data.base, here)])
         usable = measured[measured.any(axis=1)].mean(axis=0)
         anchors[name] = core_of(whole[name], usable, population)
     return Learned(
         joint=joint,
-        log_length=log_length,
-        irt=IrtModel(fitted, population, Calibration.none(sets), *_references(data, joint, positions), {}),
+        lengths=lengths,
+        irt=IrtModel(
+            fitted,
+            population,
+            Calibration.none(len(data.domain_names)),
+            *_references(data, joint, positions),
+            {},
+            data.domain_names,
+        ),
         whole=whole,
         anchors=anchors,
+        rows=rows,
         positions=positions,
     )
 
@@ -111,27 +130,47 @@ def _abilities(data: Pooled, learned: Learned) -> Mapping[str, Ability]:
     found = {}
     for m in np.flatnonzero(~data.base):
         parts = []
-        for s, whole in enumerate(learned.whole.values()):
-            here = data.sets == s
-            if np.isfinite(data.correct[m, here]).sum() >= LEAST_OUTCOMES:
+        for name, whole in learned.whole.items():
+            here = learned.rows[name]
+            if np.isfinite(data.correct[m, here]).any():
                 parts.append(Fingerprint(str(data.models[m]), whole, data.correct[m, here], data.tokens[m, here]))
-        if parts:
+        if sum(int(np.isfinite(one.correct).sum()) for one in parts) >= LEAST_OUTCOMES:
             found[str(data.models[m])] = thinned(fit_ability(parts, learned.irt.population))
     return found
 
 
 def _references(data: Pooled, joint: JointFit, positions: MapPositions) -> tuple[Reference, Reference]:
-    """Return a random sample of the table's queries, and one with equally many of every set if possible."""
-    order = np.random.default_rng(0).permutation(len(data))
-    of_sets = [order[data.sets[order] == s][:OF_A_SET] for s in range(len(data.set_names))]
-    fair, even = (np.sort(chosen) for chosen in (order[:SIZE], np.concatenate(of_sets)))
-    return reference_of(data, joint, positions, fair), reference_of(data, joint, positions, even)
+    """Return a sample of what is asked in life, and one of graded queries with equally many of every domain if possible."""
+    rng = np.random.default_rng(0)
+    graded = np.isfinite(joint.error) & (data.task != UNKNOWABLE)
+    even = [
+        rng.permutation(np.flatnonzero(graded & (data.domains == d)))[:OF_A_SET] for d in range(len(data.domain_names))
+    ]
+    life, of_domains = _of_life(data, rng), np.sort(np.concatenate(even))
+    return reference_of(data, joint, positions, life), reference_of(data, joint, positions, of_domains)
+
+
+def _of_life(data: Pooled, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Return a sample of queries, most of them everyday ones where there are such, equally many of each of their sets."""
+    knowable = data.task != UNKNOWABLE
+    of_life = np.isin(np.array(data.domain_names)[data.domains], EVERYDAY)
+    everyday, rest = np.flatnonzero(knowable & of_life), np.flatnonzero(knowable & ~of_life)
+    sizes = np.bincount(data.sets[everyday], minlength=len(data.set_names))[data.sets[everyday]]
+    wanted = min(round(_SHARE_OF_LIFE * SIZE), len(everyday)) if len(rest) else min(SIZE, len(everyday))
+    first = rng.choice(everyday, wanted, replace=False, p=(1 / sizes) / (1 / sizes).sum()) if wanted else everyday[:0]
+    return np.sort(np.concatenate([first, rng.permutation(rest)[: SIZE - len(first)]]))
 
 
 def reference_of(data: Pooled, joint: JointFit, positions: MapPositions, chosen: NDArray[np.intp]) -> Reference:
-    """Return these queries of the learned table as a reference."""
+    """Return these queries of the learned table as a reference. One that was never graded is as hard as the map says."""
+    graded = np.isfinite(joint.error[chosen])
+    places = positions.take(chosen)
     return Reference(
-        positions.take(chosen), joint.b[chosen], joint.a[chosen], data.sets[chosen], data.text_tokens[chosen]
+        places,
+        np.where(graded, joint.b[chosen], places.difficulty),
+        np.where(graded, joint.a[chosen], 1.0),
+        data.domains[chosen],
+        data.text_tokens[chosen],
     )
 
 
@@ -153,7 +192,9 @@ def pool_estimator(
     return IrtEstimator(learned.irt, cards, fingerprints, coverage=COVERAGE)
 
 
-def _whole_set(data: Pooled, here: NDArray[np.int64], joint: JointFit, crossed: Floats, traits: Floats) -> AnchorSet:
+def _whole_set(
+    data: Pooled, here: NDArray[np.int64], joint: JointFit, positions: MapPositions, traits: Floats
+) -> AnchorSet:
     """Return these queries, all of one set, as an anchor set."""
     s = int(data.sets[here[0]])
     return AnchorSet(
@@ -164,9 +205,9 @@ def _whole_set(data: Pooled, here: NDArray[np.int64], joint: JointFit, crossed: 
         prompt_tokens=data.text_tokens[here],
         difficulty=joint.b[here],
         discrimination=joint.a[here],
-        log_length=crossed[here, 1],
-        map_difficulty=crossed[here, 0],
-        domains=np.eye(len(data.set_names))[data.sets[here]],
+        log_length=positions.log_length[here],
+        map_difficulty=positions.difficulty[here],
+        domains=np.eye(len(data.domain_names))[data.domains[here]],
         traits=traits[here],
         linked=_linked(data, s),
     )
@@ -184,9 +225,9 @@ def _linked(data: Pooled, s: int) -> bool:
 
 
 def _calibrate(
-    data: Pooled, joint: JointFit, log_length: Floats, fitted: DifficultyMap, crossed: Floats
+    data: Pooled, joint: JointFit, lengths: LengthFit, fitted: DifficultyMap, crossed: Crossed
 ) -> Calibration:
-    """Fit Platt scaling, set by set, on models and queries that the estimates have not seen.
+    """Fit Platt scaling, domain by domain, on models and queries that the estimates have not seen.
 
     A model's own outcomes shape its anchors' difficulties, strongly if there are few models; so joint fit, population and
     core sets are fitted again without each part of the models, as for a model that joins. The map is the whole fit's,
@@ -194,30 +235,38 @@ def _calibrate(
     scored on the other half: queries that remain after the most informative ones are taken are no random sample.
     """
     rng = np.random.default_rng(0)
-    sets = len(data.set_names)
     part = rng.permutation(len(data.models)) % _CALIBRATION_PARTS
-    found: list[list[tuple[Floats, Floats]]] = [[] for _ in range(sets)]
+    found: list[list[tuple[Floats, Floats]]] = [[] for _ in data.domain_names]
     families, family = np.unique(data.groups, return_inverse=True)
     anchoring = (rng.permutation(len(families)) % 2 == 0)[family]
-    scored = [
-        rng.permutation(np.flatnonzero(~anchoring & (data.sets == s)))[:_CALIBRATION_QUERIES] for s in range(sets)
-    ]
+    scored = {
+        name: rng.permutation(np.flatnonzero(~anchoring & (data.sets == s)))[:_CALIBRATION_QUERIES]
+        for s, name in enumerate(data.set_names)
+    }
     for k in range(_CALIBRATION_PARTS):
         unseen = (part == k) & ~data.base
         rest = data.take(~unseen, np.ones(len(data.ids), bool))
-        fit = fit_joint(rest.correct, rest.sets, iterations=60)
-        moved = crossed.copy()
-        for s in range(sets):
-            here = data.sets == s
-            moved[here, 0] += fit.b[here].mean() - joint.b[here].mean()
-        learned = _around(rest, fit, log_length, fitted, moved, anchoring)
+        fit = fit_joint(rest.correct, rest.sets, rest.domains, rest.expected[:, 0], iterations=150)
+        learned = _around(rest, fit, lengths, fitted, _moved(data, crossed, joint, fit), anchoring)
         held = data.take(unseen, np.ones(len(data.ids), bool))
-        for s, core in enumerate(learned.anchors.values()):
+        for name, core in learned.anchors.items():
+            domain = int(data.domains[scored[name][0]]) if len(scored[name]) else 0
             for size in _CALIBRATION_ANCHORS:
-                found[s] += _unseen_logits(held, learned, core, size, scored[s])
+                found[domain] += _unseen_logits(held, learned, core, size, scored[name])
     pairs = [[np.concatenate(column) for column in zip(*one, strict=True)] if one else None for one in found]
     scaled = [fit_platt(one[0], one[1], _PULL) if one else np.array([1.0, 0.0]) for one in pairs]
     return Calibration(slope=np.array([one[0] for one in scaled]), intercept=np.array([one[1] for one in scaled]))
+
+
+def _moved(data: Pooled, crossed: Crossed, joint: JointFit, other: JointFit) -> Crossed:
+    """Return the map's outputs on the scale of another fit of the same queries, set by set."""
+    outputs = crossed.outputs.copy()
+    known = np.isfinite(joint.error) & np.isfinite(other.error)
+    for s in range(len(data.set_names)):
+        here = known & (data.sets == s)
+        if here.any():
+            outputs[data.sets == s, 0] += other.b[here].mean() - joint.b[here].mean()
+    return replace(crossed, outputs=outputs)
 
 
 def _unseen_logits(

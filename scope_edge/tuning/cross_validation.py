@@ -103,7 +103,9 @@ def predict(
 def _places(anchors: AnchorSet, population: Population) -> MapPositions:
     """Return the anchors' positions on the map, without the blur that goes into fitting abilities."""
     sharp = anchors.domains @ population.discrimination / anchors.discrimination
-    return MapPositions(anchors.map_difficulty, anchors.log_length, anchors.domains, anchors.traits * sharp[:, None])
+    return MapPositions.measured(
+        anchors.map_difficulty, anchors.log_length, anchors.domains, anchors.traits * sharp[:, None]
+    )
 
 
 def _without(part: Fingerprint, rows: NDArray[np.intp]) -> Fingerprint:

@@ -60,13 +60,13 @@ def test_a_new_pool_is_made_used_emptied_and_refused(file: Path) -> None:
 def test_edits_keep_comments_order_and_everything_else(file: Path) -> None:
     text = (
         "# my settings\nalpha = 0.3  # a bit cheap\n\n[pools]\n# for work\nwork = [\n"
-        '  "gpt-4o",  # the good one\n  "gemma-2-2b-it",\n]\n\n'
+        '  "gpt-4o",  # the good one\n  "gemma-3-4b-it",\n]\n\n'
         + '[models."mine"]\nwhere = "cloud"\n'
         + "note = 'ours'  # keep\n"
     )
     write(file, text)
     add_to_pool("mine", "work")
-    remove_from_pool("gemma-2-2b-it", "work")
+    remove_from_pool("gemma-3-4b-it", "work")
     use_pool("work")
     after = file.read_text()
     for kept in ("# my settings", "# a bit cheap", "# for work", "# the good one", "note = 'ours'  # keep"):
@@ -92,7 +92,7 @@ def test_a_linked_settings_file_stays_a_link(file: Path, tmp_path: Path) -> None
     [
         (lambda: use_pool("defualt"), "unknown pool 'defualt'; did you mean default?"),
         (lambda: add_to_pool("gpt-5o", "default"), "unknown model 'gpt-5o'; did you mean gpt-4o"),
-        (lambda: add_to_pool("gemma-2-2b-it", "default"), "gemma-2-2b-it is in pool default already"),
+        (lambda: add_to_pool("gemma-3-4b-it", "default"), "gemma-3-4b-it is in pool default already"),
         (lambda: add_to_pool("gpt-4o", "a,b"), "must have no comma"),
         (lambda: add_to_pool("gpt-4o", " "), "the pool's name must be text on one line, not blank"),
         (lambda: remove_from_pool("gpt-4o", "default"), "'gpt-4o' is not in pool default"),

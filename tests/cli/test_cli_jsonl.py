@@ -54,7 +54,7 @@ def test_a_bad_line_says_why_in_its_place_and_the_rest_goes_on(cli: Cli) -> None
         '{"text": "a", "max_tokens": 1.5}': "max_tokens",
         '{"text": "a", "local_only": 1}': "local_only",
         '{"text": "a", "policy": "papr"}': "paper",
-        '{"text": "a", "exclude": "gemma-2-2b-iz"}': "gemma-2-2b-it",
+        '{"text": "a", "exclude": "gemma-3-4b-iz"}': "gemma-3-4b-it",
         '{"text": "a", "exclude": [1]}': "exclude",
         '{"text": "a", "id": 1.5}': "id",
         '{"text": "a", "text": "b"}': "twice",
@@ -93,7 +93,7 @@ def test_the_documented_keys_are_those_a_line_may_have(cli: Cli) -> None:
         "local_only": False,
         "fallback": "cheapest",
         "policy": "paper",
-        "exclude": ["gemma-2-2b-it"],
+        "exclude": ["gemma-3-4b-it"],
     }
     assert set(full) == set(KEYS)
     (body,) = cli("route", "--jsonl", "-", input=lines(full)).lines
@@ -104,10 +104,10 @@ def test_what_a_line_does_not_say_the_options_say(cli: Cli) -> None:
     asked = lines(
         {"text": QUERY}, {"text": QUERY, "alpha": 1}, {"text": QUERY, "alpha": None}, {"text": QUERY, "exclude": []}
     )
-    bodies = cli("route", "--jsonl", "-", "--alpha", "0.2", "--exclude", "gemma-2-2b-it", input=asked).lines
+    bodies = cli("route", "--jsonl", "-", "--alpha", "0.2", "--exclude", "gemma-3-4b-it", input=asked).lines
     assert [body["alpha"] for body in bodies] == [0.2, 1, 0.2, 0.2]
     excluded = [{one["model"] for one in body["candidates"] if one["excluded_by"] == "exclude"} for body in bodies]
-    assert excluded == [{"gemma-2-2b-it"}] * 3 + [set()]
+    assert excluded == [{"gemma-3-4b-it"}] * 3 + [set()]
 
 
 def test_ids_come_back_as_they_were_and_only_where_there_was_one(cli: Cli) -> None:

@@ -15,6 +15,8 @@ from scope_edge.factory import open_journal, open_ledger
 from scope_edge.settings.config import Settings
 
 ALL = 'journal = "all"\n'
+# The pool of the decisions that tests share.
+POOL = ("--pool", "open-2024")
 
 
 def documented(heading: str) -> list[str]:
@@ -84,7 +86,7 @@ def test_why_explains_a_decision_and_what_became_of_it(cli: Cli) -> None:
     journal = open_journal(Settings(journal_text=True, journal_embedding=True, profile="work"))
     recorded(journal)
     id = recorded(journal)
-    routed = cli("route", "--explain", QUERY).out
+    routed = cli("route", "--explain", *POOL, QUERY).out
     why = cli("log", "--why", id).out
     assert f"{id}, decided " in why and "in pool default, profile work" in why and QUERY in why
     assert "the same query was decided 1 other time: " in why
@@ -113,7 +115,7 @@ def test_why_tells_what_was_not_kept_and_what_did_not_happen(cli: Cli) -> None:
 
 def test_feedback_is_given_shown_and_taken_back(cli: Cli) -> None:
     id = recorded(open_journal(Settings()))  # the default settings are enough
-    before = without_timings(cli("route", QUERY, "--json").json)
+    before = without_timings(cli("route", QUERY, "--json", *POOL).json)
     given = cli("feedback", "last", "--wrong")
     assert given.code == 0 and given.out == (
         f"{id}: {decided()[1].choice} was wrong; 1 answer judged, used from the next query on\n"
@@ -121,10 +123,10 @@ def test_feedback_is_given_shown_and_taken_back(cli: Cli) -> None:
     assert cli("log").out.splitlines()[1].endswith("wrong")
     assert f"your feedback: wrong; `scope-edge feedback {id} --undo` takes it back" in cli("log", "--why", id).out
     assert "feedback" in cli("anchors", "list").out
-    assert without_timings(cli("route", QUERY, "--json").json) != before
+    assert without_timings(cli("route", QUERY, "--json", *POOL).json) != before
     assert "(different from before)" in cli("feedback", id, "--correct", "--tokens", "90").out
     assert cli("feedback", id, "--undo").out.startswith(f"{id}: your feedback on ")
-    assert without_timings(cli("route", QUERY, "--json").json) == before
+    assert without_timings(cli("route", QUERY, "--json", *POOL).json) == before
 
 
 def test_feedback_on_a_model_that_nothing_is_known_of_says_so(cli: Cli) -> None:

@@ -27,7 +27,7 @@ def test_the_list_has_every_card_bundled_and_own(cli: Cli) -> None:
     cards = cli("models", "list", "--json", settings=OWN).json
     shown = cli("models", "list").out.splitlines()[1:]
     assert [line.split()[0] for line in shown] == [card["id"] for card in cards]
-    assert {"mine", "gemma-2-2b-it", "gpt-4o"} <= {card["id"] for card in cards}
+    assert {"mine", "gemma-3-4b-it", "gpt-4o"} <= {card["id"] for card in cards}
 
 
 def test_a_price_that_is_not_known_is_a_question_mark_and_one_of_nothing_is_0(cli: Cli) -> None:
@@ -40,8 +40,8 @@ def test_a_price_that_is_not_known_is_a_question_mark_and_one_of_nothing_is_0(cl
 
 def test_retired_models_and_fingerprints_are_told(cli: Cli) -> None:
     cards = {card["id"]: card for card in cli("models", "list", "--json", settings=OWN).json}
-    assert cards["o1-mini-2024-09-12"]["retired"] is True and cards["gemma-2-2b-it"]["retired"] is False
-    assert "zeroeval" in cards["gemma-2-2b-it"]["fingerprints"] and cards["mine"]["fingerprints"] == []
+    assert cards["o1-mini-2024-09-12"]["retired"] is True and cards["gemma-3-4b-it"]["retired"] is False
+    assert "shaberi_gpt41" in cards["gemma-3-4b-it"]["fingerprints"] and cards["mine"]["fingerprints"] == []
     row = next(line for line in cli("models", "list").out.splitlines() if line.startswith("o1-mini-2024-09-12 "))
     assert "retired" in row and "zeroeval" in row
     assert "counts as an average model" in cli("models", "show", "mine").out
@@ -51,7 +51,7 @@ def test_a_card_shows_what_it_says_and_where_its_price_is_from(cli: Cli) -> None
     body = cli("models", "show", "llama-3.1-70b-instruct", "--json").json
     shown = cli("models", "show", "llama-3.1-70b-instruct").out
     assert body["price_source"] in shown and body["price_as_of"] in shown
-    assert f"{body['context_tokens']:,} tokens" in shown and "default" in body["pools"]
+    assert f"{body['context_tokens']:,} tokens" in shown and "open-2024" in body["pools"]
 
 
 def test_the_json_of_a_card_is_documented(cli: Cli) -> None:
@@ -68,25 +68,29 @@ def test_an_unknown_model_names_the_nearest(cli: Cli) -> None:
 def test_pools_are_listed_with_the_active_one_marked(cli: Cli) -> None:
     body = cli("pool", "list", "--json").json
     assert body["active"] == "default"
-    assert {pool["name"]: pool["active"] for pool in body["pools"]} == {"default": True, "device": False}
+    assert {pool["name"]: pool["active"] for pool in body["pools"]} == {
+        "default": True,
+        "device": False,
+        "open-2024": False,
+    }
     shown = cli("pool", "list").out
     assert re.search(r"^default  \(8 models, active\)$", shown, re.MULTILINE)
-    assert re.search(r"^  mistral-large-2407 +cloud$", shown, re.MULTILINE)
+    assert re.search(r"^  claude-opus-4.8 +cloud$", shown, re.MULTILINE)
 
 
 def test_a_pool_is_made_used_and_emptied(cli: Cli) -> None:
-    assert cli("pool", "add", "gemma-2-2b-it", "--pool", "work", settings="# mine\nalpha = 1\n").code == 0
+    assert cli("pool", "add", "gemma-3-4b-it", "--pool", "work", settings="# mine\nalpha = 1\n").code == 0
     assert (
         cli("pool", "add", "mistral-large-2407", "--pool", "work").out
-        == "pool work: gemma-2-2b-it, mistral-large-2407\n"
+        == "pool work: gemma-3-4b-it, mistral-large-2407\n"
     )
     assert cli("pool", "use", "work").code == 0
     assert cli("route", QUERY, "--quiet").out == "mistral-large-2407\n"
     # The active pool is the one that is meant when none is named.
-    assert cli("pool", "remove", "mistral-large-2407").out == "pool work: gemma-2-2b-it\n"
-    assert cli("route", QUERY, "--quiet").out == "gemma-2-2b-it\n"
+    assert cli("pool", "remove", "mistral-large-2407").out == "pool work: gemma-3-4b-it\n"
+    assert cli("route", QUERY, "--quiet").out == "gemma-3-4b-it\n"
     assert (cli.folder / "config.toml").read_text().startswith("# mine\nalpha = 1\n")
-    assert cli("pool", "remove", "gemma-2-2b-it").code == 0
+    assert cli("pool", "remove", "gemma-3-4b-it").code == 0
     ended = cli("route", QUERY)
     assert ended.code == 2 and "pool add MODEL --pool work" in ended.complaint
 
@@ -96,7 +100,7 @@ def test_a_pool_is_made_used_and_emptied(cli: Cli) -> None:
     [
         (["use", "defualt"], "default"),
         (["add", "gpt-9", "--pool", "work"], "gpt-9"),
-        (["add", "gemma-2-2b-it"], "already"),
+        (["add", "gemma-3-4b-it"], "already"),
         (["remove", "gpt-4o"], "not in pool default"),
         (["remove", "gpt-4o", "--pool", "nope"], "nope"),
     ],
@@ -108,9 +112,9 @@ def test_a_change_that_makes_no_sense_changes_nothing(cli: Cli, args: list[str],
 
 
 def test_where_the_active_pool_is_a_list_a_change_needs_a_name(cli: Cli) -> None:
-    ended = cli("pool", "add", "gpt-4o", settings='pool = "gemma-2-2b-it,mistral-large-2407"\n')
+    ended = cli("pool", "add", "gpt-4o", settings='pool = "gemma-3-4b-it,mistral-large-2407"\n')
     assert ended.code == 2 and "--pool NAME" in ended.complaint
-    assert "active: gemma-2-2b-it,mistral-large-2407" in cli("pool", "list").out
+    assert "active: gemma-3-4b-it,mistral-large-2407" in cli("pool", "list").out
 
 
 def test_a_variable_that_overrules_the_file_is_pointed_out(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,5 +124,5 @@ def test_a_variable_that_overrules_the_file_is_pointed_out(cli: Cli, monkeypatch
 
 
 def test_retired_models_in_a_pool_are_marked_by_route(cli: Cli) -> None:
-    ended = cli("route", QUERY, "--pool", "o1-mini-2024-09-12,gemma-2-2b-it")
+    ended = cli("route", QUERY, "--pool", "o1-mini-2024-09-12,gemma-3-4b-it")
     assert "retired, may no longer answer: o1-mini-2024-09-12" in ended.out

@@ -134,8 +134,8 @@ def test_an_excluded_model_outside_the_pool_is_fine_and_one_nobody_knows_is_not(
 
 
 def test_a_pool_is_a_name_or_a_list_of_models(cli: Cli) -> None:
-    body = cli("route", QUERY, "--json", "--pool", "gemma-2-2b-it,mistral-large-2407").json
-    assert {one["model"] for one in body["candidates"]} == {"gemma-2-2b-it", "mistral-large-2407"}
+    body = cli("route", QUERY, "--json", "--pool", "gemma-3-4b-it,mistral-large-2407").json
+    assert {one["model"] for one in body["candidates"]} == {"gemma-3-4b-it", "mistral-large-2407"}
     body = cli("route", QUERY, "--json", "--pool", "device").json
     assert {one["where"] for one in body["candidates"]} == {"device"}
 
@@ -145,7 +145,7 @@ def test_a_model_without_fingerprint_has_an_average_models_numbers_and_an_unknow
         "route",
         QUERY,
         "--pool",
-        "stranger,gemma-2-2b-it",
+        "stranger,gemma-3-4b-it",
         settings='[models.stranger]\nwhere = "cloud"\nload_seconds = 1\n',
     )
     row = next(line for line in ended.out.splitlines() if line.startswith("  stranger"))
@@ -325,7 +325,7 @@ def test_completion_scripts_call_the_command(cli: Cli, shell: str) -> None:
     ("typed", "expected"),
     [
         ("scope-edge route --pool def", ["default"]),
-        ("scope-edge route --pool gemma-2-2b-it,mistral-la", ["gemma-2-2b-it,mistral-large-2407"]),
+        ("scope-edge route --pool gemma-3-4b-it,mistral-la", ["gemma-3-4b-it,mistral-large-2407"]),
         ("scope-edge models show mistral-large-24", ["mistral-large-2407"]),
         ("scope-edge pool use dev", ["device"]),
         ("scope-edge route --policy p", ["paper"]),
@@ -351,33 +351,33 @@ def test_the_reference_says_what_help_says() -> None:
 def test_once_a_model_can_be_called_only_such_models_are_chosen(cli: Cli) -> None:
     fresh = cli("route", QUERY, "--json").json["candidates"]
     assert all(one["excluded_by"] is None for one in fresh), "nothing can be called yet: the pool is for reference"
-    mine = '[models."gemma-2-2b-it"]\nendpoint = "http://127.0.0.1:9/v1"\n'
+    mine = '[models."gemma-3-4b-it"]\nendpoint = "http://127.0.0.1:9/v1"\n'
     for alpha in ("0", "1"):
         body = cli("route", QUERY, "--json", "--alpha", alpha, settings=mine).json
-        assert body["choice"] == "gemma-2-2b-it"
-        assert {one["model"] for one in body["candidates"] if one["excluded_by"] is None} == {"gemma-2-2b-it"}
+        assert body["choice"] == "gemma-3-4b-it"
+        assert {one["model"] for one in body["candidates"] if one["excluded_by"] is None} == {"gemma-3-4b-it"}
     lines = cli("route", "--jsonl", "-", input=json.dumps({"text": QUERY}) + "\n").out
-    assert json.loads(lines)["choice"] == "gemma-2-2b-it"
-    for one in ("gemma-2-2b-it,llama-3.1-405b-instruct", "llama-3.1-405b-instruct,gemma-2-2b-it"):
-        assert cli("route", QUERY, "--json", "--alpha", "1", "--pool", one).json["choice"] == "gemma-2-2b-it"
+    assert json.loads(lines)["choice"] == "gemma-3-4b-it"
+    for one in ("gemma-3-4b-it,llama-3.1-405b-instruct", "llama-3.1-405b-instruct,gemma-3-4b-it"):
+        assert cli("route", QUERY, "--json", "--alpha", "1", "--pool", one).json["choice"] == "gemma-3-4b-it"
     alone = cli("route", QUERY, "--json", "--pool", "llama-3.1-405b-instruct,llama-3.1-70b-instruct").json
     assert alone["choice"], "a pool of reference models alone is what was asked for"
 
 
 def test_reference_models_are_not_what_the_user_excluded(cli: Cli) -> None:
-    mine = '[models."gemma-2-2b-it"]\nendpoint = "http://127.0.0.1:9/v1"\n'
-    pool = ("--pool", "gemma-2-2b-it,llama-3.1-405b-instruct,llama-3.1-70b-instruct")
+    mine = '[models."gemma-3-4b-it"]\nendpoint = "http://127.0.0.1:9/v1"\n'
+    pool = ("--pool", "gemma-3-4b-it,gpt-5-nano,claude-opus-4.8")
     for chosen in ((), pool):
-        body = cli("route", QUERY, "--json", "--exclude", "llama-3.1-70b-instruct", *chosen, settings=mine).json
+        body = cli("route", QUERY, "--json", "--exclude", "claude-opus-4.8", *chosen, settings=mine).json
         why = {one["model"]: one["excluded_by"] for one in body["candidates"]}
-        assert why.pop("gemma-2-2b-it") is None and why.pop("llama-3.1-70b-instruct") == "exclude"
+        assert why.pop("gemma-3-4b-it") is None and why.pop("claude-opus-4.8") == "exclude"
         assert set(why.values()) == {"reference"}
         # The card says nothing of its speed, so no limit in seconds can hold; that is not for want of models to choose from.
         slow = cli("route", QUERY, "--json", "--max-seconds", "5", *chosen)
         assert slow.code == 3 and slow.json["bound"]["limit"] == "max_seconds"
         said = cli("route", QUERY, "--max-seconds", "5", *chosen).out.splitlines()[0]
         assert "--max-seconds 5" in said and "exclude" not in said
-    said = cli("route", QUERY, "--exclude", "gemma-2-2b-it", *pool).out
+    said = cli("route", QUERY, "--exclude", "gemma-3-4b-it", *pool).out
     assert "every model that could be chosen is excluded; exclude fewer" in said
     table = cli("route", QUERY, *pool).out
     assert "  reference" in table and "  excluded" not in table

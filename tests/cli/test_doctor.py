@@ -62,6 +62,16 @@ def test_a_flipped_bit_is_found_and_ends_with_5(cli: Cli, copied: Path, name: st
     assert cli("route", QUERY).code == 5
 
 
+def test_a_flipped_bit_in_a_table_that_is_not_hashed_at_every_start_is_found(cli: Cli, copied: Path) -> None:
+    name = "models/multilingual/low.npy"
+    raw = bytearray((copied / name).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (copied / name).write_bytes(raw)
+    report = cli("doctor", "--json")
+    problems = [one["problem"] for one in report.json["assets"] if one["name"] == name]
+    assert report.code == 5 and len(problems) == 1 and "sha256" in problems[0]
+
+
 def test_a_missing_manifest_is_found_and_the_rest_is_still_told(cli: Cli, copied: Path) -> None:
     (copied / "anchors" / "manifest.toml").unlink()
     report = cli("doctor", "--json")

@@ -16,7 +16,7 @@ TEXT = "Because air scatters short waves more."
 
 def test_the_examples_print_what_they_show(own_folders: Path) -> None:
     with serving(lambda *_: Said(TEXT, 40, 8)) as server:
-        own = f'[models."llama-3.1-8b-instruct"]\nendpoint = "{server.address}"\nwhere = "device"\n'
+        own = f'[models."gemma-3-4b-it"]\nendpoint = "{server.address}"\nwhere = "device"\n'
         (own_folders / "config.toml").write_text(own)
         result = doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8", verbose=False)
     assert result.attempted > 10 and result.failed == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scope_edge.encoding.encoder import MAX_CHARACTERS, MAX_WINDOWS, ONNX, PROVIDERS, TOKENIZER, WINDOW, Encoder
+from scope_edge.encoding.encoder import MAX_CHARACTERS, MAX_WINDOWS, ONNX, TOKENIZER, WINDOW, Encoder, bundled_identity
+from scope_edge.encoding.session import PROVIDERS
 from scope_edge.errors import AssetError, MissingExtraError, UsageError
 from scope_edge.settings.config import Provider
 from scope_edge.storage import assets
@@ -87,16 +87,16 @@ def test_the_system_prompt_does_not_change_what_is_asked(encoder: Encoder) -> No
     assert with_system.tobytes() == vector(encoder, "hello").tobytes()
 
 
-def test_the_identity_is_the_hash_of_the_bundled_file(encoder: Encoder) -> None:
-    assert encoder.identity == hashlib.sha256(assets.read(ONNX)).hexdigest()
+def test_the_identity_is_that_of_the_bundled_files(encoder: Encoder) -> None:
+    assert encoder.identity == bundled_identity() == Encoder(assets.read(ONNX), assets.read(TOKENIZER)).identity
 
 
 def test_the_bytes_it_is_made_of_are_not_kept() -> None:
     model = assets.read(ONNX)
     before = sys.getrefcount(model)
     loaded = Encoder(model, assets.read(TOKENIZER))
+    assert loaded.dimension == 384
     assert sys.getrefcount(model) == before, "they are as much again as the weights"
-    assert loaded.identity == hashlib.sha256(model).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -99,10 +99,13 @@ def test_all_right_and_all_wrong_stay_finite(anchors: AnchorSet, population: Pop
         assert np.linalg.eigvalsh(fit.covariance).min() > 0
 
 
-def test_a_model_with_no_lengths_has_no_length_rather_than_zero(anchors: AnchorSet, population: Population) -> None:
+def test_a_model_with_no_lengths_is_as_long_as_others_and_as_uncertain_as_they_differ(
+    anchors: AnchorSet, population: Population
+) -> None:
     one = simulated(anchors, population, 0.0)
     fit = fit_ability([replace(one, tokens=np.full(len(anchors), np.nan))], population)
-    assert np.isnan(fit.length_mean).all()
+    assert (fit.length_mean == population.length_mean).all()
+    assert (fit.length_covariance == population.length_covariance).all()
     assert np.isfinite(fit.mean).all()
 
 

@@ -50,6 +50,20 @@ def test_texts_survive_the_pack_and_are_one_a_row_or_none() -> None:
         set_from_body({**set_body(anchors), "texts": 7}, "here")
 
 
+def test_multilingual_vectors_survive_the_pack_and_stay_unknown_where_they_are() -> None:
+    anchors = own_set()
+    assert anchors.multilingual is None and set_from_body(set_body(anchors), "here").multilingual is None
+    made = np.random.default_rng(0).standard_normal((len(anchors), 512)).astype(np.float16).astype(np.float32)
+    again = set_from_body(set_body(replace(anchors, multilingual=made)), "here").multilingual
+    assert again is not None and again.dtype == np.float32 and np.array_equal(again, made)
+    few = replace(anchors, multilingual=made).take([3, 1]).multilingual
+    assert few is not None and np.array_equal(few, made[[3, 1]])
+    assert anchors.take([3, 1]).multilingual is None
+    for broken in (made[:-1], made[:, 1:], 7):
+        with pytest.raises(PackError, match="not a usable anchor set"):
+            set_from_body({**set_body(anchors), "multilingual": broken}, "here")
+
+
 def test_bundled_sets_have_no_text_and_are_not_the_users_own(data: Path) -> None:
     before = load_anchor_sets()
     assert all(one.texts == () and not one.own for one in before)
@@ -107,7 +121,7 @@ def test_with_enough_anchors_of_ones_own_a_graph_finds_what_exact_search_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("hnswlib")
-    real = load_bank_vectors()[::4]
+    real = load_bank_vectors()[::3]
     ids, packed = [f"bundled/{i}" for i in range(3_000)], pack_vectors(real[:3_000])
     mine = replace(far_from_the_bank("mine", 1_000), vectors=real[3_000:4_000])
 

@@ -39,10 +39,12 @@ def shares(basis: IrtModel) -> tuple[np.ndarray, np.ndarray]:
     return np.array(own), np.array(mapped)
 
 
-def test_on_every_set_a_model_is_as_accurate_by_the_map_as_by_its_questions(basis: IrtModel) -> None:
+def test_on_every_domain_a_model_is_as_accurate_by_the_map_as_by_its_questions(basis: IrtModel) -> None:
     own, mapped = shares(basis)
-    # A query is shifted as the sets it is like, so that where sets are alike a little is left over.
-    assert np.abs(own - mapped).max() < 0.03
+    # A query is shifted as the domains it is like, and a model's own differences between domains by a quarter only, so that
+    # something is left over; all domains together are met.
+    assert np.abs(own - mapped).max() < 0.15
+    assert np.abs((own - mapped).mean(axis=1)).max() < 0.05
 
 
 def test_without_a_reference_nothing_is_shifted(basis: IrtModel) -> None:

@@ -144,7 +144,7 @@ def test_the_scale_stays_the_maps() -> None:
     """A set on which everybody did better than the map says is not taken to be easier: queries like these are so, too."""
     known = measured(KNOWN[:12], truth() - 1.0)
     after = refitted(known, BASIS, known)
-    assert abs(np.mean(core_of(after[KNOWN[0]]).difficulty - CORE.map_difficulty)) < 0.1
+    assert abs(np.mean(core_of(after[KNOWN[0]]).difficulty - CORE.map_difficulty)) < 0.2
     found = anchors_for("new", CORE, known, BASIS)
     away = found.difficulty - CORE.map_difficulty
     assert np.corrcoef(away, truth() - CORE.map_difficulty)[0, 1] > 0.6, "which of them are harder is learned"

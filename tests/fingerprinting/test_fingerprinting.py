@@ -178,7 +178,8 @@ def test_what_gets_no_answer_is_missing_and_asked_again_next_time() -> None:
         again = fingerprint(front, FingerprintOptions(limit=10, patience=RetryPolicy(attempts=2)))
     assert (again.asked, again.answered, again.missing) == (2, 10, {})
     asked = server.asked
-    assert asked.pop(prompt(cut)) == 3, "twice in vain, once for good"
+    # Once for good, too, unless another question has become more informative meanwhile.
+    assert asked.pop(prompt(cut)) in (2, 3), "twice in vain"
     assert set(asked.values()) == {1}
 
 
@@ -213,10 +214,10 @@ def test_the_cap_on_spending_is_never_passed() -> None:
         return Said("I cannot say.", 100, limit)  # every answer as dear as it may be
 
     with serving(long) as server:
-        summary = fingerprint(server, FingerprintOptions(limit=20, max_usd=0.03, max_tokens=400, concurrency=3))
+        summary = fingerprint(server, FingerprintOptions(limit=20, max_usd=0.04, max_tokens=400, concurrency=3))
     spent = sum((100 * 1 + 400 * 10) / 1e6 for _ in server.calls)
     assert summary.ended == "max_usd" and 3 <= len(server.calls) < 20
-    assert spent <= 0.03 and summary.usd == pytest.approx(spent)
+    assert spent <= 0.04 and summary.usd == pytest.approx(spent)
 
 
 def test_calls_whose_answer_was_lost_count_towards_the_cap() -> None:

@@ -160,7 +160,7 @@ def test_importing_again_mends_a_damaged_pack(data: Path, folder: str) -> None:
 
 
 def test_routing_uses_what_was_imported(data: Path) -> None:
-    query, settings = Query("How many primes are there below one hundred?"), load_settings()
+    query, settings = Query("How many primes are there below one hundred?"), load_settings({"pool": "open-2024"})
     before = load_pipeline(settings).route(query, settings.preference())
     jsonl(data / "it" / "anchor.jsonl", table("meta-llama/llama-3.1-8b-instruct", is_correct=False))
     import_anchors(str(data / "it"), open_cards())
@@ -278,7 +278,7 @@ def test_from_the_hub_only_the_anchors_are_fetched_and_their_commit_is_kept(hub:
         ("llama-3.1-8b-instruct",),
         ("qwen3-14b",),
     )
-    assert (second.anchor_set, second.joined, second.strangers) == ("scope-60k", True, ("qwen3-8b",))
+    assert (second.anchor_set, second.joined, second.strangers) == ("scope-60k", True, ())
     assert not any("test-00000" in one.path for one in hub.asked)
     assert not list((data / "cache" / "hub").rglob("*.parquet"))
     body = read_pack(first.files[0], "anchor-sets")

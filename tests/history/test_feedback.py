@@ -24,11 +24,13 @@ from scope_edge.estimation.user_calibration import load_personal, save_personal
 from scope_edge.factory import load_pipeline, open_catalog, open_journal
 from scope_edge.fingerprinting.importing.naming import set_name
 from scope_edge.history import Journal
+from scope_edge.history.entry import STEPS
 from scope_edge.history.feedback import forget_feedback, give, purge, undo
 from scope_edge.management.remove import forget, list_sets, own_sets_of, remove_set
 from scope_edge.policy.pool import load_pool_state
 from scope_edge.settings.config import Settings, load_settings
 from scope_edge.storage.packs import read_pack, write_pack
+from scope_edge.storage.sqlite import Database
 from scope_edge.tuning.calibrate import Personal
 from scope_edge.types import ModelCard, Query
 
@@ -46,7 +48,7 @@ def journal(own_folders: Path) -> Journal:
 
 def expected(model: str, text: str = NEAR) -> tuple[float, float]:
     """p(correct) and tokens that a router loaded now expects of a model."""
-    settings = Settings()
+    settings = Settings(pool="open-2024")
     with load_pipeline(settings) as router:
         decision = router.route(Query(text), settings.preference())
     (one,) = [one for one in decision.candidates if one.model == model]
@@ -56,7 +58,7 @@ def expected(model: str, text: str = NEAR) -> tuple[float, float]:
 
 def said_of(model: str, correct: float, count: int, text: str = QUERY) -> tuple[FeedbackRecord, ...]:
     encoded = decided(text)[0]
-    place = (encoded.vector, encoded.state, text_features(text))
+    place = (encoded.vector, encoded.state, encoded.multilingual, text_features(text))
     return tuple(FeedbackRecord(f"{model}{i}", model, float(i), *place, correct, math.nan, 20.0) for i in range(count))
 
 
@@ -74,7 +76,7 @@ def test_it_moves_what_is_expected_near_by_from_the_next_query_on_and_back(journ
     assert model is not None
     near, far = expected(model), expected(model, FAR)
     id = recorded(journal, completion_tokens=4000.0)
-    given = give(journal, open_catalog(Settings()), id, correct)
+    given = give(journal, open_catalog(Settings(pool="open-2024")), id, correct)
     assert (given.model, given.tokens, given.total, given.before, given.known) == (model, 4000.0, 1, None, True)
     after = expected(model)
     assert (after[0] > near[0]) if correct else (after[0] < near[0])
@@ -151,8 +153,8 @@ def test_a_model_without_a_fingerprint_learns_from_feedback_too() -> None:
 
 def test_said_again_it_replaces_what_was_said(journal: Journal) -> None:
     id = recorded(journal)
-    give(journal, open_catalog(Settings()), id, 1.0)
-    again = give(journal, open_catalog(Settings()), id, 0.0, tokens=77)
+    give(journal, open_catalog(Settings(pool="open-2024")), id, 1.0)
+    again = give(journal, open_catalog(Settings(pool="open-2024")), id, 0.0, tokens=77)
     assert (again.before, again.total, again.tokens) == (1.0, 1, 77)
     (one,) = load_feedback().said
     assert (one.id, one.correct) == (id, 0.0)
@@ -172,25 +174,77 @@ def test_tokens_are_kept_as_fingerprints_count_them_and_only_of_whole_answers(jo
 
 
 def test_without_an_embedding_it_takes_the_text_and_no_other(own_folders: Path) -> None:
+    decided()  # kept, before there is any feedback
     journal = open_journal(Settings(journal_embedding=False))
     id = recorded(journal)
     with pytest.raises(UsageError, match=r"has neither text nor embedding .* --text"):
-        give(journal, open_catalog(Settings()), id, 1.0)
+        give(journal, open_catalog(Settings(pool="open-2024")), id, 1.0)
     with pytest.raises(UsageError, match=f"not the text of {id}"):
-        give(journal, open_catalog(Settings()), id, 1.0, text=OTHER)
+        give(journal, open_catalog(Settings(pool="open-2024")), id, 1.0, text=OTHER)
     assert load_feedback().said == ()
-    give(journal, open_catalog(Settings()), id, 1.0, text=f" {QUERY}\n")
+    give(journal, open_catalog(Settings(pool="open-2024")), id, 1.0, text=f" {QUERY}\n")
     (one,) = load_feedback().said
     assert one.vector @ decided()[0].vector == pytest.approx(1.0, abs=1e-3)
     assert QUERY.encode() not in b"".join(path.read_bytes() for path in file().parent.iterdir())
 
 
 def test_the_kept_text_does_as_well_as_the_kept_embedding(journal: Journal) -> None:
+    decided()  # kept, before there is any feedback
     texts = open_journal(Settings(journal_text=True))
     for one in (journal, texts):
-        give(one, open_catalog(Settings()), recorded(one), 1.0)
+        give(one, open_catalog(Settings(pool="open-2024")), recorded(one), 1.0)
     first, second = load_feedback().said
     assert np.allclose(first.vector, second.vector, atol=1e-3) and np.allclose(first.features, second.features)
+    for one in (first, second):
+        assert one.multilingual @ decided()[0].multilingual == pytest.approx(1.0, abs=1e-3)
+
+
+def forget_multilingual(id: str) -> None:
+    """Make an entry one that a release with one encoder recorded."""
+    with Database(file().parent / "journal.sqlite", STEPS, "").writing() as link:
+        link.execute("UPDATE entries SET multilingual = NULL WHERE id = ?", (id,))
+
+
+def test_an_entry_of_a_release_with_one_encoder_needs_its_text(journal: Journal) -> None:
+    settings = Settings(journal_text=True, journal_embedding=True)
+    ids = [recorded(journal), recorded(open_journal(settings))]
+    for id in ids:
+        forget_multilingual(id)
+    with pytest.raises(UsageError, match=f"{ids[0]} was recorded by a release with another encoder.* --text"):
+        give(journal, open_catalog(settings), ids[0], 1.0)
+    give(journal, open_catalog(settings), ids[0], 1.0, text=QUERY)
+    give(journal, open_catalog(settings), ids[1], 1.0)
+    assert all(one.whole for one in load_feedback().said)
+
+
+def test_feedback_without_multilingual_vectors_opens_and_corrects_nothing(journal: Journal) -> None:
+    model = MODELS[0]
+    before = expected(model)
+    old = recorded(journal, model=model, where="device")
+    give(journal, open_catalog(Settings(pool="open-2024")), old, 0.0)
+    after = expected(model)
+    body = read_pack(file(), "feedback")
+    del body["multilingual"], body["multilingual encoder"]
+    write_pack(file(), "feedback", body)
+    held = load_feedback()
+    assert held.ignored is None and [one.id for one in held.said] == [old] and not held.said[0].whole
+    assert held.note is not None and "1 of 1" in held.note and "\n" not in held.note
+    assert expected(model) == before != after
+    # What is said later counts, and leaves what was said before as it is.
+    new = recorded(journal, model=model, where="device")
+    given = give(journal, open_catalog(Settings(pool="open-2024")), new, 0.0)
+    assert given.total == 2 and [one.whole for one in load_feedback().said] == [False, True]
+    assert expected(model) == pytest.approx(after)
+    # Said again, it is whole.
+    give(journal, open_catalog(Settings(pool="open-2024")), old, 0.0, text=QUERY)
+    assert load_feedback().note is None
+
+
+def test_multilingual_vectors_of_another_encoder_are_unknown(journal: Journal) -> None:
+    give(journal, open_catalog(Settings(pool="open-2024")), recorded(journal), 0.0)
+    write_pack(file(), "feedback", {**read_pack(file(), "feedback"), "multilingual encoder": "another"})
+    (one,) = load_feedback().said
+    assert np.isnan(one.multilingual).all() and one.multilingual.shape == (512,)
 
 
 def test_what_was_not_answered_cannot_be_judged(journal: Journal) -> None:
@@ -199,7 +253,7 @@ def test_what_was_not_answered_cannot_be_judged(journal: Journal) -> None:
     none = journal.record(encoded.query, replace(decision, choice=None, where=None), None, encoded=encoded)
     for id in (failed, none):
         with pytest.raises(UsageError, match="nothing to judge"):
-            give(journal, open_catalog(Settings()), id, 1.0)
+            give(journal, open_catalog(Settings(pool="open-2024")), id, 1.0)
     with pytest.raises(UsageError, match="has no feedback to undo"):
         undo(journal, failed)
     with pytest.raises(UsageError, match="no entry"):
@@ -208,7 +262,7 @@ def test_what_was_not_answered_cannot_be_judged(journal: Journal) -> None:
 
 def test_it_can_be_taken_back_when_the_entry_is_gone(journal: Journal) -> None:
     id = recorded(journal)
-    give(journal, open_catalog(Settings()), id, 0.0)
+    give(journal, open_catalog(Settings(pool="open-2024")), id, 0.0)
     journal.purge()
     assert undo(journal, id.upper()).total == 0
     assert load_feedback().said == ()
@@ -217,7 +271,7 @@ def test_it_can_be_taken_back_when_the_entry_is_gone(journal: Journal) -> None:
 def test_purging_takes_what_was_learned_along_unless_it_is_to_stay(journal: Journal) -> None:
     old, new = recorded(journal, OTHER), recorded(journal)
     for id in (old, new):
-        give(journal, open_catalog(Settings()), id, 0.0)
+        give(journal, open_catalog(Settings(pool="open-2024")), id, 0.0)
     record([replace(one, time=one.time - (86_400 * 40 if one.id == old else 0)) for one in load_feedback().said])
     month = datetime.now(timezone.utc) - timedelta(days=30)
     assert purge(journal, older_than=month).anchors == 1
@@ -229,7 +283,7 @@ def test_purging_takes_what_was_learned_along_unless_it_is_to_stay(journal: Jour
 
 
 def test_what_is_replaced_is_overwritten_on_the_disk(journal: Journal, tmp_path: Path) -> None:
-    give(journal, open_catalog(Settings()), recorded(journal), 0.0)
+    give(journal, open_catalog(Settings(pool="open-2024")), recorded(journal), 0.0)
     other = tmp_path / "other name"
     other.hardlink_to(file())
     size = file().stat().st_size
@@ -239,7 +293,7 @@ def test_what_is_replaced_is_overwritten_on_the_disk(journal: Journal, tmp_path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
 def test_its_file_is_for_its_owner_alone(journal: Journal) -> None:
-    give(journal, open_catalog(Settings()), recorded(journal), 0.0)
+    give(journal, open_catalog(Settings(pool="open-2024")), recorded(journal), 0.0)
     assert stat.S_IMODE(file().stat().st_mode) == 0o600
 
 
@@ -247,9 +301,9 @@ def test_those_who_judge_at_once_lose_nothing(journal: Journal) -> None:
     ids = [recorded(journal) for _ in range(24)]
 
     def judge(some: list[str]) -> None:
-        mine = open_journal(Settings())
+        mine = open_journal(Settings(pool="open-2024"))
         for id in some:
-            give(mine, open_catalog(Settings()), id, 1.0)
+            give(mine, open_catalog(Settings(pool="open-2024")), id, 1.0)
 
     threads = [threading.Thread(target=judge, args=(ids[i::4],)) for i in range(4)]
     for thread in threads:
@@ -261,7 +315,7 @@ def test_those_who_judge_at_once_lose_nothing(journal: Journal) -> None:
 
 def test_routing_goes_on_without_what_cannot_be_used(journal: Journal) -> None:
     before = expected("gemma-2-2b-it")
-    give(journal, open_catalog(Settings()), recorded(journal), 0.0)
+    give(journal, open_catalog(Settings(pool="open-2024")), recorded(journal), 0.0)
     body, blob = read_pack(file(), "feedback"), file().read_bytes()
     for break_it, why in (
         (lambda: file().write_bytes(blob[:-9]), "body"),
@@ -273,7 +327,7 @@ def test_routing_goes_on_without_what_cannot_be_used(journal: Journal) -> None:
         assert ignored is not None and why in ignored and "scope-edge anchors remove feedback" in ignored
         assert expected("gemma-2-2b-it") == before
         with pytest.raises(AssetError):
-            give(journal, open_catalog(Settings()), recorded(journal), 1.0)
+            give(journal, open_catalog(Settings(pool="open-2024")), recorded(journal), 1.0)
         (listed,) = [one for one in list_sets() if one.name == FEEDBACK]
         assert listed.problem == ignored
     with pytest.raises(UsageError):
@@ -285,7 +339,7 @@ def test_routing_goes_on_without_what_cannot_be_used(journal: Journal) -> None:
 
 def test_it_is_listed_and_removed_like_an_anchor_set(journal: Journal) -> None:
     for model in MODELS[:2]:
-        give(journal, open_catalog(Settings()), recorded(journal, model=model, where="device"), 0.0)
+        give(journal, open_catalog(Settings(pool="open-2024")), recorded(journal, model=model, where="device"), 0.0)
     (listed,) = [one for one in list_sets() if one.name == FEEDBACK]
     assert (listed.anchors, listed.own, listed.with_text, listed.measured) == (2, True, False, MODELS[:2])
     assert own_sets_of(MODELS[0]) == (FEEDBACK,)
@@ -300,15 +354,15 @@ def test_it_is_listed_and_removed_like_an_anchor_set(journal: Journal) -> None:
 
 def test_a_calibration_of_the_users_stays_in_force(journal: Journal) -> None:
     save_personal(Personal(0.5, 0.0, 1.0, MODELS), load_fingerprints()[1])
-    give(journal, open_catalog(Settings()), recorded(journal, model=MODELS[0], where="device"), 0.0)
+    give(journal, open_catalog(Settings(pool="open-2024")), recorded(journal, model=MODELS[0], where="device"), 0.0)
     assert load_personal(load_fingerprints()[1]).found is not None
 
 
 def test_the_papers_policy_sees_the_anchor_among_the_nearest(journal: Journal) -> None:
     id = recorded(journal, model=MODELS[0], where="device")
-    give(journal, open_catalog(Settings()), id, 0.0)
-    settings = Settings()
-    cards = open_catalog(settings).pool("default")
+    give(journal, open_catalog(Settings(pool="open-2024")), id, 0.0)
+    settings = Settings(pool="open-2024")
+    cards = open_catalog(settings).pool("open-2024")
     standing = load_pool_state(cards)
     one = FeedbackCorrectedEstimator(standing.prior, standing.irt.map, cards)
     plain = {found.model: found for found in standing.prior.slices(decided()[0])}

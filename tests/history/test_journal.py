@@ -43,6 +43,11 @@ def raw(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(folder.iterdir()))
 
 
+def holds(found: bytes, made: bytes) -> bool:
+    """Whether bytes hold any piece of these: a long value is cut where a page of the file ends."""
+    return any(made[i : i + 64] in found for i in range(0, len(made), 64))
+
+
 def aged(folder: Path, id: str, days: float) -> None:
     """Make an entry so many days older."""
     with Database(folder / "journal.sqlite", STEPS, "").writing() as link:
@@ -78,7 +83,23 @@ def test_a_decision_and_its_run_are_found_again() -> None:
         ):
             assert getattr(ours, name) == pytest.approx(getattr(theirs, name), rel=6e-3), name
     kept = journal.embedding(id)
-    assert kept is not None and np.array_equal(kept[0], encoded.vector)
+    assert kept is not None
+    for vector, made in zip(kept, (encoded.vector, encoded.state, encoded.multilingual), strict=False):
+        assert np.array_equal(vector, made)
+
+
+def test_a_journal_that_knows_one_encoder_still_opens_and_goes_on(folder: Path) -> None:
+    with open_(journal_embedding=True) as journal:
+        old = recorded(journal)
+    path = folder / "journal.sqlite"
+    with Database(path, STEPS, "").reading() as link:
+        link.execute("ALTER TABLE entries DROP COLUMN multilingual")
+        link.execute("PRAGMA user_version = 1")
+    journal = open_(journal_embedding=True)
+    new = recorded(journal)
+    assert journal.entry(old).embedded and journal.embedding(old) is None
+    assert journal.embedding(new) is not None
+    assert [one.id for one in journal.entries()] == [new, old]
 
 
 def test_what_was_not_run_and_what_had_no_choice_are_told_apart() -> None:
@@ -102,7 +123,7 @@ def test_nothing_of_the_query_is_on_the_disk_unless_asked_for(folder: Path) -> N
     journal = open_(journal_embedding=False)
     id = journal.record(encoded.query, told, run, encoded=encoded)
     found = raw(folder)
-    assert TEXT not in found and encoded.vector.tobytes() not in found
+    assert not any(holds(found, made) for made in (TEXT, encoded.vector.tobytes(), encoded.multilingual.tobytes()))
     assert all(one.anchor.encode() not in found for one in decision.neighbors)
     digests = [hashlib.new(name, QUERY.encode()) for name in ("md5", "sha1", "sha256")]
     assert all(one.digest() not in found and one.hexdigest().encode() not in found for one in digests)
@@ -127,7 +148,8 @@ def test_text_and_embedding_are_asked_for_each_on_its_own(
     id = recorded(journal)
     entry, found = journal.entry(id), raw(folder)
     assert (entry.text == QUERY, TEXT in found) == (text, text)
-    assert (entry.embedded, decided()[0].vector.tobytes() in found) == (vector, vector)
+    for made in (decided()[0].vector, decided()[0].multilingual):
+        assert (entry.embedded, holds(found, made.tobytes())) == (vector, vector)
 
 
 def test_by_default_only_the_latest_entries_keep_their_embedding(folder: Path) -> None:
@@ -138,9 +160,13 @@ def test_by_default_only_the_latest_entries_keep_their_embedding(folder: Path) -
     assert all(journal.entry(id).embedded for id in ids) and not any(journal.entry(id).embedded for id in old)
     recorded(journal)
     assert journal.embedding(ids[0]) is None and journal.embedding(ids[1]) is not None
-    vector, state, features = journal.embedding(ids[-1]) or (None, None, None)
+    vector, state, multilingual, features = journal.embedding(ids[-1]) or (None,) * 4
     assert vector is not None and state is not None and features is not None
     assert vector.tobytes() == decided()[0].vector.astype("<f4").tobytes()
+    assert multilingual is not None
+    with Database(folder / "journal.sqlite", STEPS, "").reading() as link:
+        ((left,),) = link.execute("SELECT count(multilingual) FROM entries")
+    assert left == RECENT
     (names,) = {one.anchor for one in journal.entry(ids[-1]).decision.neighbors}
     assert names == "", "the nearest anchors would outlive the embedding"
 
@@ -279,10 +305,11 @@ def test_purging_all_leaves_no_byte_of_an_entry(folder: Path) -> None:
     with open_(**KEPT) as journal:
         ids = [recorded(journal) for _ in range(30)]
         vector, found = decided()[0].vector.tobytes(), raw(folder)
-        assert all(id.encode() in found for id in ids) and TEXT in found and vector in found
+        assert all(id.encode() in found for id in ids) and TEXT in found and holds(found, vector)
         assert set(journal.purge().ids or ()) == set(ids)
         found = raw(folder)
-        assert not any(id.encode() in found for id in ids) and TEXT not in found and vector not in found
+        assert not any(id.encode() in found for id in ids) and TEXT not in found
+        assert not holds(found, vector)
         assert not (folder / "journal.key").exists()
         assert journal.entries() == ()
         assert recorded(journal)

@@ -55,7 +55,8 @@ def test_no_small_step_of_alpha_moves_more_than_a_quarter_of_unseen_queries(name
 
 
 @pytest.mark.parametrize("name", WORLDS)
-def test_at_every_alpha_accuracy_is_within_a_point_of_the_best_lambda_at_equal_cost(name: str) -> None:
+def test_at_every_alpha_the_toll_costs_less_than_three_points_at_equal_cost(name: str) -> None:
+    """Of accuracy, against the best lambda without a toll."""
     case, queries = world(*WORLDS[name]), slice(500, None)
     pool = case.pool(slice(0, 500))
     _, spend, accuracy = replay(case, slice(0, 500), queries)
@@ -69,7 +70,7 @@ def test_at_every_alpha_accuracy_is_within_a_point_of_the_best_lambda_at_equal_c
         best = np.argmax(p - lam * cost, axis=0)
         front.append((cost[best, rows].mean(), correct[best, rows].mean()))
     prices, reached = np.array(sorted(front)).T
-    assert (np.interp(spend, prices, np.maximum.accumulate(reached)) - accuracy).max() <= 0.01
+    assert (np.interp(spend, prices, np.maximum.accumulate(reached)) - accuracy).max() <= 0.03
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -114,12 +115,12 @@ def test_lambda_falls_strictly_and_alpha_at_inverts_it(table: tuple[np.ndarray, 
     assert [curve.alpha_at(lam) for lam in lambdas] == pytest.approx(alphas, abs=1e-6)
 
 
-@given(TABLE, st.floats(1e-3, 1e7))
-def test_switches_name_the_cheapest_model_within_the_indifference_of_the_best(
-    table: tuple[np.ndarray, np.ndarray], lam: float
+@given(TABLE, st.floats(1e-3, 1e7), st.sampled_from((0.0, 1e-5, 0.01)))
+def test_switches_name_the_cheapest_model_within_the_indifference_and_the_toll_of_the_best(
+    table: tuple[np.ndarray, np.ndarray], lam: float, toll: float
 ) -> None:
     p, cost = table
-    path = switches(p, cost)
+    path = switches(p, cost, toll)
     for column in range(p.shape[1]):
         known = [m for m in range(len(p)) if not math.isnan(p[m, column] + cost[m, column])]
         mine = path.column == column
@@ -127,7 +128,7 @@ def test_switches_name_the_cheapest_model_within_the_indifference_of_the_best(
             assert not mine.any()
             continue
         utility = {m: p[m, column] - lam * cost[m, column] for m in known}
-        short = {m: max(utility.values()) - value - INDIFFERENCE for m, value in utility.items()}
+        short = {m: max(utility.values()) - value - INDIFFERENCE - lam * toll for m, value in utility.items()}
         if any(abs(value) < 1e-9 * (1 + lam) for value in short.values()):
             continue  # a rounding error away from two answers
         near = [m for m in known if short[m] <= 0]
@@ -138,7 +139,7 @@ def test_switches_name_the_cheapest_model_within_the_indifference_of_the_best(
 def test_anchors_that_tie_switch_together_and_the_rest_of_alpha_is_not_lost() -> None:
     p, cost = np.array([[0.5] * 40, [0.7] * 40]), np.array([[0.0] * 40, [0.01] * 40])
     curve = alpha_curve(p, cost)
-    lam = (0.2 - INDIFFERENCE) / 0.01
+    lam = (0.2 - INDIFFERENCE) / (0.01 + curve.toll)
     assert curve.alpha_at(lam) == pytest.approx(0.5)
     assert curve.lambda_at(0.4) > lam > curve.lambda_at(0.6)
 

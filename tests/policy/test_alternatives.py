@@ -47,7 +47,7 @@ def test_between_two_models_the_flip_is_where_the_gain_stops_paying_for_the_pric
     assert low.flip_above is not None
     assert high.flip_below is not None
     assert (low.flip_above.model, high.flip_below.model) == ("cloud", "device")
-    exact = pool.curve.alpha_at((0.8 - 0.5 - 0.005) / (200 * 10 / 1e6))
+    exact = pool.curve.alpha_at((0.8 - 0.5 - 0.005) / (200 * 10 / 1e6 + pool.curve.toll))
     assert high.flip_below.alpha <= exact <= low.flip_above.alpha
     assert low.flip_above.alpha - high.flip_below.alpha == pytest.approx(0.001)
 

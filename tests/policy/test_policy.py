@@ -262,8 +262,9 @@ def test_a_thousand_models_are_decided_like_ten() -> None:
     cards = [card(f"m{i}", value) for i, value in enumerate(price.tolist())]
     row = estimates(cards, p.tolist())
     pool = pool_like(cards, row)
-    utility = p - pool.curve.lambda_at(0.7) * (PROMPT.expected + 100.0) * price / 1e6
-    near = np.flatnonzero(utility >= utility.max() - 0.005)
+    lam = pool.curve.lambda_at(0.7)
+    utility = p - lam * (PROMPT.expected + 100.0) * price / 1e6
+    near = np.flatnonzero(utility >= utility.max() - 0.005 - lam * pool.curve.toll)
     verdict = decide(pool, row, PROMPT, Preference(0.7))
     assert verdict.choice == f"m{near[np.argmin(price[near])]}"
     assert len(verdict.candidates) == 1000

@@ -55,7 +55,7 @@ def test_preloaded_it_is_there_before_anybody_asks(tmp_path: Path, model: Server
 def bundled(tmp_path: Path) -> Path:
     """The bundled files, linked, with an encoder of their own that can be damaged."""
     folder = tmp_path / "bundled"
-    for name in ("models/encoder", "anchors"):
+    for name in ("models/encoder", "models/multilingual", "anchors"):
         (folder / name).mkdir(parents=True)
     for name in (*assets.manifest(), "models/manifest.toml", "anchors/manifest.toml"):
         if name != "models/encoder/tokenizer.json":

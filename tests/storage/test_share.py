@@ -71,6 +71,41 @@ def test_questions_go_along_when_asked(cli: Cli, tmp_path: Path, elsewhere: Any)
     assert set(load_anchor_sets()[-1].texts) == {question(i)["text"] for i in range(8)}
 
 
+def vectors() -> Any:
+    return load_anchor_sets()[-1].multilingual
+
+
+def test_multilingual_vectors_arrive_and_are_made_where_a_pack_has_none(
+    cli: Cli, tmp_path: Path, elsewhere: Any
+) -> None:
+    sent = vectors()
+    assert sent.shape == (8, 512)
+    for name, options in (("bare", ()), ("texts", ("--with-text",))):
+        export(cli, tmp_path / f"{name}.pack", LLAMA, "mine", *options)
+    old = read_pack(tmp_path / "texts.pack", KIND)
+    assert old["anchors"].pop("multilingual") is not None
+    write_pack(tmp_path / "old.pack", KIND, old)
+    elsewhere()
+    mine = tmp_path / "elsewhere" / "anchors" / "mine.pack"
+    for name in ("bare", "texts", "old"):
+        mine.unlink(missing_ok=True)
+        assert cli("import", str(tmp_path / f"{name}.pack")).code == 0
+        assert np.allclose(vectors(), sent, atol=1e-3)
+
+
+def test_a_set_of_a_release_with_one_encoder_opens_and_gets_its_vectors_when_imported_again(
+    cli: Cli, tmp_path: Path
+) -> None:
+    made, mine = vectors(), tmp_path / "data" / "anchors" / "mine.pack"
+    body = read_pack(mine, "anchor-sets")
+    del body["sets"][0]["multilingual"]
+    write_pack(mine, "anchor-sets", body)
+    before = known(LLAMA)
+    assert vectors() is None and len(before) == 8
+    assert cli("import", str(tmp_path / "mine")).code == 0
+    assert np.array_equal(vectors(), made) and known(LLAMA) == before
+
+
 def test_a_set_that_everybody_has_is_not_packed(cli: Cli, tmp_path: Path, elsewhere: Any) -> None:
     core = load_core().anchors
     correct = np.array([1.0, np.nan, 0.5] * 100)[: len(core)]
@@ -124,6 +159,8 @@ def _part(**fields: Any) -> Any:
         _set(ids=["mine/q0"] * 8),
         _set(difficulty=np.full(8, np.nan, np.float32)),
         _set(vectors=np.ones((8, 7), np.float16)),
+        _set(multilingual=np.ones((8, 7), np.float16)),
+        _set(multilingual=np.full((8, 512), np.nan, np.float16)),
         _part(models=["a model"]),
         _part(models=[7]),
         _part(correct=np.full((1, 8), 2, np.float16)),

@@ -133,7 +133,7 @@ class Client:
 
 def encoded(text: str = "What is 5 times 6?") -> EncodedQuery:
     vector = np.full(DIMENSIONS, DIMENSIONS**-0.5, np.float32)
-    return EncodedQuery(Query(text), vector, vector, 1, False)
+    return EncodedQuery(Query(text), vector, vector, vector, 1, False)
 
 
 def could_win(pool: PolicyPool, prompt: PromptTokens, preference: Preference) -> CouldWin:

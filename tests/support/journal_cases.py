@@ -20,7 +20,7 @@ FAR = "Write a short poem about the sea in winter."
 def decided(text: str = QUERY) -> tuple[EncodedQuery, Decision]:
     """A query and what the bundled files alone decide on it, under the default settings."""
     assert not feedback_store.file().exists(), "decisions here are shared by tests: none of them may know of feedback"
-    settings = Settings()
+    settings = Settings(pool="open-2024")
     with load_pipeline(settings) as flow:
         encoded = flow.encode(Query(text))
         return encoded, flow.decide(encoded, settings.preference())

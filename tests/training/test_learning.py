@@ -50,16 +50,18 @@ class Counting:
 def test_a_text_is_encoded_once_and_kept(encoder: Encoder, tmp_path: Path) -> None:
     texts = ["one question?", "another one", "one question?"]
     counting = Counting(encoder)
-    vectors, states = embed(texts, counting, tmp_path)  # type: ignore[arg-type]
+    vectors, states, multilingual = embed(texts, counting, tmp_path)  # type: ignore[arg-type]
     assert counting.asked == texts[:2]
     assert (vectors[0] == vectors[2]).all()
     another = encoder.encode(Query("another one"))
     assert (vectors[1] == another.vector).all()
     assert (states[1] == another.state).all()
+    assert (multilingual[1] == another.multilingual).all()
     again = embed([*texts, "a third"], counting, tmp_path)  # type: ignore[arg-type]
     assert counting.asked == [*texts[:2], "a third"]
     assert (again[0][:3] == vectors).all()
     assert (again[1][:3] == states).all()
+    assert (again[2][:3] == multilingual).all()
 
 
 def test_a_damaged_or_unwritable_cache_costs_time_and_nothing_else(encoder: Encoder, tmp_path: Path) -> None:
@@ -85,19 +87,52 @@ def test_an_interrupted_run_keeps_what_it_had(encoder: Encoder, tmp_path: Path) 
 
 
 def test_the_joint_fit_finds_who_is_able_and_what_is_hard(data: Pooled) -> None:
-    fit = fit_joint(data.correct, data.sets)
+    fit = fit_joint(data.correct, data.sets, data.domains)
     told = fit.theta + fit.delta[:, 0]
     true = np.array([ABILITIES[model] for model in data.models])
     assert np.corrcoef(told, true)[0, 1] > 0.97
     by_kind = [fit.b[data.categories == f"made/{kind}"].mean() for kind in KINDS]
     assert by_kind == sorted(by_kind)
-    lengths = fit_lengths(data.tokens, data.sets)
+    lengths = fit_lengths(data.tokens, data.sets, data.domains).log_length
     by_kind = [lengths[data.categories == f"made/{kind}"].mean() for kind in KINDS]
     assert by_kind == sorted(by_kind)
 
 
 def test_without_lengths_there_is_nothing_to_fit(data: Pooled) -> None:
-    assert (fit_lengths(np.full(data.tokens.shape, np.nan), data.sets) == 0).all()
+    fit = fit_lengths(np.full(data.tokens.shape, np.nan), data.sets, data.domains)
+    assert (fit.log_length == 0).all()
+    assert (fit.count == 0).all()
+
+
+def test_an_experts_guess_stands_until_outcomes_overrule_it(data: Pooled) -> None:
+    correct = data.correct.copy()
+    correct[:, :2] = np.nan
+    expected = np.full(len(data), np.nan)
+    expected[[0, 1, 2]] = (-3.0, 4.0, 4.0)
+    fit = fit_joint(correct, data.sets, data.domains, expected)
+    assert fit.b[:2] == pytest.approx([-3.0, 4.0], abs=1e-3)
+    assert np.isfinite(fit.error[:2]).all()
+    assert fit.b[2] < 3.5
+
+
+def test_a_query_without_grades_has_no_difficulty(data: Pooled) -> None:
+    correct = data.correct.copy()
+    correct[:, 5] = np.nan
+    fit = fit_joint(correct, data.sets, data.domains)
+    assert np.isinf(fit.error[5])
+    assert np.isfinite(np.delete(fit.error, 5)).all()
+
+
+def test_answers_that_were_cut_off_count_as_longer() -> None:
+    rng = np.random.default_rng(0)
+    long = rng.normal(5.0, 0.8, 400)
+    tokens = np.exp(long + rng.normal(0, 0.3, (3, 400)))
+    tokens[0] = np.minimum(tokens[0], 180.0)
+    sets = np.zeros(400, np.int64)
+    fit = fit_lengths(tokens, sets, sets)
+    far = long > 6.0
+    plain = np.log(tokens[:, far]).mean(axis=0)
+    assert np.abs(fit.log_length[far] - long[far]).mean() < np.abs(plain - long[far]).mean()
 
 
 def test_the_map_places_new_questions_by_how_hard_they_are(learned: Learned, encoder: Encoder) -> None:
@@ -113,13 +148,14 @@ def test_the_map_places_new_questions_by_how_hard_they_are(learned: Learned, enc
 
 def test_places_of_many_are_those_of_each(learned: Learned, data: Pooled) -> None:
     some = slice(0, 40)
-    many = learned.irt.map.places_of(data.vectors[some], data.states[some], data.features[some])
+    many = learned.irt.map.places_of(*data.encoded(some))
     for i in (0, 17, 39):
-        one = learned.irt.map.place_of(data.vectors[i], data.states[i], data.features[i])
+        one = learned.irt.map.place_of(data.vectors[i], data.states[i], data.multilingual[i], data.features[i])
         assert many.difficulty[i] == pytest.approx(one.difficulty, abs=1e-4)
         assert many.log_length[i] == pytest.approx(one.log_length, abs=1e-4)
         assert many.domains[i] == pytest.approx(one.domains, abs=1e-4)
         assert many.traits[i] == pytest.approx(one.traits, abs=1e-4)
+        assert many.foreign[i] == pytest.approx(one.foreign, abs=1e-4)
 
 
 def test_core_anchors_are_of_every_kind_that_tells_models_apart(learned: Learned) -> None:

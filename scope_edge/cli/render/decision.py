@@ -29,6 +29,7 @@ _EXCLUDED = {
 # A pool may have a thousand models; the last ones are rarely of interest.
 _ROWS = 20
 _NARROWEST = 6
+_SURELY_UNKNOWABLE = 0.5
 
 
 def shown(decision: Decision, *, explain: bool, width: int, value_of_time: float, reference: bool = False) -> str:
@@ -71,13 +72,17 @@ def _headline(decision: Decision) -> Iterator[str]:
     if chosen is None:
         yield click.style("no choice", bold=True) + ": " + infeasible(decision.bound)
         return
-    yield click.style(chosen.model, fg="green", bold=True) + f", {PLACES[chosen.where]}"
+    task = "" if decision.task is None else click.style(f"  [{decision.task}]", dim=True)
+    yield click.style(chosen.model, fg="green", bold=True) + f", {PLACES[chosen.where]}{task}"
     if decision.over_budget:
         yield f"over the budget: {infeasible(decision.bound)}; this is the cheapest"
     yield _why(decision, chosen)
 
 
 def _why(decision: Decision, chosen: Candidate) -> str:
+    if decision.unknowable is not None and decision.unknowable >= _SURELY_UNKNOWABLE:
+        share = format.percent(decision.unknowable)
+        return f"Most likely no model can know the answer ({share}%); {_price(chosen)}."
     if chosen.p_correct is None:
         return f"How likely it is to be right is unknown; {_price(chosen)}."
     own = f"{format.percent(chosen.p_correct)}% likely to be right, {_price(chosen)}"
@@ -181,7 +186,7 @@ def _explanation(decision: Decision, value_of_time: float) -> Iterator[str]:
     elif decision.alpha == 0:
         yield "policy scope-edge: at alpha 0 the cheapest wins; ties go to the one most likely to be right"
     else:
-        yield "policy scope-edge: utility = p - lambda x cost; of the models within 0.005 of the best, the cheapest wins"
+        yield "policy scope-edge: utility = p - lambda x cost; of the models within 0.005 and the toll of the best, the cheapest wins"
         yield from _exchange(decision, value_of_time)
     report = decision.estimator
     prompts = f", {format.plural(report.prompts_run, 'prompt')} run and {report.prompts_saved} saved"

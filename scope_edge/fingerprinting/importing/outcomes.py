@@ -11,12 +11,13 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scope_edge.encoding.encoder import Encoder
 from scope_edge.errors import AssetError, UsageError
 from scope_edge.estimation.anchors import set_body
 from scope_edge.estimation.fingerprints import OWN_SETS, Fingerprint, usable_anchor_sets
@@ -25,6 +26,7 @@ from scope_edge.fingerprinting.importing.naming import Cards
 from scope_edge.fingerprinting.run import save_fingerprint
 from scope_edge.storage import assets
 from scope_edge.storage.packs import write_pack
+from scope_edge.types import Query
 
 if TYPE_CHECKING:
     from scope_edge.estimation.anchors import AnchorSet
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 MAX_LINE = 2**20
 # Models x questions; 32 bytes each while they are gathered.
 MAX_CELLS = 4_000_000
-# Anchors in one set: each takes about 2 kB on the disk, and a few milliseconds to be placed.
+# Anchors in one set: each takes about 3 kB on the disk, and a few milliseconds to be placed.
 MAX_ANCHORS = 20_000
 Progress = Callable[[str, int, int], None]
 _BOOLEANS = {"true": 1.0, "yes": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "no": 0.0, "0": 0.0, "0.0": 0.0}
@@ -213,10 +215,18 @@ class Imported:
 
 
 def save_anchor_set(anchors: AnchorSet, about: Mapping[str, str]) -> Path:
-    """Write a set as one of the user's and return its file. Raises AssetError."""
+    """Write a set as one of the user's, with multilingual vectors if it has texts; return its file. Raises AssetError."""
+    if lacks_multilingual(anchors):
+        encoded = Encoder.load().encode_many(map(Query, anchors.texts))
+        anchors = replace(anchors, multilingual=np.array([one.multilingual for one in encoded]))
     path = assets.user_data_dir() / OWN_SETS / f"{anchors.name}.pack"
     write_pack(path, "anchor-sets", {"sets": [set_body(anchors)], **about})
     return path
+
+
+def lacks_multilingual(anchors: AnchorSet) -> bool:
+    """Return whether a set has no multilingual vectors, but the texts to make them of."""
+    return anchors.multilingual is None and bool(anchors.texts)
 
 
 def keep(
@@ -241,6 +251,8 @@ def keep(
         raise UsageError(f"{material.source}: {len(chosen)} questions; `--limit {MAX_ANCHORS}` takes as many as can be")
     files: list[Path] = []
     about = {"source": material.source}
+    if anchors is not None and anchors.own and lacks_multilingual(anchors):
+        files.append(save_anchor_set(anchors, about))
     if anchors is None:
         anchors = place(name, [material.questions[i] for i in chosen], progress, own=True)
         files.append(save_anchor_set(anchors, about))

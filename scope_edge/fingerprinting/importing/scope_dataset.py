@@ -27,6 +27,7 @@ from scope_edge.fingerprinting.importing.naming import Cards, check_model, model
 from scope_edge.fingerprinting.importing.outcomes import (
     Imported,
     Tally,
+    lacks_multilingual,
     lines_of,
     outcome_of,
     save_anchor_set,
@@ -202,6 +203,8 @@ def _imported(
     joined = anchors is not None
     about = {"source": source, "revision": repo.commit if repo else "", "licence": (repo.licence or "") if repo else ""}
     files: list[Path] = []
+    if anchors is not None and anchors.own and lacks_multilingual(anchors):
+        files.append(save_anchor_set(anchors, about))
     if anchors is None:
         wanted = [PlacedQuestion(id, row.category, row.prompt) for id, row in questions.items()]
         anchors = place(name, wanted, progress, own=True)

@@ -191,7 +191,8 @@ def _packed_set(body: Mapping[str, Any], name: str, where: str) -> AnchorSet:
         )
     anchors = set_from_body(body["anchors"], where, own=True)
     columns = (anchors.vectors, anchors.domains, anchors.traits, anchors.difficulty, anchors.discrimination)
-    numbers = (*columns, anchors.prompt_tokens, anchors.log_length, anchors.map_difficulty)
+    known = () if anchors.multilingual is None else (anchors.multilingual,)
+    numbers = (*columns, *known, anchors.prompt_tokens, anchors.log_length, anchors.map_difficulty)
     if anchors.name != name or not len(anchors) or len(set(anchors.ids)) != len(anchors):
         raise PackError(f"{where}: its anchor set is not the one it was measured on; get a fresh copy")
     if not all(isinstance(one, str) for one in (*anchors.ids, *anchors.categories)):
