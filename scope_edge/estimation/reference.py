@@ -35,7 +35,7 @@ class Reference:
 
     Attributes:
         places: on the map, with each query's family left out.
-        difficulty, discrimination: (q,) each one's own, from every model's outcomes on it, or the map's where there is none.
+        difficulty, discrimination: (q,) each one's own, from every model's outcomes on it, or the map's where it was never graded.
         sets: (q,) the domain it is from.
         prompt_tokens: (q,), cl100k.
     """

@@ -141,7 +141,7 @@ def judged_by_expert(data: Pooled) -> NDArray[np.bool_]:
 
 
 def _labels(data: Pooled) -> Floats:
-    """Return indicators of domains and tasks, (n, domains + tasks). A query without a task is none of them."""
+    """Return indicators of domains and tasks, (n, domains + tasks). A query without a task belongs to no task."""
     tasks = np.eye(len(TASKS) + 1)[data.task][:, :-1]
     return np.hstack([np.eye(len(data.domain_names))[data.domains], tasks])
 
