@@ -41,14 +41,14 @@ def cost_of(case: Case, index: int) -> float:
 
 
 @given(cases(), st.floats(0, 1))
-def test_the_cheapest_within_half_a_point_of_the_best_utility_is_chosen(case: Case, alpha: float) -> None:
+def test_the_cheapest_within_half_a_point_and_the_toll_of_the_best_utility_is_chosen(case: Case, alpha: float) -> None:
     cards, pool, row = case
     weighable = known(case)
     assume(weighable)
     lam = pool.curve.lambda_at(alpha)
     assume(lam < 1e12)
     utility = {i: row.p_correct[i] - lam * cost_of(case, i) for i in weighable}
-    short = {i: max(utility.values()) - value - 0.005 for i, value in utility.items()}
+    short = {i: max(utility.values()) - value - 0.005 - lam * pool.curve.toll for i, value in utility.items()}
     assume(all(abs(value) > 1e-9 * (1 + lam) for value in short.values()))
     near = [i for i in weighable if short[i] <= 0]
     best = min(near, key=lambda i: (cost_of(case, i), -row.p_correct[i], cards[i].where == "cloud", i))
