@@ -74,7 +74,7 @@ def test_no_spelling_in_the_routing_data_stands_for_two_models() -> None:
     assert len(names) == len(set(names))
 
 
-def test_the_alias_table_covers_the_sets_it_names_exactly() -> None:
+def test_the_alias_table_names_spellings_that_exist_and_all_of_the_exams() -> None:
     folder = os.environ.get("SCOPE_EDGE_ROUTING_DATA")
     if not folder:
         pytest.skip("SCOPE_EDGE_ROUTING_DATA is not set")
@@ -87,7 +87,10 @@ def test_the_alias_table_covers_the_sets_it_names_exactly() -> None:
         outcomes = Path(folder, set_name, "outcomes.csv.gz")
         with gzip.open(outcomes, "rt", newline="") as lines:
             measured |= {f"{set_name}:{row['model']}" for row in csv.DictReader(lines)}
-    assert measured == named
+    assert named <= measured
+    # A model of another set is known by its own name there, unless it is one that is measured elsewhere.
+    exams = ("zeroeval:", "kor_bench:", "mmlu_pro:", "reasoning_gym:")
+    assert {name for name in measured if name.startswith(exams)} <= named
 
 
 def test_the_default_pool_has_device_and_cloud_models_that_can_be_called_and_are_priced(file: Path) -> None:

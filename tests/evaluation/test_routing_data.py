@@ -31,7 +31,9 @@ def queries(name: str) -> list[dict[str, object]]:
 @pytest.mark.parametrize("name", SETS)
 def test_a_bank_question_finds_itself(name: str) -> None:
     bank, encoder = load_bank("exact"), Encoder.load()
-    sample = queries(name)[:: max(1, len(queries(name)) // 12)][:12]
+    held = set(unpack(assets.read(BANK), "bank", BANK)["ids"])
+    known = [row for row in queries(name) if row["id"] in held]
+    sample = known[:: max(1, len(known) // 12)][:12]
     for row in sample:
         near = bank.nearest(encoder.encode(Query(str(row["text"]))).vector, 3)
         assert near[0].similarity > 0.99
@@ -51,7 +53,8 @@ def test_no_pack_holds_a_piece_of_a_question() -> None:
 def test_the_bank_is_of_this_data_and_its_difficulty_follows_the_outcomes() -> None:
     body = unpack(assets.read(BANK), "bank", BANK)
     row_of = {query: i for i, query in enumerate(body["ids"])}
-    assert len(row_of) == sum(len(queries(name)) for name in SETS)
+    for name in SETS:
+        assert sum(str(row["id"]) in row_of for row in queries(name)) == min(len(queries(name)), 1_000)
     right: dict[str, list[float]] = {}
     with gzip.open(Path(str(DATA)) / "mmlu_pro" / "outcomes.csv.gz", "rt") as file:
         next(file)
@@ -59,9 +62,11 @@ def test_the_bank_is_of_this_data_and_its_difficulty_follows_the_outcomes() -> N
             query, _, correct, *_ = line.split(",")
             if correct:
                 right.setdefault(query, []).append(float(correct))
-    shares = np.array([np.mean(values) for values in right.values()])
-    difficulty = body["difficulty"][[row_of[query] for query in right]].astype(float)
-    assert np.corrcoef(shares, difficulty)[0, 1] < -0.9
+    known = [query for query in right if query in row_of]
+    shares = np.array([np.mean(right[query]) for query in known])
+    # By the map, with each question's family left out of its fit.
+    difficulty = body["difficulty"][[row_of[query] for query in known]].astype(float)
+    assert np.corrcoef(shares, difficulty)[0, 1] < -0.3
 
 
 @pytest.mark.parametrize("name", SETS)
