@@ -102,6 +102,22 @@ def test_the_default_pool_has_device_and_cloud_models_that_can_be_called_and_are
     assert all(card.usd_in is not None and card.usd_out is not None for card in pool)
 
 
+def test_a_card_for_the_device_says_what_it_needs_there_and_every_price_says_whose_it_is(file: Path) -> None:
+    cards = catalog().cards
+    for card in cards:
+        if card.where == "device":
+            assert card.context_tokens and card.parameters_b and card.size_gb and card.licence, card.id
+        assert (card.usd_in is None) or (card.price_source or "").partition(", read in ")[0].count("github.com") == 0, card.id
+    assert not [card.id for card in cards if "_" in (card.licence or "")], "licences are spelled as people write them"
+
+
+def test_models_that_vendors_have_withdrawn_are_retired(file: Path) -> None:
+    retired = {card.id for card in catalog().cards if is_retired(card, date(2026, 12, 1))}
+    assert {"o4-mini", "gemini-2.5-pro", "gemini-2.5-flash", "mistral-large-2411"} <= retired
+    by_id = catalog().by_id
+    assert by_id["gpt-5-mini"].retires == by_id["gpt-5-nano"].retires == "2026-12-11"
+
+
 def test_no_bundled_pool_has_a_retired_model(file: Path) -> None:
     loaded = catalog()
     assert not [card.id for name in loaded.pools for card in loaded.pool(name) if is_retired(card)]
