@@ -95,7 +95,7 @@ def test_the_alias_table_names_spellings_that_exist_and_all_of_the_exams() -> No
 
 def test_the_default_pool_has_device_and_cloud_models_that_can_be_called_and_are_priced(file: Path) -> None:
     pool = catalog().pool("default")
-    assert [card.where for card in pool] == ["device"] * 3 + ["cloud"] * 5
+    assert [card.where for card in pool] == ["device"] * 4 + ["cloud"] * 5
     assert all(card.status == "available" and card.retires is None for card in pool)
     costs = [(card.usd_in or 0) + (card.usd_out or 0) for card in pool]
     assert costs == sorted(costs), "cheap to dear"
