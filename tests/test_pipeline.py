@@ -170,14 +170,14 @@ def test_who_cannot_be_called_is_not_chosen_and_said_to_be(router: Router) -> No
 
 
 def test_of_the_default_pool_only_a_retired_one_is_missed(own_folders: Path, server: Server) -> None:
-    cards = [f'[models."{model}"]\nendpoint = "{server.address}"' for model in ("gemma-3-4b-it", "gpt-5-nano")]
+    cards = [f'[models."{model}"]\nendpoint = "{server.address}"' for model in ("gemma-3-4b-it", "gpt-oss-120b")]
     (own_folders / "config.toml").write_text("\n".join(cards))
     with Router.load() as router:
         assert router.ask(QUESTION).decision.warnings == (), "the others need a user's word on how they are called"
     (own_folders / "config.toml").write_text("\n".join([*cards, 'status = "retired"']))
     with Router.load() as router:
         (warning,) = [one for one in router.ask(QUESTION).decision.warnings if one.startswith("left out")]
-    assert warning.endswith(": gpt-5-nano")
+    assert warning.endswith(": gpt-oss-120b")
 
 
 def test_a_model_can_be_pinned(router: Router, server: Server) -> None:

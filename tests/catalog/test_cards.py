@@ -95,11 +95,29 @@ def test_the_alias_table_names_spellings_that_exist_and_all_of_the_exams() -> No
 
 def test_the_default_pool_has_device_and_cloud_models_that_can_be_called_and_are_priced(file: Path) -> None:
     pool = catalog().pool("default")
-    assert [card.where for card in pool] == ["device"] * 3 + ["cloud"] * 5
+    assert [card.where for card in pool] == ["device"] * 4 + ["cloud"] * 5
     assert all(card.status == "available" and card.retires is None for card in pool)
     costs = [(card.usd_in or 0) + (card.usd_out or 0) for card in pool]
     assert costs == sorted(costs), "cheap to dear"
     assert all(card.usd_in is not None and card.usd_out is not None for card in pool)
+
+
+def test_a_card_for_the_device_says_what_it_needs_there_and_every_price_says_whose_it_is(file: Path) -> None:
+    cards = catalog().cards
+    for card in cards:
+        if card.where == "device":
+            assert card.context_tokens and card.parameters_b and card.size_gb and card.licence, card.id
+        assert (card.usd_in is None) or (card.price_source or "").partition(", read in ")[0].count("github.com") == 0, (
+            card.id
+        )
+    assert not [card.id for card in cards if "_" in (card.licence or "")], "licences are spelled as people write them"
+
+
+def test_models_that_vendors_have_withdrawn_are_retired(file: Path) -> None:
+    retired = {card.id for card in catalog().cards if is_retired(card, date(2026, 12, 1))}
+    assert {"o4-mini", "gemini-2.5-pro", "gemini-2.5-flash", "mistral-large-2411"} <= retired
+    by_id = catalog().by_id
+    assert by_id["gpt-5-mini"].retires == by_id["gpt-5-nano"].retires == "2026-12-11"
 
 
 def test_no_bundled_pool_has_a_retired_model(file: Path) -> None:
@@ -129,7 +147,7 @@ def test_bundled_cloud_prices_carry_their_date_and_source_and_are_never_zero(fil
 
 def test_a_bundled_card_past_its_last_day_says_retired(file: Path) -> None:
     for card in catalog().cards:
-        if card.retires is not None and card.retires <= "2026-11-21":
+        if card.retires is not None and card.retires <= "2026-12-01":
             assert card.status == "retired", card.id
 
 

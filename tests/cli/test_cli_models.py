@@ -74,7 +74,7 @@ def test_pools_are_listed_with_the_active_one_marked(cli: Cli) -> None:
         "open-2024": False,
     }
     shown = cli("pool", "list").out
-    assert re.search(r"^default  \(8 models, active\)$", shown, re.MULTILINE)
+    assert re.search(r"^default  \(9 models, active\)$", shown, re.MULTILINE)
     assert re.search(r"^  claude-opus-4.8 +cloud$", shown, re.MULTILINE)
 
 

@@ -366,7 +366,7 @@ def test_once_a_model_can_be_called_only_such_models_are_chosen(cli: Cli) -> Non
 
 def test_reference_models_are_not_what_the_user_excluded(cli: Cli) -> None:
     mine = '[models."gemma-3-4b-it"]\nendpoint = "http://127.0.0.1:9/v1"\n'
-    pool = ("--pool", "gemma-3-4b-it,gpt-5-nano,claude-opus-4.8")
+    pool = ("--pool", "gemma-3-4b-it,gpt-oss-120b,claude-opus-4.8")
     for chosen in ((), pool):
         body = cli("route", QUERY, "--json", "--exclude", "claude-opus-4.8", *chosen, settings=mine).json
         why = {one["model"]: one["excluded_by"] for one in body["candidates"]}
