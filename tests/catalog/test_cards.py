@@ -74,6 +74,12 @@ def test_no_spelling_in_the_routing_data_stands_for_two_models() -> None:
     assert len(names) == len(set(names))
 
 
+def test_a_base_model_has_only_spellings_of_base_models() -> None:
+    for model, entry in aliases().items():
+        if entry.get("base"):
+            assert all("base" in name.lower() or name.startswith("mmlu_pro:") for name in entry["names"]), model  # type: ignore[attr-defined]
+
+
 def test_the_alias_table_names_spellings_that_exist_and_all_of_the_exams() -> None:
     folder = os.environ.get("SCOPE_EDGE_ROUTING_DATA")
     if not folder:

@@ -39,7 +39,7 @@ def test_a_sound_installation_routes_and_ends_with_0(cli: Cli) -> None:
     assert {"models/encoder/encoder.onnx", "anchors/fingerprints.pack"} <= {
         one["name"] for one in report.json["assets"]
     }
-    assert len(report.json["pool"]) == 8
+    assert len(report.json["pool"]) == 9
     assert re.search(r"^  ok  a test query  works: ", cli("doctor").out, re.MULTILINE)
 
 
